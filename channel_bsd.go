@@ -1,0 +1,57 @@
+//go:build unix && !linux
+
+package cluster
+
+import (
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// No MSG_NOSIGNAL: the Go runtime drops a SIGPIPE of descriptors above 2.
+const sendFlags = unix.MSG_DONTWAIT
+
+// socketpair sets close-on-exec under the lock that forks take, since not every
+// system has SOCK_CLOEXEC.
+func socketpair() (fds [2]int, err error) {
+	syscall.ForkLock.RLock()
+	defer syscall.ForkLock.RUnlock()
+	fds, err = unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM, 0)
+	if err == nil {
+		unix.CloseOnExec(fds[0])
+		unix.CloseOnExec(fds[1])
+	}
+	return fds, err
+}
+
+// recvmsgCloexec marks received descriptors close-on-exec before any fork can
+// inherit them; macOS has no MSG_CMSG_CLOEXEC. The call does not block.
+func recvmsgCloexec(fd int, p, oob []byte) (n, oobn int, fds []int, err error) {
+	syscall.ForkLock.RLock()
+	defer syscall.ForkLock.RUnlock()
+	n, oobn, _, _, err = unix.Recvmsg(fd, p, oob, unix.MSG_DONTWAIT)
+	if err != nil {
+		return 0, 0, nil, err
+	}
+	fds = parseRights(oob[:oobn])
+	for _, f := range fds {
+		unix.CloseOnExec(f)
+	}
+	return n, oobn, fds, nil
+}
+
+// acceptCloexec accepts a connection, non-blocking and close-on-exec.
+func acceptCloexec(fd int) (int, error) {
+	syscall.ForkLock.RLock()
+	defer syscall.ForkLock.RUnlock()
+	conn, _, err := unix.Accept(fd)
+	if err != nil {
+		return -1, err
+	}
+	unix.CloseOnExec(conn)
+	if err := unix.SetNonblock(conn, true); err != nil {
+		unix.Close(conn)
+		return -1, err
+	}
+	return conn, nil
+}

@@ -1,0 +1,104 @@
+package cluster
+
+import (
+	"context"
+	"slices"
+)
+
+// Worker is this process as a worker: send to the master and hear from it
+// through its methods. It is nil in a process that is not a worker.
+var Worker *Process
+
+// std is the master that the package's functions speak of.
+var std = newMaster()
+
+// Before main, and before the initialisation of whatever imports this package:
+// the master learns at once that its worker is online.
+func init() { Worker = joinCluster() }
+
+// IsMaster reports whether this process is no worker: it is the master, or may
+// become one by forking.
+func IsMaster() bool { return Worker == nil }
+
+// IsWorker reports whether a master forked this process.
+func IsWorker() bool { return Worker != nil }
+
+// SetupMaster sets the options for workers that are forked from now on; it
+// replaces those of an earlier call, whole. Workers that run keep theirs, and so
+// do the slots of AutoFork. The error names the field that is wrong; nothing is
+// changed then. In a worker it does nothing, so that one main serves both roles.
+func SetupMaster(o Options) error {
+	if IsWorker() {
+		return nil
+	}
+	return std.setup(o)
+}
+
+// Settings returns the options in force, with the defaults filled in.
+func Settings() Options { return std.settings() }
+
+// Fork starts one worker; env ("K=V") is added to Options.Env. It returns once
+// the process exists, which is before it is online. Nothing replaces the worker
+// when it dies. The error says why the program could not be started; it is
+// ErrClosed while a Disconnect is under way, ErrNotMaster in a worker.
+func Fork(env ...string) (*Process, error) {
+	if IsWorker() {
+		return nil, callError("Fork", ErrNotMaster)
+	}
+	return std.fork(nil, env)
+}
+
+// AutoFork starts Options.Workers workers and keeps that many alive: one that
+// dies is replaced, at once the first time and then ever later, unless its end
+// was asked for with Kill or Disconnect. It does nothing while workers run, and
+// nothing in a worker. When one cannot be started, none is left running and the
+// error says why; it is ErrClosed while a Disconnect is under way.
+func AutoFork() error {
+	if IsWorker() {
+		return nil
+	}
+	return std.autoFork()
+}
+
+// Run is the master's main loop: it calls AutoFork if no worker runs, stops the
+// cluster on SIGTERM, SIGINT or the end of ctx, and returns when all workers
+// have exited and the hooks of OnShutdown have run. A second signal shortens the
+// stop to two seconds. It returns nil after a graceful stop; if workers had to
+// be killed an error that wraps ctx.Err(), or context.DeadlineExceeded when it
+// was not ctx; ErrBootLoop when no worker ever got ready; ErrNotMaster in a
+// worker. Several calls at once share one stop.
+func Run(ctx context.Context) error {
+	if IsWorker() {
+		return callError("Run", ErrNotMaster)
+	}
+	return std.run(ctx)
+}
+
+// Workers returns the workers that have not exited, by id. In a worker there
+// are none.
+func Workers() []*Process {
+	workers := std.list()
+	slices.SortFunc(workers, func(a, b *Process) int { return a.id - b.id })
+	return workers
+}
+
+// EachWorker calls fn for every worker that has not exited, by id. A worker may
+// exit meanwhile.
+func EachWorker(fn func(w *Process)) {
+	for _, w := range Workers() {
+		fn(w)
+	}
+}
+
+// Disconnect drains every worker, waits until all have exited, and closes the
+// shared sockets. When ctx ends first it kills those that are left and returns
+// ctx.Err(); a worker that outlives Options.ShutdownTimeout is killed as well,
+// and the error wraps context.DeadlineExceeded. It never waits for callbacks.
+// Until it returns Fork and AutoFork return ErrClosed; afterwards they work
+// again. In a worker it returns ErrNotMaster: use Worker.Disconnect.
+func Disconnect(ctx context.Context) error {
+	if IsWorker() {
+		return callError("Disconnect", ErrNotMaster)
+	}
+	return std.disconnect(ctx)
+}

@@ -1,0 +1,203 @@
+package cluster
+
+import (
+	"errors"
+	"io"
+	"net"
+	"os"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+)
+
+// track watches one accepted connection, so that a drain knows whether it is
+// idle without knowing the protocol: a server waits on it for the next request
+// if it has read nothing since it wrote last, and reads now.
+type track struct {
+	listener *listener // that accepted it
+	conn     net.Conn
+	rc       syscall.RawConn
+
+	ops     atomic.Uint32 // finished reads and writes
+	reading atomic.Int32  // reads of more than one byte under way
+	writing atomic.Int32
+	busy    atomic.Bool // read something since the last write
+
+	cut    atomic.Bool // an idle read is to end
+	closed atomic.Bool
+
+	mu    sync.Mutex
+	limit time.Time // the application's read deadline
+}
+
+// trackConn wraps c. The types keep what package net's connections can do
+// beyond net.Conn: half-close, sendfile, socket options.
+func (l *listener) trackConn(c net.Conn) (net.Conn, *track) {
+	t := &track{listener: l, conn: c}
+	if s, ok := c.(syscall.Conn); ok {
+		t.rc, _ = s.SyscallConn()
+	}
+	switch c := c.(type) {
+	case *net.TCPConn:
+		return &tcpConn{c, t}, t
+	case *net.UnixConn:
+		return &unixConn{c, t}, t
+	}
+	return &otherConn{c, t}, t
+}
+
+type tcpConn struct {
+	*net.TCPConn
+	t *track
+}
+
+func (c *tcpConn) Read(p []byte) (int, error)          { return c.t.read(p) }
+func (c *tcpConn) Write(p []byte) (int, error)         { return c.t.write(p) }
+func (c *tcpConn) ReadFrom(r io.Reader) (int64, error) { return c.t.readFrom(c.TCPConn, r) }
+func (c *tcpConn) WriteTo(w io.Writer) (int64, error)  { return io.Copy(w, onlyReader{c}) }
+func (c *tcpConn) Close() error                        { return c.t.close() }
+func (c *tcpConn) SetDeadline(d time.Time) error       { return c.t.setDeadline(d) }
+func (c *tcpConn) SetReadDeadline(d time.Time) error   { return c.t.setReadDeadline(d) }
+
+type unixConn struct {
+	*net.UnixConn
+	t *track
+}
+
+func (c *unixConn) Read(p []byte) (int, error)        { return c.t.read(p) }
+func (c *unixConn) Write(p []byte) (int, error)       { return c.t.write(p) }
+func (c *unixConn) Close() error                      { return c.t.close() }
+func (c *unixConn) SetDeadline(d time.Time) error     { return c.t.setDeadline(d) }
+func (c *unixConn) SetReadDeadline(d time.Time) error { return c.t.setReadDeadline(d) }
+
+type otherConn struct {
+	net.Conn
+	t *track
+}
+
+func (c *otherConn) Read(p []byte) (int, error)        { return c.t.read(p) }
+func (c *otherConn) Write(p []byte) (int, error)       { return c.t.write(p) }
+func (c *otherConn) Close() error                      { return c.t.close() }
+func (c *otherConn) SetDeadline(d time.Time) error     { return c.t.setDeadline(d) }
+func (c *otherConn) SetReadDeadline(d time.Time) error { return c.t.setReadDeadline(d) }
+
+// onlyReader hides WriteTo, so that io.Copy does not call it again.
+type onlyReader struct{ io.Reader }
+
+// read is Read. A single byte is what net/http reads while a handler runs, to
+// notice when the client goes: that is no wait for a request.
+func (t *track) read(p []byte) (n int, err error) {
+	wait := len(p) > 1
+	if wait {
+		t.reading.Add(1)
+		defer t.reading.Add(-1)
+	}
+	for {
+		if wait && t.cut.Load() && !t.busy.Load() {
+			return t.lastRead(p)
+		}
+		n, err = t.conn.Read(p)
+		if n > 0 {
+			t.busy.Store(true)
+			t.ops.Add(1)
+		}
+		if err != nil && t.cut.Load() && errors.Is(err, os.ErrDeadlineExceeded) && n == 0 {
+			if t.restoreDeadline() {
+				return n, err // the application's own
+			}
+			continue
+		}
+		return n, err
+	}
+}
+
+// lastRead ends the wait for a request that does not come, unless it has just
+// come. The server then closes the connection as if the client had.
+func (t *track) lastRead(p []byte) (n int, err error) {
+	t.conn.SetReadDeadline(time.Time{})
+	if t.rc == nil {
+		return 0, io.EOF
+	}
+	readErr := t.rc.Read(func(fd uintptr) bool {
+		n, err = readNow(fd, p)
+		return true
+	})
+	if readErr != nil || err != nil || n <= 0 {
+		return 0, io.EOF
+	}
+	t.busy.Store(true)
+	t.ops.Add(1)
+	t.restoreDeadline()
+	return n, nil
+}
+
+// restoreDeadline puts the application's read deadline back after cutIdle has
+// set its own. It reports whether that has passed.
+func (t *track) restoreDeadline() (passed bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.conn.SetReadDeadline(t.limit)
+	return !t.limit.IsZero() && !time.Now().Before(t.limit)
+}
+
+func (t *track) write(p []byte) (int, error) {
+	t.writing.Add(1)
+	n, err := t.conn.Write(p)
+	t.wrote()
+	return n, err
+}
+
+func (t *track) wrote() {
+	t.busy.Store(false)
+	t.ops.Add(1)
+	t.writing.Add(-1)
+}
+
+// readFrom keeps sendfile and splice.
+func (t *track) readFrom(dst io.ReaderFrom, src io.Reader) (int64, error) {
+	t.writing.Add(1)
+	n, err := dst.ReadFrom(src)
+	t.wrote()
+	return n, err
+}
+
+func (t *track) close() error {
+	if !t.closed.Swap(true) {
+		defer t.listener.in.forget(t)
+	}
+	return t.conn.Close()
+}
+
+func (in *inside) forget(t *track) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	delete(in.conns, t)
+}
+
+func (t *track) setReadDeadline(d time.Time) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.limit = d
+	return t.conn.SetReadDeadline(d)
+}
+
+func (t *track) setDeadline(d time.Time) error {
+	if err := t.conn.SetWriteDeadline(d); err != nil {
+		return err
+	}
+	return t.setReadDeadline(d)
+}
+
+// idle reports whether the server waits for the next request.
+func (t *track) idle() bool {
+	return t.reading.Load() > 0 && t.writing.Load() == 0 && !t.busy.Load()
+}
+
+// cutIdle makes a read that waits for a request end.
+func (t *track) cutIdle() {
+	t.cut.Store(true)
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.conn.SetReadDeadline(time.Unix(1, 0))
+}

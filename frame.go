@@ -1,0 +1,87 @@
+package cluster
+
+import (
+	"bytes"
+	"slices"
+)
+
+// framer cuts the byte stream of a channel into lines, each of which is one
+// JSON value. It holds at most max bytes of a line that is not complete, and
+// drops a longer one whole.
+type framer struct {
+	max      int
+	parts    [][]byte // the line so far, in pieces that double: no byte is copied twice
+	size     int      // of parts
+	dropping bool     // the rest of a line that was too long
+}
+
+const firstPart = 4 << 10
+
+// feed takes the next bytes and calls line for each line that they complete,
+// without its "\n" or "\r\n", and tooLong for one of more than max bytes. The
+// slice given to line is valid until line returns; if owned, it is line's.
+func (f *framer) feed(p []byte, line func(l []byte, owned bool), tooLong func()) {
+	for len(p) > 0 {
+		end := bytes.IndexByte(p, '\n')
+		if end < 0 {
+			f.keep(p, tooLong)
+			return
+		}
+		l, rest := p[:end], p[end+1:]
+		p = rest
+		switch {
+		case f.dropping:
+			f.dropping = false
+		case f.size == 0 && len(l) <= f.max:
+			line(trimCR(l), false)
+		case f.size+len(l) > f.max:
+			f.reset()
+			tooLong()
+		default:
+			whole := slices.Grow([]byte(nil), f.size+len(l))
+			for _, part := range f.parts {
+				whole = append(whole, part...)
+			}
+			whole = append(whole, l...)
+			f.reset()
+			line(trimCR(whole), true)
+		}
+	}
+}
+
+// keep stores the beginning of a line.
+func (f *framer) keep(p []byte, tooLong func()) {
+	if f.dropping {
+		return
+	}
+	if f.size+len(p) > f.max+1 { // +1: a "\r" may come before the newline
+		f.reset()
+		f.dropping = true
+		tooLong()
+		return
+	}
+	f.size += len(p)
+	for len(p) > 0 {
+		last := len(f.parts) - 1
+		if last < 0 || len(f.parts[last]) == cap(f.parts[last]) {
+			f.parts = append(f.parts, make([]byte, 0, min(max(firstPart, f.size), 1<<20)))
+			last++
+		}
+		part := f.parts[last]
+		n := min(len(p), cap(part)-len(part))
+		f.parts[last] = append(part, p[:n]...)
+		p = p[n:]
+	}
+}
+
+// partial reports whether a line has begun and not ended.
+func (f *framer) partial() bool { return f.size > 0 || f.dropping }
+
+func (f *framer) reset() { f.parts, f.size = nil, 0 }
+
+func trimCR(l []byte) []byte {
+	if n := len(l); n > 0 && l[n-1] == '\r' {
+		return l[:n-1]
+	}
+	return l
+}

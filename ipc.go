@@ -1,0 +1,639 @@
+package cluster
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"sync"
+	"sync/atomic"
+)
+
+// link is the protocol over one channel, the same on both sides: messages out
+// through the outbox, messages in through the framer to the process's events,
+// receipts, the handle queue and questions of the internal protocol. Requests
+// are in request.go.
+//
+// One goroutine reads. It waits for nothing but the peer, except that it stops
+// reading while too much input is undelivered.
+type link struct {
+	ch   *channel
+	out  outbox
+	flow flow
+	p    *Process // whose messages these are
+	side side
+
+	in    framer      // of the reader, as all until the blank line
+	fds   []int       // received and not yet claimed, oldest first
+	held  int         // of fds, those that came with the line that is half read
+	batch []Message   // of one read
+	size  int         // of batch, in the flow's bytes
+	asked uint64      // the last receipt that the peer asked for in this read
+	final atomic.Bool // the peer has exited: read what is there, do not wait
+	done  chan struct{}
+
+	mu       sync.Mutex
+	err      error                              // once the link is closed
+	peer     peerKind                           // decided by the worker's online
+	sent     uint64                             // receipts asked for, or to be asked for
+	receipts []receipt                          // oldest first
+	answers  map[int64]func(m *wire, h *handle) // by the seq of the question
+	handles  []outHandle                        // not yet sent
+	handleUp bool                               // one is on its way, not acknowledged
+	requests requests
+}
+
+// side is what master and worker do differently with what arrives. All methods
+// are called by the reader.
+type side interface {
+	// internal handles one NODE_CLUSTER or NODE_GO_CLUSTER message. It takes
+	// over h, the descriptor that came along, if any.
+	internal(m *wire, h *handle)
+	// closed is called once, after the last message.
+	closed()
+	// overrun is called when the peer makes this side owe it more answers than
+	// it reads.
+	overrun()
+}
+
+// peerKind is what the other side understands.
+type peerKind int
+
+const (
+	peerUnknown peerKind = iota
+	peerNode             // node's protocol only
+	peerGo               // ours as well
+)
+
+// receipt is told when the peer has received all up to n.
+type receipt struct {
+	n   uint64
+	pos uint64 // in the outbox, for a peer that gives no receipts
+	fn  func(error)
+}
+
+// outHandle is a NODE_HANDLE line and its descriptor.
+type outHandle struct {
+	line  []byte
+	h     *handle
+	seq   int64
+	tries int
+}
+
+func newLink(ch *channel, p *Process, s side, peer peerKind, o *Options) *link {
+	l := &link{
+		ch: ch, p: p, side: s, peer: peer,
+		in:      framer{max: o.MaxMessage},
+		done:    make(chan struct{}),
+		answers: make(map[int64]func(*wire, *handle)),
+	}
+	l.out = outbox{ch: ch, max: o.MaxQueue, onFail: l.finish}
+	l.flow.init(o.MaxQueue)
+	return l
+}
+
+// ---- out
+
+// send queues v as a message. received, if not nil, is called once the peer
+// has it, on any goroutine; it must not wait.
+func (l *link) send(v any, received func(error)) error {
+	return encodeUser(v, func(line []byte) error {
+		if received == nil {
+			_, err := l.out.put(userLine, nil, line)
+			return err
+		}
+		return l.sendReceipt(line, received)
+	})
+}
+
+// sendReceipt sends line, and behind it the question whether it has come. The
+// peer that is not known yet is asked when it is: see setPeer.
+func (l *link) sendReceipt(line []byte, fn func(error)) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	r := receipt{n: l.sent + 1, fn: fn}
+	var err error
+	if l.peer == peerGo {
+		r.pos, err = l.out.put(userLine, nil, line, appendCount(nil, actAsk, r.n))
+	} else {
+		r.pos, err = l.out.put(userLine, nil, line)
+	}
+	if err != nil {
+		return err
+	}
+	l.sent++
+	if l.peer == peerNode {
+		go l.out.whenWritten(r.pos, fn)
+		return nil
+	}
+	l.receipts = append(l.receipts, r)
+	return nil
+}
+
+// setPeer is told by the worker's online what the peer understands. Receipts
+// that wait for it are asked for, all by the last one; node is not asked.
+func (l *link) setPeer(k peerKind) {
+	l.mu.Lock()
+	l.peer = k
+	var written []receipt
+	if n := len(l.receipts); n > 0 && k == peerGo {
+		l.out.put(orderLine, nil, appendCount(nil, actAsk, l.receipts[n-1].n))
+	} else if k == peerNode {
+		written, l.receipts = l.receipts, nil
+	}
+	l.mu.Unlock()
+	for _, r := range written {
+		l.out.whenWritten(r.pos, r.fn)
+	}
+	l.releaseRequests(k)
+}
+
+// order sends an internal message of this side's own accord.
+func (l *link) order(m *wire) error {
+	m.Cmd, m.Seq = cmdCluster, nextSeq()
+	_, err := l.out.put(orderLine, nil, m.line())
+	return err
+}
+
+// orderOurs sends an act of NODE_GO_CLUSTER, to a peer that understands it.
+func (l *link) orderOurs(act string) error {
+	m := &wire{Cmd: cmdOurs, Act: act}
+	_, err := l.out.put(orderLine, nil, m.line())
+	return err
+}
+
+// ask sends an internal message and calls answer with what comes back for it,
+// or with nil when the link closes first. answer runs on the reader and takes
+// over the handle.
+func (l *link) ask(m *wire, answer func(m *wire, h *handle)) {
+	m.Cmd, m.Seq = cmdCluster, nextSeq()
+	l.expect(*m.Seq, answer)
+	l.out.put(orderLine, nil, m.line())
+}
+
+// expect registers who is told of the answer to seq. On a link that is closed
+// that is at once.
+func (l *link) expect(seq int64, answer func(m *wire, h *handle)) {
+	l.mu.Lock()
+	closed := l.err != nil
+	if !closed {
+		l.answers[seq] = answer
+	}
+	l.mu.Unlock()
+	if closed {
+		answer(nil, nil)
+	}
+}
+
+// answer sends what the peer asked for.
+func (l *link) answer(line []byte) {
+	if _, err := l.out.put(answerLine, nil, line); errors.Is(err, ErrBacklog) {
+		l.side.overrun()
+	}
+}
+
+// sendHandle queues m with a descriptor, whose reference it takes over. Only
+// one is on its way at a time: node has one place for a descriptor whose
+// message is not complete, and a later one would overwrite it.
+func (l *link) sendHandle(typ string, m *wire, h *handle) { l.askHandle(typ, m, h, nil) }
+
+// askHandle is sendHandle for a message that has an answer, as in ask. A peer
+// that gets the message without the descriptor, again and again, refuses it.
+func (l *link) askHandle(typ string, m *wire, h *handle, answer func(m *wire, h *handle)) {
+	m.Cmd, m.Seq = cmdCluster, nextSeq()
+	inner := m.line()
+	outer := wire{Cmd: cmdHandle, Type: typ, Msg: inner[:len(inner)-1]}
+	l.mu.Lock()
+	if l.err != nil {
+		l.mu.Unlock()
+		h.release()
+		if answer != nil {
+			answer(nil, nil)
+		}
+		return
+	}
+	if answer != nil {
+		l.answers[*m.Seq] = answer
+	}
+	l.handles = append(l.handles, outHandle{line: outer.line(), h: h, seq: *m.Seq})
+	l.nextHandle()
+	l.mu.Unlock()
+}
+
+// nextHandle sends the oldest handle if none is on its way. l.mu is held.
+func (l *link) nextHandle() {
+	if l.handleUp || len(l.handles) == 0 {
+		return
+	}
+	l.handleUp = true
+	l.out.put(orderLine, l.handles[0].h.retain(), l.handles[0].line)
+}
+
+// maxHandleTries is how often a handle is sent to a peer that answers that no
+// descriptor came: as often as node does.
+const maxHandleTries = 3
+
+// handleAcked goes on with the next handle, or again with the last one.
+func (l *link) handleAcked(ok bool) {
+	l.mu.Lock()
+	if !l.handleUp {
+		l.mu.Unlock()
+		return // an answer to nothing
+	}
+	l.handleUp = false
+	var refused func(*wire, *handle)
+	h := &l.handles[0]
+	if h.tries++; ok || h.tries >= maxHandleTries {
+		h.h.release()
+		if !ok {
+			refused = l.answers[h.seq]
+			delete(l.answers, h.seq)
+		}
+		l.handles = l.handles[1:]
+	}
+	l.nextHandle()
+	l.mu.Unlock()
+	if refused != nil {
+		refused(&wire{Accepted: ptr(false)}, nil)
+	}
+}
+
+// flush waits until the kernel has all that was sent, or for ctx.
+func (l *link) flush(ctx context.Context) error {
+	done := make(chan error, 1)
+	l.out.whenWritten(l.out.end(), func(err error) { done <- err })
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// ---- in
+
+const (
+	firstRead = 8 << 10 // bytes: what an idle link holds
+	fullRead  = 64 << 10
+	// maxHeld bounds the descriptors that a peer can make this side hold with a
+	// line that it does not end.
+	maxHeld = 64
+)
+
+// read is the reader's goroutine.
+func (l *link) read() {
+	defer close(l.done)
+	buf := make([]byte, firstRead)
+	for {
+		n, fds, err := l.ch.recv(buf)
+		l.take(buf[:n], fds)
+		if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
+			if err != io.EOF && !errors.Is(err, os.ErrClosed) {
+				l.p.report(fmt.Errorf("cluster: channel of worker %d: %w", l.p.id, err))
+			}
+			break
+		}
+		if l.final.Load() {
+			l.readRest(buf)
+			break
+		}
+		if n == len(buf) && n < fullRead {
+			buf = make([]byte, fullRead)
+		}
+		l.pause()
+	}
+	l.shut()
+}
+
+// pause stops reading while too much input waits to be delivered.
+func (l *link) pause() {
+	for !l.flow.enter() {
+		if l.flow.unclaimed() {
+			l.p.report(fmt.Errorf("cluster: worker %d: %d bytes of messages wait for a handler; its channel is not read until one takes them: %w",
+				l.p.id, l.flow.max, ErrBacklog))
+		}
+		l.flow.wait()
+	}
+}
+
+// finish makes the reader take what is there and end: the peer has exited. A
+// grandchild that inherited the channel could hold it open for ever.
+func (l *link) finish() {
+	l.final.Store(true)
+	l.flow.open()
+	l.ch.interrupt()
+}
+
+func (l *link) readRest(buf []byte) {
+	for {
+		n, fds, err := l.ch.tryRecv(buf)
+		l.take(buf[:n], fds)
+		if err != nil {
+			return
+		}
+	}
+}
+
+// take handles what one recvmsg returned.
+func (l *link) take(p []byte, fds []int) {
+	l.fds = append(l.fds, fds...)
+	l.in.feed(p, l.line, l.tooLong)
+	l.deliver()
+	if l.asked > 0 {
+		l.answer(appendCount(nil, actReceived, l.asked))
+		l.asked = 0
+	}
+	l.held = 0
+	if l.in.partial() {
+		l.held = min(len(l.fds), maxHeld)
+	}
+	l.dropDescriptors(l.held, len(l.fds))
+}
+
+// dropDescriptors closes fds[from:to], which belong to no message.
+func (l *link) dropDescriptors(from, to int) {
+	if from >= to {
+		return
+	}
+	closeDescriptors(l.fds[from:to])
+	l.fds = append(l.fds[:from], l.fds[to:]...)
+	l.fault("%d descriptors came with no message that takes them; closed", to-from)
+}
+
+// claim returns the oldest descriptor, or nil.
+func (l *link) claim() *handle {
+	if len(l.fds) == 0 {
+		return nil
+	}
+	fd := l.fds[0]
+	l.fds = l.fds[1:]
+	if l.held > 0 {
+		l.held--
+	}
+	return newHandle(fd)
+}
+
+// deliver posts the messages read so far, so that what is reported next comes
+// after them.
+func (l *link) deliver() {
+	if len(l.batch) == 0 {
+		return
+	}
+	l.flow.add(l.size)
+	l.p.events.post(event{msgs: l.batch, size: l.size})
+	// The next batch is about as large.
+	l.batch, l.size = make([]Message, 0, min(cap(l.batch), 256)), 0
+}
+
+// faultCost is what a report counts against the input bound.
+const faultCost = 512
+
+// fault reports that the peer broke the protocol.
+func (l *link) fault(format string, args ...any) {
+	l.deliver()
+	l.flow.add(faultCost)
+	l.p.reportSized(fmt.Errorf("cluster: worker %d: "+format, append([]any{l.p.id}, args...)...), faultCost)
+}
+
+func (l *link) tooLong() { l.fault("%w: dropped, the bound is %d bytes", ErrMessageTooLong, l.in.max) }
+
+// line handles one line.
+func (l *link) line(raw []byte, owned bool) {
+	if !json.Valid(raw) {
+		l.fault("not JSON: %s", excerpt(raw))
+	} else if cmd, ok := internalCmd(raw); ok {
+		if !owned {
+			raw = append([]byte(nil), raw...)
+		}
+		l.deliver()
+		l.internal(cmd, raw)
+	} else {
+		if !owned {
+			raw = append([]byte(nil), raw...)
+		}
+		l.batch = append(l.batch, Message{raw})
+		l.size += len(raw) + messageCost
+	}
+	// A descriptor that came while this line was half read was for it.
+	if n := l.held; n > 0 {
+		l.held = 0
+		l.dropDescriptors(0, n)
+	}
+}
+
+// internal handles a message of the protocol's own. What it does not know it
+// ignores, as node does.
+func (l *link) internal(cmd string, raw []byte) {
+	switch cmd {
+	case cmdOurs:
+		var m ours
+		if err := json.Unmarshal(raw, &m); err != nil {
+			l.fault("bad internal message %s: %w", excerpt(raw), err)
+			return
+		}
+		l.ours(&m)
+	case cmdAck:
+		l.handleAcked(true)
+	case cmdNack:
+		l.handleAcked(false)
+	case cmdHandle:
+		l.handle(raw)
+	case cmdCluster:
+		l.cluster(raw, nil)
+	}
+}
+
+// handle takes a message that came with a descriptor. It is acknowledged before
+// it is looked at, as node does: its sender sends nothing more until then.
+func (l *link) handle(raw []byte) {
+	h := l.claim()
+	if h == nil {
+		l.answer([]byte(`{"cmd":"` + cmdNack + `"}` + "\n"))
+		l.fault("a handle message came without its descriptor: %s", excerpt(raw))
+		return
+	}
+	l.answer([]byte(`{"cmd":"` + cmdAck + `"}` + "\n"))
+	var outer wire
+	if err := json.Unmarshal(raw, &outer); err != nil {
+		h.release()
+		l.fault("bad internal message %s: %w", excerpt(raw), err)
+		return
+	}
+	if cmd, ok := internalCmd(outer.Msg); ok && cmd == cmdCluster {
+		l.cluster(outer.Msg, h)
+		return
+	}
+	// A handle that the application over there sent: there is no way to hand it
+	// to a callback, but the message that it came with is a message.
+	h.release()
+	l.fault("a handle of type %q was closed: %w", outer.Type, ErrNotSupported)
+	if len(outer.Msg) > 0 {
+		l.line(outer.Msg, true)
+	}
+}
+
+// cluster handles a NODE_CLUSTER message: the answer to a question of ours, or
+// something for the side.
+func (l *link) cluster(raw []byte, h *handle) {
+	var m wire
+	if err := json.Unmarshal(raw, &m); err != nil {
+		h.release()
+		l.fault("bad internal message %s: %w", excerpt(raw), err)
+		return
+	}
+	if m.Ack == nil {
+		l.side.internal(&m, h)
+		return
+	}
+	l.mu.Lock()
+	answer := l.answers[*m.Ack]
+	delete(l.answers, *m.Ack)
+	l.mu.Unlock()
+	if answer == nil {
+		h.release()
+		return
+	}
+	answer(&m, h)
+}
+
+// ours handles a NODE_GO_CLUSTER message.
+func (l *link) ours(m *ours) {
+	switch m.Act {
+	case actAsk:
+		l.asked = max(l.asked, m.N)
+	case actReceived:
+		l.received(m.N)
+	case actRequest:
+		l.requested(m)
+	case actReply:
+		l.replied(m)
+	default:
+		l.side.internal(&wire{Cmd: cmdOurs, Act: m.Act}, nil)
+	}
+}
+
+// received tells those whose messages the peer has received.
+func (l *link) received(n uint64) {
+	l.mu.Lock()
+	i := 0
+	for i < len(l.receipts) && l.receipts[i].n <= n {
+		i++
+	}
+	told := l.receipts[:i]
+	l.receipts = l.receipts[i:]
+	l.mu.Unlock()
+	for _, r := range told {
+		r.fn(nil)
+	}
+}
+
+// close ends the link from this side. The reader notices and does the rest.
+func (l *link) close() { l.ch.close() }
+
+// shut ends everything that waits for the peer, and tells the side.
+func (l *link) shut() {
+	l.out.close(ErrClosed)
+	l.ch.close()
+	closeDescriptors(l.fds)
+	l.fds = nil
+
+	l.mu.Lock()
+	l.err = ErrClosed
+	receipts, answers, handles := l.receipts, l.answers, l.handles
+	l.receipts, l.answers, l.handles = nil, nil, nil
+	l.mu.Unlock()
+	for _, h := range handles {
+		h.h.release()
+	}
+	l.failRequests(ErrClosed)
+	for _, r := range receipts {
+		r.fn(ErrClosed)
+	}
+	for _, answer := range answers {
+		answer(nil, nil)
+	}
+	l.side.closed()
+}
+
+// flow bounds the input that is read and not delivered, in bytes.
+type flow struct {
+	mu       sync.Mutex
+	changed  sync.Cond
+	max      int
+	bytes    int
+	waiting  int  // messages for which there is no handler
+	reported bool // that they are too many
+	waiters  int  // calls whose answer may lie behind the flood
+	final    bool
+}
+
+// floodAllowance is how far beyond the bound the channel is read while a call
+// waits for its answer: the default MaxQueue once more.
+const floodAllowance = defaultMaxQueue
+
+func (f *flow) init(max int) {
+	f.max = max
+	f.changed.L = &f.mu
+}
+
+func (f *flow) full() bool {
+	return !f.final && f.bytes > f.max && (f.waiters == 0 || f.bytes > f.max+floodAllowance)
+}
+
+// enter reports whether the reader may go on.
+func (f *flow) enter() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return !f.full()
+}
+
+// unclaimed reports, once for each time that it happens, that what fills the
+// bound waits for a handler to be registered.
+func (f *flow) unclaimed() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	first := f.waiting > 0 && !f.reported
+	f.reported = f.reported || first
+	return first
+}
+
+// wait returns when the reader may go on, or when something changed that may
+// concern it.
+func (f *flow) wait() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.full() {
+		f.changed.Wait()
+	}
+}
+
+func (f *flow) update(change func()) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	wasFull := f.full()
+	change()
+	if wasFull {
+		f.changed.Broadcast()
+	}
+}
+
+func (f *flow) add(n int) { f.update(func() { f.bytes += n }) }
+
+func (f *flow) release(n int) { f.update(func() { f.bytes -= n }) }
+
+// expect notes that a call waits (1) or has ended (-1).
+func (f *flow) expect(n int) { f.update(func() { f.waiters += n }) }
+
+func (f *flow) setWaiting(n int) {
+	f.update(func() {
+		f.waiting = n
+		if n == 0 {
+			f.reported = false
+		}
+	})
+}
+
+// open removes the bound: what is left in the kernel is little.
+func (f *flow) open() { f.update(func() { f.final = true }) }

@@ -1,0 +1,438 @@
+//go:build unix
+
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"sync"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	errnoAgain = int(unix.EAGAIN)
+	// maxUnixPath is what sun_path holds less its NUL, on the systems with the
+	// least room.
+	maxUnixPath = 103
+)
+
+func uid() int { return os.Getuid() }
+
+// ---- opening
+
+// openShared opens t for the registry. What it returns is the bare descriptor:
+// closing the net.Listener that made it loses no connection, and leaves the
+// runtime's poller without a reason to wake the master for each.
+func openShared(ctx context.Context, t target) (*handle, net.Addr, func(), error) {
+	if t.fd >= 0 {
+		return openDescriptor(t)
+	}
+	var sock syscall.Conn
+	var addr net.Addr
+	if isPacket(t.network) {
+		c, err := openPacket(ctx, t)
+		if err != nil {
+			return nil, nil, nil, err
+		}
+		defer c.Close()
+		sock, addr = c.(syscall.Conn), c.LocalAddr()
+	} else {
+		ln, err := openListener(ctx, t, net.KeepAliveConfig{})
+		if err != nil {
+			return nil, nil, nil, err
+		}
+		if u, ok := ln.(*net.UnixListener); ok {
+			u.SetUnlinkOnClose(false)
+		}
+		defer ln.Close()
+		sock, addr = ln.(syscall.Conn), ln.Addr()
+	}
+	fd, err := dupDescriptor(sock)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	return newHandle(fd), addr, unlinker(t), nil
+}
+
+// openListener is net.ListenConfig.Listen with this package's defaults.
+func openListener(ctx context.Context, t target, keepAlive net.KeepAliveConfig) (net.Listener, error) {
+	lc := net.ListenConfig{KeepAliveConfig: keepAlive, Control: t.control}
+	lc.SetMultipathTCP(t.multipath)
+	ln, err := listenReplacing(t, func(address string) (net.Listener, error) {
+		return lc.Listen(ctx, t.network, address)
+	})
+	if err != nil {
+		return nil, err
+	}
+	if t.backlog > 0 {
+		if err := relisten(ln.(syscall.Conn), t.backlog); err != nil {
+			ln.Close()
+			return nil, err
+		}
+	}
+	return ln, t.chmod()
+}
+
+func openPacket(ctx context.Context, t target) (net.PacketConn, error) {
+	lc := net.ListenConfig{Control: t.control}
+	c, err := listenReplacing(t, func(address string) (net.PacketConn, error) {
+		return lc.ListenPacket(ctx, t.network, address)
+	})
+	if err != nil {
+		return nil, err
+	}
+	return c, t.chmod()
+}
+
+// control sets what must be set before bind(2).
+func (t *target) control(network, address string, c syscall.RawConn) error {
+	var err error
+	ctlErr := c.Control(func(fd uintptr) {
+		if t.reuse {
+			err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEADDR, 1)
+		}
+		if t.mode != 0 && isUnix(t.network) {
+			// On Linux the file gets the socket's mode: it is never open wider
+			// than asked for. Other systems refuse, and have the chmod below.
+			unix.Fchmod(int(fd), uint32(t.mode))
+		}
+	})
+	return errors.Join(ctlErr, err)
+}
+
+// chmod gives a unix socket's file its mode in spite of the umask.
+func (t *target) chmod() error {
+	if t.mode == 0 || !isUnix(t.network) || t.address[0] == '@' {
+		return nil
+	}
+	return os.Chmod(t.address, t.mode)
+}
+
+// relisten changes the backlog of a socket that listens.
+func relisten(c syscall.Conn, backlog int) error {
+	rc, err := c.SyscallConn()
+	if err != nil {
+		return err
+	}
+	ctlErr := rc.Control(func(fd uintptr) { err = unix.Listen(int(fd), backlog) })
+	if err != nil {
+		return os.NewSyscallError("listen", err)
+	}
+	return ctlErr
+}
+
+// listenReplacing calls open with t's address, and once more if what was in the
+// way is the file of a unix socket that nobody serves any more.
+func listenReplacing[T any](t target, open func(address string) (T, error)) (T, error) {
+	if !isUnix(t.network) || t.address[0] == '@' {
+		return open(t.address)
+	}
+	path := shortPath(t.address)
+	s, err := open(path)
+	if errors.Is(err, unix.EADDRINUSE) && stale(t.network, path) {
+		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return s, err
+		}
+		return open(path)
+	}
+	return s, err
+}
+
+// shortPath makes a path that is too long for sun_path relative, as node does.
+func shortPath(path string) string {
+	if len(path) <= maxUnixPath {
+		return path
+	}
+	dir, err := os.Getwd()
+	if err != nil {
+		return path
+	}
+	if rel, err := filepath.Rel(dir, path); err == nil && len(rel) < len(path) {
+		return rel
+	}
+	return path
+}
+
+// stale reports whether path is a socket that refuses connections: its server
+// is gone.
+func stale(network, path string) bool {
+	info, err := os.Lstat(path)
+	if err != nil || info.Mode().Type() != fs.ModeSocket {
+		return false
+	}
+	c, err := net.Dial(network, path)
+	if err == nil {
+		c.Close()
+	}
+	return errors.Is(err, unix.ECONNREFUSED)
+}
+
+// unlinker returns what removes t's file, if it is still the one just made.
+func unlinker(t target) func() {
+	if !isUnix(t.network) || t.address[0] == '@' {
+		return func() {}
+	}
+	made, err := os.Lstat(t.address)
+	if err != nil {
+		return func() {}
+	}
+	return func() {
+		if now, err := os.Lstat(t.address); err == nil && os.SameFile(made, now) {
+			os.Remove(t.address)
+		}
+	}
+}
+
+// openDescriptor shares a socket that the master has at a number (node's
+// listen({fd})). Only one that listens, or a bound UDP socket, may be had so:
+// not a connection, nor another worker's channel.
+func openDescriptor(t target) (*handle, net.Addr, func(), error) {
+	typ, err := unix.GetsockoptInt(t.fd, unix.SOL_SOCKET, unix.SO_TYPE)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	listening, _ := unix.GetsockoptInt(t.fd, unix.SOL_SOCKET, unix.SO_ACCEPTCONN)
+	sa, err := unix.Getsockname(t.fd)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	_, local := sa.(*unix.SockaddrUnix)
+	if packet := typ == unix.SOCK_DGRAM && !local; packet != isPacket(t.network) || !packet && listening == 0 {
+		return nil, nil, nil, fmt.Errorf("descriptor %d of the master is no listening socket: %w", t.fd, unix.EINVAL)
+	}
+	fd, err := unix.FcntlInt(uintptr(t.fd), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	unix.SetNonblock(fd, true)
+	return newHandle(fd), netAddr(sa, t.network), func() {}, nil
+}
+
+// netAddr is sa as package net has it.
+func netAddr(sa unix.Sockaddr, network string) net.Addr {
+	var ip net.IP
+	port := 0
+	switch sa := sa.(type) {
+	case *unix.SockaddrInet4:
+		ip, port = net.IP(sa.Addr[:]), sa.Port
+	case *unix.SockaddrInet6:
+		ip, port = net.IP(sa.Addr[:]), sa.Port
+	case *unix.SockaddrUnix:
+		return &net.UnixAddr{Name: sa.Name, Net: network}
+	}
+	if isPacket(network) {
+		return &net.UDPAddr{IP: ip, Port: port}
+	}
+	return &net.TCPAddr{IP: ip, Port: port}
+}
+
+// dupDescriptor duplicates c's descriptor without touching the flags that all
+// its holders share: File and its Fd would make the socket blocking for all.
+func dupDescriptor(c syscall.Conn) (fd int, err error) {
+	rc, err := c.SyscallConn()
+	if err != nil {
+		return -1, err
+	}
+	ctlErr := rc.Control(func(s uintptr) { fd, err = unix.FcntlInt(s, unix.F_DUPFD_CLOEXEC, 0) })
+	if ctlErr != nil {
+		return -1, ctlErr
+	}
+	return fd, os.NewSyscallError("fcntl", err)
+}
+
+// ---- in the worker
+
+// listenerOf makes a listener of a shared socket. os.NewFile of a descriptor
+// that is non-blocking already leaves it so, also in Fd, which FileListener
+// calls.
+func listenerOf(h *handle) (net.Listener, error) {
+	f, err := fileOf(h)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return net.FileListener(f)
+}
+
+func packetConnOf(h *handle) (net.PacketConn, error) {
+	f, err := fileOf(h)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return net.FilePacketConn(f)
+}
+
+func connOf(h *handle) (net.Conn, error) {
+	f, err := fileOf(h)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return net.FileConn(f)
+}
+
+// fileOf dups h's descriptor, non-blocking.
+func fileOf(h *handle) (*os.File, error) {
+	fd, err := unix.FcntlInt(uintptr(h.fd), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return nil, os.NewSyscallError("fcntl", err)
+	}
+	if err := unix.SetNonblock(fd, true); err != nil {
+		unix.Close(fd)
+		return nil, os.NewSyscallError("fcntl", err)
+	}
+	return os.NewFile(uintptr(fd), "cluster-socket"), nil
+}
+
+// listenBound lets a socket listen that a node primary has only bound. With the
+// address in use node sends one that is not even that, and listen(2) would take
+// a random port: the address is compared with what was asked for.
+func listenBound(h *handle, t target) error {
+	sa, err := unix.Getsockname(h.fd)
+	if err != nil {
+		return os.NewSyscallError("getsockname", err)
+	}
+	if t.fd < 0 && !isUnix(t.network) {
+		var port int
+		switch sa := sa.(type) {
+		case *unix.SockaddrInet4:
+			port = sa.Port
+		case *unix.SockaddrInet6:
+			port = sa.Port
+		}
+		if port == 0 || t.port() != 0 && port != t.port() {
+			return unix.EADDRINUSE
+		}
+	}
+	backlog := t.backlog
+	if backlog == 0 {
+		backlog = maxListenBacklog()
+	}
+	return os.NewSyscallError("listen", unix.Listen(h.fd, backlog))
+}
+
+// maxListenBacklog is the system's limit.
+func maxListenBacklog() int {
+	if b, err := os.ReadFile("/proc/sys/net/core/somaxconn"); err == nil {
+		if n, err := strconv.Atoi(string(b[:max(0, len(b)-1)])); err == nil && n > 0 {
+			return n
+		}
+	}
+	return unix.SOMAXCONN
+}
+
+// holdPacket is ListenPacket in a master that has forked.
+func holdPacket(t target, e *entry) (net.PacketConn, error) {
+	c, err := packetConnOf(e.h)
+	if err != nil {
+		return nil, listenError(t, err, "")
+	}
+	return &heldPacketConn{c, heldListener{addr: t.addr(e.addr), closed: make(chan struct{})}}, nil
+}
+
+// ---- accepting in the master
+
+// acceptor accepts on a listening socket, bare descriptors.
+type acceptor struct {
+	f  *os.File
+	rc syscall.RawConn
+}
+
+func newAcceptor(h *handle) (acceptor, error) {
+	f, err := fileOf(h)
+	if err != nil {
+		return acceptor{}, err
+	}
+	rc, err := f.SyscallConn()
+	if err != nil {
+		f.Close()
+		return acceptor{}, err
+	}
+	return acceptor{f, rc}, nil
+}
+
+// accept waits for a connection.
+func (a acceptor) accept() (fd int, err error) {
+	waitErr := a.rc.Read(func(s uintptr) bool {
+		for {
+			fd, err = acceptCloexec(int(s))
+			if err != unix.EINTR && err != unix.ECONNABORTED {
+				return err != unix.EAGAIN
+			}
+		}
+	})
+	if waitErr != nil {
+		return -1, waitErr
+	}
+	return fd, err
+}
+
+// close makes a waiting accept return.
+func (a acceptor) close() { a.f.Close() }
+
+// ---- sockets of the time before the first fork
+
+// plainSockets are the sockets that Listen opened while this process had not
+// forked. If its workers ask for the same address they share it.
+type plainSockets struct {
+	mu   sync.Mutex
+	list []plainSocket
+}
+
+type plainSocket struct {
+	t    target
+	addr net.Addr
+	conn syscall.Conn
+}
+
+func (p *plainSockets) add(t target, addr net.Addr, s any) {
+	conn, ok := s.(syscall.Conn)
+	if !ok {
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	open := p.list[:0]
+	for _, s := range p.list {
+		if fd, err := dupDescriptor(s.conn); err == nil {
+			unix.Close(fd)
+			open = append(open, s)
+		}
+	}
+	p.list = append(open, plainSocket{t, addr, conn})
+}
+
+// find returns a new handle of an open socket for t's address.
+func (p *plainSockets) find(t target) (*handle, net.Addr) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, s := range p.list {
+		if t.fd >= 0 || s.t.network != t.network || s.t.address != t.address && !samePort(s, t) {
+			continue
+		}
+		if fd, err := dupDescriptor(s.conn); err == nil {
+			return newHandle(fd), s.addr
+		}
+	}
+	return nil, nil
+}
+
+// samePort reports whether t names the port that s was given when it asked for
+// any.
+func samePort(s plainSocket, t target) bool {
+	if isUnix(t.network) || t.port() == 0 {
+		return false
+	}
+	host, _, _ := net.SplitHostPort(s.t.address)
+	_, port, _ := net.SplitHostPort(s.addr.String())
+	return net.JoinHostPort(host, port) == t.address
+}

@@ -1,0 +1,439 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"time"
+)
+
+// master is the state of a cluster. Its mailbox owns all fields that are not
+// said to be otherwise; the methods are grouped by who may call them.
+type master struct {
+	mailbox
+
+	opts    *Options // of SetupMaster, with defaults; nil before
+	lastID  int
+	workers map[int]*Process // forked and not dead
+	forking int              // forks begun and not ended
+	slots   []*slot          // of AutoFork
+	stop    *stop            // a Disconnect under way
+	boot    error            // why AutoFork's slots gave up, for Run
+
+	registry registry
+	runner   runner
+
+	forked atomic.Bool // from the first fork to the end of Disconnect; for anyone
+
+	// start makes p's process and channel: the seam for tests of the state.
+	start func(p *Process, env []string) error
+}
+
+// child is what the master knows about a worker. Fields without a word belong
+// to the master's mailbox.
+type child struct {
+	m       *master
+	opts    *Options     // in force when it was forked; constant
+	slot    *slot        // nil for a plain Fork; constant
+	proc    *os.Process  // constant once started
+	output  *outputPipes // constant once started
+	started time.Time    // constant once started
+
+	exited     chan struct{} // closed at death
+	readyAt    time.Time
+	startTimer *time.Timer
+	killTimer  *time.Timer
+	killBy     time.Time // when killTimer fires
+	timedOut   bool      // killed because a drain took too long
+	queries    atomic.Int32
+}
+
+// stop is one Disconnect of the whole cluster.
+type stop struct {
+	done   chan struct{}
+	now    bool  // kill, do not drain
+	killed []int // ids of workers that had to be killed
+}
+
+func newMaster() *master {
+	m := &master{workers: make(map[int]*Process), start: startProcess}
+	m.registry.init()
+	return m
+}
+
+// ---- called by anyone
+
+func (m *master) setup(o Options) error {
+	filled, err := o.withDefaults()
+	if err != nil {
+		return err
+	}
+	m.call(func() { m.opts = &filled })
+	return nil
+}
+
+func (m *master) settings() (o Options) {
+	m.call(func() {
+		if opts, err := m.current(); err == nil {
+			o = *opts
+		}
+	})
+	o.Args, o.Env = slices.Clone(o.Args), slices.Clone(o.Env)
+	return o
+}
+
+func (m *master) list() (workers []*Process) {
+	m.call(func() { workers = slices.Collect(maps.Values(m.workers)) })
+	return workers
+}
+
+// fork starts a worker, in the slot s unless that is nil. The process is made
+// on the caller's goroutine: the mailbox does not wait for an exec.
+func (m *master) fork(s *slot, env []string) (p *Process, err error) {
+	if err := validateEnv("Fork", env); err != nil {
+		return nil, err
+	}
+	m.call(func() { p, err = m.beginFork(s) })
+	if err != nil {
+		return nil, callError("Fork", err)
+	}
+	err = m.start(p, env)
+	m.call(func() { m.endFork(p, err) })
+	if err != nil {
+		return nil, callError("Fork", err)
+	}
+	return p, nil
+}
+
+// disconnect drains all and waits.
+func (m *master) disconnect(ctx context.Context) error {
+	var s *stop
+	m.call(func() { s = m.beginStop() })
+	var ended error
+	select {
+	case <-s.done:
+	case <-ctx.Done():
+		m.call(func() { m.stopNow(s) })
+		<-s.done
+		ended = ctx.Err()
+	}
+	if len(s.killed) == 0 {
+		return nil
+	}
+	if ended != nil {
+		return ended
+	}
+	return fmt.Errorf("cluster: workers %s did not drain in time and were killed: %w",
+		strings.Trim(fmt.Sprint(s.killed), "[]"), context.DeadlineExceeded)
+}
+
+// hurry shortens the drain of all workers.
+func (m *master) hurry(timeout time.Duration) {
+	m.post(func() {
+		for _, p := range m.workers {
+			m.drain(p, timeout)
+		}
+	})
+}
+
+func (m *master) disconnectWorker(ctx context.Context, p *Process) error {
+	m.call(func() {
+		if !p.IsDead() {
+			p.voluntary.Store(true)
+			m.drain(p, p.child.opts.ShutdownTimeout)
+		}
+	})
+	select {
+	case <-p.child.exited:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	timedOut := false
+	m.call(func() { timedOut = p.child.timedOut })
+	if timedOut {
+		return fmt.Errorf("cluster: Disconnect: worker %d did not drain within %v and was killed: %w",
+			p.id, p.child.opts.ShutdownTimeout, context.DeadlineExceeded)
+	}
+	return nil
+}
+
+func (m *master) killWorker(p *Process, sigs ...os.Signal) (err error) {
+	if len(sigs) == 0 {
+		sigs = []os.Signal{os.Kill}
+	}
+	m.call(func() {
+		was := p.voluntary.Load()
+		for _, sig := range sigs {
+			if p.IsDead() {
+				err = ErrClosed
+				return
+			}
+			// Before the signal: the worker may die of it before this returns.
+			if !isProbe(sig) {
+				p.voluntary.Store(true)
+			}
+			if err = p.child.proc.Signal(sig); err != nil {
+				p.voluntary.Store(was)
+				break
+			}
+		}
+		if errors.Is(err, os.ErrProcessDone) { // exited, and not reported yet
+			err = nil
+			p.voluntary.Store(true)
+		}
+	})
+	if err != nil {
+		return fmt.Errorf("cluster: Kill: worker %d: %w", p.id, err)
+	}
+	return nil
+}
+
+// ---- called in the mailbox
+
+// current returns the options in force.
+func (m *master) current() (*Options, error) {
+	if m.opts == nil {
+		o, err := Options{}.withDefaults()
+		if err != nil {
+			return nil, err
+		}
+		m.opts = &o
+	}
+	return m.opts, nil
+}
+
+func (m *master) beginFork(s *slot) (*Process, error) {
+	if m.stop != nil {
+		return nil, fmt.Errorf("a Disconnect is under way: %w", ErrClosed)
+	}
+	opts, n := m.opts, -1
+	if s != nil {
+		if s.gone {
+			return nil, ErrClosed
+		}
+		opts, n = s.opts, s.n
+	} else {
+		var err error
+		if opts, err = m.current(); err != nil {
+			return nil, err
+		}
+	}
+	m.forking++
+	m.lastID++
+	p := newProcess(m.lastID, n)
+	p.child = &child{m: m, opts: opts, slot: s, exited: make(chan struct{})}
+	p.connected.Store(true)
+	return p, nil
+}
+
+// endFork enters p, whose process exists, or gives up on it. From here on its
+// reader and its reaper report what happens to it.
+func (m *master) endFork(p *Process, err error) {
+	m.forking--
+	defer m.checkStopped()
+	c := p.child
+	if err != nil {
+		p.state.Store(int32(Dead))
+		p.connected.Store(false)
+		return
+	}
+	m.forked.Store(true)
+	m.workers[p.id] = p
+	live.add(p)
+	p.emitFork()
+	if c.slot != nil {
+		c.slot.cur = p
+	}
+	c.startTimer = time.AfterFunc(c.opts.StartTimeout, func() { m.post(func() { m.startExpired(p) }) })
+	if p.link != nil { // nil in tests of the state alone
+		go p.link.read()
+		go m.reap(p)
+	}
+	switch {
+	case m.stop != nil && m.stop.now:
+		m.killForStop(p)
+	case m.stop != nil, c.slot != nil && c.slot.gone:
+		p.voluntary.Store(true)
+		m.drain(p, c.opts.ShutdownTimeout)
+	}
+}
+
+// reap waits for p's process, on a goroutine of its own, and reports the death
+// after all else that the worker had to say: it may have said it and exited
+// before the reader came to it.
+func (m *master) reap(p *Process) {
+	state, err := waitExit(p.child.proc)
+	if err != nil {
+		p.report(fmt.Errorf("cluster: wait for worker %d: %w", p.id, err))
+	}
+	p.child.output.drain()
+	p.link.finish()
+	<-p.link.done
+	m.post(func() { m.exited(p, state) })
+}
+
+func (m *master) online(p *Process) {
+	if !p.advance(Online) {
+		return
+	}
+	p.emitOnline()
+	if !p.child.opts.ManualReady {
+		p.child.startTimer.Stop()
+	}
+}
+
+func (m *master) ready(p *Process) {
+	if !p.advance(Ready) {
+		return
+	}
+	p.child.readyAt = time.Now()
+	p.child.startTimer.Stop()
+	if s := p.child.slot; s != nil {
+		s.everReady = true
+		s.boots = 0
+	}
+}
+
+// startExpired kills a worker that is not online, or under ManualReady not
+// ready, in time.
+func (m *master) startExpired(p *Process) {
+	need := Online
+	if p.child.opts.ManualReady {
+		need = Ready
+	}
+	if p.State() >= need {
+		return
+	}
+	p.report(fmt.Errorf("cluster: worker %d was not %v within %v (StartTimeout) and is killed", p.id, need, p.child.opts.StartTimeout))
+	m.signal(p, os.Kill)
+}
+
+// drain tells p to stop, and sees to its end within timeout. A second call can
+// only make it shorter.
+func (m *master) drain(p *Process, timeout time.Duration) {
+	if p.IsDead() {
+		return
+	}
+	p.advance(Draining)
+	if m.killAfter(p, timeout) && p.link != nil {
+		p.link.orderDisconnect(timeout)
+	}
+	m.registry.draining(p)
+}
+
+// killAfter sees to it that p is dead in timeout. It reports whether that is
+// news.
+func (m *master) killAfter(p *Process, timeout time.Duration) bool {
+	c, by := p.child, time.Now().Add(timeout)
+	if c.killTimer != nil {
+		if !by.Before(c.killBy) {
+			return false
+		}
+		c.killTimer.Stop()
+	}
+	c.killBy = by
+	c.killTimer = time.AfterFunc(timeout, func() { m.post(func() { m.drainExpired(p) }) })
+	return true
+}
+
+func (m *master) drainExpired(p *Process) {
+	if p.IsDead() || time.Now().Before(p.child.killBy) {
+		return
+	}
+	p.child.timedOut = true
+	p.logger().Warn("cluster: a worker did not drain in time and is killed", "worker", p.id, "pid", p.pid)
+	if m.stop != nil {
+		m.stop.killed = append(m.stop.killed, p.id)
+	}
+	m.signal(p, os.Kill)
+}
+
+// signal sends sig to p. That it has exited already is no error.
+func (m *master) signal(p *Process, sig os.Signal) {
+	if err := p.child.proc.Signal(sig); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		p.report(fmt.Errorf("cluster: signal %v to worker %d: %w", sig, p.id, err))
+	}
+}
+
+// disconnected is told by the reader that the channel has ended.
+func (m *master) disconnected(p *Process) {
+	p.connected.Store(false)
+	p.advance(Disconnected)
+	p.emitDisconnect()
+	m.registry.detach(p)
+	// It takes no orders any more; if it does not end by itself it is ended.
+	m.killAfter(p, p.child.opts.ShutdownTimeout)
+}
+
+func (m *master) exited(p *Process, state *os.ProcessState) {
+	c := p.child
+	e := exitOf(state)
+	e.Voluntary = p.voluntary.Load()
+	e.Uptime = time.Since(c.started)
+	c.startTimer.Stop()
+	if c.killTimer != nil {
+		c.killTimer.Stop()
+	}
+	wasReady := !c.readyAt.IsZero()
+	p.state.Store(int32(Dead))
+	delete(m.workers, p.id)
+	close(c.exited)
+	p.emitDeath(e)
+	if c.slot != nil {
+		m.slotDeath(c.slot, p, e, wasReady)
+	}
+	m.checkStopped()
+}
+
+func (m *master) beginStop() *stop {
+	if m.stop != nil {
+		return m.stop
+	}
+	m.stop = &stop{done: make(chan struct{})}
+	s := m.stop
+	m.dropSlots()
+	for _, p := range m.workers {
+		p.voluntary.Store(true)
+		m.drain(p, p.child.opts.ShutdownTimeout)
+	}
+	m.checkStopped()
+	return s
+}
+
+// stopNow kills what is left of a Disconnect.
+func (m *master) stopNow(s *stop) {
+	if m.stop != s {
+		return
+	}
+	s.now = true
+	for _, p := range m.workers {
+		m.killForStop(p)
+	}
+}
+
+func (m *master) killForStop(p *Process) {
+	p.voluntary.Store(true)
+	p.advance(Draining)
+	if !slices.Contains(m.stop.killed, p.id) {
+		m.stop.killed = append(m.stop.killed, p.id)
+	}
+	m.signal(p, os.Kill)
+}
+
+// checkStopped ends the Disconnect under way when nothing is left.
+func (m *master) checkStopped() {
+	if m.stop == nil || m.forking > 0 || len(m.workers) > 0 {
+		return
+	}
+	m.registry.closeAll()
+	m.forked.Store(false)
+	s := m.stop
+	m.stop = nil
+	slices.Sort(s.killed)
+	close(s.done)
+}

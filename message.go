@@ -1,0 +1,213 @@
+package cluster
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"strings"
+	"sync"
+	"unicode/utf8"
+)
+
+// Message is one JSON value as it came over the channel. It stays valid for as
+// long as it is kept.
+type Message struct{ raw []byte }
+
+// Cmd returns the message's "cmd" member, or "" if the message is no object,
+// has none, or it is no string.
+func (m Message) Cmd() string {
+	cmd, _ := stringMember(m.raw, "cmd")
+	return cmd
+}
+
+// Decode stores the message in v, as [json.Unmarshal] does.
+func (m Message) Decode(v any) error { return json.Unmarshal(m.raw, v) }
+
+// Bytes returns the message's JSON text, which must not be changed.
+func (m Message) Bytes() []byte { return m.raw }
+
+// String returns the message's JSON text.
+func (m Message) String() string { return string(m.raw) }
+
+// MarshalJSON returns the message as it came, so that it can be sent on.
+func (m Message) MarshalJSON() ([]byte, error) {
+	if m.raw == nil {
+		return []byte("null"), nil
+	}
+	return m.raw, nil
+}
+
+// reserved begins the cmd of every message that is the protocol's own.
+const reserved = "NODE_"
+
+// isReserved tells an internal message's cmd, as node does.
+func isReserved(cmd string) bool {
+	return len(cmd) > len(reserved) && strings.HasPrefix(cmd, reserved)
+}
+
+// internalCmd returns the cmd of line, a valid JSON value, if it is internal.
+// Almost no line is, and two scans for a substring tell that.
+func internalCmd(line []byte) (string, bool) {
+	if !bytes.Contains(line, []byte(reserved)) && !bytes.Contains(line, []byte(`\u`)) {
+		return "", false
+	}
+	cmd, ok := stringMember(line, "cmd")
+	return cmd, ok && isReserved(cmd)
+}
+
+// stringMember returns the last member of that name of the object that raw, a
+// valid JSON value, is, if its value is a string. Names match exactly, as in
+// JavaScript; encoding/json would take "CMD" as well.
+func stringMember(raw []byte, name string) (value string, ok bool) {
+	s := scanner{raw, 0}
+	if s.next() != '{' {
+		return "", false
+	}
+	s.pos++
+	for s.next() == '"' {
+		key := s.string()
+		s.next()
+		s.pos++ // the colon
+		isString := s.next() == '"'
+		val := s.value()
+		if unquoteEqual(key, name) {
+			value, ok = "", isString
+			if isString {
+				value = unquote(val)
+			}
+		}
+		if s.next() != ',' {
+			break
+		}
+		s.pos++
+	}
+	return value, ok
+}
+
+// scanner walks over JSON that is known to be valid.
+type scanner struct {
+	b   []byte
+	pos int
+}
+
+// next skips white space and returns the byte that follows, 0 at the end.
+func (s *scanner) next() byte {
+	for ; s.pos < len(s.b); s.pos++ {
+		switch c := s.b[s.pos]; c {
+		case ' ', '\t', '\r', '\n':
+		default:
+			return c
+		}
+	}
+	return 0
+}
+
+// string takes a string, with its quotes.
+func (s *scanner) string() []byte {
+	start := s.pos
+	for s.pos++; s.pos < len(s.b) && s.b[s.pos] != '"'; s.pos++ {
+		if s.b[s.pos] == '\\' {
+			s.pos++
+		}
+	}
+	s.pos++
+	return s.b[start:min(s.pos, len(s.b))]
+}
+
+// value takes a value of any kind.
+func (s *scanner) value() []byte {
+	start := s.pos
+	for depth := 0; s.pos < len(s.b); {
+		switch s.b[s.pos] {
+		case '"':
+			s.string()
+			if depth == 0 {
+				return s.b[start:s.pos]
+			}
+			continue
+		case '{', '[':
+			depth++
+		case '}', ']':
+			if depth--; depth <= 0 {
+				if depth == 0 {
+					s.pos++
+				}
+				return s.b[start:s.pos]
+			}
+		case ',':
+			if depth == 0 {
+				return s.b[start:s.pos]
+			}
+		}
+		s.pos++
+	}
+	return s.b[start:s.pos]
+}
+
+func unquoteEqual(quoted []byte, name string) bool {
+	if bytes.IndexByte(quoted, '\\') < 0 {
+		return len(quoted) == len(name)+2 && string(quoted[1:len(quoted)-1]) == name
+	}
+	return unquote(quoted) == name
+}
+
+func unquote(quoted []byte) string {
+	if bytes.IndexByte(quoted, '\\') < 0 && utf8.Valid(quoted) {
+		return string(quoted[1 : len(quoted)-1])
+	}
+	var s string
+	json.Unmarshal(quoted, &s)
+	return s
+}
+
+// encoder turns values into lines, reusing its buffer.
+type encoder struct {
+	buf bytes.Buffer
+	enc *json.Encoder
+}
+
+var encoders = sync.Pool{New: func() any {
+	e := new(encoder)
+	e.enc = json.NewEncoder(&e.buf)
+	e.enc.SetEscapeHTML(false) // as JSON.stringify
+	return e
+}}
+
+// maxPooled is the largest buffer kept for reuse, in bytes.
+const maxPooled = 64 << 10
+
+// encode calls use with v as one line, "\n" included, valid until use returns.
+func encode(v any, use func(line []byte) error) error {
+	e := encoders.Get().(*encoder)
+	defer func() {
+		if e.buf.Cap() <= maxPooled {
+			e.buf.Reset()
+			encoders.Put(e)
+		}
+	}()
+	if err := e.enc.Encode(v); err != nil {
+		// An encoder refuses all after an error of its writer, not after this.
+		return fmt.Errorf("cluster: message of type %T: %w", v, err)
+	}
+	return use(e.buf.Bytes())
+}
+
+// encodeUser is encode for what an application sends: the protocol's own
+// messages are refused, and so is a line that would break the framing.
+func encodeUser(v any, use func(line []byte) error) error {
+	return encode(v, func(line []byte) error {
+		if cmd, ok := internalCmd(line); ok {
+			return fmt.Errorf("cluster: message has cmd %q: names that begin with %s are the protocol's own", cmd, reserved)
+		}
+		return use(line)
+	})
+}
+
+// excerpt quotes the beginning of what a peer sent, for an error message.
+func excerpt(b []byte) string {
+	const most = 64
+	if len(b) <= most {
+		return fmt.Sprintf("%q", b)
+	}
+	return fmt.Sprintf("%q… (%d bytes)", b[:most], len(b))
+}

@@ -1,0 +1,266 @@
+package cluster
+
+import (
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"time"
+)
+
+// Options are the settings of the workers that are forked after [SetupMaster]
+// was given them. The zero Options is a good one for production; each field
+// says what its zero value means.
+type Options struct {
+	// Exec is the program that a worker runs. Default: the binary that runs as
+	// the master, even if another file lies at its path by now. A name without
+	// a slash is looked up in PATH; a relative path is taken from the directory
+	// in which the master was started.
+	Exec string
+
+	// Args are the arguments of a worker, without the program's name.
+	// Default: os.Args[1:] of the master. To pass none, use []string{}.
+	Args []string
+
+	// Workers is how many workers AutoFork keeps alive.
+	// Default: runtime.GOMAXPROCS(0). Negative: an error.
+	Workers int
+
+	// Env is added to the environment that a worker inherits from the master,
+	// as "K=V"; it wins over the master's, and the env of Fork wins over it.
+	Env []string
+
+	// Dir is the working directory of a worker. Default: the master's. A
+	// relative path is taken from the directory in which the master was started.
+	Dir string
+
+	// Output tells where a worker's standard output and error go. Default (nil,
+	// or for a nil result): to the master's own, without a detour. Another
+	// writer than an *os.File is fed through a pipe that the master copies; its
+	// Write is called from one goroutine per worker and stream. io.Discard
+	// silences. Standard input is always inherited.
+	Output func(w *Process) (stdout, stderr io.Writer)
+
+	// Credential, if set, makes workers run as that user and those groups. The
+	// master needs the privilege to do so, and opens the sockets with its own.
+	Credential *Credential
+
+	// Scheduling says how connections reach the workers: [Shared] or
+	// [RoundRobin]. Zero is Shared. A [ListenConfig] can differ for one address.
+	Scheduling Scheduling
+
+	// MaxProcs is the GOMAXPROCS of a worker. Default: the master's
+	// runtime.GOMAXPROCS(0) divided by Workers, at least 1; a GOMAXPROCS in Env
+	// or in Fork's env wins over the default, but not over a MaxProcs given here.
+	MaxProcs int
+
+	// ManualReady makes a worker ready only when it calls [Process.Ready],
+	// instead of when its first listener listens.
+	ManualReady bool
+
+	// StartTimeout is how long a worker may take until it is online, and under
+	// ManualReady until it is ready; past it the worker is killed, which counts
+	// as a crash. Default: 60 s, as puma's; systemd has 90 s.
+	StartTimeout time.Duration
+
+	// ShutdownTimeout bounds every drain: a worker that has not exited by then
+	// is killed with SIGKILL. Default: 30 s, as gunicorn's and puma's.
+	ShutdownTimeout time.Duration
+
+	// AllowListen is asked before the master opens an address for a worker; an
+	// error refuses it and reaches the worker's Listen as EACCES with its text.
+	// The address is resolved (a literal IP and a port number, or an absolute
+	// path). It is called on a goroutine of its own, may block and may call
+	// anything. Default: any address is allowed.
+	AllowListen func(w *Process, network, address string) error
+
+	// MaxMessage is the size of the largest message taken in, in bytes, without
+	// the newline that ends it. A larger one is dropped and reported through
+	// OnError. Default: 16 MiB.
+	MaxMessage int
+
+	// MaxQueue bounds, in bytes and for each worker, what is queued out (past
+	// it Send returns ErrBacklog) and what has arrived but was not taken by a
+	// callback yet (past it the channel is not read). Default: 64 MiB.
+	MaxQueue int
+
+	// Logger gets what nobody else is told: crashes and their backoff, kills
+	// after a timeout, errors for which no OnError callback is registered.
+	// Nothing is logged while all is well. Default: slog.Default().
+	Logger *slog.Logger
+}
+
+// Credential is the user that workers run as; see [Options].
+type Credential struct {
+	UID, GID uint32
+	Groups   []uint32 // supplementary groups; none unless given, the master's are dropped
+}
+
+// Scheduling says how the connections of one listening address are spread over
+// the workers.
+type Scheduling int
+
+const (
+	// Shared lets the workers accept on one shared socket: the kernel spreads
+	// the connections, the master is not involved, and a connection waits in
+	// the socket's queue until some worker takes it.
+	Shared Scheduling = 1 + iota
+	// RoundRobin makes the master accept and hand each connection to the next
+	// worker that is free, as node's SCHED_RR: an even spread, for the price of
+	// a trip through the master.
+	RoundRobin
+)
+
+// String returns the constant's name.
+func (s Scheduling) String() string {
+	switch s {
+	case 0:
+		return "default"
+	case Shared:
+		return "Shared"
+	case RoundRobin:
+		return "RoundRobin"
+	}
+	return fmt.Sprintf("Scheduling(%d)", int(s))
+}
+
+const (
+	defaultStartTimeout    = 60 * time.Second
+	defaultShutdownTimeout = 30 * time.Second
+	defaultMaxMessage      = 16 << 20
+	defaultMaxQueue        = 64 << 20
+)
+
+// startDir is the working directory at start: a relative Exec or Dir means the
+// same program for the master's whole life, whatever it changes to. It is the
+// path by which the directory was entered, so a release symlink that moves is
+// followed.
+var startDir, _ = os.Getwd()
+
+// withDefaults returns o with every default filled in, or an error that names
+// the field at fault.
+func (o Options) withDefaults() (Options, error) {
+	if err := o.validate(); err != nil {
+		return Options{}, err
+	}
+	setDefault(&o.Workers, runtime.GOMAXPROCS(0))
+	setDefault(&o.StartTimeout, defaultStartTimeout)
+	setDefault(&o.ShutdownTimeout, defaultShutdownTimeout)
+	setDefault(&o.MaxMessage, defaultMaxMessage)
+	setDefault(&o.MaxQueue, defaultMaxQueue)
+	setDefault(&o.Scheduling, Shared)
+	if o.Args == nil {
+		o.Args = os.Args[1:]
+	}
+	o.Args = slices.Clone(o.Args)
+	o.Env = slices.Clone(o.Env)
+	if o.Dir != "" && !filepath.IsAbs(o.Dir) {
+		o.Dir = filepath.Join(startDir, o.Dir)
+	}
+	return o, o.resolveExec()
+}
+
+func setDefault[T comparable](field *T, value T) {
+	var zero T
+	if *field == zero {
+		*field = value
+	}
+}
+
+func (o *Options) validate() error {
+	for _, f := range []struct {
+		name  string
+		value int64
+	}{
+		{"Workers", int64(o.Workers)},
+		{"MaxProcs", int64(o.MaxProcs)},
+		{"StartTimeout", int64(o.StartTimeout)},
+		{"ShutdownTimeout", int64(o.ShutdownTimeout)},
+		{"MaxMessage", int64(o.MaxMessage)},
+		{"MaxQueue", int64(o.MaxQueue)},
+	} {
+		if f.value < 0 {
+			return fmt.Errorf("cluster: Options.%s is %d: it must not be negative (0 is the default)", f.name, f.value)
+		}
+	}
+	if o.Scheduling < 0 || o.Scheduling > RoundRobin {
+		return fmt.Errorf("cluster: Options.Scheduling is %d: use Shared or RoundRobin", int(o.Scheduling))
+	}
+	if err := validateEnv("Options.Env", o.Env); err != nil {
+		return err
+	}
+	for _, a := range o.Args {
+		if strings.ContainsRune(a, 0) {
+			return fmt.Errorf("cluster: Options.Args: %q contains a NUL byte", a)
+		}
+	}
+	return validateCredential(o.Credential)
+}
+
+// validateEnv wants "K=V" without NUL in every entry, and refuses the
+// variables that make a worker one: they are the master's to set.
+func validateEnv(what string, env []string) error {
+	for _, kv := range env {
+		k, _, ok := strings.Cut(kv, "=")
+		switch {
+		case !ok || k == "":
+			return fmt.Errorf("cluster: %s: %q is not of the form K=V", what, kv)
+		case strings.ContainsRune(kv, 0):
+			return fmt.Errorf("cluster: %s: %q contains a NUL byte", what, kv)
+		case slices.Contains(roleEnv, k):
+			return fmt.Errorf("cluster: %s: %s is set by the master for each worker", what, k)
+		}
+	}
+	return nil
+}
+
+// resolveExec makes Exec a path that does not depend on the current directory.
+// The default stays "", which [Options.program] turns into the running binary.
+func (o *Options) resolveExec() error {
+	switch {
+	case o.Exec == "":
+		return nil
+	case !strings.ContainsRune(o.Exec, filepath.Separator):
+		path, err := exec.LookPath(o.Exec)
+		if err != nil {
+			return fmt.Errorf("cluster: Options.Exec: %w", err)
+		}
+		o.Exec = path
+	}
+	if !filepath.IsAbs(o.Exec) {
+		o.Exec = filepath.Join(startDir, o.Exec)
+	}
+	return nil
+}
+
+// program returns the file to execute and the name that the worker sees as
+// its os.Args[0].
+func (o *Options) program() (path, argv0 string) {
+	if o.Exec != "" {
+		return o.Exec, o.Exec
+	}
+	return runningBinary(), os.Args[0]
+}
+
+// procs is the GOMAXPROCS of a worker: N workers that each use every core
+// would oversubscribe the machine N times.
+func (o *Options) procs() int {
+	if o.MaxProcs > 0 {
+		return o.MaxProcs
+	}
+	return max(1, runtime.GOMAXPROCS(0)/max(1, o.Workers))
+}
+
+// logger returns Logger or its default, which is looked up at each use since a
+// program may set slog's default late.
+func (o *Options) logger() *slog.Logger {
+	if o.Logger != nil {
+		return o.Logger
+	}
+	return slog.Default()
+}

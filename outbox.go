@@ -1,0 +1,283 @@
+package cluster
+
+import (
+	"sync"
+	"time"
+)
+
+// outbox is what one side has to say to the other and the kernel has not taken
+// yet. A line that finds nothing queued goes to the kernel at once, from the
+// goroutine that sends it; while lines come faster than that is worth, they
+// collect and go together.
+type outbox struct {
+	ch  sender
+	max int // bytes, of what applications send
+
+	mu       sync.Mutex
+	buf      []byte    // lines not yet given to a writer
+	marks    []fdMark  // descriptors that go with lines in buf
+	spare    []byte    // the last writer's buffer, for reuse
+	enqueued uint64    // bytes that ever were put into buf
+	written  uint64    // bytes of those that the kernel has taken
+	answers  int       // of the bytes not written yet, those that max does not count
+	inFlight int       // answers among those that a writer has
+	writing  bool      // a writer is at work, and will look at buf again
+	lastUse  time.Time // when a writer began last
+	waiting  []written // what to tell when the kernel has taken so much
+	err      error     // after close
+	onFail   func()    // the first write error; the reader sees the same end
+}
+
+// sender is the part of a channel that an outbox needs.
+type sender interface {
+	send(p []byte, fd int, wait bool) (int, error)
+}
+
+// fdMark says that a descriptor goes with the line at buf[start:end].
+type fdMark struct {
+	start, end int
+	h          *handle
+}
+
+// written is called, with nil, once the kernel has taken all up to pos.
+type written struct {
+	pos uint64
+	fn  func(error)
+}
+
+const (
+	// burst is how soon after a write another one is worth putting off: about
+	// the price of a system call that wakes the other process.
+	burst = 20 * time.Microsecond
+	// wholeBatch is when a collected batch is written at once: a pipe's size.
+	wholeBatch = 64 << 10
+	// maxAnswers bounds, in bytes, what a peer can make this side owe it by
+	// asking without reading. Some 20,000 acknowledgements.
+	maxAnswers = 1 << 20
+)
+
+// lineKind says which bound a line counts against.
+type lineKind int
+
+const (
+	userLine   lineKind = iota // of the application: bounded by MaxQueue
+	orderLine                  // of this side's own accord: few, not bounded
+	answerLine                 // what the peer made us say: bounded by maxAnswers
+)
+
+// put queues complete lines, and sees to it that they are written. It never
+// waits. h, which put takes over, goes with the first byte.
+func (o *outbox) put(kind lineKind, h *handle, lines ...[]byte) (pos uint64, err error) {
+	o.mu.Lock()
+	size := 0
+	for _, l := range lines {
+		size += len(l)
+	}
+	// A single line larger than the bound is taken when nothing else is queued.
+	switch queued := int(o.enqueued-o.written) - o.answers; {
+	case o.err != nil:
+		err = o.err
+	case kind == userLine && queued > 0 && queued+size > o.max,
+		kind == answerLine && o.answers+size > maxAnswers:
+		err = ErrBacklog
+	}
+	if err != nil {
+		o.mu.Unlock()
+		h.release()
+		return 0, err
+	}
+	if kind == answerLine {
+		o.answers += size
+	}
+	start := len(o.buf)
+	for _, l := range lines {
+		o.buf = append(o.buf, l...)
+	}
+	if h != nil {
+		o.marks = append(o.marks, fdMark{start, len(o.buf), h})
+	}
+	o.enqueued += uint64(size)
+	pos = o.enqueued
+	if o.writing {
+		o.mu.Unlock()
+		return pos, nil
+	}
+	o.writing = true
+	now := time.Now()
+	soon := now.Sub(o.lastUse) < burst && len(o.buf) < wholeBatch
+	if soon {
+		o.mu.Unlock()
+		go o.write(true)
+		return pos, nil
+	}
+	o.lastUse = now
+	o.mu.Unlock()
+	o.write(false)
+	return pos, nil
+}
+
+// write is the writer: it empties buf into the kernel, batch by batch. Unless
+// it may wait it does one batch and leaves the rest to a goroutine, so that no
+// sender writes for others.
+func (o *outbox) write(wait bool) {
+	for {
+		o.mu.Lock()
+		if len(o.buf) == 0 || o.err != nil {
+			o.writing = false
+			o.mu.Unlock()
+			return
+		}
+		batch, marks := o.buf, o.marks
+		o.buf, o.spare, o.marks = o.spare[:0], nil, nil
+		o.inFlight = o.answers
+		if wait {
+			o.lastUse = time.Now()
+		}
+		o.mu.Unlock()
+		if rest, restMarks := o.writeBatch(batch, marks, wait); rest > 0 {
+			go func() {
+				o.writeBatch(batch[len(batch)-rest:], restMarks, true)
+				o.done(batch)
+				o.write(true)
+			}()
+			return
+		}
+		o.done(batch)
+		if !wait {
+			o.mu.Lock()
+			more := len(o.buf) > 0 && o.err == nil
+			o.writing = more
+			o.mu.Unlock()
+			if more {
+				go o.write(true)
+			}
+			return
+		}
+	}
+}
+
+// writeBatch writes p, each descriptor with the first byte of its line and no
+// other line in the same call: node takes the descriptor for whichever line
+// ends first. It returns how much the kernel refused; all of it on an error,
+// after which the channel is as good as closed.
+func (o *outbox) writeBatch(p []byte, marks []fdMark, wait bool) (rest int, left []fdMark) {
+	off := 0 // of p, in the coordinates of marks
+	for len(p) > 0 {
+		end, fd := len(p), -1
+		if len(marks) > 0 {
+			if m := marks[0]; m.start > off {
+				end = m.start - off
+			} else {
+				end, fd = m.end-off, m.h.fd
+			}
+		}
+		n, err := o.ch.send(p[:end], fd, wait)
+		if err == errWouldBlock {
+			for i := range marks { // counted from the rest on
+				marks[i].start -= off
+				marks[i].end -= off
+			}
+			return len(p), marks
+		}
+		if err != nil {
+			releaseMarks(marks)
+			o.fail()
+			return 0, nil
+		}
+		if fd >= 0 { // it went with the first byte, however few went along
+			marks[0].h.release()
+			marks = marks[1:]
+		}
+		p, off = p[n:], off+n
+		o.advance(n)
+	}
+	return 0, nil
+}
+
+func releaseMarks(marks []fdMark) {
+	for _, m := range marks {
+		m.h.release()
+	}
+}
+
+// advance counts n more bytes as taken by the kernel and tells who waited.
+func (o *outbox) advance(n int) {
+	o.mu.Lock()
+	o.written += uint64(n)
+	var tell []written
+	for len(o.waiting) > 0 && o.waiting[0].pos <= o.written {
+		tell = append(tell, o.waiting[0])
+		o.waiting = o.waiting[1:]
+	}
+	o.mu.Unlock()
+	for _, w := range tell {
+		w.fn(nil)
+	}
+}
+
+// done takes a written batch's buffer back for reuse, unless it grew large.
+func (o *outbox) done(batch []byte) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.answers -= o.inFlight
+	o.inFlight = 0
+	if cap(batch) <= wholeBatch {
+		o.spare = batch[:0]
+	}
+}
+
+// whenWritten calls fn once the kernel has all up to pos (a result of put), or
+// with an error if that will not come to be. fn must not wait.
+func (o *outbox) whenWritten(pos uint64, fn func(error)) {
+	o.mu.Lock()
+	switch {
+	case o.written >= pos:
+		o.mu.Unlock()
+		fn(nil)
+	case o.err != nil:
+		o.mu.Unlock()
+		fn(o.err)
+	default:
+		o.waiting = append(o.waiting, written{pos, fn})
+		o.mu.Unlock()
+	}
+}
+
+// queued is how many bytes the kernel has not taken yet.
+func (o *outbox) queued() int {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return int(o.enqueued - o.written)
+}
+
+// end is the position after all that was put so far.
+func (o *outbox) end() uint64 {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.enqueued
+}
+
+// fail ends the outbox from a writer: nothing more can be written.
+func (o *outbox) fail() {
+	o.close(ErrClosed)
+	if o.onFail != nil {
+		o.onFail()
+	}
+}
+
+// close refuses all that comes from now on with err, and drops what is queued.
+func (o *outbox) close(err error) {
+	o.mu.Lock()
+	if o.err != nil {
+		o.mu.Unlock()
+		return
+	}
+	o.err = err
+	marks, waiting := o.marks, o.waiting
+	o.buf, o.spare, o.marks, o.waiting = nil, nil, nil, nil
+	o.mu.Unlock()
+	releaseMarks(marks)
+	for _, w := range waiting {
+		w.fn(err)
+	}
+}

@@ -1,0 +1,320 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"sync/atomic"
+	"time"
+)
+
+// Process is one worker, seen from either side: from the master, which forked
+// it, or from inside, as [Worker]. All methods may be called from anywhere and
+// at any time, callbacks included. On a nil *Process, which is what [Worker] is
+// outside a worker, those that return an error return ErrNotWorker.
+type Process struct {
+	id, slot int
+	link     *link
+	events   events
+
+	state     atomic.Int32
+	voluntary atomic.Bool
+	connected atomic.Bool
+	pid       int
+
+	onOnline, onDisconnect callbacks[func(*Process)]
+	onListening            callbacks[func(*Process, net.Addr)]
+	onMessage              callbacks[func(*Process, Message)]
+	onExit                 callbacks[func(*Process, Exit)]
+	onError                callbacks[func(*Process, error)]
+
+	child  *child  // in the master
+	inside *inside // in the worker
+}
+
+// State is how far a worker is in its life. It only ever grows.
+type State int32
+
+const (
+	Starting     State = iota // forked
+	Online                    // its runtime is up and its channel works
+	Ready                     // it may take traffic
+	Draining                  // it was told to stop, and finishes what is in flight
+	Disconnected              // its channel has closed
+	Dead                      // it has exited
+)
+
+var stateNames = [...]string{"starting", "online", "ready", "draining", "disconnected", "dead"}
+
+// String returns the state's name in lower case.
+func (s State) String() string {
+	if s < 0 || int(s) >= len(stateNames) {
+		return fmt.Sprintf("State(%d)", int(s))
+	}
+	return stateNames[s]
+}
+
+// Exit is how a worker ended.
+type Exit struct {
+	Code      int              // the exit status; -1 if a signal ended it
+	Signal    os.Signal        // the signal that ended it, or nil
+	Voluntary bool             // it was asked for: see Process.ExitedAfterDisconnect
+	Uptime    time.Duration    // since the fork
+	State     *os.ProcessState // as the system told it
+}
+
+// String returns "exit status 1 after 3s" or "signal: killed after 2m0s".
+func (e Exit) String() string {
+	how := fmt.Sprintf("exit status %d", e.Code)
+	if e.Signal != nil {
+		how = "signal: " + e.Signal.String()
+	}
+	return fmt.Sprintf("%s after %v", how, e.Uptime.Round(time.Millisecond))
+}
+
+// ID returns the worker's number: 1, 2, …, never reused; 0 for nil.
+func (w *Process) ID() int {
+	if w == nil {
+		return 0
+	}
+	return w.id
+}
+
+// Slot returns the place 0..N-1 that the worker fills under AutoFork; its
+// successor has the same. It is -1 for a plain Fork.
+func (w *Process) Slot() int {
+	if w == nil {
+		return -1
+	}
+	return w.slot
+}
+
+// PID returns the process id; 0 for nil.
+func (w *Process) PID() int {
+	if w == nil {
+		return 0
+	}
+	return w.pid
+}
+
+// OSProcess returns the process as package os sees it, in the master, to send
+// it signals that are no order to stop; nil in a worker. The package waits for
+// it: Wait and Release are not the caller's to use.
+func (w *Process) OSProcess() *os.Process {
+	if w == nil || w.child == nil {
+		return nil
+	}
+	return w.child.proc
+}
+
+// State returns how far the worker is; Dead for nil.
+func (w *Process) State() State {
+	if w == nil {
+		return Dead
+	}
+	return State(w.state.Load())
+}
+
+// IsConnected reports whether the channel is open.
+func (w *Process) IsConnected() bool { return w != nil && w.connected.Load() }
+
+// IsDead reports whether the worker has exited.
+func (w *Process) IsDead() bool { return w.State() == Dead }
+
+// ExitedAfterDisconnect reports whether the worker's end was asked for: by
+// Kill or Disconnect on either side. It can be true before the end has come.
+func (w *Process) ExitedAfterDisconnect() bool { return w != nil && w.voluntary.Load() }
+
+// Send queues v, encoded as JSON, for the other side and returns: it never
+// waits for a peer that is slow or stopped. Messages arrive in the order in
+// which they were sent.
+//
+// received, if given, is called once the other side has received v, or with
+// the error that prevents that; its handlers may not have run yet. A node peer
+// gives no receipts: for it, received is called when v has been written to the
+// channel, as node's own callback is.
+//
+// The error wraps ErrBacklog if Options.MaxQueue bytes wait already, ErrClosed
+// after the channel closed, ErrNotWorker on nil, or says why v has no JSON form.
+func (w *Process) Send(v any, received ...func(error)) error {
+	if w == nil {
+		return callError("Send", ErrNotWorker)
+	}
+	var told func(error)
+	if len(received) > 0 {
+		told = func(err error) {
+			w.events.post(event{fn: func() {
+				for _, fn := range received {
+					fn(err)
+				}
+			}})
+		}
+	}
+	return w.sendError("Send", w.link.send(v, told))
+}
+
+// SendContext sends v and returns nil once the other side has received it (a
+// node peer: once it is written). It returns ctx.Err() if ctx ends first; v may
+// arrive all the same.
+func (w *Process) SendContext(ctx context.Context, v any) error {
+	if w == nil {
+		return callError("SendContext", ErrNotWorker)
+	}
+	told := make(chan error, 1)
+	if err := w.link.send(v, func(err error) { told <- err }); err != nil {
+		return w.sendError("SendContext", err)
+	}
+	w.link.flow.expect(1)
+	defer w.link.flow.expect(-1)
+	select {
+	case err := <-told:
+		return w.sendError("SendContext", err)
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// Request sends v to the other side's OnRequest or Respond handler and stores
+// its answer in reply, as json.Unmarshal does; a nil reply is not looked at.
+// To a worker that is not online yet the request waits. It returns the
+// handler's error as text, ctx.Err() if ctx ends first, an error that wraps
+// ErrClosed if the other side is gone, ErrNotSupported for a node peer.
+func (w *Process) Request(ctx context.Context, v, reply any) error {
+	if w == nil {
+		return callError("Request", ErrNotWorker)
+	}
+	return w.sendError("Request", w.link.request(ctx, v, reply))
+}
+
+func (w *Process) sendError(call string, err error) error {
+	var remote *remoteError
+	switch {
+	case err == nil, errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded), errors.As(err, &remote):
+		return err
+	case errors.Is(err, ErrBacklog):
+		return fmt.Errorf("cluster: %s to worker %d: %w (%d bytes; it may be stopped, or MaxQueue too small)", call, w.id, err, w.link.out.queued())
+	case errors.Is(err, ErrClosed), errors.Is(err, ErrNotSupported):
+		return fmt.Errorf("cluster: %s: worker %d: %w", call, w.id, err)
+	}
+	return err
+}
+
+// Disconnect makes the worker stop accepting, finish what is in flight and
+// exit; that is voluntary, so nothing replaces it. It returns nil when the
+// worker has exited (in the worker itself: when it is drained, just before the
+// process ends). When ctx ends first it returns ctx.Err(), and the drain goes
+// on; past Options.ShutdownTimeout the master kills the worker, which is an
+// error too.
+func (w *Process) Disconnect(ctx context.Context) error {
+	switch {
+	case w == nil:
+		return callError("Disconnect", ErrNotWorker)
+	case w.inside != nil:
+		return w.inside.disconnect(ctx)
+	}
+	return w.child.m.disconnectWorker(ctx, w)
+}
+
+// Kill ends the worker at once with SIGKILL, or sends the signal given; either
+// is voluntary, so nothing replaces the worker (use OSProcess to send a signal
+// that it is meant to survive). In the worker itself it tells the master and
+// exits with 0, or sends itself the signal. It returns ErrClosed if the worker
+// is dead.
+func (w *Process) Kill(sig ...os.Signal) error {
+	switch {
+	case w == nil:
+		return callError("Kill", ErrNotWorker)
+	case w.inside != nil:
+		return w.inside.kill(sig...)
+	}
+	return w.child.m.killWorker(w, sig...)
+}
+
+// Ready tells the master that this worker may take traffic. Without
+// Options.ManualReady that happens by itself with the first listener; a node
+// primary does not know the word, and nothing is sent. It returns ErrNotWorker
+// outside the worker itself.
+func (w *Process) Ready() error {
+	if w == nil || w.inside == nil {
+		return callError("Ready", ErrNotWorker)
+	}
+	return w.inside.ready()
+}
+
+// OnOnline is [OnOnline] for this worker.
+func (w *Process) OnOnline(fn func(w *Process)) (stop func()) {
+	if w == nil {
+		return func() {}
+	}
+	return w.onOnline.add(fn)
+}
+
+// OnListening is [OnListening] for this worker.
+func (w *Process) OnListening(fn func(w *Process, addr net.Addr)) (stop func()) {
+	if w == nil {
+		return func() {}
+	}
+	return w.onListening.add(fn)
+}
+
+// OnMessage is [OnMessage] for this worker.
+func (w *Process) OnMessage(fn func(w *Process, m Message)) (stop func()) {
+	if w == nil {
+		return func() {}
+	}
+	return taking(w.onMessage.add(fn))
+}
+
+// OnDisconnect is [OnDisconnect] for this worker.
+func (w *Process) OnDisconnect(fn func(w *Process)) (stop func()) {
+	if w == nil {
+		return func() {}
+	}
+	return w.onDisconnect.add(fn)
+}
+
+// OnExit is [OnDeath] for this worker.
+func (w *Process) OnExit(fn func(w *Process, e Exit)) (stop func()) {
+	if w == nil {
+		return func() {}
+	}
+	return w.onExit.add(fn)
+}
+
+// OnError is [OnError] for this worker.
+func (w *Process) OnError(fn func(w *Process, err error)) (stop func()) {
+	if w == nil {
+		return func() {}
+	}
+	return w.onError.add(fn)
+}
+
+// advance moves the state forward. What is late (a listener opened during the
+// drain) does not move it back.
+func (w *Process) advance(to State) bool {
+	for {
+		from := w.state.Load()
+		if State(from) >= to {
+			return false
+		}
+		if w.state.CompareAndSwap(from, int32(to)) {
+			return true
+		}
+	}
+}
+
+func (w *Process) logger() *slog.Logger {
+	if w.child != nil {
+		return w.child.opts.logger()
+	}
+	return slog.Default()
+}
+
+func newProcess(id, slot int) *Process {
+	p := &Process{id: id, slot: slot}
+	p.events.p = p
+	return p
+}

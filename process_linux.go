@@ -1,0 +1,42 @@
+package cluster
+
+import (
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// runningBinary is the file that this process runs, whatever lies at its path
+// by now: a worker that is replaced after a crash must not come from another
+// build than its master.
+func runningBinary() string {
+	const self = "/proc/self/exe"
+	if _, err := os.Stat(self); err == nil {
+		return self
+	}
+	return executable // no /proc here
+}
+
+// closeRangeCloexec marks all descriptors above 2 at once; Linux 5.11.
+func closeRangeCloexec() bool {
+	return unix.CloseRange(3, ^uint(0)>>1, unix.CLOSE_RANGE_CLOEXEC) == nil
+}
+
+// waitExit waits for proc on the runtime's poller: os.Process.Wait alone keeps
+// a thread in the kernel for each worker.
+func waitExit(proc *os.Process) (*os.ProcessState, error) {
+	// The pid cannot be anybody else's: only the Wait below frees it.
+	fd, err := unix.PidfdOpen(proc.Pid, unix.PIDFD_NONBLOCK)
+	if err != nil {
+		return proc.Wait() // before Linux 5.10
+	}
+	f := os.NewFile(uintptr(fd), "pidfd")
+	defer f.Close()
+	if rc, err := f.SyscallConn(); err == nil {
+		rc.Read(func(fd uintptr) bool {
+			n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 0)
+			return n > 0 || err != nil && err != unix.EINTR
+		})
+	}
+	return proc.Wait()
+}

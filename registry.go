@@ -1,0 +1,299 @@
+package cluster
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"sync"
+	"syscall"
+)
+
+// registry holds the shared addresses. An entry outlives the workers that asked
+// for it: until Disconnect, connections to it are queued whatever happens to
+// them. It belongs to the master's mailbox, apart from what it says otherwise.
+type registry struct {
+	entries map[string]*entry // by target.key
+	plain   plainSockets
+}
+
+// entry is one address and the socket that serves it.
+type entry struct {
+	key     string
+	t       target
+	opened  chan struct{}         // closed when the next five are set
+	err     error                 // why there is no socket
+	h       *handle               // raw, so that no poller wakes the master for its connections
+	addr    net.Addr              // the real one
+	unlink  func()                // removes a unix socket's file
+	rr      *roundRobin           // nil if shared
+	data    json.RawMessage       // the first worker's, told to all (node: TLS ticket keys)
+	holders map[*Process]struct{} // workers that listen
+}
+
+// maxAddresses bounds how many addresses are open at a time, so that a worker
+// gone mad cannot use up the master's descriptors.
+const maxAddresses = 1024
+
+func (r *registry) init() { r.entries = make(map[string]*entry) }
+
+// query answers a worker's queryServer, on a goroutine of its own.
+func (m *master) query(p *Process, w *wire) {
+	refuse := func(err error) {
+		var errno syscall.Errno
+		if !errors.As(err, &errno) {
+			errno = syscall.EINVAL
+		}
+		p.link.answer(w.refusal(int(errno), err.Error()).line())
+	}
+	t, err := queryTarget(w)
+	if err != nil {
+		refuse(err)
+		p.report(fmt.Errorf("cluster: worker %d: queryServer: %w", p.id, err))
+		return
+	}
+	if allow := p.child.opts.AllowListen; allow != nil {
+		if err := allow(p, t.network, t.address); err != nil {
+			refuse(fmt.Errorf("refused by AllowListen: %w", errors.Join(err, syscall.EACCES)))
+			p.report(fmt.Errorf("cluster: worker %d: listen %s %s: refused by AllowListen: %w", p.id, t.network, t.named, err))
+			return
+		}
+	}
+	if t.scheduling == 0 {
+		t.scheduling = p.child.opts.Scheduling
+	}
+	e, err := m.acquire(context.Background(), t, w.Data, p)
+	switch {
+	case err != nil:
+		refuse(err)
+	case e != nil:
+		m.reply(p, w, e)
+	}
+}
+
+// reply gives the worker its share of e.
+func (m *master) reply(p *Process, w *wire, e *entry) {
+	out := &wire{Ack: w.Seq, Key: e.key, Data: e.data, Go: &extension{Listening: true}}
+	if e.rr == nil {
+		typ := typeNative
+		if isPacket(e.t.network) {
+			typ = typeDgram
+		}
+		out.Errno = ptr(0)
+		p.link.sendHandle(typ, out, e.h.retain())
+		return
+	}
+	out.Sockname = socknameOf(e.addr)
+	p.link.order(out)
+	e.rr.add(p)
+}
+
+// acquire returns the entry for t, opened, with p (unless it is nil) as one of
+// its holders; or nil for a worker that is being drained, which gets no answer.
+// It waits while somebody else opens the same address.
+func (m *master) acquire(ctx context.Context, t target, data json.RawMessage, p *Process) (e *entry, err error) {
+	var open bool
+	m.call(func() { e, open, err = m.registry.claim(t, data, p) })
+	if err != nil || e == nil {
+		return nil, err
+	}
+	if open {
+		h, addr, unlink, err := m.openTarget(ctx, t)
+		m.call(func() { m.registry.commit(e, h, addr, unlink, err) })
+	}
+	select {
+	case <-e.opened:
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	if e.err != nil {
+		return nil, e.err
+	}
+	if p != nil {
+		gone := false
+		m.call(func() {
+			if gone = !p.connected.Load(); !gone {
+				e.holders[p] = struct{}{}
+			}
+		})
+		if gone {
+			return nil, nil
+		}
+	}
+	return e, nil
+}
+
+// claim finds or makes the entry for t; whoever made it opens the socket.
+func (r *registry) claim(t target, data json.RawMessage, p *Process) (e *entry, open bool, err error) {
+	if p != nil && p.State() >= Draining {
+		return nil, false, nil
+	}
+	key := t.key()
+	if e := r.entries[key]; e != nil {
+		if _, twice := e.holders[p]; twice && p != nil {
+			return nil, false, syscall.EADDRINUSE // as if the worker had opened it itself
+		}
+		return e, false, nil
+	}
+	if len(r.entries) >= maxAddresses {
+		return nil, false, fmt.Errorf("the cluster holds %d addresses already: %w", maxAddresses, syscall.EMFILE)
+	}
+	if len(data) == 0 {
+		data = json.RawMessage("null")
+	}
+	e = &entry{key: key, t: t, data: data, opened: make(chan struct{}), holders: make(map[*Process]struct{})}
+	r.entries[key] = e
+	return e, true, nil
+}
+
+// commit ends the opening of e. On an error the entry is forgotten, so that the
+// next Listen tries again.
+func (r *registry) commit(e *entry, h *handle, addr net.Addr, unlink func(), err error) {
+	defer close(e.opened)
+	if err == nil && r.entries[e.key] != e {
+		// The cluster has stopped meanwhile.
+		h.release()
+		unlink()
+		err = ErrClosed
+	}
+	if err != nil {
+		e.err = err
+		if r.entries[e.key] == e {
+			delete(r.entries, e.key)
+		}
+		return
+	}
+	e.h, e.addr, e.unlink = h, addr, unlink
+	if e.t.scheduling == RoundRobin && !isPacket(e.t.network) {
+		e.rr, e.err = newRoundRobin(e.key, h)
+		if e.err != nil {
+			r.drop(e)
+		}
+	}
+}
+
+// openTarget opens t's socket. One that this program opened itself before it
+// forked is shared instead of colliding with it.
+func (m *master) openTarget(ctx context.Context, t target) (*handle, net.Addr, func(), error) {
+	if h, addr := m.registry.plain.find(t); h != nil {
+		return h, addr, func() {}, nil
+	}
+	return openShared(ctx, t)
+}
+
+// draining takes p out of the round-robin queues; what it was handed it keeps.
+func (r *registry) draining(p *Process) {
+	for _, e := range r.entries {
+		if e.rr != nil {
+			e.rr.remove(p)
+		}
+	}
+}
+
+// detach forgets a worker whose channel has closed.
+func (r *registry) detach(p *Process) {
+	r.draining(p)
+	for _, e := range r.entries {
+		delete(e.holders, p)
+	}
+}
+
+// close is told by a worker that it has closed its listener.
+func (r *registry) close(p *Process, key string) {
+	if e := r.entries[key]; e != nil {
+		delete(e.holders, p)
+		if e.rr != nil {
+			e.rr.remove(p)
+		}
+	}
+}
+
+// closeAll closes the sockets, at the end of a Disconnect.
+func (r *registry) closeAll() {
+	for _, e := range r.entries {
+		r.drop(e)
+	}
+}
+
+func (r *registry) drop(e *entry) {
+	delete(r.entries, e.key)
+	if e.h == nil {
+		return // still being opened: commit will see
+	}
+	if e.rr != nil {
+		e.rr.close()
+	}
+	e.h.release()
+	e.unlink()
+}
+
+// heldListener is what Listen returns in a master that has forked: the address
+// is open, for the workers, and the master serves nothing.
+type heldListener struct {
+	addr   net.Addr
+	once   sync.Once
+	closed chan struct{}
+}
+
+func (l *heldListener) Addr() net.Addr { return l.addr }
+
+func (l *heldListener) Close() error {
+	l.once.Do(func() { close(l.closed) })
+	return nil
+}
+
+// Accept waits until the listener is closed.
+func (l *heldListener) Accept() (net.Conn, error) {
+	<-l.closed
+	return nil, &net.OpError{Op: "accept", Net: l.addr.Network(), Addr: l.addr, Err: net.ErrClosed}
+}
+
+// heldPacketConn is the same for datagrams.
+type heldPacketConn struct {
+	net.PacketConn // a dup that only writes
+	heldListener
+}
+
+func (c *heldPacketConn) Close() error {
+	c.heldListener.Close()
+	return c.PacketConn.Close()
+}
+
+// ReadFrom waits until the socket is closed: the datagrams are the workers'.
+func (c *heldPacketConn) ReadFrom([]byte) (int, net.Addr, error) {
+	<-c.closed
+	return 0, nil, &net.OpError{Op: "read", Net: c.addr.Network(), Addr: c.addr, Err: net.ErrClosed}
+}
+
+// hold opens t in the registry for the master itself.
+func (m *master) hold(ctx context.Context, t target) (*entry, error) {
+	if t.scheduling == 0 {
+		t.scheduling = m.settings().Scheduling
+	}
+	e, err := m.acquire(ctx, t, nil, nil)
+	if err != nil {
+		return nil, listenError(t, err, "")
+	}
+	return e, nil
+}
+
+// listenError is the error of a Listen. Errors of package net repeat the
+// address; what counts is the cause, which errors.Is still finds.
+func listenError(t target, err error, hint string) error {
+	var op *net.OpError
+	if errors.As(err, &op) {
+		err = op.Err
+	}
+	var sys interface{ Unwrap() error } // *os.SyscallError: "bind: "
+	if errors.As(err, &sys) {
+		var errno syscall.Errno
+		if errors.As(err, &errno) {
+			err = errno
+		}
+	}
+	if hint != "" {
+		hint = " (" + hint + ")"
+	}
+	return fmt.Errorf("cluster: listen %s %s: %w%s", t.network, t.named, err, hint)
+}

@@ -1,0 +1,287 @@
+package cluster
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"sync"
+)
+
+// responder is one OnRequest or Respond; an empty cmd fits every request.
+type responder struct {
+	cmd string
+	any bool
+	fn  func(*Process, Message) (any, error)
+}
+
+// OnRequest registers fn to answer the other side's Request calls. Of several
+// handlers that fit, the latest registered answers. Each call runs on its own
+// goroutine, so that a handler may itself call Request; an error goes back as
+// its text. A request that came before a handler fits it waits for one.
+func OnRequest(fn func(w *Process, m Message) (reply any, err error)) (stop func()) {
+	return taking(hooks.request.add(responder{any: true, fn: fn}))
+}
+
+// Respond registers fn, as OnRequest does, for requests whose "cmd" member is
+// cmd, decoded into Q. One that cannot be decoded is answered with the error.
+func Respond[Q, A any](cmd string, fn func(w *Process, q Q) (A, error)) (stop func()) {
+	return taking(hooks.request.add(responder{cmd: cmd, fn: func(w *Process, m Message) (any, error) {
+		var q Q
+		if err := m.Decode(&q); err != nil {
+			return nil, fmt.Errorf("request %q: %w", cmd, err)
+		}
+		return fn(w, q)
+	}}))
+}
+
+// findResponder returns the latest registered handler that fits m, or nil.
+func findResponder(m Message) func(*Process, Message) (any, error) {
+	all := hooks.request.all()
+	cmd, known := "", false
+	for i := len(all) - 1; i >= 0; i-- {
+		r := all[i].fn
+		if !r.any && !known {
+			cmd, known = m.Cmd(), true
+		}
+		if r.any || r.cmd == cmd {
+			return r.fn
+		}
+	}
+	return nil
+}
+
+// requests are the calls of a link, both ways.
+type requests struct {
+	// Under the link's lock:
+	last  uint64
+	calls map[uint64]*call // ours, by id
+	held  []*call          // ours, made before the peer is known
+
+	mu      sync.Mutex
+	waiting []*ours // the peer's, that no handler fits yet
+	closed  bool
+
+	running sync.WaitGroup // the peer's, being answered
+}
+
+// call is one Request under way.
+type call struct {
+	id   uint64
+	line []byte
+	done chan struct{}
+	msg  json.RawMessage
+	err  error
+}
+
+// remoteError is an error that a handler on the other side returned.
+type remoteError struct{ text string }
+
+func (e *remoteError) Error() string { return e.text }
+
+// request sends v and waits for the answer, which the reader hands over without
+// a detour through the events: their goroutine may be who is calling.
+func (l *link) request(ctx context.Context, v, reply any) error {
+	c := &call{done: make(chan struct{})}
+	err := encodeUser(v, func(line []byte) error { return l.startCall(c, line) })
+	if err != nil {
+		return err
+	}
+	l.flow.expect(1)
+	defer l.flow.expect(-1)
+	select {
+	case <-c.done:
+	case <-ctx.Done():
+		l.forgetCall(c)
+		return ctx.Err()
+	}
+	if c.err != nil {
+		return c.err
+	}
+	if reply == nil {
+		return nil
+	}
+	if err := json.Unmarshal(c.msg, reply); err != nil {
+		return fmt.Errorf("cluster: reply %s: %w", excerpt(c.msg), err)
+	}
+	return nil
+}
+
+func (l *link) startCall(c *call, msg []byte) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.err != nil {
+		return l.err
+	}
+	if l.peer == peerNode {
+		return errNodeRequest
+	}
+	r := &l.requests
+	r.last++
+	c.id = r.last
+	line := appendCall(nil, actRequest, c.id, msg)
+	if l.peer == peerUnknown {
+		c.line = line
+		r.held = append(r.held, c)
+		return nil
+	}
+	if r.calls == nil {
+		r.calls = make(map[uint64]*call)
+	}
+	r.calls[c.id] = c
+	_, err := l.out.put(userLine, nil, line)
+	if err != nil {
+		delete(r.calls, c.id)
+	}
+	return err
+}
+
+var errNodeRequest = fmt.Errorf("a node peer answers no requests: %w", ErrNotSupported)
+
+// releaseRequests sends the requests that waited for the peer to be known.
+func (l *link) releaseRequests(k peerKind) {
+	l.mu.Lock()
+	r := &l.requests
+	held := r.held
+	r.held = nil
+	var failed []*call
+	for _, c := range held {
+		if k != peerGo {
+			c.err = errNodeRequest
+		} else if _, c.err = l.out.put(orderLine, nil, c.line); c.err == nil {
+			if r.calls == nil {
+				r.calls = make(map[uint64]*call)
+			}
+			r.calls[c.id] = c
+			continue
+		}
+		failed = append(failed, c)
+	}
+	l.mu.Unlock()
+	for _, c := range failed {
+		close(c.done)
+	}
+}
+
+// forgetCall gives up waiting; an answer that still comes is ignored.
+func (l *link) forgetCall(c *call) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	delete(l.requests.calls, c.id)
+	for i, h := range l.requests.held {
+		if h == c {
+			l.requests.held = append(l.requests.held[:i], l.requests.held[i+1:]...)
+			return
+		}
+	}
+}
+
+// replied hands the peer's answer to the call that waits for it.
+func (l *link) replied(m *ours) {
+	l.mu.Lock()
+	c := l.requests.calls[m.ID]
+	delete(l.requests.calls, m.ID)
+	l.mu.Unlock()
+	if c == nil {
+		return
+	}
+	c.msg = m.Msg
+	if m.Error != nil {
+		c.err = &remoteError{*m.Error}
+	}
+	close(c.done)
+}
+
+// failRequests ends the calls under way: no answer will come.
+func (l *link) failRequests(err error) {
+	l.mu.Lock()
+	calls, held := l.requests.calls, l.requests.held
+	l.requests.calls, l.requests.held = nil, nil
+	l.mu.Unlock()
+	for _, c := range calls {
+		c.err = err
+		close(c.done)
+	}
+	for _, c := range held {
+		c.err = err
+		close(c.done)
+	}
+}
+
+// requestCost is what a request that is being answered costs beside its bytes:
+// a goroutine.
+const requestCost = 4 << 10
+
+// requested starts the answer to a request of the peer's, on the reader: were
+// it to wait for the callbacks before it, nested calls could deadlock.
+func (l *link) requested(m *ours) {
+	l.flow.add(len(m.Msg) + requestCost)
+	if !l.respond(m) {
+		l.requests.mu.Lock()
+		l.requests.waiting = append(l.requests.waiting, m)
+		l.requests.mu.Unlock()
+		l.retryRequests() // a handler may have come in between
+	}
+}
+
+// respond answers m on a goroutine of its own, if a handler fits.
+func (l *link) respond(m *ours) bool {
+	fn := findResponder(Message{m.Msg})
+	if fn == nil {
+		return false
+	}
+	l.requests.running.Add(1)
+	go func() {
+		defer l.requests.running.Done()
+		reply, err := fn(l.p, Message{m.Msg})
+		l.flow.release(len(m.Msg) + requestCost)
+		if err == nil {
+			err = encode(reply, func(line []byte) error { return l.reply(appendCall(nil, actReply, m.ID, line)) })
+		}
+		if err != nil && !errors.Is(err, ErrClosed) && !errors.Is(err, ErrBacklog) {
+			l.reply(appendFailure(nil, m.ID, err.Error()))
+		}
+	}()
+	return true
+}
+
+// reply sends an answer. A peer that asks and does not read has gone too far.
+func (l *link) reply(line []byte) error {
+	_, err := l.out.put(userLine, nil, line)
+	if errors.Is(err, ErrBacklog) {
+		l.side.overrun()
+	}
+	return err
+}
+
+// retryRequests answers the waiting requests for which there is a handler now.
+func (l *link) retryRequests() {
+	r := &l.requests
+	r.mu.Lock()
+	waiting := r.waiting
+	r.waiting = nil
+	r.mu.Unlock()
+	var still []*ours
+	for _, m := range waiting {
+		if !l.respond(m) {
+			still = append(still, m)
+		}
+	}
+	if len(still) > 0 {
+		r.mu.Lock()
+		r.waiting = append(still, r.waiting...)
+		r.mu.Unlock()
+	}
+}
+
+// dropRequests ends the wait of the peer's requests when it is gone.
+func (l *link) dropRequests() {
+	r := &l.requests
+	r.mu.Lock()
+	n := len(r.waiting)
+	r.waiting = nil
+	r.mu.Unlock()
+	if n > 0 {
+		l.p.events.error(fmt.Errorf("cluster: worker %d is gone: %d of its requests were dropped: %w", l.p.id, n, errNoHandler))
+	}
+}

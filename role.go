@@ -1,0 +1,74 @@
+package cluster
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"strconv"
+	"time"
+)
+
+// The variables that make a process a worker. A node primary sets all but the
+// first and the last.
+const (
+	envWorkerID      = "NODE_WORKER_ID"
+	envUniqueID      = "NODE_UNIQUE_ID"
+	envChannelFD     = "NODE_CHANNEL_FD"
+	envSerialization = "NODE_CHANNEL_SERIALIZATION_MODE"
+	envAnnouncement  = "NODE_GO_CLUSTER"
+)
+
+var roleEnv = []string{envWorkerID, envUniqueID, envChannelFD, envSerialization, envAnnouncement}
+
+// executable is the path of this program at start.
+var executable, _ = os.Executable()
+
+// announcement is what a Go worker learns from its master beyond what a node
+// worker does, as JSON in one environment variable.
+type announcement struct {
+	Version         int           `json:"version"`
+	Slot            int           `json:"slot"`
+	ManualReady     bool          `json:"manualReady,omitempty"`
+	ShutdownTimeout time.Duration `json:"shutdownTimeout"` // ns
+	MaxMessage      int           `json:"maxMessage"`
+	MaxQueue        int           `json:"maxQueue"`
+}
+
+// joinCluster finds this process's role and, in a worker, begins to talk to the
+// master.
+func joinCluster() *Process {
+	env := make(map[string]string)
+	for _, k := range roleEnv {
+		env[k] = os.Getenv(k)
+		// What this process starts itself is no worker of that master.
+		os.Unsetenv(k)
+	}
+	id := env[envWorkerID]
+	if id == "" {
+		id = env[envUniqueID]
+	}
+	n, err := strconv.Atoi(id)
+	if err != nil || n < 1 || env[envChannelFD] == "" {
+		return nil
+	}
+	fd, err := strconv.Atoi(env[envChannelFD])
+	if err != nil || fd < 0 {
+		return nil
+	}
+	ch, err := inheritChannel(fd)
+	if err != nil {
+		// The variables leaked from another worker; there is no channel here.
+		return nil
+	}
+	if mode := env[envSerialization]; mode != "" && mode != "json" {
+		// Going on would make a master of a worker: a fork bomb.
+		fmt.Fprintf(os.Stderr, "cluster: worker %d: the primary uses serialization %q, which this package does not speak; "+
+			"use cluster.setupPrimary({serialization: 'json'}), node's default\n", n, mode)
+		os.Exit(1)
+	}
+	hello := announcement{Slot: -1, ShutdownTimeout: defaultShutdownTimeout, MaxMessage: defaultMaxMessage, MaxQueue: defaultMaxQueue}
+	if json.Unmarshal([]byte(env[envAnnouncement]), &hello) != nil {
+		hello.Version = 0 // a node primary
+	}
+	return newWorker(n, ch, hello)
+}

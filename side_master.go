@@ -1,0 +1,101 @@
+package cluster
+
+import (
+	"encoding/json"
+	"fmt"
+)
+
+// masterSide is what the master does with the internal messages of one worker.
+// The reader calls it; what changes the state it passes to the mailbox and
+// waits, so that the events keep the order of the messages.
+type masterSide struct {
+	m *master
+	p *Process
+}
+
+func (s *masterSide) internal(w *wire, h *handle) {
+	m, p := s.m, s.p
+	if h != nil {
+		h.release()
+		p.link.fault("a descriptor came with %q; closed", w.Act)
+	}
+	switch w.Act {
+	case actOnline:
+		s.online(w)
+	case actQuery:
+		s.query(w)
+	case actListening:
+		addr, err := w.listeningAddr()
+		if err != nil {
+			p.link.fault("%w", err)
+			return
+		}
+		m.call(func() {
+			p.emitListening(addr)
+			if !p.child.opts.ManualReady {
+				m.ready(p)
+			}
+		})
+	case actClose:
+		m.call(func() { m.registry.close(p, w.Key) })
+	case actVoluntary:
+		m.call(func() { p.voluntary.Store(true) })
+		p.link.answer((&wire{Cmd: cmdCluster, Ack: w.Seq, Seq: nextSeq()}).line())
+	case actReady:
+		m.call(func() { m.ready(p) })
+	case actDraining:
+		m.call(func() { m.drainingItself(p) })
+	}
+}
+
+func (s *masterSide) online(w *wire) {
+	kind := peerNode
+	if w.Go != nil && w.Go.Version >= protocolVersion {
+		kind = peerGo
+	}
+	if s.p.State() != Starting {
+		return // said before
+	}
+	s.m.call(func() { s.m.online(s.p) })
+	s.p.link.setPeer(kind)
+}
+
+// maxQueries bounds the addresses that one worker asks for at a time: each has
+// a goroutine, and AllowListen may block.
+const maxQueries = 256
+
+func (s *masterSide) query(w *wire) {
+	if s.p.child.queries.Add(1) > maxQueries {
+		s.p.child.queries.Add(-1)
+		s.p.link.fault("asks for more than %d addresses at once; refused", maxQueries)
+		s.p.link.answer(w.refusal(errnoAgain, "too many requests at once").line())
+		return
+	}
+	// Not on the reader: AllowListen may ask this very worker something.
+	go func() {
+		defer s.p.child.queries.Add(-1)
+		s.m.query(s.p, w)
+	}()
+}
+
+func (s *masterSide) closed() { s.m.call(func() { s.m.disconnected(s.p) }) }
+
+func (s *masterSide) overrun() {
+	s.p.report(fmt.Errorf("cluster: worker %d asks and does not read the answers; it is killed: %w", s.p.id, ErrBacklog))
+	s.m.post(func() { s.m.signal(s.p, sigKill) })
+}
+
+// drainingItself is told by a worker that it was asked to stop by somebody
+// else: by a SIGTERM to it alone.
+func (m *master) drainingItself(p *Process) {
+	if p.advance(Draining) {
+		m.killAfter(p, p.child.opts.ShutdownTimeout)
+		m.registry.draining(p)
+	}
+}
+
+// refusal is the answer to queryServer when there will be no socket.
+func (w *wire) refusal(errno int, reason string) *wire {
+	return &wire{Cmd: cmdCluster, Errno: ptr(-errno), Key: "refused", Ack: w.Seq, Data: json.RawMessage("null"),
+		Go: &extension{Reason: reason, UID: ptr(uid())}, Seq: nextSeq()}
+}

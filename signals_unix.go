@@ -1,0 +1,33 @@
+//go:build unix
+
+package cluster
+
+import (
+	"os"
+	"os/signal"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// groupSignals reach the whole foreground group of a terminal, or are for the
+// master to act on. A worker leaves them to the master's order.
+var groupSignals = []os.Signal{syscall.SIGINT, syscall.SIGHUP}
+
+// termSignal asks one process to stop.
+const termSignal = syscall.SIGTERM
+
+// surviveSIGPIPE makes a write to a closed standard output an error instead of
+// the end of the process.
+func surviveSIGPIPE() { signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE) }
+
+// errnoOf reads the error number of the wire: node's, the system's own, negative.
+func errnoOf(n int) error {
+	if n < 0 {
+		n = -n
+	}
+	return syscall.Errno(n)
+}
+
+// readNow is one read(2) that does not wait.
+func readNow(fd uintptr, p []byte) (int, error) { return unix.Read(int(fd), p) }

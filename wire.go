@@ -1,0 +1,165 @@
+package cluster
+
+import (
+	"bytes"
+	"encoding/json"
+	"strconv"
+	"sync/atomic"
+)
+
+// The internal messages, as node's cluster module speaks them. What is ours
+// beyond node has a cmd of its own and is only ever sent to a peer that said
+// that it understands it.
+const (
+	cmdCluster = "NODE_CLUSTER"
+	cmdHandle  = "NODE_HANDLE"
+	cmdAck     = "NODE_HANDLE_ACK"
+	cmdNack    = "NODE_HANDLE_NACK"
+	cmdOurs    = "NODE_GO_CLUSTER"
+)
+
+// The acts of NODE_CLUSTER.
+const (
+	actOnline     = "online"
+	actQuery      = "queryServer"
+	actListening  = "listening"
+	actNewConn    = "newconn"
+	actClose      = "close"
+	actDisconnect = "disconnect"
+	actVoluntary  = "exitedAfterDisconnect"
+)
+
+// The acts of NODE_GO_CLUSTER.
+const (
+	actReady    = "ready"    // the worker called Ready
+	actDraining = "draining" // the worker was told by somebody else to stop
+	actAsk      = "ask"      // "tell me when you have received all up to here"
+	actReceived = "received" // the answer to ask
+	actRequest  = "request"
+	actReply    = "reply"
+)
+
+// The types of handle in NODE_HANDLE that the cluster itself uses.
+const (
+	typeNative = "net.Native"
+	typeDgram  = "dgram.Native"
+)
+
+// wire is any internal message. What node leaves out or makes null is a nil
+// pointer; what it sends in several types is kept raw.
+type wire struct {
+	Cmd string `json:"cmd"`
+	Act string `json:"act,omitempty"`
+
+	Errno    *int   `json:"errno,omitempty"`
+	Key      string `json:"key,omitempty"`
+	Ack      *int64 `json:"ack,omitempty"`
+	Accepted *bool  `json:"accepted,omitempty"`
+
+	Index       int             `json:"index,omitempty"`
+	Data        json.RawMessage `json:"data,omitempty"`
+	Sockname    *sockname       `json:"sockname,omitempty"`
+	Address     *string         `json:"address,omitempty"`
+	Port        *int            `json:"port,omitempty"`
+	AddressType json.RawMessage `json:"addressType,omitempty"` // 4, 6, -1, "udp4", "udp6", null; ours: "unixgram"
+	FD          *int            `json:"fd,omitempty"`
+	Flags       int             `json:"flags,omitempty"`
+	Backlog     json.RawMessage `json:"backlog,omitempty"` // a number, false or null
+	ReadableAll bool            `json:"readableAll,omitempty"`
+	WritableAll bool            `json:"writableAll,omitempty"`
+
+	Type string          `json:"type,omitempty"` // of a handle
+	Msg  json.RawMessage `json:"msg,omitempty"`
+
+	Go *extension `json:"go,omitempty"`
+
+	Seq *int64 `json:"seq,omitempty"`
+}
+
+// sockname is a socket's address as node writes it.
+type sockname struct {
+	Address string `json:"address"`
+	Family  string `json:"family,omitempty"`
+	Port    int    `json:"port"`
+}
+
+// extension is what is ours inside a message of node's. A node peer ignores it.
+type extension struct {
+	Version int `json:"version,omitempty"` // in online: that this peer speaks NODE_GO_CLUSTER
+
+	// In queryServer.
+	Network    string     `json:"network,omitempty"`
+	Named      string     `json:"named,omitempty"` // the address as it was asked for
+	Backlog    int        `json:"backlog,omitempty"`
+	Multipath  bool       `json:"mptcp,omitempty"`
+	Mode       uint32     `json:"mode,omitempty"`
+	Scheduling Scheduling `json:"scheduling,omitempty"`
+
+	// In its answer.
+	Reason    string `json:"reason,omitempty"`
+	UID       *int   `json:"uid,omitempty"`
+	Listening bool   `json:"listening,omitempty"` // the socket that comes along listens already
+
+	// In disconnect: milliseconds.
+	Timeout int64 `json:"timeout,omitempty"`
+}
+
+// protocolVersion is the version of NODE_GO_CLUSTER.
+const protocolVersion = 1
+
+// seq numbers internal messages: one counter for the process, as node's.
+var seq atomic.Int64
+
+func nextSeq() *int64 {
+	n := seq.Add(1) - 1
+	return &n
+}
+
+func ptr[T any](v T) *T { return &v }
+
+// line encodes m, with its newline.
+func (m *wire) line() []byte {
+	b, err := json.Marshal(m)
+	if err != nil {
+		// All members are ours but the raw ones, which were valid when they came.
+		panic("cluster: internal message: " + err.Error())
+	}
+	return append(b, '\n')
+}
+
+// The frequent messages are put together by hand: they are on the way of every
+// received callback and every request.
+
+func appendOurs(b []byte, act string, member string, n uint64) []byte {
+	b = append(b, `{"cmd":"`+cmdOurs+`","act":"`...)
+	b = append(b, act...)
+	b = append(b, `","`...)
+	b = append(b, member...)
+	b = append(b, `":`...)
+	return strconv.AppendUint(b, n, 10)
+}
+
+func appendCount(b []byte, act string, n uint64) []byte {
+	return append(appendOurs(b, act, "n", n), "}\n"...)
+}
+
+func appendCall(b []byte, act string, id uint64, msg []byte) []byte {
+	b = append(appendOurs(b, act, "id", id), `,"msg":`...)
+	b = append(b, bytes.TrimSuffix(msg, []byte("\n"))...)
+	return append(b, "}\n"...)
+}
+
+func appendFailure(b []byte, id uint64, text string) []byte {
+	b = append(appendOurs(b, actReply, "id", id), `,"error":`...)
+	quoted, _ := json.Marshal(text) // a string always encodes
+	return append(append(b, quoted...), "}\n"...)
+}
+
+// ours is a message of NODE_GO_CLUSTER.
+type ours struct {
+	Act   string          `json:"act"`
+	N     uint64          `json:"n"`
+	ID    uint64          `json:"id"`
+	Msg   json.RawMessage `json:"msg"`
+	Error *string         `json:"error"`
+}
