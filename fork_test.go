@@ -1,0 +1,48 @@
+package cluster_test
+
+import (
+	"net"
+	"testing"
+
+	"github.com/go-cluster/cluster"
+	"github.com/stretchr/testify/require"
+)
+
+// idle listens on a free port and waits to be drained.
+var idle = program("idle", func() {
+	ln, err := cluster.Listen("tcp", "127.0.0.1:0")
+	die(err)
+	<-cluster.Context().Done()
+	ln.Close()
+	select {}
+})
+
+// TestLifeOfAWorker sees every event of one worker, once and in order, and its
+// state at each.
+func TestLifeOfAWorker(t *testing.T) {
+	withMaster(t, idle, cluster.Options{})
+	rec := newRecorder()
+	hook(t, cluster.OnFork(func(w *cluster.Process) { rec.add("fork %d", w.ID()) }))
+	hook(t, cluster.OnOnline(func(w *cluster.Process) { rec.add("online %v", w.State() >= cluster.Online) }))
+	hook(t, cluster.OnListening(func(w *cluster.Process, addr net.Addr) {
+		rec.add("listening %s %v", addr.Network(), addr.(*net.TCPAddr).Port > 0)
+	}))
+	hook(t, cluster.OnDisconnect(func(w *cluster.Process) { rec.add("disconnect %v", w.IsConnected()) }))
+	hook(t, cluster.OnDeath(func(w *cluster.Process, e cluster.Exit) {
+		rec.add("death %d %v voluntary=%v dead=%v", e.Code, e.Signal, e.Voluntary, w.IsDead())
+	}))
+
+	w, err := cluster.Fork()
+	require.NoError(t, err)
+	rec.until(t, "listening")
+	require.Equal(t, cluster.Ready, w.State())
+	require.Equal(t, -1, w.Slot())
+	require.Equal(t, []*cluster.Process{w}, cluster.Workers())
+	require.NoError(t, w.Disconnect(t.Context()))
+	rec.until(t, "death")
+	require.Empty(t, cluster.Workers())
+	require.Equal(t, []string{
+		"fork " + itoa(w.ID()), "online true", "listening tcp true", "disconnect false",
+		"death 0 <nil> voluntary=true dead=true",
+	}, rec.all())
+}

@@ -1,0 +1,310 @@
+package cluster_test
+
+// The tests' tools. Processes are real: TestMain executes the test binary again
+// as one of the programs that the test files register, as a worker of the test
+// process, or as a master of its own with workers of its own.
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/go-cluster/cluster"
+	"github.com/stretchr/testify/require"
+)
+
+const programEnv = "CLUSTER_TEST_PROGRAM"
+
+// programs are what the test binary can be run as.
+var programs = map[string]func(){}
+
+// program registers fn as the main function of a process. When it returns the
+// process exits with 0.
+func program(name string, fn func()) string {
+	if programs[name] != nil {
+		panic("program " + name + " twice")
+	}
+	programs[name] = fn
+	return name
+}
+
+func TestMain(m *testing.M) {
+	if name := os.Getenv(programEnv); name != "" {
+		main, ok := programs[name]
+		if !ok {
+			fmt.Fprintln(os.Stderr, "no test program", name)
+			os.Exit(3)
+		}
+		main()
+		os.Exit(0)
+	}
+	// The goroutine of os/signal stays once it runs: let it be there before the
+	// first count.
+	c := make(chan os.Signal, 1)
+	signal.Notify(c, syscall.SIGUSR2)
+	signal.Stop(c)
+	slog.SetDefault(slog.New(slog.NewTextHandler(io.Discard, nil)))
+	os.Exit(m.Run())
+}
+
+// patience bounds every wait of a test: it is there to end a test that hangs,
+// not to measure anything.
+const patience = 30 * time.Second
+
+// withMaster makes the test process a master whose workers run the program. At
+// the end of the test the cluster is stopped and nothing of it may be left.
+func withMaster(t *testing.T, programName string, o cluster.Options) {
+	t.Helper()
+	checkLeaks(t)
+	o.Env = append([]string{programEnv + "=" + programName}, o.Env...)
+	require.NoError(t, cluster.SetupMaster(o))
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		defer cancel()
+		if err := cluster.Disconnect(ctx); err != nil && !t.Failed() {
+			t.Logf("cleanup: %v", err)
+		}
+		require.NoError(t, cluster.SetupMaster(cluster.Options{}))
+	})
+}
+
+// hook registers a callback for the length of the test.
+func hook(t *testing.T, stop func()) { t.Cleanup(stop) }
+
+// checkLeaks compares descriptors, goroutines and children at the end of the
+// test with those at its beginning.
+func checkLeaks(t *testing.T) {
+	t.Helper()
+	before := census()
+	t.Cleanup(func() {
+		http.DefaultClient.CloseIdleConnections()
+		var after counts
+		deadline := time.Now().Add(patience)
+		for {
+			after = census()
+			if after.fds <= before.fds && after.goroutines <= before.goroutines && len(after.children) <= len(before.children) {
+				return
+			}
+			if t.Failed() || time.Now().After(deadline) {
+				break
+			}
+			time.Sleep(10 * time.Millisecond)
+		}
+		if !t.Failed() {
+			stacks := make([]byte, 1<<20)
+			t.Errorf("left behind: before %+v, after %+v\n%s", before, after, stacks[:runtime.Stack(stacks, true)])
+		}
+	})
+}
+
+type counts struct {
+	fds, goroutines int
+	children        []string
+}
+
+func census() counts {
+	c := counts{goroutines: runtime.NumGoroutine()}
+	if dir, err := os.Open("/dev/fd"); err == nil {
+		names, _ := dir.Readdirnames(-1)
+		dir.Close()
+		c.fds = len(names) - 1
+	}
+	c.children = children(os.Getpid())
+	return c
+}
+
+// children returns the pids of pid's children, zombies included. Linux only.
+func children(pid int) (pids []string) {
+	lists, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid))
+	for _, l := range lists {
+		b, _ := os.ReadFile(l)
+		pids = append(pids, strings.Fields(string(b))...)
+	}
+	return pids
+}
+
+// await returns what comes over c, or fails the test.
+func await[T any](t *testing.T, c <-chan T, what string) T {
+	t.Helper()
+	select {
+	case v := <-c:
+		return v
+	case <-time.After(patience):
+		stacks := make([]byte, 1<<20)
+		t.Fatalf("no %s within %v\n%s", what, patience, stacks[:runtime.Stack(stacks, true)])
+		panic("unreachable")
+	}
+}
+
+// eventually polls cond: for states of the system that send no event.
+func eventually(t *testing.T, cond func() bool, what string) {
+	t.Helper()
+	for deadline := time.Now().Add(patience); !cond(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("not within %v: %s", patience, what)
+		}
+	}
+}
+
+// recorder collects events as lines of text, in order.
+type recorder struct {
+	mu    sync.Mutex
+	lines []string
+	ch    chan string
+}
+
+func newRecorder() *recorder { return &recorder{ch: make(chan string, 10000)} }
+
+func (r *recorder) add(format string, args ...any) {
+	line := fmt.Sprintf(format, args...)
+	r.mu.Lock()
+	r.lines = append(r.lines, line)
+	r.mu.Unlock()
+	r.ch <- line
+}
+
+func (r *recorder) all() []string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return append([]string(nil), r.lines...)
+}
+
+// until waits for a line that has the prefix.
+func (r *recorder) until(t *testing.T, prefix string) string {
+	t.Helper()
+	for {
+		if line := await(t, r.ch, prefix); strings.HasPrefix(line, prefix) {
+			return line
+		}
+	}
+}
+
+// proc is a process of its own: usually a master with workers.
+type proc struct {
+	t     *testing.T
+	cmd   *exec.Cmd
+	lines chan string
+	mu    sync.Mutex
+	log   strings.Builder
+	done  chan struct{} // closed when it has exited
+}
+
+// start runs a program in a process of its own, with its own process group.
+func start(t *testing.T, programName string, env ...string) *proc {
+	t.Helper()
+	p := &proc{t: t, lines: make(chan string, 10000), done: make(chan struct{})}
+	p.cmd = exec.Command(os.Args[0])
+	p.cmd.Env = append(append(os.Environ(), programEnv+"="+programName), env...)
+	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	r, w, err := os.Pipe()
+	require.NoError(t, err)
+	p.cmd.Stdout, p.cmd.Stderr = w, w
+	require.NoError(t, p.cmd.Start())
+	w.Close()
+	go func() {
+		defer r.Close()
+		for s := bufio.NewScanner(r); s.Scan(); {
+			p.mu.Lock()
+			fmt.Fprintln(&p.log, s.Text())
+			p.mu.Unlock()
+			p.lines <- s.Text()
+		}
+	}()
+	go func() {
+		p.cmd.Wait()
+		close(p.done)
+	}()
+	t.Cleanup(func() {
+		syscall.Kill(-p.cmd.Process.Pid, syscall.SIGKILL)
+		<-p.done
+		if t.Failed() {
+			t.Logf("output of %s:\n%s", programName, p.output())
+		}
+	})
+	return p
+}
+
+func (p *proc) output() string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.log.String()
+}
+
+// expect waits for a line that begins with prefix and returns the rest of it.
+func (p *proc) expect(prefix string) string {
+	p.t.Helper()
+	for {
+		if rest, ok := strings.CutPrefix(await(p.t, p.lines, "line "+prefix), prefix); ok {
+			return strings.TrimSpace(rest)
+		}
+	}
+}
+
+func (p *proc) signal(sig os.Signal) {
+	p.t.Helper()
+	require.NoError(p.t, p.cmd.Process.Signal(sig))
+}
+
+// exit waits for the end and returns the exit status, -1 after a signal.
+func (p *proc) exit() int {
+	p.t.Helper()
+	await(p.t, p.done, "exit")
+	return p.cmd.ProcessState.ExitCode()
+}
+
+// groupEmpty waits until no process of the program's group is left.
+func (p *proc) groupEmpty() {
+	p.t.Helper()
+	eventually(p.t, func() bool { return syscall.Kill(-p.cmd.Process.Pid, 0) == syscall.ESRCH }, "the end of all its processes")
+}
+
+// get fetches url on a connection of its own.
+func get(url string) (string, error) {
+	c := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: patience}
+	resp, err := c.Get(url)
+	if err != nil {
+		return "", err
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(resp.Body)
+	if err == nil && resp.StatusCode != http.StatusOK {
+		err = fmt.Errorf("status %s: %s", resp.Status, b)
+	}
+	return string(b), err
+}
+
+// die ends a test program with an error.
+func die(err error) {
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "FATAL", err)
+		os.Exit(1)
+	}
+}
+
+// port of an address, for a test that dials it.
+func dialable(addr net.Addr) string {
+	_, port, _ := net.SplitHostPort(addr.String())
+	return "127.0.0.1:" + port
+}
+
+func itoa(n int) string { return strconv.Itoa(n) }
+
+func atoi(s string) int {
+	n, _ := strconv.Atoi(s)
+	return n
+}
