@@ -17,7 +17,8 @@ import (
 type drain struct {
 	ctx    context.Context // done when it begins: the package's Context
 	begin  context.CancelFunc
-	done   chan struct{} // closed when all is finished
+	closed chan struct{} // the channel is closed: Worker.Disconnect returns
+	done   chan struct{} // and OnDisconnect was called: Serve returns
 	once   sync.Once
 	begun  atomic.Bool
 	hooks  shutdownHooks
@@ -62,6 +63,7 @@ func (d *drain) init() {
 	d.ctx, d.begin = context.WithCancel(context.Background())
 	d.work, d.giveUp = context.WithCancel(context.Background())
 	d.rest, d.over = context.WithCancel(context.Background())
+	d.closed = make(chan struct{})
 	d.done = make(chan struct{})
 }
 
@@ -142,7 +144,11 @@ func (in *inside) runDrain(why reason) {
 	l.flush(d.rest)
 	l.close()
 	<-l.done
-	in.p.events.idle(d.rest.Done()) // OnDisconnect
+	close(d.closed)
+	// OnDisconnect has its turn before main has, unless a callback holds it up.
+	words, over := context.WithTimeout(d.rest, lastWords)
+	in.p.events.idle(words.Done())
+	over()
 	close(d.done)
 	if d.served.any() {
 		time.Sleep(mainGrace) // main's turn; it may exit sooner

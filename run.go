@@ -31,8 +31,8 @@ type running struct {
 const (
 	// secondSignal is how long a stop may still take after a second signal.
 	secondSignal = 2 * time.Second
-	// lastWords is how long Run waits at its end for callbacks under way, so
-	// that the last OnDeath is not cut off by main's return.
+	// lastWords is how long Run and a drain wait at their end for callbacks under
+	// way, so that the last OnDeath is not cut off by main's return.
 	lastWords = time.Second
 )
 

@@ -139,7 +139,7 @@ func (in *inside) disconnect(ctx context.Context) error {
 	}
 	in.beginDrain(bySelf, in.hello.ShutdownTimeout)
 	select {
-	case <-in.drain.done:
+	case <-in.drain.closed:
 		return nil
 	case <-ctx.Done():
 		return ctx.Err()
