@@ -39,7 +39,7 @@ func isPacket(network string) bool {
 func newTarget(network, address string, lc ListenConfig) (target, error) {
 	t := target{network: network, named: address, fd: -1, backlog: lc.Backlog, multipath: lc.MultipathTCP, mode: lc.Mode, scheduling: lc.Scheduling}
 	if lc.Backlog < 0 || lc.Scheduling < 0 || lc.Scheduling > RoundRobin {
-		return t, fmt.Errorf("cluster: listen %s %s: bad ListenConfig: Backlog %d, %v", network, address, lc.Backlog, lc.Scheduling)
+		return t, fmt.Errorf("bad ListenConfig: Backlog %d, Scheduling %v", lc.Backlog, lc.Scheduling)
 	}
 	var err error
 	switch network {
@@ -58,10 +58,7 @@ func newTarget(network, address string, lc ListenConfig) (target, error) {
 	default:
 		err = net.UnknownNetworkError(network)
 	}
-	if err != nil {
-		return t, fmt.Errorf("cluster: listen %s %s: %w", network, address, err)
-	}
-	return t, nil
+	return t, err
 }
 
 // setIP puts an IP address in its one spelling. A wildcard without a family

@@ -252,7 +252,7 @@ func (e *events) one(ev event) {
 			size -= len(m.raw) + messageCost
 		}
 	}
-	if size > 0 {
+	if size > 0 && e.p.link != nil {
 		e.p.link.flow.release(size)
 	}
 	if len(ev.msgs) > 0 {
@@ -376,8 +376,12 @@ func (p *Process) emit(cluster, own *callbacks[func(*Process)]) {
 	}})
 }
 
+// emitListening counts against the input bound: a worker can say it at will.
 func (p *Process) emitListening(addr net.Addr) {
-	p.events.post(event{fn: func() {
+	if p.link != nil {
+		p.link.flow.add(faultCost)
+	}
+	p.events.post(event{size: faultCost, fn: func() {
 		for _, r := range p.onListening.all() {
 			r.fn(p, addr)
 		}

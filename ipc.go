@@ -219,8 +219,16 @@ func (l *link) askHandle(typ string, m *wire, h *handle, answer func(m *wire, h 
 	}
 	l.handles = append(l.handles, outHandle{line: outer.line(), h: h, seq: *m.Seq})
 	l.nextHandle()
+	tooMany := len(l.handles) > maxHandles
 	l.mu.Unlock()
+	if tooMany {
+		l.side.overrun()
+	}
 }
+
+// maxHandles bounds the descriptors that wait for a peer which acknowledges
+// none: the answers to its queries for all addresses that there can be.
+const maxHandles = 2 * maxAddresses
 
 // nextHandle sends the oldest handle if none is on its way. l.mu is held.
 func (l *link) nextHandle() {

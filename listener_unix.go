@@ -415,9 +415,13 @@ func (p *plainSockets) add(t target, addr net.Addr, s any) {
 func (p *plainSockets) find(t target) (*handle, net.Addr) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	nth := 0
 	for _, s := range p.list {
 		if t.fd >= 0 || s.t.network != t.network || s.t.address != t.address && !samePort(s, t) {
 			continue
+		}
+		if nth++; t.port() == 0 && nth <= t.index {
+			continue // the n-th free port is the n-th here too
 		}
 		if fd, err := dupDescriptor(s.conn); err == nil {
 			return newHandle(fd), s.addr

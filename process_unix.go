@@ -145,7 +145,7 @@ func newOutputPipes(p *Process, cmd *exec.Cmd) (*outputPipes, error) {
 	if cmd.Stdout, failed = o.target(out, os.Stdout); failed != nil {
 		return nil, failed
 	}
-	if err != nil && err == out {
+	if err != nil && sameWriter(err, out) {
 		// One pipe for both keeps the lines in order and the writer's calls apart.
 		cmd.Stderr = cmd.Stdout
 		return o, nil
@@ -155,6 +155,12 @@ func newOutputPipes(p *Process, cmd *exec.Cmd) (*outputPipes, error) {
 		return nil, failed
 	}
 	return o, nil
+}
+
+// sameWriter compares two writers, of which the type may not be comparable.
+func sameWriter(a, b io.Writer) bool {
+	defer func() { recover() }()
+	return a == b
 }
 
 // target returns the file that the worker gets for w: never another writer,

@@ -45,7 +45,11 @@ func (m *master) query(p *Process, w *wire) {
 		if !errors.As(err, &errno) {
 			errno = syscall.EINVAL
 		}
-		p.link.answer(w.refusal(int(errno), err.Error()).line())
+		reason := err.Error()
+		if op := (*net.OpError)(nil); errors.As(err, &op) || err == errno {
+			reason = "" // the number says it all
+		}
+		p.link.answer(w.refusal(int(errno), reason).line())
 	}
 	t, err := queryTarget(w)
 	if err != nil {
@@ -55,7 +59,7 @@ func (m *master) query(p *Process, w *wire) {
 	}
 	if allow := p.child.opts.AllowListen; allow != nil {
 		if err := allow(p, t.network, t.address); err != nil {
-			refuse(fmt.Errorf("refused by AllowListen: %w", errors.Join(err, syscall.EACCES)))
+			p.link.answer(w.refusal(int(syscall.EACCES), "refused by AllowListen: "+err.Error()).line())
 			p.report(fmt.Errorf("cluster: worker %d: listen %s %s: refused by AllowListen: %w", p.id, t.network, t.named, err))
 			return
 		}
@@ -84,8 +88,8 @@ func (m *master) reply(p *Process, w *wire, e *entry) {
 		p.link.sendHandle(typ, out, e.h.retain())
 		return
 	}
-	out.Sockname = socknameOf(e.addr)
-	p.link.order(out)
+	out.Cmd, out.Seq, out.Sockname = cmdCluster, nextSeq(), socknameOf(e.addr)
+	p.link.answer(out.line())
 	e.rr.add(p)
 }
 
@@ -285,12 +289,9 @@ func listenError(t target, err error, hint string) error {
 	if errors.As(err, &op) {
 		err = op.Err
 	}
-	var sys interface{ Unwrap() error } // *os.SyscallError: "bind: "
-	if errors.As(err, &sys) {
-		var errno syscall.Errno
-		if errors.As(err, &errno) {
-			err = errno
-		}
+	var errno syscall.Errno
+	if errors.As(err, &errno) { // without "bind: "
+		err = errno
 	}
 	if hint != "" {
 		hint = " (" + hint + ")"

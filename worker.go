@@ -259,8 +259,7 @@ func remoteListenError(t target, w *wire) error {
 		if w.Go.UID != nil {
 			hint = uidText(*w.Go.UID)
 		}
-		// The reason says more than the number, unless it is the number's text.
-		if r := w.Go.Reason; r != "" && r != err.Error() {
+		if r := w.Go.Reason; r != "" {
 			hint = r + "; " + hint
 		}
 	}
