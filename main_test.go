@@ -68,7 +68,7 @@ const patience = 30 * time.Second
 
 // withMaster makes the test process a master whose workers run the program. At
 // the end of the test the cluster is stopped and nothing of it may be left.
-func withMaster(t *testing.T, programName string, o cluster.Options) {
+func withMaster(t testing.TB, programName string, o cluster.Options) {
 	t.Helper()
 	checkLeaks(t)
 	o.Env = append([]string{programEnv + "=" + programName}, o.Env...)
@@ -84,11 +84,11 @@ func withMaster(t *testing.T, programName string, o cluster.Options) {
 }
 
 // hook registers a callback for the length of the test.
-func hook(t *testing.T, stop func()) { t.Cleanup(stop) }
+func hook(t testing.TB, stop func()) { t.Cleanup(stop) }
 
 // checkLeaks compares descriptors, goroutines and children at the end of the
 // test with those at its beginning.
-func checkLeaks(t *testing.T) {
+func checkLeaks(t testing.TB) {
 	t.Helper()
 	before := census()
 	t.Cleanup(func() {
@@ -139,7 +139,7 @@ func children(pid int) (pids []string) {
 }
 
 // await returns what comes over c, or fails the test.
-func await[T any](t *testing.T, c <-chan T, what string) T {
+func await[T any](t testing.TB, c <-chan T, what string) T {
 	t.Helper()
 	select {
 	case v := <-c:
@@ -152,7 +152,7 @@ func await[T any](t *testing.T, c <-chan T, what string) T {
 }
 
 // eventually polls cond: for states of the system that send no event.
-func eventually(t *testing.T, cond func() bool, what string) {
+func eventually(t testing.TB, cond func() bool, what string) {
 	t.Helper()
 	for deadline := time.Now().Add(patience); !cond(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(deadline) {
@@ -185,7 +185,7 @@ func (r *recorder) all() []string {
 }
 
 // until waits for a line that has the prefix.
-func (r *recorder) until(t *testing.T, prefix string) string {
+func (r *recorder) until(t testing.TB, prefix string) string {
 	t.Helper()
 	for {
 		if line := await(t, r.ch, prefix); strings.HasPrefix(line, prefix) {
@@ -196,7 +196,7 @@ func (r *recorder) until(t *testing.T, prefix string) string {
 
 // proc is a process of its own: usually a master with workers.
 type proc struct {
-	t     *testing.T
+	t     testing.TB
 	cmd   *exec.Cmd
 	lines chan string
 	mu    sync.Mutex
@@ -205,7 +205,7 @@ type proc struct {
 }
 
 // start runs a program in a process of its own, with its own process group.
-func start(t *testing.T, programName string, env ...string) *proc {
+func start(t testing.TB, programName string, env ...string) *proc {
 	t.Helper()
 	p := &proc{t: t, lines: make(chan string, 10000), done: make(chan struct{})}
 	p.cmd = exec.Command(os.Args[0])
