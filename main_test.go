@@ -1,3 +1,5 @@
+//go:build unix
+
 package cluster_test
 
 // The tests' tools. Processes are real: TestMain executes the test binary again
@@ -53,6 +55,8 @@ func TestMain(m *testing.M) {
 		main()
 		os.Exit(0)
 	}
+	// Under the race detector every process would sleep for a second at its end.
+	os.Setenv("GORACE", strings.TrimSpace("atexit_sleep_ms=0 "+os.Getenv("GORACE")))
 	// The goroutine of os/signal stays once it runs: let it be there before the
 	// first count.
 	c := make(chan os.Signal, 1)
