@@ -187,7 +187,23 @@ func (c *channel) send(p []byte, fd int, wait bool) (n int, err error) {
 	return n, nil
 }
 
-// interrupt makes recv return once, now or when it is next called.
+// waitHangup returns true when the peer has closed its end, even while data of
+// it is unread, or false after interrupt. It must not run at the same time as
+// recv.
+func (c *channel) waitHangup() bool {
+	err := c.rc.Read(func(fd uintptr) bool {
+		p := []unix.PollFd{{Fd: int32(fd)}}
+		_, err := unix.Poll(p, 0)
+		return err == nil && p[0].Revents&unix.POLLHUP != 0
+	})
+	return err == nil
+}
+
+// resume undoes interrupt.
+func (c *channel) resume() { c.f.SetReadDeadline(time.Time{}) }
+
+// interrupt makes recv and waitHangup return, now or when they are next called,
+// until resume.
 func (c *channel) interrupt() { c.f.SetReadDeadline(time.Unix(1, 0)) }
 
 // close closes this end; a recv or send under way returns.

@@ -15,6 +15,8 @@ func inheritChannel(int) (*channel, error) { return nil, ErrNotSupported }
 func (c *channel) recv([]byte) (int, []int, error)     { return 0, nil, os.ErrClosed }
 func (c *channel) tryRecv([]byte) (int, []int, error)  { return 0, nil, os.ErrClosed }
 func (c *channel) send([]byte, int, bool) (int, error) { return 0, os.ErrClosed }
+func (c *channel) waitHangup() bool                    { return true }
+func (c *channel) resume()                             {}
 func (c *channel) interrupt()                          {}
 func (c *channel) close()                              {}
 

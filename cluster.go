@@ -34,7 +34,8 @@ func SetupMaster(o Options) error {
 	return std.setup(o)
 }
 
-// Settings returns the options in force, with the defaults filled in.
+// Settings returns the options in force, with the defaults filled in. Given to
+// SetupMaster they change nothing: what is a default stays one.
 func Settings() Options { return std.settings() }
 
 // Fork starts one worker; env ("K=V") is added to Options.Env. It returns once

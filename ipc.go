@@ -322,7 +322,29 @@ func (l *link) pause() {
 			l.p.report(fmt.Errorf("cluster: worker %d: %d bytes of messages wait for a handler; its channel is not read until one takes them: %w",
 				l.p.id, l.flow.max, ErrBacklog))
 		}
-		l.flow.wait()
+		l.waitDelivered()
+	}
+}
+
+// waitDelivered waits until something was delivered. Nothing is read meanwhile,
+// so the end of the channel, which may be the master's death, has to be watched
+// for on the side.
+func (l *link) waitDelivered() {
+	watched := make(chan struct{})
+	go func() {
+		defer close(watched)
+		if l.ch.waitHangup() {
+			l.flow.open()
+		}
+	}()
+	l.flow.wait()
+	l.ch.interrupt()
+	<-watched
+	if !l.final.Load() {
+		l.ch.resume()
+		if l.final.Load() { // just now: its interrupt must not be undone
+			l.ch.interrupt()
+		}
 	}
 }
 
@@ -607,12 +629,11 @@ func (f *flow) unclaimed() bool {
 	return first
 }
 
-// wait returns when the reader may go on, or when something changed that may
-// concern it.
+// wait returns when the reader may go on, or has something to report first.
 func (f *flow) wait() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.full() {
+	for f.full() && (f.waiting == 0 || f.reported) {
 		f.changed.Wait()
 	}
 }

@@ -78,7 +78,11 @@ func openListener(ctx context.Context, t target, keepAlive net.KeepAliveConfig) 
 			return nil, err
 		}
 	}
-	return ln, t.chmod()
+	if err := t.chmod(); err != nil {
+		ln.Close()
+		return nil, err
+	}
+	return ln, nil
 }
 
 func openPacket(ctx context.Context, t target) (net.PacketConn, error) {
@@ -89,7 +93,11 @@ func openPacket(ctx context.Context, t target) (net.PacketConn, error) {
 	if err != nil {
 		return nil, err
 	}
-	return c, t.chmod()
+	if err := t.chmod(); err != nil {
+		c.Close()
+		return nil, err
+	}
+	return c, nil
 }
 
 // control sets what must be set before bind(2).
@@ -137,13 +145,30 @@ func listenReplacing[T any](t target, open func(address string) (T, error)) (T, 
 	}
 	path := shortPath(t.address)
 	s, err := open(path)
-	if errors.Is(err, unix.EADDRINUSE) && stale(t.network, path) {
-		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return s, err
-		}
-		return open(path)
+	if !errors.Is(err, unix.EADDRINUSE) {
+		return s, err
 	}
-	return s, err
+	// Of two masters that start at once, the second must not take the socket
+	// that the first has just made for the stale one.
+	defer lockDir(filepath.Dir(path))()
+	if !stale(t.network, path) {
+		return s, err
+	}
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return s, err
+	}
+	return open(path)
+}
+
+// lockDir keeps other processes that use this package from replacing sockets in
+// dir. Without the right to, there is no lock.
+func lockDir(dir string) (unlock func()) {
+	f, err := os.Open(dir)
+	if err != nil {
+		return func() {}
+	}
+	unix.Flock(int(f.Fd()), unix.LOCK_EX)
+	return func() { f.Close() }
 }
 
 // shortPath makes a path that is too long for sun_path relative, as node does.

@@ -80,10 +80,9 @@ func (m *master) setup(o Options) error {
 func (m *master) settings() (o Options) {
 	m.call(func() {
 		if opts, err := m.current(); err == nil {
-			o = *opts
+			o = opts.shown()
 		}
 	})
-	o.Args, o.Env = slices.Clone(o.Args), slices.Clone(o.Env)
 	return o
 }
 

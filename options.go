@@ -154,6 +154,12 @@ func (o Options) withDefaults() (Options, error) {
 	setDefault(&o.MaxMessage, defaultMaxMessage)
 	setDefault(&o.MaxQueue, defaultMaxQueue)
 	setDefault(&o.Scheduling, Shared)
+	if o.Exec == executable {
+		o.Exec = "" // as Settings shows the default
+	}
+	if o.MaxProcs == defaultProcs(o.Workers) {
+		o.MaxProcs = 0 // likewise: it goes on following Workers
+	}
 	if o.Args == nil {
 		o.Args = os.Args[1:]
 	}
@@ -253,7 +259,17 @@ func (o *Options) procs() int {
 	if o.MaxProcs > 0 {
 		return o.MaxProcs
 	}
-	return max(1, runtime.GOMAXPROCS(0)/max(1, o.Workers))
+	return defaultProcs(o.Workers)
+}
+
+func defaultProcs(workers int) int { return max(1, runtime.GOMAXPROCS(0)/max(1, workers)) }
+
+// shown is o as Settings returns it: what is decided at each fork filled in.
+func (o Options) shown() Options {
+	o.Args, o.Env = slices.Clone(o.Args), slices.Clone(o.Env)
+	setDefault(&o.Exec, executable)
+	setDefault(&o.MaxProcs, o.procs())
+	return o
 }
 
 // logger returns Logger or its default, which is looked up at each use since a
