@@ -62,8 +62,8 @@ func newChannel(fd int) (*channel, error) {
 }
 
 // inheritChannel makes a channel of the descriptor that the master left open
-// for this worker. It fails when fd is not a stream socket: then the variable
-// that named it was inherited from somebody else's worker.
+// for this worker. It fails when fd is not a connected stream socket: then the
+// variable that named it was inherited from somebody else's worker.
 func inheritChannel(fd int) (*channel, error) {
 	typ, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TYPE)
 	if err != nil {
@@ -73,7 +73,10 @@ func inheritChannel(fd int) (*channel, error) {
 	if err != nil {
 		return nil, os.NewSyscallError("getsockname", err)
 	}
-	if _, ok := sa.(*unix.SockaddrUnix); !ok || typ != unix.SOCK_STREAM {
+	// Asked this way, as getpeername fails on some systems when the master has
+	// died already, and its worker must not take itself for a master then.
+	listens, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ACCEPTCONN)
+	if _, ok := sa.(*unix.SockaddrUnix); !ok || typ != unix.SOCK_STREAM || err == nil && listens != 0 {
 		return nil, fmt.Errorf("descriptor %d is not a channel", fd)
 	}
 	// What this worker starts itself must not hold the channel open, or the
