@@ -50,12 +50,16 @@ func startProcess(p *Process, env []string) error {
 
 	path, argv0 := c.opts.program()
 	cmd := &exec.Cmd{
-		Path:        path,
-		Args:        append([]string{argv0}, c.opts.Args...),
-		Dir:         c.opts.Dir,
-		Env:         workerEnv(p, env),
-		ExtraFiles:  []*os.File{theirs},
-		SysProcAttr: &syscall.SysProcAttr{Credential: c.opts.Credential.sys()},
+		Path:       path,
+		Args:       append([]string{argv0}, c.opts.Args...),
+		Dir:        c.opts.Dir,
+		Env:        workerEnv(p, env),
+		ExtraFiles: []*os.File{theirs},
+	}
+	if cred := c.opts.Credential; cred != nil {
+		// Only then: with any attributes package os leaves it to the child to
+		// find that Dir is missing, and names the program in the error.
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: cred.sys()}
 	}
 	if _, err := os.Stdin.Stat(); err == nil {
 		cmd.Stdin = os.Stdin
@@ -107,9 +111,6 @@ func workerEnv(p *Process, forkEnv []string) []string {
 var masterEnv = []string{"NOTIFY_SOCKET", "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "WATCHDOG_PID", "WATCHDOG_USEC"}
 
 func (c *Credential) sys() *syscall.Credential {
-	if c == nil {
-		return nil
-	}
 	return &syscall.Credential{Uid: c.UID, Gid: c.GID, Groups: c.Groups}
 }
 
