@@ -53,16 +53,22 @@ func master() {
 		return fmt.Sprintf("welcome, worker %d", w.ID()), nil
 	})
 
-	cluster.EachWorker(func(w *cluster.Process) {
-		w.Send(task{"task", 7}, func(err error) { fmt.Printf("worker %d: received the task, error %v\n", w.ID(), err) })
-
-		var double int
-		err := w.Request(context.Background(), task{"double", 21}, &double)
-		fmt.Printf("worker %d: the double of 21 is %d, error %v\n", w.ID(), double, err)
-	})
+	go cluster.EachWorker(talk)
 	if err := cluster.Run(context.Background()); err != nil {
 		log.Fatal(err)
 	}
+}
+
+func talk(w *cluster.Process) {
+	err := w.Send(task{"task", 7}, func(err error) {
+		fmt.Printf("worker %d: received the task, error %v\n", w.ID(), err)
+	})
+	if err != nil {
+		log.Print(err)
+	}
+	var double int
+	err = w.Request(context.Background(), task{"double", 21}, &double)
+	fmt.Printf("worker %d: the double of 21 is %d, error %v\n", w.ID(), double, err)
 }
 
 func main() {
