@@ -71,17 +71,15 @@ func (d *drain) init() {
 func (in *inside) draining() bool { return in.drain.begun.Load() }
 
 // waitDrained returns at once while the worker is not being drained. Then it
-// waits: what comes next in main must not run into an error for it.
+// waits until ctx ends or the process does: what comes next in main must not run
+// into an error for it, which could end the process before the drain does, and
+// not with 0.
 func (in *inside) waitDrained(ctx context.Context) error {
 	if !in.draining() {
 		return nil
 	}
-	select {
-	case <-in.drain.done:
-		return ErrClosed
-	case <-ctx.Done():
-		return ctx.Err()
-	}
+	<-ctx.Done()
+	return ctx.Err()
 }
 
 // beginDrain starts the drain, or shortens the one under way.

@@ -73,12 +73,12 @@ func openListener(ctx context.Context, t target, keepAlive net.KeepAliveConfig) 
 		return nil, err
 	}
 	if t.backlog > 0 {
-		if err := relisten(ln.(syscall.Conn), t.backlog); err != nil {
-			ln.Close()
-			return nil, err
-		}
+		err = relisten(ln.(syscall.Conn), t.backlog)
 	}
-	if err := t.chmod(); err != nil {
+	if err == nil {
+		err = t.chmod()
+	}
+	if err != nil {
 		ln.Close()
 		return nil, err
 	}

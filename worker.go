@@ -219,6 +219,11 @@ func (in *inside) ask(ctx context.Context, t *target) (g grant, err error) {
 		}()
 		return g, listenError(*t, ctx.Err(), "")
 	}
+	if r.w == nil {
+		// The channel is closed, so this worker is at its end: as in a drain.
+		<-ctx.Done()
+		return g, listenError(*t, ctx.Err(), "")
+	}
 	if g, err = in.granted(*t, r.w, r.h); err != nil {
 		r.h.release()
 		in.dropIndex(*t)
@@ -229,11 +234,6 @@ func (in *inside) ask(ctx context.Context, t *target) (g grant, err error) {
 
 // granted reads the master's answer.
 func (in *inside) granted(t target, w *wire, h *handle) (grant, error) {
-	if w == nil {
-		// The channel is closed, so this worker is at its end: as in a drain.
-		<-in.drain.done
-		return grant{}, listenError(t, ErrClosed, "")
-	}
 	if w.Errno != nil && *w.Errno != 0 {
 		return grant{}, remoteListenError(t, w)
 	}
