@@ -176,12 +176,36 @@ func (t *track) wrote() {
 	t.writing.Add(-1)
 }
 
-// readFrom keeps sendfile and splice.
+// readFrom keeps sendfile. Any other source may let it wait, with nothing to
+// write: an echo or a proxy would look busy for as long as it runs. So what
+// comes from there is written piece by piece.
 func (t *track) readFrom(dst io.ReaderFrom, src io.Reader) (int64, error) {
+	if !isRegularFile(src) {
+		return io.Copy(trackWriter{t}, src)
+	}
 	t.writing.Add(1)
 	n, err := dst.ReadFrom(src)
 	t.wrote()
 	return n, err
+}
+
+// trackWriter writes to the connection of a track.
+type trackWriter struct{ t *track }
+
+func (w trackWriter) Write(p []byte) (int, error) { return w.t.write(p) }
+
+// isRegularFile reports whether r, or what it is a part of, is a file whose
+// reads do not wait for anybody.
+func isRegularFile(r io.Reader) bool {
+	if l, ok := r.(*io.LimitedReader); ok {
+		r = l.R
+	}
+	f, ok := r.(*os.File)
+	if !ok {
+		return false
+	}
+	info, err := f.Stat()
+	return err == nil && info.Mode().IsRegular()
 }
 
 func (t *track) close() error {

@@ -29,14 +29,21 @@ var puppet = program("puppet", func() {
 	cluster.Respond("listen", p.listen)
 	cluster.Respond("close", p.close)
 	cluster.Respond("inspect", p.inspect)
+	cluster.Respond("who", func(w *cluster.Process, _ whoOrder) (int, error) { return w.ID(), nil })
 	<-cluster.Context().Done()
 	select {}
 })
 
+type whoOrder struct {
+	Cmd string `json:"cmd"`
+}
+
 // listenOrder is what a puppet is to listen on.
 type listenOrder struct {
-	Cmd, Network, Address string
-	Config                cluster.ListenConfig
+	Cmd     string `json:"cmd"`
+	Network string
+	Address string
+	Config  cluster.ListenConfig
 }
 
 // listenResult is a listener of a puppet, or why there is none.
@@ -93,7 +100,7 @@ func (p *puppetSockets) get(n int) io.Closer {
 }
 
 type socketOrder struct {
-	Cmd string
+	Cmd string `json:"cmd"`
 	N   int
 }
 
