@@ -52,18 +52,13 @@ type tcpConn struct {
 	t *track
 }
 
-func (c *tcpConn) Read(p []byte) (int, error)  { return c.t.read(p) }
-func (c *tcpConn) Write(p []byte) (int, error) { return c.t.write(p) }
-func (c *tcpConn) ReadFrom(r io.Reader) (int64, error) {
-	if !direct(r) {
-		return io.Copy(onlyWriter{c}, r)
-	}
-	return c.t.readFrom(c.TCPConn, r)
-}
-func (c *tcpConn) WriteTo(w io.Writer) (int64, error) { return io.Copy(w, onlyReader{c}) }
-func (c *tcpConn) Close() error                       { return c.t.close() }
-func (c *tcpConn) SetDeadline(d time.Time) error      { return c.t.setDeadline(d) }
-func (c *tcpConn) SetReadDeadline(d time.Time) error  { return c.t.setReadDeadline(d) }
+func (c *tcpConn) Read(p []byte) (int, error)          { return c.t.read(p) }
+func (c *tcpConn) Write(p []byte) (int, error)         { return c.t.write(p) }
+func (c *tcpConn) ReadFrom(r io.Reader) (int64, error) { return c.t.readFrom(c.TCPConn, r) }
+func (c *tcpConn) WriteTo(w io.Writer) (int64, error)  { return io.Copy(w, onlyReader{c}) }
+func (c *tcpConn) Close() error                        { return c.t.close() }
+func (c *tcpConn) SetDeadline(d time.Time) error       { return c.t.setDeadline(d) }
+func (c *tcpConn) SetReadDeadline(d time.Time) error   { return c.t.setReadDeadline(d) }
 
 type unixConn struct {
 	*net.UnixConn
@@ -89,23 +84,6 @@ func (c *otherConn) SetReadDeadline(d time.Time) error { return c.t.setReadDeadl
 
 // onlyReader hides WriteTo, so that io.Copy does not call it again.
 type onlyReader struct{ io.Reader }
-
-// onlyWriter hides ReadFrom.
-type onlyWriter struct{ io.Writer }
-
-// direct reports whether the kernel can copy from r. Any other copy is made of
-// reads and writes that are seen one by one, or an echo server's connection,
-// copied onto itself, would count as being written to for its whole life.
-func direct(r io.Reader) bool {
-	if l, ok := r.(*io.LimitedReader); ok {
-		r = l.R
-	}
-	switch r.(type) {
-	case *os.File, *net.TCPConn, *net.UnixConn:
-		return true
-	}
-	return false
-}
 
 // read is Read. A single byte is what net/http reads while a handler runs, to
 // notice when the client goes: that is no wait for a request.
