@@ -1,0 +1,129 @@
+// Package cluster is Node's cluster module for Go: one program runs as a master
+// and N workers, which share server ports and talk over JSON messages.
+//
+// The shortest program has the same three lines for master and workers:
+//
+//	cluster.AutoFork() // does nothing in a worker
+//	http.HandleFunc("/", hello)
+//	if err := cluster.ListenAndServe(":8000", nil); err != nil {
+//		log.Fatal(err)
+//	}
+//
+// A Go program uses all cores by itself. What processes add is isolation: a
+// crash, an out-of-memory kill or a leak takes one worker and not the service,
+// each worker has a heap and a garbage collector of its own, and workers can be
+// replaced one by one behind a port that stays open. Where none of that is
+// wanted, run one process.
+//
+// # Roles
+//
+// The master forks the workers, holds the listening sockets, supervises, and
+// serves no requests itself. A worker is a child process with a channel to the
+// master; by default it runs the master's own binary with the same arguments.
+// [IsMaster] and [IsWorker] tell the role, which comes from the environment, and
+// [Worker] is the process itself in a worker.
+//
+// main runs in every process. [SetupMaster] and [AutoFork] do nothing in a
+// worker, and [Serve] and [ListenAndServe] do not serve in a master that has
+// forked: there they are [Run], which handles signals and returns when the
+// cluster has stopped. A program that never forks is an ordinary one: Listen,
+// Serve and ListenAndServe are plain then.
+//
+// A worker becomes Online when its runtime is up, and Ready when its first
+// listener listens or, under Options.ManualReady, when it calls
+// [Process.Ready]. Workers have an id (1, 2, …, never reused) and, under
+// AutoFork, a slot (0 to N-1) that their successors fill again.
+//
+// # Messages
+//
+// [Process.Send] sends any JSON value to the other side, where [OnMessage],
+// [Process.OnMessage] or [Handle] take it; [Process.Request] waits for the answer
+// of an [OnRequest] or [Respond] handler. Callbacks about one worker run one
+// after another; request handlers run concurrently.
+//
+// The wire is that of node's cluster module, so a node script can be a worker
+// and a Go program can be the worker of a node primary. A node peer gives no
+// receipts and answers no requests.
+//
+// # Guarantees
+//
+//  1. Order. Everything about one worker is reported in the order in which it
+//     happened, on one goroutine: fork, online, listening, messages, disconnect,
+//     death. There is exactly one fork and one death each. Callbacks about
+//     different workers may run at once.
+//  2. Reentrancy. A callback may call anything. Blocking calls wait for
+//     processes, never for callbacks.
+//  3. No early message is lost. A message that arrives before a handler is
+//     registered waits for one; the wait is bounded, and an error is reported
+//     when the bound is passed.
+//  4. Send never blocks on a slow or stopped peer, and never drops silently:
+//     past Options.MaxQueue it returns [ErrBacklog], after the channel closed
+//     [ErrClosed]. What was sent before a managed exit (a drain, or the return
+//     from Serve) arrives.
+//  5. A worker cannot hurt the master. Garbage, oversized frames, floods,
+//     descriptors that it should not have sent, a worker that never reads, is
+//     stopped, or dies half way through a frame: that is this worker's problem,
+//     reported through [OnError].
+//  6. Listening sockets outlive workers. From the first Listen until Disconnect
+//     a connection is queued, never refused, whatever happens to the workers,
+//     all of them at once included.
+//  7. The drain ends. A stop returns within Options.ShutdownTimeout, whatever
+//     the application does.
+//  8. Nothing leaks. No descriptor, goroutine, zombie or socket file is left by
+//     a worker; a worker inherits its standard streams, its channel and nothing
+//     else; its own children inherit neither the channel nor the role.
+//  9. The master's death is noticed at once, even by SIGKILL, and the workers
+//     drain and then exit.
+//  10. The exit status tells the truth: 0 after a graceful stop of master or
+//     worker.
+//
+// # Stopping
+//
+// SIGTERM, SIGINT (Ctrl-C) and the end of Run's context stop the cluster;
+// [Disconnect] does so from the program. Each worker drains, in this order: it
+// stops accepting, finishes what is in flight, runs the [OnShutdown] hooks,
+// flushes and closes its channel, and lets Serve return nil. Then main may go
+// on, and the process exits with 0 two seconds later, at once if nothing is in
+// Serve. So what must be done at the end belongs into OnShutdown, not behind
+// Serve.
+//
+// Idle keep-alive connections are kept for a second, and a request that comes
+// in that time is answered with "Connection: close", so that no client's
+// request meets a closed connection. Accept, Listen and a packet socket's
+// ReadFrom wait during a drain, for their error would make most programs exit
+// and cut off what is in flight.
+//
+// SIGTERM to a single worker drains it, and under AutoFork another one takes its
+// place. A worker that outlives Options.ShutdownTimeout is killed. A second
+// signal to the master shortens the stop to two seconds.
+//
+// # Limits
+//
+// There is one cluster per process: the package's functions share one state.
+//
+// Workers on Windows are not built yet: Fork and AutoFork return an error that
+// wraps [ErrNotSupported]. On macOS and the BSDs the code is the same as on
+// Linux; there Options.Exec's default is the file at the program's path, not the
+// file that runs.
+//
+// With [Shared] scheduling the kernel decides which worker takes a connection,
+// and the spread is uneven while the load is low; [RoundRobin] is even, and every
+// connection goes through the master. Scheduling is by connection, not by
+// request. Datagrams of one client reach any worker, so protocols with a state
+// per client on UDP (QUIC, DTLS) need a socket of one worker alone, which is
+// [ListenConfig].Exclusive.
+//
+// Messages are for coordination: JSON, at most Options.MaxMessage bytes each.
+//
+// The working of a drain depends on connections coming from this package's
+// listeners. A connection that was hijacked, or that is never idle, keeps its
+// worker until Options.ShutdownTimeout.
+//
+// # Running it
+//
+//	go run ./examples/hello
+//	curl localhost:8000
+//
+// The folder examples has a program for each part of the package, and the
+// examples below run in tests.
+package cluster
