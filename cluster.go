@@ -41,7 +41,8 @@ func Settings() Options { return std.settings() }
 // Fork starts one worker; env ("K=V") is added to Options.Env. It returns once
 // the process exists, which is before it is online. Nothing replaces the worker
 // when it dies. The error says why the program could not be started; it is
-// ErrClosed while a Disconnect is under way, ErrNotMaster in a worker.
+// ErrClosed while a Disconnect or the end of Run is under way, ErrNotMaster in a
+// worker.
 func Fork(env ...string) (*Process, error) {
 	if IsWorker() {
 		return nil, callError("Fork", ErrNotMaster)
@@ -53,7 +54,8 @@ func Fork(env ...string) (*Process, error) {
 // dies is replaced, at once the first time and then ever later, unless its end
 // was asked for with Kill or Disconnect. It does nothing while workers run, and
 // nothing in a worker. When one cannot be started, none is left running and the
-// error says why; it is ErrClosed while a Disconnect is under way.
+// error says why; it is ErrClosed while a Disconnect or the end of Run is under
+// way.
 func AutoFork() error {
 	if IsWorker() {
 		return nil

@@ -393,7 +393,9 @@ func (p *Process) emitListening(addr net.Addr) {
 
 func (p *Process) emitDeath(e Exit) {
 	p.events.post(event{fn: func() {
-		p.link.dropRequests()
+		if p.link != nil { // nil in tests of the state alone
+			p.link.dropRequests()
+		}
 		p.events.dropWaiting()
 		live.remove(p)
 		for _, r := range p.onExit.all() {

@@ -562,8 +562,14 @@ func (l *link) received(n uint64) {
 // close ends the link from this side. The reader notices and does the rest.
 func (l *link) close() { l.ch.close() }
 
-// shut ends everything that waits for the peer, and tells the side.
+// shut is the end of the link, and tells the side.
 func (l *link) shut() {
+	l.end()
+	l.side.closed()
+}
+
+// end ends everything that waits for the peer.
+func (l *link) end() {
 	l.out.close(ErrClosed)
 	l.ch.close()
 	closeDescriptors(l.fds)
@@ -584,7 +590,6 @@ func (l *link) shut() {
 	for _, answer := range answers {
 		answer(nil, nil)
 	}
-	l.side.closed()
 }
 
 // flow bounds the input that is read and not delivered, in bytes.

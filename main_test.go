@@ -211,8 +211,14 @@ type proc struct {
 // start runs a program in a process of its own, with its own process group.
 func start(t testing.TB, programName string, env ...string) *proc {
 	t.Helper()
+	return startFile(t, os.Args[0], programName, env...)
+}
+
+// startFile is start with a copy of the test binary.
+func startFile(t testing.TB, binary, programName string, env ...string) *proc {
+	t.Helper()
 	p := &proc{t: t, lines: make(chan string, 10000), done: make(chan struct{})}
-	p.cmd = exec.Command(os.Args[0])
+	p.cmd = exec.Command(binary)
 	p.cmd.Env = append(append(os.Environ(), programEnv+"="+programName), env...)
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	r, w, err := os.Pipe()

@@ -23,6 +23,7 @@ type master struct {
 	forking int              // forks begun and not ended
 	slots   []*slot          // of AutoFork
 	stop    *stop            // a Disconnect under way
+	ending  bool             // a Run is about to return
 	boot    error            // why AutoFork's slots gave up, for Run
 
 	registry registry
@@ -30,8 +31,10 @@ type master struct {
 
 	forked atomic.Bool // from the first fork to the end of Disconnect; for anyone
 
-	// start makes p's process and channel: the seam for tests of the state.
+	// start makes p's process and channel, kill sends the process a signal: the
+	// seam for tests of the state.
 	start func(p *Process, env []string) error
+	kill  func(p *Process, sig os.Signal) error
 }
 
 // child is what the master knows about a worker. Fields without a word belong
@@ -44,7 +47,8 @@ type child struct {
 	output  *outputPipes // constant once started
 	started time.Time    // constant once started
 
-	exited     chan struct{} // closed at death
+	exited     chan struct{} // closed at death, or when it could not be started
+	onlineAt   time.Time
 	readyAt    time.Time
 	startTimer *time.Timer
 	killTimer  *time.Timer
@@ -61,7 +65,7 @@ type stop struct {
 }
 
 func newMaster() *master {
-	m := &master{workers: make(map[int]*Process), start: startProcess}
+	m := &master{workers: make(map[int]*Process), start: startProcess, kill: signalProcess}
 	m.registry.init()
 	return m
 }
@@ -113,6 +117,11 @@ func (m *master) fork(s *slot, env []string) (p *Process, err error) {
 func (m *master) disconnect(ctx context.Context) error {
 	var s *stop
 	m.call(func() { s = m.beginStop() })
+	return m.waitStopped(ctx, s)
+}
+
+// waitStopped waits for the end of s, and hastens it when ctx ends.
+func (m *master) waitStopped(ctx context.Context, s *stop) error {
 	var ended error
 	select {
 	case <-s.done:
@@ -141,12 +150,19 @@ func (m *master) hurry(timeout time.Duration) {
 }
 
 func (m *master) disconnectWorker(ctx context.Context, p *Process) error {
+	early := false
 	m.call(func() {
-		if !p.IsDead() {
+		switch {
+		case m.runs(p):
 			p.voluntary.Store(true)
 			m.drain(p, p.child.opts.ShutdownTimeout)
+		case !p.IsDead():
+			early = true // called by Options.Output: the fork waits for it
 		}
 	})
+	if early {
+		return fmt.Errorf("cluster: Disconnect: worker %d has not started: %w", p.id, ErrClosed)
+	}
 	select {
 	case <-p.child.exited:
 	case <-ctx.Done():
@@ -168,7 +184,7 @@ func (m *master) killWorker(p *Process, sigs ...os.Signal) (err error) {
 	m.call(func() {
 		was := p.voluntary.Load()
 		for _, sig := range sigs {
-			if p.IsDead() {
+			if !m.runs(p) {
 				err = ErrClosed
 				return
 			}
@@ -176,7 +192,7 @@ func (m *master) killWorker(p *Process, sigs ...os.Signal) (err error) {
 			if !isProbe(sig) {
 				p.voluntary.Store(true)
 			}
-			if err = p.child.proc.Signal(sig); err != nil {
+			if err = m.kill(p, sig); err != nil {
 				p.voluntary.Store(was)
 				break
 			}
@@ -194,6 +210,20 @@ func (m *master) killWorker(p *Process, sigs ...os.Signal) (err error) {
 
 // ---- called in the mailbox
 
+// runs reports whether p is forked, wholly, and not dead.
+func (m *master) runs(p *Process) bool { return m.workers[p.id] == p }
+
+// closed says why nothing is forked now, or returns nil.
+func (m *master) closed() error {
+	switch {
+	case m.stop != nil:
+		return fmt.Errorf("a Disconnect is under way: %w", ErrClosed)
+	case m.ending:
+		return fmt.Errorf("Run is about to return: %w", ErrClosed)
+	}
+	return nil
+}
+
 // current returns the options in force.
 func (m *master) current() (*Options, error) {
 	if m.opts == nil {
@@ -207,8 +237,8 @@ func (m *master) current() (*Options, error) {
 }
 
 func (m *master) beginFork(s *slot) (*Process, error) {
-	if m.stop != nil {
-		return nil, fmt.Errorf("a Disconnect is under way: %w", ErrClosed)
+	if err := m.closed(); err != nil {
+		return nil, err
 	}
 	opts, n := m.opts, -1
 	if s != nil {
@@ -239,6 +269,7 @@ func (m *master) endFork(p *Process, err error) {
 	if err != nil {
 		p.state.Store(int32(Dead))
 		p.connected.Store(false)
+		close(c.exited)
 		return
 	}
 	m.forked.Store(true)
@@ -280,6 +311,7 @@ func (m *master) online(p *Process) {
 	if !p.advance(Online) {
 		return
 	}
+	p.child.onlineAt = time.Now()
 	p.emitOnline()
 	if !p.child.opts.ManualReady {
 		p.child.startTimer.Stop()
@@ -354,10 +386,12 @@ func (m *master) drainExpired(p *Process) {
 
 // signal sends sig to p. That it has exited already is no error.
 func (m *master) signal(p *Process, sig os.Signal) {
-	if err := p.child.proc.Signal(sig); err != nil && !errors.Is(err, os.ErrProcessDone) {
+	if err := m.kill(p, sig); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		p.report(fmt.Errorf("cluster: signal %v to worker %d: %w", sig, p.id, err))
 	}
 }
+
+func signalProcess(p *Process, sig os.Signal) error { return p.child.proc.Signal(sig) }
 
 // disconnected is told by the reader that the channel has ended.
 func (m *master) disconnected(p *Process) {
@@ -378,13 +412,12 @@ func (m *master) exited(p *Process, state *os.ProcessState) {
 	if c.killTimer != nil {
 		c.killTimer.Stop()
 	}
-	wasReady := !c.readyAt.IsZero()
 	p.state.Store(int32(Dead))
 	delete(m.workers, p.id)
 	close(c.exited)
 	p.emitDeath(e)
 	if c.slot != nil {
-		m.slotDeath(c.slot, p, e, wasReady)
+		m.slotDeath(c.slot, p, e)
 	}
 	m.checkStopped()
 }

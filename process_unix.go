@@ -66,7 +66,7 @@ func startProcess(p *Process, env []string) error {
 	}
 	c.output, err = newOutputPipes(p, cmd)
 	if err != nil {
-		ours.close()
+		p.link.end()
 		return err
 	}
 	c.started = time.Now()
@@ -74,7 +74,7 @@ func startProcess(p *Process, env []string) error {
 	c.output.started()
 	if err != nil {
 		c.output.drain()
-		ours.close()
+		p.link.end()
 		return err
 	}
 	c.proc, p.pid = cmd.Process, cmd.Process.Pid

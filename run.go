@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"os/signal"
+	"slices"
 	"sync"
 	"time"
 )
@@ -107,6 +109,7 @@ func (m *master) runLoop(cur *running) {
 	if stopErr := m.stopRun(signals); err == nil {
 		err = stopErr
 	}
+	m.call(func() { m.ending = false })
 	m.runner.mu.Lock()
 	cur.err = err
 	m.runner.cur = nil
@@ -117,12 +120,20 @@ func (m *master) runLoop(cur *running) {
 
 // stopRun drains the cluster and then the master itself.
 func (m *master) stopRun(signals <-chan os.Signal) error {
-	all := m.list()
+	var s *stop
+	var all []*Process
+	m.call(func() {
+		// From here on, so that no OnDeath that comes late forks what Run would
+		// leave behind.
+		m.ending = true
+		all = slices.Collect(maps.Values(m.workers))
+		s = m.beginStop()
+	})
 	m.runner.mu.Lock()
 	m.runner.cancel()
 	m.runner.mu.Unlock()
 	done := make(chan error, 1)
-	go func() { done <- m.disconnect(context.Background()) }()
+	go func() { done <- m.waitStopped(context.Background(), s) }()
 	var err error
 	for waiting := true; waiting; {
 		select {

@@ -3,6 +3,7 @@ package cluster
 import (
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"time"
 )
 
@@ -16,6 +17,7 @@ type slot struct {
 	failures  int  // crashes in a row, for the backoff
 	boots     int  // deaths before ready in a row
 	everReady bool // some worker of this slot was ready
+	everUp    bool // some worker of this slot was online for backoffReset
 	gone      bool // nothing is forked here any more
 	off       bool // its worker's end was asked for: empty until the next AutoFork
 	retry     *time.Timer
@@ -51,7 +53,12 @@ func (m *master) autoFork() error {
 	}
 	for _, s := range slots {
 		if _, err := m.fork(s, nil); err != nil {
-			m.call(func() { m.abandon(slots) })
+			var left []*Process
+			m.call(func() { left = m.abandon(slots) })
+			// Until they are gone the next AutoFork would take them for its own.
+			for _, p := range left {
+				<-p.child.exited
+			}
 			return err
 		}
 	}
@@ -59,8 +66,8 @@ func (m *master) autoFork() error {
 }
 
 func (m *master) beginAutoFork() ([]*slot, error) {
-	if m.stop != nil {
-		return nil, fmt.Errorf("a Disconnect is under way: %w", ErrClosed)
+	if err := m.closed(); err != nil {
+		return nil, err
 	}
 	if len(m.workers) > 0 || m.forking > 0 || m.filling() {
 		return nil, nil
@@ -87,16 +94,23 @@ func (m *master) filling() bool {
 	return false
 }
 
-// abandon undoes an AutoFork that could not fork all.
-func (m *master) abandon(slots []*slot) {
+// abandon undoes an AutoFork that could not fork all. It returns the workers
+// that it killed.
+func (m *master) abandon(slots []*slot) (killed []*Process) {
 	for _, s := range slots {
 		s.close()
-		if s.cur != nil && !s.cur.IsDead() {
-			s.cur.voluntary.Store(true)
-			m.signal(s.cur, sigKill)
+	}
+	if len(m.slots) > 0 && m.slots[0] == slots[0] { // no Disconnect came between
+		m.slots = nil
+	}
+	for _, p := range m.workers {
+		if slices.Contains(slots, p.child.slot) {
+			p.voluntary.Store(true)
+			m.signal(p, sigKill)
+			killed = append(killed, p)
 		}
 	}
-	m.slots = nil
+	return killed
 }
 
 // dropSlots ends all supervision: what dies from now on is not replaced.
@@ -115,20 +129,22 @@ func (s *slot) close() {
 }
 
 // slotDeath decides what follows the death of p in s.
-func (m *master) slotDeath(s *slot, p *Process, e Exit, wasReady bool) {
+func (m *master) slotDeath(s *slot, p *Process, e Exit) {
 	if s.cur != p || s.gone {
 		return
 	}
 	s.cur = nil
-	switch ready := time.Since(p.child.readyAt); {
+	c := p.child
+	wasReady := !c.readyAt.IsZero()
+	s.everUp = s.everUp || c.longUp()
+	switch ready := time.Since(c.readyAt); {
 	case e.Voluntary:
 		s.off = true
 		return
 	case wasReady && ready >= cleanAfter && e.Code == 0:
 		m.refork(s, 0)
 		return
-	case wasReady && ready >= backoffReset,
-		!wasReady && e.Uptime >= backoffReset:
+	case wasReady && ready >= backoffReset, !wasReady && c.longUp():
 		s.failures = 0
 	}
 	if !wasReady {
@@ -185,15 +201,16 @@ func (m *master) forkFailed(s *slot, err error) {
 // no reason to give up.
 func (m *master) proven() bool {
 	for _, s := range m.slots {
-		if s.everReady {
-			return true
-		}
-		if c := s.cur; c != nil && c.State() >= Online && time.Since(c.child.started) >= backoffReset {
+		if s.everReady || s.everUp || s.cur != nil && s.cur.child.longUp() {
 			return true
 		}
 	}
 	return false
 }
+
+// longUp reports whether a worker has been online for so long that it works,
+// though it may never listen.
+func (c *child) longUp() bool { return !c.onlineAt.IsZero() && time.Since(c.onlineAt) >= backoffReset }
 
 // giveUp ends the supervision, and with it a Run.
 func (m *master) giveUp(s *slot, e Exit) {

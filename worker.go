@@ -51,12 +51,12 @@ func newWorker(id int, ch *channel, hello announcement) *Process {
 	}
 	p.link = newLink(ch, p, &workerSide{in}, peer, &Options{MaxMessage: hello.MaxMessage, MaxQueue: hello.MaxQueue})
 	live.add(p)
+	in.watchSignals() // before online: whoever has seen that may send one
 	online := &wire{Act: actOnline}
 	if in.goMaster() {
 		online.Go = &extension{Version: protocolVersion}
 	}
 	p.link.order(online)
-	in.watchSignals()
 	go p.link.read()
 	return p
 }

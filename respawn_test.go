@@ -1,0 +1,243 @@
+//go:build unix
+
+package cluster_test
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"sync"
+	"syscall"
+	"testing"
+
+	"github.com/go-cluster/cluster"
+	"github.com/stretchr/testify/require"
+)
+
+// TestAutoFork: it fills every slot, does nothing while workers run, and fills
+// the slots again after a Disconnect.
+func TestAutoFork(t *testing.T) {
+	withMaster(t, obedient, cluster.Options{Workers: 3})
+	for range 2 {
+		online := onlines(t)
+		require.NoError(t, cluster.AutoFork())
+		slots := make(map[int]bool)
+		for range 3 {
+			slots[await(t, online, "online").Slot()] = true
+		}
+		require.Equal(t, map[int]bool{0: true, 1: true, 2: true}, slots)
+		require.NoError(t, cluster.AutoFork())
+		workers := cluster.Workers()
+		require.Len(t, workers, 3)
+		var each []*cluster.Process
+		cluster.EachWorker(func(w *cluster.Process) { each = append(each, w) })
+		require.Equal(t, workers, each)
+		for i, w := range workers[1:] {
+			require.Greater(t, w.ID(), workers[i].ID(), "by id")
+		}
+		for _, w := range workers {
+			require.Equal(t, w.Slot(), ask[about](t, w, order{Cmd: "about"}).Slot, "the worker knows its slot")
+		}
+		stopAll(t)
+		require.Empty(t, cluster.Workers())
+	}
+}
+
+// TestForkIsIndependentOfSlots: a plain Fork beside AutoFork has no slot and is
+// not replaced; AutoFork does nothing while it runs.
+func TestForkIsIndependentOfSlots(t *testing.T) {
+	withMaster(t, obedient, cluster.Options{Workers: 1})
+	online, dead := onlines(t), deaths(t)
+	w := forkOne(t)
+	await(t, online, "online")
+	require.NoError(t, cluster.AutoFork())
+	require.Len(t, cluster.Workers(), 1)
+	require.NoError(t, w.OSProcess().Kill())
+	require.False(t, await(t, dead, "death").e.Voluntary)
+	require.NoError(t, cluster.AutoFork())
+	require.Equal(t, 0, await(t, online, "online").Slot())
+	require.Len(t, cluster.Workers(), 1)
+}
+
+// TestSetupMasterIsForLaterForks: workers and slots that exist keep the options
+// with which they began.
+func TestSetupMasterIsForLaterForks(t *testing.T) {
+	withMaster(t, obedient, cluster.Options{Workers: 1, Env: []string{"GENERATION=1"}})
+	online := onlines(t)
+	generation := func(w *cluster.Process) string {
+		return ask[about](t, w, order{Cmd: "about", Env: []string{"GENERATION"}}).Env["GENERATION"]
+	}
+	require.NoError(t, cluster.AutoFork())
+	w := await(t, online, "online")
+	o := cluster.Settings()
+	o.Env = append(o.Env, "GENERATION=2")
+	require.NoError(t, cluster.SetupMaster(o))
+	require.Equal(t, "2", generation(forkOne(t)))
+	await(t, online, "online")
+	require.NoError(t, w.OSProcess().Kill())
+	successor := await(t, online, "online")
+	require.Equal(t, w.Slot(), successor.Slot())
+	require.Equal(t, "1", generation(successor), "the slot's own")
+}
+
+// TestRespawn: a worker that dies is replaced in its slot, whatever it died of,
+// and the first time at once; one whose end was asked for, from either side, is
+// not.
+func TestRespawn(t *testing.T) {
+	for name, c := range map[string]struct {
+		end      func(t *testing.T, w *cluster.Process)
+		respawns bool
+		exit     string // Code, Signal, Voluntary
+	}{
+		"crash":          {func(t *testing.T, w *cluster.Process) { tell(t, w, order{Cmd: "exit", Code: 3}) }, true, "3 <nil> false"},
+		"exit 0":         {func(t *testing.T, w *cluster.Process) { tell(t, w, order{Cmd: "exit"}) }, true, "0 <nil> false"},
+		"killed":         {func(t *testing.T, w *cluster.Process) { require.NoError(t, w.OSProcess().Kill()) }, true, "-1 killed false"},
+		"SIGTERM to it":  {func(t *testing.T, w *cluster.Process) { require.NoError(t, syscall.Kill(w.PID(), syscall.SIGTERM)) }, true, "0 <nil> false"},
+		"Kill":           {func(t *testing.T, w *cluster.Process) { require.NoError(t, w.Kill()) }, false, "-1 killed true"},
+		"Kill SIGTERM":   {func(t *testing.T, w *cluster.Process) { require.NoError(t, w.Kill(syscall.SIGTERM)) }, false, "0 <nil> true"},
+		"Disconnect":     {func(t *testing.T, w *cluster.Process) { require.NoError(t, w.Disconnect(within(t, patience))) }, false, "0 <nil> true"},
+		"its Disconnect": {func(t *testing.T, w *cluster.Process) { tell(t, w, order{Cmd: "disconnect"}) }, false, "0 <nil> true"},
+		"its Kill":       {func(t *testing.T, w *cluster.Process) { tell(t, w, order{Cmd: "kill"}) }, false, "0 <nil> true"},
+		"listened, exit 0": {func(t *testing.T, w *cluster.Process) {
+			ask[string](t, w, order{Cmd: "listen"})
+			tell(t, w, order{Cmd: "exit"})
+		}, true, "0 <nil> false"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			withMaster(t, obedient, cluster.Options{Workers: 2})
+			online, dead := onlines(t), deaths(t)
+			require.NoError(t, cluster.AutoFork())
+			w := await(t, online, "online")
+			other := await(t, online, "online")
+			c.end(t, w)
+			d := await(t, dead, "death")
+			require.Same(t, w, d.w)
+			require.Equal(t, c.exit, fmt.Sprint(d.e.Code, d.e.Signal, d.e.Voluntary))
+			require.Equal(t, d.e.Voluntary, w.ExitedAfterDisconnect())
+			require.True(t, w.IsDead())
+			require.NotNil(t, d.e.State)
+			require.ErrorIs(t, w.Kill(), cluster.ErrClosed)
+			require.ErrorIs(t, w.Send(1), cluster.ErrClosed)
+			require.NoError(t, w.Disconnect(within(t, patience)), "it is gone, as asked")
+			if c.respawns {
+				successor := await(t, online, "online")
+				require.Equal(t, w.Slot(), successor.Slot())
+				require.Greater(t, successor.ID(), other.ID())
+				return
+			}
+			// A successor of other comes after any of w would have.
+			require.NoError(t, other.OSProcess().Kill())
+			require.Equal(t, other.Slot(), await(t, online, "online").Slot())
+			require.Len(t, cluster.Workers(), 1)
+		})
+	}
+}
+
+// versionMaster is a master that prints, for each worker, the pid and the file
+// that it runs; its workers are the program of the environment.
+var versionMaster = program("version-master", func() {
+	die(cluster.SetupMaster(cluster.Options{Workers: 1, Env: []string{programEnv + "=" + obedient}}))
+	cluster.OnOnline(func(w *cluster.Process) {
+		var a about
+		die(w.Request(context.Background(), order{Cmd: "about"}, &a))
+		fmt.Println("worker", w.PID(), a.Slot)
+	})
+	cluster.OnError(func(_ *cluster.Process, err error) { fmt.Println("error", err) })
+	die(cluster.Run(context.Background()))
+})
+
+// TestRespawnRunsTheMastersBinary: after another program was put in the place
+// of the binary, or nothing, a crashed worker is still replaced by the version
+// that the master runs.
+func TestRespawnRunsTheMastersBinary(t *testing.T) {
+	t.Parallel()
+	other, err := exec.LookPath("false")
+	require.NoError(t, err)
+	binary := filepath.Join(t.TempDir(), "server")
+	copyBinary(t, binary)
+	p := startFile(t, binary, versionMaster)
+	pid := func() (pid int) {
+		_, err := fmt.Sscan(p.expect("worker"), &pid, new(int))
+		require.NoError(t, err)
+		return pid
+	}
+	first := pid()
+	require.NoError(t, os.Remove(binary))
+	require.NoError(t, os.Symlink(other, binary))
+	require.NoError(t, syscall.Kill(first, syscall.SIGKILL))
+	second := pid()
+	require.NotEqual(t, first, second)
+	require.NoError(t, os.Remove(binary))
+	require.NoError(t, syscall.Kill(second, syscall.SIGKILL))
+	require.NotEqual(t, second, pid())
+	p.signal(syscall.SIGTERM)
+	require.Zero(t, p.exit())
+	p.groupEmpty()
+	require.NotContains(t, p.output(), "error")
+}
+
+// TestAutoForkLeavesNone: when the program vanishes before the last worker is
+// started, AutoFork says so and no worker is left; it works again at once.
+func TestAutoForkLeavesNone(t *testing.T) {
+	binary := filepath.Join(t.TempDir(), "worker")
+	copyBinary(t, binary)
+	var once sync.Once
+	withMaster(t, obedient, cluster.Options{Workers: 3, Exec: binary, Output: func(w *cluster.Process) (stdout, stderr io.Writer) {
+		if w.Slot() == 2 {
+			once.Do(func() { os.Remove(binary) })
+		}
+		return nil, nil
+	}})
+	dead, forks := deaths(t), make(chan *cluster.Process, 10)
+	hook(t, cluster.OnFork(func(w *cluster.Process) { forks <- w }))
+	require.ErrorIs(t, cluster.AutoFork(), os.ErrNotExist)
+	require.Empty(t, cluster.Workers())
+	for range 2 {
+		await(t, forks, "fork")
+		require.True(t, await(t, dead, "death").e.Voluntary)
+	}
+	copyBinary(t, binary)
+	require.NoError(t, cluster.AutoFork())
+	require.Len(t, cluster.Workers(), 3)
+}
+
+// TestWorkerNotYetStarted: Options.Output gets a worker that has no process
+// yet; what can be done with it then is an error, and not a crash of the master.
+func TestWorkerNotYetStarted(t *testing.T) {
+	var early []error
+	var seen *cluster.Process
+	withMaster(t, obedient, cluster.Options{Output: func(w *cluster.Process) (stdout, stderr io.Writer) {
+		seen = w
+		early = []error{w.Kill(), w.Disconnect(context.Background())}
+		w.OSProcess()
+		return nil, nil
+	}})
+	w := forkOne(t)
+	require.Same(t, w, seen)
+	for _, err := range early {
+		require.ErrorIs(t, err, cluster.ErrClosed)
+	}
+	require.False(t, w.ExitedAfterDisconnect())
+	ask[about](t, w, order{Cmd: "about"})
+
+	// A worker that could not be started is dead, for those who saw it.
+	o := cluster.Settings()
+	o.Exec = "/no/such/file"
+	require.NoError(t, cluster.SetupMaster(o))
+	_, err := cluster.Fork()
+	require.Error(t, err)
+	require.NotSame(t, w, seen)
+	require.True(t, seen.IsDead())
+	require.ErrorIs(t, seen.Kill(), cluster.ErrClosed)
+	require.NoError(t, seen.Disconnect(within(t, patience)))
+	require.ErrorIs(t, seen.Send(1), cluster.ErrClosed)
+}
+
+// TestExitText: an Exit prints what happened.
+func TestExitText(t *testing.T) {
+	require.Equal(t, "exit status 3 after 1.5s", cluster.Exit{Code: 3, Uptime: 1500e6}.String())
+	require.Equal(t, "signal: killed after 1m0s", cluster.Exit{Code: -1, Signal: syscall.SIGKILL, Uptime: 60e9}.String())
+}
