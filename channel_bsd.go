@@ -11,6 +11,10 @@ import (
 // No MSG_NOSIGNAL: the Go runtime drops a SIGPIPE of descriptors above 2.
 const sendFlags = unix.MSG_DONTWAIT
 
+// fionread asks for the bytes that wait to be read: _IOR('f', 127, int), the
+// same on macOS and every BSD.
+const fionread = 0x4004667f
+
 // socketpair sets close-on-exec under the lock that forks take, since not every
 // system has SOCK_CLOEXEC.
 func socketpair() (fds [2]int, err error) {

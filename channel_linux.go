@@ -4,6 +4,9 @@ import "golang.org/x/sys/unix"
 
 const sendFlags = unix.MSG_NOSIGNAL | unix.MSG_DONTWAIT
 
+// fionread asks for the bytes that wait to be read.
+const fionread = unix.TIOCINQ
+
 func socketpair() ([2]int, error) {
 	return unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 }

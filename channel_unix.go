@@ -116,6 +116,12 @@ func (c *channel) tryRecv(p []byte) (n int, fds []int, err error) {
 	return n, fds, err
 }
 
+// unread is how many bytes recv would return without waiting.
+func (c *channel) unread() (n int) {
+	c.rc.Control(func(fd uintptr) { n, _ = unix.IoctlGetInt(int(fd), fionread) })
+	return n
+}
+
 func (c *channel) recvmsg(fd int, p []byte) (n int, fds []int, err error) {
 	for {
 		var oobn int

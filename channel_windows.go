@@ -17,6 +17,7 @@ func (c *channel) tryRecv([]byte) (int, []int, error)  { return 0, nil, os.ErrCl
 func (c *channel) send([]byte, int, bool) (int, error) { return 0, os.ErrClosed }
 func (c *channel) waitHangup() bool                    { return true }
 func (c *channel) resume()                             {}
+func (c *channel) unread() int                         { return 0 }
 func (c *channel) interrupt()                          {}
 func (c *channel) close()                              {}
 

@@ -32,11 +32,11 @@ func (f *framer) feed(p []byte, line func(l []byte, owned bool), tooLong func())
 		switch {
 		case f.dropping:
 			f.dropping = false
-		case f.size == 0 && len(l) <= f.max:
-			line(trimCR(l), false)
-		case f.size+len(l) > f.max:
+		case f.size+len(l) > f.max+1:
 			f.reset()
 			tooLong()
+		case f.size == 0:
+			f.end(l, false, line, tooLong)
 		default:
 			whole := slices.Grow([]byte(nil), f.size+len(l))
 			for _, part := range f.parts {
@@ -44,9 +44,18 @@ func (f *framer) feed(p []byte, line func(l []byte, owned bool), tooLong func())
 			}
 			whole = append(whole, l...)
 			f.reset()
-			line(trimCR(whole), true)
+			f.end(whole, true, line, tooLong)
 		}
 	}
+}
+
+// end passes on a line of at most one byte too much, which may be a "\r".
+func (f *framer) end(l []byte, owned bool, line func(l []byte, owned bool), tooLong func()) {
+	if l = trimCR(l); len(l) > f.max {
+		tooLong()
+		return
+	}
+	line(l, owned)
 }
 
 // keep stores the beginning of a line.
@@ -74,8 +83,8 @@ func (f *framer) keep(p []byte, tooLong func()) {
 	}
 }
 
-// partial reports whether a line has begun and not ended.
-func (f *framer) partial() bool { return f.size > 0 || f.dropping }
+// partial reports whether a line has begun that will be passed on.
+func (f *framer) partial() bool { return f.size > 0 }
 
 func (f *framer) reset() { f.parts, f.size = nil, 0 }
 

@@ -282,6 +282,10 @@ func (l *link) flush(ctx context.Context) error {
 
 // ---- in
 
+// maxInternal bounds, in bytes, a message of the protocol: what an address is
+// asked for with is kept for as long as the address is open.
+const maxInternal = 64 << 10
+
 const (
 	firstRead = 8 << 10 // bytes: what an idle link holds
 	fullRead  = 64 << 10
@@ -356,13 +360,16 @@ func (l *link) finish() {
 	l.ch.interrupt()
 }
 
+// readRest takes what the kernel has now and no more: who still holds the other
+// end could write for ever.
 func (l *link) readRest(buf []byte) {
-	for {
+	for left := l.ch.unread(); left > 0; {
 		n, fds, err := l.ch.tryRecv(buf)
 		l.take(buf[:n], fds)
 		if err != nil {
 			return
 		}
+		left -= n
 	}
 }
 
@@ -413,8 +420,9 @@ func (l *link) deliver() {
 	}
 	l.flow.add(l.size)
 	l.p.events.post(event{msgs: l.batch, size: l.size})
-	// The next batch is about as large.
-	l.batch, l.size = make([]Message, 0, min(cap(l.batch), 256)), 0
+	// The next batch is about as large. Not more: one that is kept for a slow
+	// callback must not be much larger than what it counts.
+	l.batch, l.size = make([]Message, 0, min(len(l.batch), 256)), 0
 }
 
 // faultCost is what a report counts against the input bound.
@@ -427,7 +435,18 @@ func (l *link) fault(format string, args ...any) {
 	l.p.reportSized(fmt.Errorf("cluster: worker %d: "+format, append([]any{l.p.id}, args...)...), faultCost)
 }
 
-func (l *link) tooLong() { l.fault("%w: dropped, the bound is %d bytes", ErrMessageTooLong, l.in.max) }
+func (l *link) tooLong() {
+	l.fault("%w: dropped, the bound is %d bytes", ErrMessageTooLong, l.in.max)
+	l.dropHeld()
+}
+
+// dropHeld closes the descriptors that came while the line that ends now was
+// half read: they were for it, and not for a later one.
+func (l *link) dropHeld() {
+	n := l.held
+	l.held = 0
+	l.dropDescriptors(0, n)
+}
 
 // line handles one line.
 func (l *link) line(raw []byte, owned bool) {
@@ -443,14 +462,15 @@ func (l *link) line(raw []byte, owned bool) {
 		if !owned {
 			raw = append([]byte(nil), raw...)
 		}
-		l.batch = append(l.batch, Message{raw})
-		l.size += len(raw) + messageCost
+		l.message(raw)
 	}
-	// A descriptor that came while this line was half read was for it.
-	if n := l.held; n > 0 {
-		l.held = 0
-		l.dropDescriptors(0, n)
-	}
+	l.dropHeld()
+}
+
+// message takes one for the application.
+func (l *link) message(raw []byte) {
+	l.batch = append(l.batch, Message{raw})
+	l.size += len(raw) + messageCost
 }
 
 // internal handles a message of the protocol's own. What it does not know it
@@ -491,8 +511,15 @@ func (l *link) handle(raw []byte) {
 		l.fault("bad internal message %s: %w", excerpt(raw), err)
 		return
 	}
-	if cmd, ok := internalCmd(outer.Msg); ok && cmd == cmdCluster {
-		l.cluster(outer.Msg, h)
+	if cmd, ok := internalCmd(outer.Msg); ok {
+		// Nothing else of the protocol comes with a descriptor. In particular no
+		// further NODE_HANDLE: nested ones would each hold a copy of the rest.
+		if cmd == cmdCluster {
+			l.cluster(outer.Msg, h)
+			return
+		}
+		h.release()
+		l.fault("a handle came with %q; closed", cmd)
 		return
 	}
 	// A handle that the application over there sent: there is no way to hand it
@@ -500,13 +527,18 @@ func (l *link) handle(raw []byte) {
 	h.release()
 	l.fault("a handle of type %q was closed: %w", outer.Type, ErrNotSupported)
 	if len(outer.Msg) > 0 {
-		l.line(outer.Msg, true)
+		l.message(outer.Msg)
 	}
 }
 
 // cluster handles a NODE_CLUSTER message: the answer to a question of ours, or
 // something for the side.
 func (l *link) cluster(raw []byte, h *handle) {
+	if len(raw) > maxInternal {
+		h.release()
+		l.fault("an internal message of %d bytes is ignored: %s", len(raw), excerpt(raw))
+		return
+	}
 	var m wire
 	if err := json.Unmarshal(raw, &m); err != nil {
 		h.release()
