@@ -39,11 +39,13 @@ func (c *callbacks[F]) change(edit func([]*registration[F]) []*registration[F]) 
 	c.list.Store(&l)
 }
 
-func (c *callbacks[F]) all() []*registration[F] {
-	if l := c.list.Load(); l != nil {
-		return *l
+func (c *callbacks[F]) all() []*registration[F] { return deref(c.list.Load()) }
+
+func deref[T any](list *[]T) []T {
+	if list == nil {
+		return nil
 	}
-	return nil
+	return *list
 }
 
 // hooks are the cluster-wide callbacks, kept apart from the master since they
@@ -56,10 +58,6 @@ var hooks struct {
 	request                  callbacks[responder]
 	death                    callbacks[func(*Process, Exit)]
 	err                      callbacks[func(*Process, error)]
-
-	// taken counts registrations of what takes messages, so that those that
-	// wait are looked at again only after one.
-	taken atomic.Int64
 }
 
 // handler is one Handle.
@@ -119,7 +117,6 @@ func Handle[T any](cmd string, fn func(w *Process, v T)) (stop func()) {
 
 // taking lets the messages and requests that wait find the new handler.
 func taking(stop func()) func() {
-	hooks.taken.Add(1)
 	for _, p := range live.all() {
 		p.events.post(event{fn: func() {}})
 		p.link.retryRequests()
@@ -179,10 +176,21 @@ type events struct {
 	busy  chan struct{} // closed when all is delivered; nil if nothing runs
 
 	// Of the delivering goroutine alone:
-	waiting    []Message // that nothing takes yet
-	waitingFor int64     // hooks.taken when they were last looked at
-	lastLog    time.Time
-	unlogged   int
+	waiting  []Message // that nothing takes yet
+	offered  takers    // who they were last offered to
+	lastLog  time.Time
+	unlogged int
+}
+
+// takers are all that take the messages of one process, at one moment. They
+// are comparable: a list that changes is another list.
+type takers struct {
+	own, all *[]*registration[func(*Process, Message)]
+	handlers *[]*registration[handler]
+}
+
+func (e *events) takers() takers {
+	return takers{e.p.onMessage.list.Load(), hooks.message.list.Load(), hooks.handle.list.Load()}
 }
 
 // messageCost is what a message costs beside its bytes.
@@ -247,7 +255,7 @@ func (e *events) one(ev event) {
 	}
 	size := ev.size
 	for _, m := range ev.msgs {
-		if !e.message(m) {
+		if t := e.retryWaiting(); !e.message(t, m) {
 			e.waiting = append(e.waiting, m)
 			size -= len(m.raw) + messageCost
 		}
@@ -260,18 +268,18 @@ func (e *events) one(ev event) {
 	}
 }
 
-// message gives m to all that take it.
-func (e *events) message(m Message) (taken bool) {
+// message gives m to all of t that take it.
+func (e *events) message(t takers, m Message) (taken bool) {
 	p := e.p
-	for _, r := range p.onMessage.all() {
+	for _, r := range deref(t.own) {
 		taken = true
 		r.fn(p, m)
 	}
-	for _, r := range hooks.message.all() {
+	for _, r := range deref(t.all) {
 		taken = true
 		r.fn(p, m)
 	}
-	if handlers := hooks.handle.all(); len(handlers) > 0 {
+	if handlers := deref(t.handlers); len(handlers) > 0 {
 		cmd := m.Cmd()
 		for _, r := range handlers {
 			if r.fn.cmd == cmd {
@@ -284,24 +292,37 @@ func (e *events) message(m Message) (taken bool) {
 }
 
 // retryWaiting delivers the messages that waited for a handler which is there
-// now. It comes before anything newer, or the order would break.
-func (e *events) retryWaiting() {
-	taken := hooks.taken.Load()
-	if len(e.waiting) == 0 || taken == e.waitingFor {
-		e.waitingFor = taken
-		return
+// now. It comes before anything newer, or the order would break; so what is
+// newer goes to the takers that it returns, and to none that came in between.
+func (e *events) retryWaiting() takers {
+	t := e.takers()
+	if t == e.offered || len(e.waiting) == 0 {
+		e.offered = t
+		return t
 	}
-	e.waitingFor = taken
 	freed := 0
-	e.waiting = slices.DeleteFunc(e.waiting, func(m Message) bool {
-		if !e.message(m) {
-			return false
+	for again := true; again; {
+		again = false
+		kept := e.waiting[:0]
+		for i, m := range e.waiting {
+			if now := e.takers(); now != t { // changed by a callback: for it too the oldest comes first
+				t, again = now, true
+				kept = append(kept, e.waiting[i:]...)
+				break
+			}
+			if e.message(t, m) {
+				freed += len(m.raw) + messageCost
+			} else {
+				kept = append(kept, m)
+			}
 		}
-		freed += len(m.raw) + messageCost
-		return true
-	})
+		clear(e.waiting[len(kept):])
+		e.waiting = kept
+	}
+	e.offered = t
 	e.p.link.flow.release(freed)
 	e.p.link.flow.setWaiting(len(e.waiting))
+	return t
 }
 
 // dropWaiting ends the wait of messages that nothing will take any more.
@@ -352,6 +373,13 @@ func (p *Process) report(err error) { p.reportSized(err, 0) }
 // bytes against the peer's input bound.
 func (p *Process) reportSized(err error, size int) {
 	p.events.post(event{fn: func() { p.events.error(err) }, size: size})
+}
+
+// accuse reports what the peer can cause at will. Unlike a link's fault it may
+// be called by anyone, not by the reader alone.
+func (p *Process) accuse(err error) {
+	p.link.flow.add(faultCost)
+	p.reportSized(err, faultCost)
 }
 
 // The emit methods queue the reports of the other events. Their callers hold

@@ -125,7 +125,8 @@ func (l *link) sendReceipt(line []byte, fn func(error)) error {
 	}
 	l.sent++
 	if l.peer == peerNode {
-		go l.out.whenWritten(r.pos, fn)
+		// Under the lock, for the order of the callbacks: fn does not wait.
+		l.out.whenWritten(r.pos, fn)
 		return nil
 	}
 	l.receipts = append(l.receipts, r)
@@ -323,7 +324,7 @@ func (l *link) read() {
 func (l *link) pause() {
 	for !l.flow.enter() {
 		if l.flow.unclaimed() {
-			l.p.report(fmt.Errorf("cluster: worker %d: %d bytes of messages wait for a handler; its channel is not read until one takes them: %w",
+			l.p.report(fmt.Errorf("cluster: worker %d: %d bytes of messages and requests wait for a handler; its channel is not read until one takes them: %w",
 				l.p.id, l.flow.max, ErrBacklog))
 		}
 		l.waitDelivered()
@@ -631,6 +632,7 @@ type flow struct {
 	max      int
 	bytes    int
 	waiting  int  // messages for which there is no handler
+	requests int  // the same of requests
 	reported bool // that they are too many
 	waiters  int  // calls whose answer may lie behind the flood
 	final    bool
@@ -661,7 +663,7 @@ func (f *flow) enter() bool {
 func (f *flow) unclaimed() bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	first := f.waiting > 0 && !f.reported
+	first := f.waiting+f.requests > 0 && !f.reported
 	f.reported = f.reported || first
 	return first
 }
@@ -695,9 +697,15 @@ func (f *flow) expect(n int) { f.update(func() { f.waiters += n }) }
 func (f *flow) setWaiting(n int) {
 	f.update(func() {
 		f.waiting = n
-		if n == 0 {
-			f.reported = false
-		}
+		f.reported = f.reported && f.waiting+f.requests > 0
+	})
+}
+
+// addRequests notes that n more requests wait for a handler.
+func (f *flow) addRequests(n int) {
+	f.update(func() {
+		f.requests += n
+		f.reported = f.reported && f.waiting+f.requests > 0
 	})
 }
 

@@ -44,7 +44,7 @@ func startProcess(p *Process, env []string) error {
 	if err != nil {
 		return err
 	}
-	p.link = newLink(ours, p, &masterSide{c.m, p}, peerUnknown, c.opts)
+	p.link = newLink(ours, p, &masterSide{m: c.m, p: p}, peerUnknown, c.opts)
 	// The worker's end must not stay open here, or its death would be no EOF.
 	defer theirs.Close()
 

@@ -54,13 +54,13 @@ func (m *master) query(p *Process, w *wire) {
 	t, err := queryTarget(w)
 	if err != nil {
 		refuse(err)
-		p.report(fmt.Errorf("cluster: worker %d: queryServer: %w", p.id, err))
+		p.accuse(fmt.Errorf("cluster: worker %d: queryServer: %w", p.id, err))
 		return
 	}
 	if allow := p.child.opts.AllowListen; allow != nil {
 		if err := allow(p, t.network, t.address); err != nil {
 			p.link.answer(w.refusal(int(syscall.EACCES), "refused by AllowListen: "+err.Error()).line())
-			p.report(fmt.Errorf("cluster: worker %d: listen %s %s: refused by AllowListen: %w", p.id, t.network, t.named, err))
+			p.accuse(fmt.Errorf("cluster: worker %d: listen %s %s: refused by AllowListen: %w", p.id, t.network, t.named, err))
 			return
 		}
 	}

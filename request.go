@@ -60,7 +60,6 @@ type requests struct {
 
 	mu      sync.Mutex
 	waiting []*ours // the peer's, that no handler fits yet
-	closed  bool
 
 	running sync.WaitGroup // the peer's, being answered
 }
@@ -217,6 +216,7 @@ const requestCost = 4 << 10
 func (l *link) requested(m *ours) {
 	l.flow.add(len(m.Msg) + requestCost)
 	if !l.respond(m) {
+		l.flow.addRequests(1)
 		l.requests.mu.Lock()
 		l.requests.waiting = append(l.requests.waiting, m)
 		l.requests.mu.Unlock()
@@ -267,6 +267,7 @@ func (l *link) retryRequests() {
 			still = append(still, m)
 		}
 	}
+	l.flow.addRequests(len(still) - len(waiting))
 	if len(still) > 0 {
 		r.mu.Lock()
 		r.waiting = append(still, r.waiting...)

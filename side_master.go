@@ -3,14 +3,16 @@ package cluster
 import (
 	"encoding/json"
 	"fmt"
+	"sync"
 )
 
 // masterSide is what the master does with the internal messages of one worker.
 // The reader calls it; what changes the state it passes to the mailbox and
 // waits, so that the events keep the order of the messages.
 type masterSide struct {
-	m *master
-	p *Process
+	m    *master
+	p    *Process
+	over sync.Once // overrun
 }
 
 func (s *masterSide) internal(w *wire, h *handle) {
@@ -81,8 +83,10 @@ func (s *masterSide) query(w *wire) {
 func (s *masterSide) closed() { s.m.call(func() { s.m.disconnected(s.p) }) }
 
 func (s *masterSide) overrun() {
-	s.p.report(fmt.Errorf("cluster: worker %d asks and does not read the answers; it is killed: %w", s.p.id, ErrBacklog))
-	s.m.post(func() { s.m.signal(s.p, sigKill) })
+	s.over.Do(func() {
+		s.p.report(fmt.Errorf("cluster: worker %d asks and does not read the answers; it is killed: %w", s.p.id, ErrBacklog))
+		s.m.post(func() { s.m.signal(s.p, sigKill) })
+	})
 }
 
 // drainingItself is told by a worker that it was asked to stop by somebody

@@ -49,7 +49,7 @@ func newWorker(id int, ch *channel, hello announcement) *Process {
 	if in.goMaster() {
 		peer = peerGo
 	}
-	p.link = newLink(ch, p, &workerSide{in}, peer, &Options{MaxMessage: hello.MaxMessage, MaxQueue: hello.MaxQueue})
+	p.link = newLink(ch, p, &workerSide{in: in}, peer, &Options{MaxMessage: hello.MaxMessage, MaxQueue: hello.MaxQueue})
 	live.add(p)
 	in.watchSignals() // before online: whoever has seen that may send one
 	online := &wire{Act: actOnline}
@@ -79,7 +79,10 @@ func (in *inside) watchSignals() {
 }
 
 // workerSide is what a worker does with the master's internal messages.
-type workerSide struct{ in *inside }
+type workerSide struct {
+	in   *inside
+	over sync.Once // overrun
+}
 
 func (s *workerSide) internal(w *wire, h *handle) {
 	switch w.Act {
@@ -108,8 +111,10 @@ func (s *workerSide) closed() {
 }
 
 func (s *workerSide) overrun() {
-	s.in.p.report(fmt.Errorf("cluster: the master asks and does not read the answers; giving up on it: %w", ErrBacklog))
-	s.in.p.link.close()
+	s.over.Do(func() {
+		s.in.p.report(fmt.Errorf("cluster: the master asks and does not read the answers; giving up on it: %w", ErrBacklog))
+		s.in.p.link.close()
+	})
 }
 
 // handshakeTimeout bounds the wait for the master's word that it knows that
