@@ -1,0 +1,751 @@
+//go:build unix
+
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"runtime"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
+)
+
+// ---- bytes
+
+// TestRubbishIsReportedAndSkipped: what is no JSON is an error each, CRLF is
+// allowed, and the messages between come through.
+func TestRubbishIsReportedAndSkipped(t *testing.T) {
+	l := newTestLink(t, peerGo, Options{}).take().start()
+	l.write("1\ngarbage\n\n{\"a\":1}\r\n\x00\xff\n[1\n\"end\"\n")
+	for _, want := range []string{"1", `{"a":1}`, `"end"`} {
+		require.Equal(t, want, l.message())
+	}
+	for _, want := range []string{"garbage", `""`, `\x00\xff`, `[1`} {
+		require.Contains(t, l.error(), want)
+	}
+}
+
+// TestHalfALineAtTheEnd: a peer that dies half way through a frame ends the
+// link; the frame is dropped.
+func TestHalfALineAtTheEnd(t *testing.T) {
+	l := newTestLink(t, peerGo, Options{}).take().start()
+	l.write("1\n{\"half\":")
+	l.peer.Close()
+	require.Equal(t, "1", l.message())
+	waitFor(t, l.ended, "end")
+	require.Empty(t, l.messages)
+	require.Empty(t, l.errors)
+}
+
+// TestResetIsTheEnd: a peer that closes with something unread resets the
+// channel, which is an end like any other, after what it had said.
+func TestResetIsTheEnd(t *testing.T) {
+	l := newTestLink(t, peerGo, Options{}).take()
+	require.NoError(t, l.p.Send("unread"))
+	l.write("1\n")
+	l.peer.Close()
+	l.start()
+	require.Equal(t, "1", l.message())
+	waitFor(t, l.ended, "end")
+	require.Empty(t, l.errors)
+	require.ErrorIs(t, l.p.Send("late"), ErrClosed)
+}
+
+// TestTooLongIsReportedAndSkipped: a message longer than MaxMessage is dropped
+// whole, with ErrMessageTooLong, and the next one arrives. One of exactly
+// MaxMessage arrives too, with either line end.
+func TestTooLongIsReportedAndSkipped(t *testing.T) {
+	l := newTestLink(t, peerGo, Options{MaxMessage: 1000}).take().start()
+	fits := `"` + strings.Repeat("x", 998) + `"`
+	l.write(fits + "\n" + fits + "\r\n" + `"` + fits + "\n")
+	go l.peer.Write([]byte(strings.Repeat("y", 5<<20) + "\n\"next\"\n"))
+	require.Equal(t, fits, l.message())
+	require.Equal(t, fits, l.message())
+	require.Equal(t, `"next"`, l.message())
+	for range 2 {
+		require.ErrorIs(t, waitFor(t, l.errors, "error"), ErrMessageTooLong)
+	}
+	require.Empty(t, l.errors)
+}
+
+// TestLargeMessageBothWays: 16 MiB, which no socket buffer takes at once, arrive.
+func TestLargeMessageBothWays(t *testing.T) {
+	l := newTestLink(t, peerGo, Options{}).take().start()
+	big := `"` + strings.Repeat("z", 16<<20-2) + `"`
+	go l.peer.Write([]byte(big + "\n"))
+	require.True(t, big == l.message(), "in")
+	require.NoError(t, l.p.Send(Message{[]byte(big)}))
+	require.True(t, big == l.readLine(), "out")
+}
+
+// ---- descriptors
+
+const handleLine = `{"cmd":"NODE_HANDLE","type":"net.Native","msg":{"cmd":"NODE_CLUSTER","act":"newconn","key":"k","seq":1}}` + "\n"
+
+// TestHandleSplitAnywhere: wherever its line is cut, and whichever piece the
+// descriptor comes with, the handle finds its message and is acknowledged.
+func TestHandleSplitAnywhere(t *testing.T) {
+	for _, onLast := range []bool{false, true} {
+		l := newTestLink(t, peerGo, Options{}).take().start()
+		for cut := 1; cut < len(handleLine); cut++ {
+			k := newToken(t)
+			if onLast {
+				l.write(handleLine[:cut])
+				l.writeWith(handleLine[cut:], k.file)
+			} else {
+				l.writeWith(handleLine[:cut], k.file)
+				l.write(handleLine[cut:])
+			}
+			require.Equal(t, `{"cmd":"NODE_HANDLE_ACK"}`, l.readLine())
+			got := waitFor(t, l.internals, "handle")
+			require.Equal(t, "k", got.w.Key)
+			k.sent().requireSame(got.h)
+			k.requireClosed()
+		}
+		require.Empty(t, l.errors)
+	}
+}
+
+// TestHandlesKeepTheirOrder: descriptors belong to the handle messages in the
+// order in which they came, plain messages between them or not.
+func TestHandlesKeepTheirOrder(t *testing.T) {
+	l := newTestLink(t, peerGo, Options{}).take()
+	var tokens []*token
+	for i := range 20 {
+		k := newToken(t)
+		tokens = append(tokens, k)
+		l.write(fmt.Sprint(i) + "\n" + handleLine[:i])
+		l.writeWith(handleLine[i:], k.file)
+		k.sent()
+	}
+	l.start()
+	for i, k := range tokens {
+		require.Equal(t, fmt.Sprint(i), l.message())
+		k.requireSame(waitFor(t, l.internals, "handle").h)
+		k.requireClosed()
+	}
+	require.Empty(t, l.errors)
+}
+
+// TestHandleWithoutDescriptor is refused with a NACK and reported.
+func TestHandleWithoutDescriptor(t *testing.T) {
+	l := newTestLink(t, peerGo, Options{}).take().start()
+	l.write(handleLine)
+	require.Equal(t, `{"cmd":"NODE_HANDLE_NACK"}`, l.readLine())
+	require.Contains(t, l.error(), "without its descriptor")
+	require.Empty(t, l.internals)
+}
+
+// TestStrayDescriptors that no message takes are closed and reported: with a
+// plain message, in the middle of one, more than the message takes, as many as
+// one message can carry, with a line that never ends, and with one too long.
+func TestStrayDescriptors(t *testing.T) {
+	for name, write := range map[string]func(l *testLink, files []*os.File){
+		"plain":     func(l *testLink, files []*os.File) { l.writeWith("1\n", files...) },
+		"half":      func(l *testLink, files []*os.File) { l.writeWith(`"ha`, files...); l.write("lf\"\n") },
+		"garbage":   func(l *testLink, files []*os.File) { l.writeWith("}\n", files...) },
+		"too long":  func(l *testLink, files []*os.File) { l.writeWith(strings.Repeat("x", 2000), files...); l.write("\n") },
+		"long half": func(l *testLink, files []*os.File) { l.writeWith("x", files...); l.write(strings.Repeat("x", 2000)) },
+		"the end":   func(l *testLink, files []*os.File) { l.writeWith(`"ha`, files...); l.peer.Close() },
+		"internal": func(l *testLink, files []*os.File) {
+			l.writeWith(`{"cmd":"NODE_GO_CLUSTER","act":"ask","n":1}`+"\n", files...)
+		},
+	} {
+		for _, n := range []int{1, 2, 70, maxDescriptors} {
+			t.Run(fmt.Sprint(name, " ", n), func(t *testing.T) {
+				l := newTestLink(t, peerGo, Options{MaxMessage: 1000}).take().start()
+				k := newToken(t)
+				files := make([]*os.File, n)
+				for i := range files {
+					files[i] = k.file
+				}
+				write(l, files)
+				k.sent().requireClosed()
+				if name != "the end" {
+					for !strings.Contains(l.error(), "descriptors came with no message that takes them") {
+					}
+				}
+			})
+		}
+	}
+}
+
+// TestSurplusDescriptors: of several that come with one handle message the
+// first is its own, the others are closed.
+func TestSurplusDescriptors(t *testing.T) {
+	l := newTestLink(t, peerGo, Options{}).take().start()
+	mine, other := newToken(t), newToken(t)
+	l.writeWith(handleLine[:10], mine.file, other.file, other.file)
+	l.write(handleLine[10:])
+	mine.sent().requireSame(waitFor(t, l.internals, "handle").h)
+	other.sent().requireClosed()
+	require.Contains(t, l.error(), "2 descriptors")
+}
+
+// TestDescriptorOfALineTooLong does not go to the handle message after it.
+func TestDescriptorOfALineTooLong(t *testing.T) {
+	l := newTestLink(t, peerGo, Options{MaxMessage: 1000}).take().start()
+	lost, mine := newToken(t), newToken(t)
+	l.writeWith(`{"cmd":"NODE_HANDLE","msg":"`, lost.file)
+	require.Eventually(t, func() bool { return l.ch.unread() == 0 }, patienceIn, time.Millisecond)
+	l.write(strings.Repeat("x", 2000))
+	l.write(`"}` + "\n")
+	l.writeWith(handleLine, mine.file)
+	mine.sent().requireSame(waitFor(t, l.internals, "handle").h)
+	lost.sent().requireClosed()
+}
+
+// TestHandleInAHandle is refused: each level would keep a copy of the rest.
+func TestHandleInAHandle(t *testing.T) {
+	l := newTestLink(t, peerGo, Options{}).take().start()
+	k := newToken(t)
+	l.writeWith(`{"cmd":"NODE_HANDLE","msg":{"cmd":"NODE_HANDLE","msg":{"cmd":"NODE_CLUSTER","act":"x"}}}`+"\n", k.file, k.file)
+	require.Equal(t, `{"cmd":"NODE_HANDLE_ACK"}`, l.readLine())
+	k.sent().requireClosed()
+	require.Contains(t, l.error(), "NODE_HANDLE")
+	l.quiet()
+	require.Empty(t, l.internals)
+}
+
+// TestHandleOfAnApplication: a handle that the application over there sends
+// with a message of its own is closed; the message is delivered.
+func TestHandleOfAnApplication(t *testing.T) {
+	l := newTestLink(t, peerNode, Options{}).take().start()
+	k := newToken(t)
+	l.writeWith(`{"cmd":"NODE_HANDLE","type":"net.Socket","msg":{"hello":1}}`+"\n", k.file)
+	require.Equal(t, `{"cmd":"NODE_HANDLE_ACK"}`, l.readLine())
+	require.Equal(t, `{"hello":1}`, l.message())
+	require.ErrorContains(t, waitFor(t, l.errors, "error"), "net.Socket")
+	k.sent().requireClosed()
+}
+
+// readHandle reads the next line, which must come with exactly one descriptor
+// on its first byte and with nothing else.
+func (l *testLink) readHandle() (line string, fd int) {
+	l.t.Helper()
+	p, oob := make([]byte, 4096), make([]byte, 4096)
+	l.peer.SetReadDeadline(time.Now().Add(patienceIn))
+	n, oobn, _, _, err := l.peer.ReadMsgUnix(p, oob)
+	require.NoError(l.t, err)
+	fds := parseRights(oob[:oobn])
+	require.Len(l.t, fds, 1, "with %q", p[:n])
+	require.Equal(l.t, 1, strings.Count(string(p[:n]), "\n"))
+	return strings.TrimSpace(string(p[:n])), fds[0]
+}
+
+func (l *testLink) sendToken(key string, answer func(*wire, *handle)) *token {
+	l.t.Helper()
+	k := newToken(l.t)
+	fd, err := unix.FcntlInt(k.file.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+	require.NoError(l.t, err)
+	l.askHandle(typeNative, &wire{Act: actNewConn, Key: key}, newHandle(fd), answer)
+	return k.sent()
+}
+
+// TestOneHandleAtATime: the next handle waits for the acknowledgement of the
+// last one, in order; messages do not wait.
+func TestOneHandleAtATime(t *testing.T) {
+	l := newTestLink(t, peerGo, Options{}).start()
+	tokens := []*token{l.sendToken("a", nil), l.sendToken("b", nil), l.sendToken("c", nil)}
+	for i, key := range []string{"a", "b", "c"} {
+		line, fd := l.readHandle()
+		require.Contains(t, line, `"key":"`+key+`"`)
+		tokens[i].requireSame(newHandle(fd))
+		require.NoError(t, l.p.Send("between"))
+		require.Equal(t, `"between"`, l.readLine())
+		l.quiet() // no other handle before the acknowledgement
+		l.write(`{"cmd":"NODE_HANDLE_ACK"}` + "\n")
+	}
+	for _, k := range tokens {
+		k.requireClosed()
+	}
+	l.write(`{"cmd":"NODE_HANDLE_ACK"}` + "\n" + `{"cmd":"NODE_HANDLE_NACK"}` + "\n")
+	l.quiet() // acknowledgements of nothing are ignored
+}
+
+// TestRefusedHandleIsSentAgain three times in all, as node does, and then its
+// question is answered with no; the next one goes on.
+func TestRefusedHandleIsSentAgain(t *testing.T) {
+	l := newTestLink(t, peerGo, Options{}).start()
+	answered := make(chan *wire, 1)
+	refused := l.sendToken("a", func(w *wire, _ *handle) { answered <- w })
+	next := l.sendToken("b", nil)
+	for range maxHandleTries {
+		line, fd := l.readHandle()
+		require.Contains(t, line, `"key":"a"`)
+		unix.Close(fd)
+		l.write(`{"cmd":"NODE_HANDLE_NACK"}` + "\n")
+	}
+	require.False(t, *waitFor(t, answered, "answer").Accepted)
+	refused.requireClosed()
+	line, fd := l.readHandle()
+	require.Contains(t, line, `"key":"b"`)
+	next.requireSame(newHandle(fd))
+}
+
+// TestHandlesOfAnEndedLink are closed, and their questions answered with nil.
+func TestHandlesOfAnEndedLink(t *testing.T) {
+	l := newTestLink(t, peerGo, Options{}).start()
+	answers := make(chan *wire, 3)
+	answer := func(w *wire, _ *handle) { answers <- w }
+	a, b := l.sendToken("a", answer), l.sendToken("b", answer)
+	_, fd := l.readHandle()
+	unix.Close(fd)
+	l.peer.Close()
+	waitFor(t, l.ended, "end")
+	c := l.sendToken("c", answer)
+	for _, k := range []*token{a, b, c} {
+		k.requireClosed()
+		require.Nil(t, waitFor(t, answers, "answer"))
+	}
+}
+
+// ---- bounds
+
+// TestAsksWithoutReading: a peer that asks for receipts, acknowledgements and
+// replies and reads none of them is not answered without end.
+func TestAsksWithoutReading(t *testing.T) {
+	for name, line := range map[string]string{
+		"receipts": `{"cmd":"NODE_GO_CLUSTER","act":"ask","n":1}` + "\n",
+		"handles":  `{"cmd":"NODE_HANDLE"}` + "\n",
+		"requests": `{"cmd":"NODE_GO_CLUSTER","act":"request","id":1,"msg":{"cmd":"asked"}}` + "\n",
+	} {
+		t.Run(name, func(t *testing.T) {
+			l := newTestLink(t, peerGo, Options{MaxQueue: maxAnswers}).start()
+			go func() { // discard the reports
+				for range l.errors {
+				}
+			}()
+			defer Respond("asked", func(*Process, any) (string, error) { return "answer", nil })()
+			go func() {
+				for {
+					if _, err := l.peer.Write([]byte(line)); err != nil {
+						return
+					}
+					for l.ch.unread() > 0 { // one read has one receipt, for all that it brings
+						runtime.Gosched()
+					}
+				}
+			}()
+			waitFor(t, l.overruns, "overrun")
+			require.LessOrEqual(t, l.out.queued(), maxAnswers)
+			l.peer.Close()
+			waitFor(t, l.ended, "end")
+			l.p.events.idle(nil)
+			close(l.errors)
+		})
+	}
+}
+
+// TestBackPressure: while callbacks do not take the input, no more of it is
+// read than the bound; then all of it arrives, in order.
+func TestBackPressure(t *testing.T) {
+	const bound, size, count = 256 << 10, 1000, 20000
+	l := newTestLink(t, peerGo, Options{MaxQueue: bound}).start()
+	gate, all := make(chan struct{}), make(chan int, count)
+	l.p.OnMessage(func(_ *Process, m Message) {
+		<-gate
+		var v struct{ N int }
+		m.Decode(&v)
+		all <- v.N
+	})
+	wrote := make(chan error, 1)
+	go func() {
+		for n := range count {
+			if _, err := fmt.Fprintf(l.peer, `{"n":%d,"pad":"%s"}`+"\n", n, strings.Repeat("x", size)); err != nil {
+				wrote <- err
+				return
+			}
+		}
+		wrote <- nil
+	}()
+	require.Eventually(t, func() bool { return !l.flow.enter() }, patienceIn, time.Millisecond)
+	require.LessOrEqual(t, l.flow.level(), bound+2*fullRead)
+	require.Empty(t, wrote, "the peer is not slowed down")
+	close(gate)
+	for n := range count {
+		require.Equal(t, n, waitFor(t, all, "message"))
+	}
+	require.NoError(t, <-wrote)
+}
+
+func (f *flow) level() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.bytes
+}
+
+// TestUnclaimedInput: messages and requests that nothing takes are bounded, and
+// passing the bound is reported, once for each time.
+func TestUnclaimedInput(t *testing.T) {
+	for name, line := range map[string]string{
+		"messages": `{"cmd":"unclaimed"}`,
+		"requests": `{"cmd":"NODE_GO_CLUSTER","act":"request","id":1,"msg":{"cmd":"unclaimed"}}`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			const count = 5000
+			l := newTestLink(t, peerGo, Options{MaxQueue: 64 << 10}).start()
+			go l.peer.Write([]byte(many(count, line)))
+			go io.Copy(io.Discard, l.peer)
+			require.ErrorIs(t, waitFor(t, l.errors, "report"), ErrBacklog)
+			require.LessOrEqual(t, l.flow.level(), 64<<10+fullRead*(requestCost+100)/len(line))
+			require.Empty(t, l.errors)
+
+			got := make(chan struct{}, count)
+			defer Handle("unclaimed", func(*Process, any) { got <- struct{}{} })()
+			defer Respond("unclaimed", func(*Process, any) (int, error) { got <- struct{}{}; return 1, nil })()
+			for range count {
+				waitFor(t, got, "what waited")
+			}
+		})
+	}
+}
+
+// TestSmallReadsKeepLittle: messages that are read one by one, after a burst,
+// cost what they count: a slow callback must not hold a batch's room for each.
+func TestSmallReadsKeepLittle(t *testing.T) {
+	l := newTestLink(t, peerGo, Options{})
+	l.take_([]byte(many(1000, "1")))
+	l.take_([]byte("2\n"))
+	for range 10 {
+		l.take_([]byte("3\n"))
+		require.LessOrEqual(t, cap(l.batch), 1)
+	}
+}
+
+func (l *testLink) take_(p []byte) { l.link.take(p, nil) }
+
+// TestExitWakesAPausedReader: a reader that waits for callbacks misses the end
+// of the channel, so the exit of the process ends its wait.
+func TestExitWakesAPausedReader(t *testing.T) {
+	l := newTestLink(t, peerGo, Options{MaxQueue: 1000})
+	gate := make(chan struct{})
+	defer close(gate)
+	l.p.OnMessage(func(*Process, Message) { <-gate })
+	go l.read()
+	l.write(many(5000, `"flood"`))
+	require.Eventually(t, func() bool { return !l.flow.enter() }, patienceIn, time.Millisecond)
+	l.write(`{"cmd":"NODE_CLUSTER","act":"last"}` + "\n")
+	l.finish() // what the reaper does
+	waitFor(t, l.ended, "end of the link")
+	require.Equal(t, "last", waitFor(t, l.internals, "last word").w.Act)
+}
+
+// TestEndIsNotPutOff: neither who holds the channel after the worker's exit,
+// nor a worker that has shut down its reading side, can keep the reader at work
+// by writing on.
+func TestEndIsNotPutOff(t *testing.T) {
+	for name, end := range map[string]func(l *testLink){
+		"exit": func(l *testLink) { l.finish() },
+		"broken pipe": func(l *testLink) {
+			require.NoError(l.t, l.peer.CloseRead())
+			l.p.Send("nobody reads this")
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			l := newTestLink(t, peerGo, Options{}).start()
+			l.p.OnMessage(func(*Process, Message) {})
+			var writers sync.WaitGroup
+			flood := []byte(many(4000, `"flood"`))
+			for range 2 {
+				writers.Go(func() {
+					for {
+						if _, err := l.peer.Write(flood); err != nil {
+							return
+						}
+					}
+				})
+			}
+			end(l)
+			waitFor(t, l.ended, "end of the link")
+			writers.Wait()
+		})
+	}
+}
+
+// TestLongInternalMessage is ignored: what an address is asked for with would
+// be kept for as long as it is open.
+func TestLongInternalMessage(t *testing.T) {
+	l := newTestLink(t, peerGo, Options{}).start()
+	l.write(`{"cmd":"NODE_CLUSTER","act":"queryServer","data":"` + strings.Repeat("x", maxInternal) + `"}` + "\n")
+	require.Contains(t, l.error(), "is ignored")
+	l.write(`{"cmd":"NODE_CLUSTER","act":"after"}` + "\n")
+	require.Equal(t, "after", waitFor(t, l.internals, "next").w.Act)
+}
+
+// TestUnknownInternalMessages are ignored, as node does, and are no messages.
+func TestUnknownInternalMessages(t *testing.T) {
+	l := newTestLink(t, peerGo, Options{}).take().start()
+	for _, line := range []string{
+		`{"cmd":"NODE_WHATEVER"}`, `{"cmd":"NODE_CLUSTER","ack":123456,"accepted":true}`,
+		`{"cmd":"\u004eODE_CLUSTERX"}`, `{"cmd":"NODE_GO_CLUSTER","act":"reply","id":99,"msg":1}`,
+		`{"cmd":"NODE_GO_CLUSTER","act":"received","n":18446744073709551615}`,
+	} {
+		l.write(line + "\n")
+	}
+	l.write(`{"cmd":"NODE_"}` + "\n" + `{"cmd":"node_x"}` + "\n") // no internal ones
+	require.Equal(t, `{"cmd":"NODE_"}`, l.message())
+	require.Equal(t, `{"cmd":"node_x"}`, l.message())
+	require.Empty(t, l.errors)
+	l.write(`{"cmd":"NODE_CLUSTER","act":7}` + "\n" + `{"cmd":"NODE_GO_CLUSTER","n":-1}` + "\n")
+	require.Contains(t, l.error(), "bad internal message")
+	require.Contains(t, l.error(), "bad internal message")
+}
+
+// ---- receipts
+
+// TestReceiptOfAGoPeer: received is called when the peer says so, and not when
+// the message is written.
+func TestReceiptOfAGoPeer(t *testing.T) {
+	l := newTestLink(t, peerGo, Options{}).start()
+	told := make(chan string, 2)
+	require.NoError(t, l.p.Send(1, func(err error) { told <- fmt.Sprint("1 ", err) }))
+	require.NoError(t, l.p.Send(2, func(err error) { told <- fmt.Sprint("2 ", err) }))
+	require.Equal(t, "1", l.readLine())
+	require.Equal(t, `{"cmd":"NODE_GO_CLUSTER","act":"ask","n":1}`, l.readLine())
+	require.Equal(t, "2", l.readLine())
+	require.Equal(t, `{"cmd":"NODE_GO_CLUSTER","act":"ask","n":2}`, l.readLine())
+	l.quiet()
+	require.Empty(t, told)
+	l.write(`{"cmd":"NODE_GO_CLUSTER","act":"received","n":1}` + "\n")
+	require.Equal(t, "1 <nil>", waitFor(t, told, "receipt"))
+	l.peer.Close()
+	require.Contains(t, waitFor(t, told, "receipt"), "2 "+ErrClosed.Error())
+}
+
+// TestReceiptsBeforeThePeerIsKnown are decided by its online: a Go peer is
+// asked for all by the last one, node is never asked, and they count as written.
+func TestReceiptsBeforeThePeerIsKnown(t *testing.T) {
+	for _, kind := range []peerKind{peerGo, peerNode} {
+		l := newTestLink(t, peerUnknown, Options{}).start()
+		told := make(chan int, 100)
+		for i := range 50 {
+			require.NoError(t, l.p.Send(i, func(err error) {
+				require.NoError(t, err)
+				told <- i
+			}))
+		}
+		for i := range 50 {
+			require.Equal(t, fmt.Sprint(i), l.readLine())
+		}
+		require.Empty(t, told)
+		l.setPeer(kind)
+		if kind == peerGo {
+			require.Equal(t, `{"cmd":"NODE_GO_CLUSTER","act":"ask","n":50}`, l.readLine())
+			require.Empty(t, told)
+			l.write(`{"cmd":"NODE_GO_CLUSTER","act":"received","n":50}` + "\n")
+		} else {
+			l.quiet()
+		}
+		for i := range 50 {
+			require.Equal(t, i, waitFor(t, told, "receipt"))
+		}
+	}
+}
+
+// TestReceiptsOfANodePeer are given when the message is written, in order; one
+// that is never written gets an error.
+func TestReceiptsOfANodePeer(t *testing.T) {
+	l := newTestLink(t, peerNode, Options{}).start()
+	told := make(chan int, 1000)
+	for i := range 200 {
+		require.NoError(t, l.p.Send(i, func(err error) {
+			require.NoError(t, err)
+			told <- i
+		}))
+	}
+	for i := range 200 {
+		require.Equal(t, i, waitFor(t, told, "receipt"))
+	}
+	failed := make(chan error, 1)
+	require.NoError(t, l.p.Send(strings.Repeat("x", 8<<20), func(err error) { failed <- err }))
+	l.quietNode()
+	require.Empty(t, failed) // the kernel does not take that much
+	l.peer.Close()
+	require.ErrorIs(t, waitFor(t, failed, "receipt"), ErrClosed)
+}
+
+// quietNode returns when the link has read all that was written.
+func (l *testLink) quietNode() {
+	l.write(`{"cmd":"NODE_CLUSTER","act":"here"}` + "\n")
+	waitFor(l.t, l.internals, "marker")
+}
+
+// ---- requests
+
+// TestRequestBeforeThePeerIsKnown waits for online; node answers none.
+func TestRequestBeforeThePeerIsKnown(t *testing.T) {
+	for _, kind := range []peerKind{peerGo, peerNode} {
+		l := newTestLink(t, peerUnknown, Options{}).start()
+		result := make(chan error, 1)
+		var reply string
+		go func() { result <- l.p.Request(context.Background(), "q", &reply) }()
+		require.Eventually(t, func() bool {
+			l.mu.Lock()
+			defer l.mu.Unlock()
+			return len(l.requests.held) == 1
+		}, patienceIn, time.Millisecond)
+		gaveUp, cancel := context.WithCancel(context.Background())
+		cancel()
+		require.ErrorIs(t, l.p.Request(gaveUp, "never sent", nil), context.Canceled)
+		l.setPeer(kind)
+		if kind == peerNode {
+			require.ErrorIs(t, waitFor(t, result, "result"), ErrNotSupported)
+			require.ErrorIs(t, l.p.Request(context.Background(), "q", nil), errors.ErrUnsupported)
+			continue
+		}
+		require.Equal(t, `{"cmd":"NODE_GO_CLUSTER","act":"request","id":1,"msg":"q"}`, l.readLine())
+		l.write(`{"cmd":"NODE_GO_CLUSTER","act":"reply","id":1,"msg":"a"}` + "\n")
+		require.NoError(t, waitFor(t, result, "result"))
+		require.Equal(t, "a", reply)
+		l.quiet()
+	}
+}
+
+// TestReplyDoesNotWaitForCallbacks, nor for a flood of messages before it.
+func TestReplyDoesNotWaitForCallbacks(t *testing.T) {
+	l := newTestLink(t, peerGo, Options{MaxQueue: 10000}).start()
+	result := make(chan error, 1)
+	l.p.OnMessage(func(p *Process, m Message) {
+		if m.String() == `"go"` {
+			result <- p.Request(context.Background(), 1, nil)
+		}
+	})
+	l.write(many(1, `"go"`) + many(10000, `"flood"`))
+	require.Equal(t, `{"cmd":"NODE_GO_CLUSTER","act":"request","id":1,"msg":1}`, l.readLine())
+	l.write(many(10000, `"flood"`) + `{"cmd":"NODE_GO_CLUSTER","act":"reply","id":1,"msg":1}` + "\n")
+	require.NoError(t, waitFor(t, result, "reply"))
+}
+
+// TestRequestOfAClosedLink fails with ErrClosed, under way or not.
+func TestRequestOfAClosedLink(t *testing.T) {
+	for _, kind := range []peerKind{peerGo, peerUnknown} {
+		l := newTestLink(t, kind, Options{}).start()
+		result := make(chan error, 1)
+		go func() { result <- l.p.Request(context.Background(), 1, nil) }()
+		require.Eventually(t, func() bool {
+			l.mu.Lock()
+			defer l.mu.Unlock()
+			return len(l.requests.held)+len(l.requests.calls) == 1
+		}, patienceIn, time.Millisecond)
+		l.peer.Close()
+		require.ErrorIs(t, waitFor(t, result, "result"), ErrClosed)
+		waitFor(t, l.ended, "end")
+		require.ErrorIs(t, l.p.Request(context.Background(), 1, nil), ErrClosed)
+	}
+}
+
+// TestReplyThatDoesNotFit the caller's type is the caller's error.
+func TestReplyThatDoesNotFit(t *testing.T) {
+	l := newTestLink(t, peerGo, Options{}).start()
+	result := make(chan error, 1)
+	go func() { result <- l.p.Request(context.Background(), 1, new(int)) }()
+	l.readLine()
+	l.write(`{"cmd":"NODE_GO_CLUSTER","act":"reply","id":1,"msg":"text"}` + "\n")
+	require.ErrorContains(t, waitFor(t, result, "result"), "reply")
+}
+
+// ---- early messages
+
+// TestWaitingMessagesGoFirst: those that waited for a handler reach it before a
+// newer one, also when a callback for a message in between registers it.
+func TestWaitingMessagesGoFirst(t *testing.T) {
+	l := newTestLink(t, peerGo, Options{})
+	got := make(chan int, 10)
+	type numbered struct{ N int }
+	var stops []func()
+	defer func() {
+		for _, stop := range stops {
+			stop()
+		}
+	}()
+	stops = append(stops, Handle("register", func(*Process, numbered) {
+		stops = append(stops, Handle("late", func(_ *Process, v numbered) { got <- v.N }))
+	}))
+	// One read, so one batch.
+	l.write(`{"cmd":"late","n":1}` + "\n" + `{"cmd":"late","n":2}` + "\n" + `{"cmd":"register"}` + "\n" + `{"cmd":"late","n":3}` + "\n")
+	l.start()
+	for n := 1; n <= 3; n++ {
+		require.Equal(t, n, waitFor(t, got, "message"))
+	}
+}
+
+// TestRegisteringDuringAFlood: whenever a handler is registered, it gets all
+// messages in order, from the first one.
+func TestRegisteringDuringAFlood(t *testing.T) {
+	for range 20 {
+		l := newTestLink(t, peerGo, Options{}).start()
+		const count = 3000
+		go func() {
+			for n := range count {
+				fmt.Fprintf(l.peer, `{"cmd":"late","n":%d}`+"\n", n)
+			}
+		}()
+		got := make(chan int, count)
+		require.Eventually(t, func() bool { return l.flow.level() > 0 }, patienceIn, 10*time.Microsecond)
+		stop := Handle("late", func(_ *Process, v struct{ N int }) { got <- v.N })
+		for n := range count {
+			require.Equal(t, n, waitFor(t, got, "message"))
+		}
+		stop()
+		l.peer.Close()
+		waitFor(t, l.ended, "end")
+	}
+}
+
+// TestAHandlerThatUnregistersItself gets no further message that waited.
+func TestAHandlerThatUnregistersItself(t *testing.T) {
+	l := newTestLink(t, peerGo, Options{}).start()
+	l.write(many(3, `{"cmd":"once"}`))
+	l.quiet()
+	got := make(chan struct{}, 3)
+	var stop func()
+	registered := make(chan struct{})
+	stop = Handle("once", func(*Process, any) {
+		<-registered
+		stop()
+		got <- struct{}{}
+	})
+	close(registered)
+	waitFor(t, got, "first message")
+	done := make(chan struct{})
+	l.p.events.post(event{fn: func() { close(done) }})
+	waitFor(t, done, "the rest")
+	require.Empty(t, got)
+	defer Handle("once", func(*Process, any) { got <- struct{}{} })()
+	waitFor(t, got, "second message")
+	waitFor(t, got, "third message")
+}
+
+// TestMessageOfAnyKind: any JSON value is a message, and arrives as it was.
+func TestMessageOfAnyKind(t *testing.T) {
+	a := newTestLink(t, peerGo, Options{}).start()
+	b := newTestLink(t, peerGo, Options{}).take().start()
+	go io.Copy(b.peer, onlyReaderOf(a.peer))
+	for _, v := range []struct {
+		v    any
+		want string
+	}{
+		{nil, "null"}, {true, "true"}, {42, "42"}, {1.5, "1.5"}, {"<&>\u2028", "\"<&>\\u2028\""}, {"\n", `"\n"`},
+		{[]int{1}, "[1]"}, {map[string]any{"cmd": 1}, `{"cmd":1}`}, {struct{ A int }{1}, `{"A":1}`},
+		{Message{[]byte(`{"x":1}`)}, `{"x":1}`}, {Message{}, "null"}, {"NODE_CLUSTER", `"NODE_CLUSTER"`},
+		{map[string]string{"cmd": "NODE_"}, `{"cmd":"NODE_"}`}, {[]any{map[string]string{"cmd": "NODE_X"}}, `[{"cmd":"NODE_X"}]`},
+	} {
+		require.NoError(t, a.p.Send(v.v))
+		require.Equal(t, v.want, b.message())
+	}
+	require.Error(t, a.p.Send(make(chan int)))
+	require.Error(t, a.p.Send(func() {}))
+}
+
+// onlyReaderOf keeps io.Copy from splicing.
+func onlyReaderOf(c *net.UnixConn) io.Reader { return struct{ io.Reader }{c} }

@@ -1,0 +1,187 @@
+//go:build unix
+
+package cluster
+
+import (
+	"bufio"
+	"bytes"
+	"io"
+	"net"
+	"os"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
+)
+
+// patienceIn bounds every wait of the tests inside the package: it ends a test
+// that hangs, and measures nothing.
+const patienceIn = 30 * time.Second
+
+// wait returns what comes over c, or fails the test.
+func waitFor[T any](t testing.TB, c <-chan T, what string) T {
+	t.Helper()
+	select {
+	case v := <-c:
+		return v
+	case <-time.After(patienceIn):
+		t.Fatalf("no %s", what)
+		panic("unreachable")
+	}
+}
+
+// testLink is a link over a real socketpair of which the test is the peer.
+type testLink struct {
+	*link
+	t        testing.TB
+	peer     *net.UnixConn
+	lines    *bufio.Reader // of peer, for tests without descriptors
+	messages chan string
+	errors   chan error
+
+	// What the link tells its side.
+	internals chan internalCall
+	overruns  chan struct{}
+	ended     chan struct{}
+}
+
+type internalCall struct {
+	w *wire
+	h *handle
+}
+
+func (l *testLink) internal(w *wire, h *handle) { l.internals <- internalCall{w, h} }
+func (l *testLink) closed()                     { close(l.ended) }
+func (l *testLink) overrun()                    { l.overruns <- struct{}{} }
+
+// newTestLink makes a link that does not read yet. Nothing takes its messages
+// until take is called; its errors go to errors.
+func newTestLink(t testing.TB, kind peerKind, o Options) *testLink {
+	t.Helper()
+	o, err := o.withDefaults()
+	require.NoError(t, err)
+	ours, theirs, err := newChannelPair()
+	require.NoError(t, err)
+	defer theirs.Close()
+	conn, err := net.FileConn(theirs)
+	require.NoError(t, err)
+	l := &testLink{
+		t: t, peer: conn.(*net.UnixConn), lines: bufio.NewReader(conn),
+		messages: make(chan string, 100000), errors: make(chan error, 100000),
+		internals: make(chan internalCall, 1000), overruns: make(chan struct{}, 100000), ended: make(chan struct{}),
+	}
+	p := newProcess(1, -1)
+	p.connected.Store(true)
+	l.link = newLink(ours, p, l, kind, &o)
+	p.link = l.link
+	p.OnError(func(_ *Process, err error) { l.errors <- err })
+	live.add(p)
+	t.Cleanup(func() {
+		l.peer.Close()
+		live.remove(p)
+		never := make(chan struct{})
+		time.AfterFunc(patienceIn, func() { close(never) })
+		p.events.idle(never)
+	})
+	return l
+}
+
+// start lets the reader run until the end of the test.
+func (l *testLink) start() *testLink {
+	go l.read()
+	l.t.Cleanup(func() {
+		l.peer.Close()
+		waitFor(l.t, l.ended, "end of the link")
+	})
+	return l
+}
+
+// take lets messages flow into the channel of that name.
+func (l *testLink) take() *testLink {
+	l.p.OnMessage(func(_ *Process, m Message) { l.messages <- m.String() })
+	return l
+}
+
+func (l *testLink) write(s string) {
+	l.t.Helper()
+	_, err := l.peer.Write([]byte(s))
+	require.NoError(l.t, err)
+}
+
+// writeWith writes s, descriptors attached to its first byte.
+func (l *testLink) writeWith(s string, files ...*os.File) {
+	l.t.Helper()
+	var fds []int
+	for _, f := range files {
+		fds = append(fds, int(f.Fd()))
+	}
+	n, _, err := l.peer.WriteMsgUnix([]byte(s), unix.UnixRights(fds...), nil)
+	require.NoError(l.t, err)
+	require.Equal(l.t, len(s), n)
+}
+
+// readLine returns what the link sent.
+func (l *testLink) readLine() string {
+	l.t.Helper()
+	l.peer.SetReadDeadline(time.Now().Add(patienceIn))
+	line, err := l.lines.ReadString('\n')
+	require.NoError(l.t, err)
+	return strings.TrimSuffix(line, "\n")
+}
+
+// quiet fails if the link says anything before it answers the question that
+// this asks.
+func (l *testLink) quiet() {
+	l.t.Helper()
+	l.write(`{"cmd":"NODE_GO_CLUSTER","act":"ask","n":77}` + "\n")
+	require.Equal(l.t, `{"cmd":"NODE_GO_CLUSTER","act":"received","n":77}`, l.readLine())
+}
+
+func (l *testLink) message() string { l.t.Helper(); return waitFor(l.t, l.messages, "message") }
+
+func (l *testLink) error() string { l.t.Helper(); return waitFor(l.t, l.errors, "error").Error() }
+
+// token is a descriptor to pass: closed by all who have it, its watch ends.
+type token struct {
+	t     testing.TB
+	file  *os.File // the end to pass
+	watch *os.File
+}
+
+func newToken(t testing.TB) *token {
+	t.Helper()
+	r, w, err := os.Pipe()
+	require.NoError(t, err)
+	t.Cleanup(func() { r.Close(); w.Close() })
+	return &token{t, w, r}
+}
+
+// sent gives up the test's own copy.
+func (k *token) sent() *token { k.file.Close(); return k }
+
+// requireClosed waits until nobody holds the descriptor.
+func (k *token) requireClosed() {
+	k.t.Helper()
+	k.watch.SetReadDeadline(time.Now().Add(patienceIn))
+	_, err := k.watch.Read(make([]byte, 1))
+	require.ErrorIs(k.t, err, io.EOF)
+}
+
+// requireSame checks that h is this descriptor, and releases it.
+func (k *token) requireSame(h *handle) {
+	k.t.Helper()
+	require.NotNil(k.t, h)
+	_, err := syscall.Write(h.fd, []byte("x"))
+	require.NoError(k.t, err)
+	k.watch.SetReadDeadline(time.Now().Add(patienceIn))
+	b := make([]byte, 1)
+	_, err = k.watch.Read(b)
+	require.NoError(k.t, err, "another descriptor")
+	h.release()
+}
+
+// many returns n lines.
+func many(n int, line string) string { return string(bytes.Repeat([]byte(line+"\n"), n)) }
