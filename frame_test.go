@@ -10,6 +10,10 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
+// patienceIn bounds every wait of the tests inside the package: it ends a test
+// that hangs, and measures nothing.
+const patienceIn = 30 * time.Second
+
 // frames feeds stream to a framer in pieces of the given sizes, the last one
 // repeated, and returns its lines; "!" stands for one that was too long.
 func frames(limit int, stream string, sizes ...int) (lines []string, f *framer) {

@@ -672,7 +672,7 @@ func (f *flow) unclaimed() bool {
 func (f *flow) wait() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	for f.full() && (f.waiting == 0 || f.reported) {
+	for f.full() && (f.waiting+f.requests == 0 || f.reported) {
 		f.changed.Wait()
 	}
 }

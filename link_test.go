@@ -17,11 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// patienceIn bounds every wait of the tests inside the package: it ends a test
-// that hangs, and measures nothing.
-const patienceIn = 30 * time.Second
-
-// wait returns what comes over c, or fails the test.
+// waitFor returns what comes over c, or fails the test.
 func waitFor[T any](t testing.TB, c <-chan T, what string) T {
 	t.Helper()
 	select {
