@@ -113,6 +113,7 @@ func (in *inside) timeUp(timeout time.Duration) {
 	conns := len(in.conns)
 	in.mu.Unlock()
 	slog.Warn("cluster: the drain takes too long; exiting", "worker", in.p.id, "timeout", timeout, "connections", conns)
+	in.removeFiles()
 	exit(0)
 }
 
@@ -139,6 +140,7 @@ func (in *inside) runDrain(why reason) {
 	in.finishConns()
 	wait(d.work, l.requests.running.Wait)
 	d.hooks.run(d.rest)
+	in.removeFiles()
 	l.flush(d.rest)
 	l.close()
 	<-l.done

@@ -436,8 +436,9 @@ func (p *plainSockets) add(t target, addr net.Addr, s any) {
 	p.list = append(open, plainSocket{t, addr, conn})
 }
 
-// find returns a new handle of an open socket for t's address.
-func (p *plainSockets) find(t target) (*handle, net.Addr) {
+// find returns a new handle of an open socket for t's address, and what to do
+// with a unix socket's file when the workers no longer need it.
+func (p *plainSockets) find(t target) (*handle, net.Addr, func()) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	nth := 0
@@ -449,10 +450,30 @@ func (p *plainSockets) find(t target) (*handle, net.Addr) {
 			continue // the n-th free port is the n-th here too
 		}
 		if fd, err := dupDescriptor(s.conn); err == nil {
-			return newHandle(fd), s.addr
+			return newHandle(fd), s.addr, s.keepFile()
 		}
 	}
-	return nil, nil
+	return nil, nil, nil
+}
+
+// keepFile leaves the file of a unix socket where it is when the program closes
+// its listener, until release: the workers still serve it. A listener that is
+// open then takes the file with it at its own end.
+func (s plainSocket) keepFile() (release func()) {
+	ln, ok := s.conn.(*net.UnixListener)
+	if !ok {
+		return func() {}
+	}
+	ln.SetUnlinkOnClose(false)
+	unlink := unlinker(s.t)
+	return func() {
+		ln.SetUnlinkOnClose(true)
+		if fd, err := dupDescriptor(ln); err == nil {
+			unix.Close(fd)
+			return
+		}
+		unlink()
+	}
 }
 
 // samePort reports whether t names the port that s was given when it asked for

@@ -25,6 +25,8 @@ func openPacket(ctx context.Context, t target) (net.PacketConn, error) {
 	return new(net.ListenConfig).ListenPacket(ctx, t.network, t.address)
 }
 
+func unlinker(target) func() { return func() {} }
+
 func listenerOf(*handle) (net.Listener, error)          { return nil, ErrNotSupported }
 func packetConnOf(*handle) (net.PacketConn, error)      { return nil, ErrNotSupported }
 func connOf(*handle) (net.Conn, error)                  { return nil, ErrNotSupported }
@@ -39,5 +41,5 @@ func (acceptor) close()                     {}
 
 type plainSockets struct{}
 
-func (p *plainSockets) add(target, net.Addr, any)       {}
-func (p *plainSockets) find(target) (*handle, net.Addr) { return nil, nil }
+func (p *plainSockets) add(target, net.Addr, any)               {}
+func (p *plainSockets) find(target) (*handle, net.Addr, func()) { return nil, nil, nil }

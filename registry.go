@@ -180,8 +180,8 @@ func (r *registry) commit(e *entry, h *handle, addr net.Addr, unlink func(), err
 // openTarget opens t's socket. One that this program opened itself before it
 // forked is shared instead of colliding with it.
 func (m *master) openTarget(ctx context.Context, t target) (*handle, net.Addr, func(), error) {
-	if h, addr := m.registry.plain.find(t); h != nil {
-		return h, addr, func() {}, nil
+	if h, addr, release := m.registry.plain.find(t); h != nil {
+		return h, addr, release, nil
 	}
 	return openShared(ctx, t)
 }

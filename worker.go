@@ -24,6 +24,7 @@ type inside struct {
 	stoppers  map[stopper]struct{}    // what a drain stops
 	conns     map[*track]struct{}     // accepted and not closed
 	accepting int                     // Accept calls that may come back with a connection
+	files     map[string]func()       // remove the unix sockets that are this worker's alone, by path
 }
 
 // stopper is something that a drain stops from taking on work.
@@ -40,6 +41,7 @@ func newWorker(id int, ch *channel, hello announcement) *Process {
 		keys:     make(map[string]bool),
 		stoppers: make(map[stopper]struct{}),
 		conns:    make(map[*track]struct{}),
+		files:    make(map[string]func()),
 	}
 	in.drain.init()
 	p.inside = in
@@ -324,7 +326,7 @@ func (in *inside) listen(ctx context.Context, t target, lc ListenConfig) (net.Li
 		if err != nil {
 			return nil, listenError(t, err, "this worker opens it, for itself")
 		}
-		return in.newListener(t, ln, net.KeepAliveConfig{}, t.addr(ln.Addr()), func() {}), nil
+		return in.newListener(t, ln, net.KeepAliveConfig{}, t.addr(ln.Addr()), in.ownFile(t)), nil
 	}
 	g, err := in.ask(ctx, &t)
 	if err != nil {
@@ -344,6 +346,33 @@ func (in *inside) listen(ctx context.Context, t target, lc ListenConfig) (net.Li
 	return in.newListener(t, ln, lc.KeepAlive, t.addr(ln.Addr()), release), nil
 }
 
+// ownFile sees to the file of a unix socket that is this worker's alone: it goes
+// with release, or at the end of the drain.
+func (in *inside) ownFile(t target) (release func()) {
+	if !isUnix(t.network) {
+		return func() {}
+	}
+	unlink := unlinker(t)
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	in.files[t.address] = unlink
+	return func() {
+		in.mu.Lock()
+		delete(in.files, t.address)
+		in.mu.Unlock()
+		unlink()
+	}
+}
+
+// removeFiles is the end of all that ownFile sees to.
+func (in *inside) removeFiles() {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	for _, unlink := range in.files {
+		unlink()
+	}
+}
+
 // listenPacket is ListenPacket in a worker.
 func (in *inside) listenPacket(ctx context.Context, t target, lc ListenConfig) (net.PacketConn, error) {
 	if lc.Exclusive {
@@ -354,7 +383,7 @@ func (in *inside) listenPacket(ctx context.Context, t target, lc ListenConfig) (
 		if err != nil {
 			return nil, listenError(t, err, "this worker opens it, for itself")
 		}
-		return in.newPacketConn(t, c, func() {}), nil
+		return in.newPacketConn(t, c, in.ownFile(t)), nil
 	}
 	g, err := in.ask(ctx, &t)
 	if err != nil {

@@ -1,0 +1,230 @@
+//go:build unix
+
+package cluster_test
+
+import (
+	"io/fs"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/go-cluster/cluster"
+	"github.com/stretchr/testify/require"
+)
+
+func umask(t *testing.T, mask int) {
+	t.Helper()
+	old := syscall.Umask(mask)
+	t.Cleanup(func() { syscall.Umask(old) })
+}
+
+func fileMode(t *testing.T, path string) fs.FileMode {
+	t.Helper()
+	info, err := os.Lstat(path)
+	require.NoError(t, err)
+	return info.Mode().Perm()
+}
+
+// The file of a unix socket has the mode that was asked for, whatever the umask;
+// without one, what the umask leaves.
+func TestUnixMode(t *testing.T) {
+	umask(t, 0o022)
+	w := puppets(t, 1, cluster.Options{})[0]
+	dir := t.TempDir()
+	for _, network := range []string{"unix", "unixgram"} {
+		for _, exclusive := range []bool{false, true} {
+			for mode, want := range map[fs.FileMode]fs.FileMode{0: 0o755, 0o600: 0o600, 0o666: 0o666, 0o777: 0o777} {
+				path := filepath.Join(dir, network+mode.String())
+				r := mustListen(t, w, network, path, cluster.ListenConfig{Mode: mode, Exclusive: exclusive})
+				require.Equal(t, want, fileMode(t, path), "%s, mode %v, exclusive %v", network, mode, exclusive)
+				closeSocket(t, w, r)
+				os.Remove(path)
+			}
+			require.NoError(t, cluster.Disconnect(t.Context()))
+			w = fork(t)
+		}
+	}
+	plain, err := cluster.ListenConfig{Mode: 0o666}.Listen(t.Context(), "unix", filepath.Join(dir, "held"))
+	require.NoError(t, err)
+	defer plain.Close()
+	require.Equal(t, fs.FileMode(0o666), fileMode(t, filepath.Join(dir, "held")))
+}
+
+// A path that is too long for the kernel is opened relative to the master's
+// working directory, where that helps; where not, the error says so.
+func TestUnixLongPath(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), strings.Repeat("d", 60), strings.Repeat("e", 60))
+	require.NoError(t, os.MkdirAll(dir, 0o755))
+	t.Chdir(dir)
+	workers := puppets(t, 2, cluster.Options{Dir: "/"})
+	path := filepath.Join(dir, "s")
+	require.Greater(t, len(path), 108)
+	for range 2 { // the second time with the master's socket open already
+		for _, w := range workers {
+			r := mustListen(t, w, "unix", path, cluster.ListenConfig{Mode: 0o600})
+			require.Equal(t, path, r.Addr)
+			require.Equal(t, w.ID(), answeredBy(t, "unix", "s"))
+			closeSocket(t, w, r)
+		}
+	}
+	require.Equal(t, fs.FileMode(0o600), fileMode(t, path))
+	long := tryListen(t, workers[0], "unix", filepath.Join(dir, strings.Repeat("f", 120)), cluster.ListenConfig{})
+	require.Contains(t, long.Err, "invalid argument")
+
+	require.NoError(t, cluster.Disconnect(t.Context()))
+	require.NoFileExists(t, path)
+}
+
+// A relative path is the worker's, and Addr says what was asked for.
+func TestUnixRelativePath(t *testing.T) {
+	dir := t.TempDir()
+	w := puppets(t, 1, cluster.Options{Dir: dir})[0]
+	reported := make(chan net.Addr, 1)
+	hook(t, w.OnListening(func(_ *cluster.Process, addr net.Addr) { reported <- addr }))
+	r := mustListen(t, w, "unix", "sub/../s", cluster.ListenConfig{})
+	require.Equal(t, "sub/../s", r.Addr)
+	require.Equal(t, "sub/../s", await(t, reported, "listening event").String())
+	require.Equal(t, w.ID(), answeredBy(t, "unix", filepath.Join(dir, "s")))
+	again := tryListen(t, w, "unix", filepath.Join(dir, "s"), cluster.ListenConfig{})
+	require.True(t, again.InUse, "another spelling of the same path")
+}
+
+// The file that a dead process left behind is replaced.
+func TestUnixStaleFile(t *testing.T) {
+	dir := t.TempDir()
+	stream, datagram := filepath.Join(dir, "stream"), filepath.Join(dir, "datagram")
+	ln, err := net.ListenUnix("unix", &net.UnixAddr{Name: stream, Net: "unix"})
+	require.NoError(t, err)
+	ln.SetUnlinkOnClose(false)
+	ln.Close()
+	pc, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: datagram, Net: "unixgram"})
+	require.NoError(t, err)
+	pc.Close()
+	require.FileExists(t, stream)
+	require.FileExists(t, datagram)
+
+	w := puppets(t, 1, cluster.Options{})[0]
+	mustListen(t, w, "unix", stream, cluster.ListenConfig{})
+	require.Equal(t, w.ID(), answeredBy(t, "unix", stream))
+	mustListen(t, w, "unixgram", datagram, cluster.ListenConfig{})
+	require.Equal(t, w.ID(), answeredBy(t, "unixgram", datagram))
+
+	// A whole cluster that was killed leaves one as well.
+	dead := filepath.Join(dir, "dead")
+	other := start(t, listenAt, listenAtEnv+"="+dead)
+	other.expect("listening")
+	require.NoError(t, syscall.Kill(-other.cmd.Process.Pid, syscall.SIGKILL))
+	other.exit()
+	other.groupEmpty()
+	require.FileExists(t, dead)
+	mustListen(t, w, "unix", dead, cluster.ListenConfig{})
+	require.Equal(t, w.ID(), answeredBy(t, "unix", dead))
+}
+
+// A path that a live process serves is refused with EADDRINUSE, and so is one
+// where something else lies; both stay as they are.
+func TestUnixLiveFile(t *testing.T) {
+	dir := t.TempDir()
+	w := puppets(t, 1, cluster.Options{})[0]
+	live := filepath.Join(dir, "live")
+	ln, err := net.Listen("unix", live)
+	require.NoError(t, err)
+	defer ln.Close()
+	file := filepath.Join(dir, "file")
+	require.NoError(t, os.WriteFile(file, []byte("precious"), 0o644))
+	link := filepath.Join(dir, "link")
+	require.NoError(t, os.Symlink(filepath.Join(dir, "nowhere"), link))
+	others := filepath.Join(dir, "others")
+	other := start(t, listenAt, listenAtEnv+"="+others)
+	other.expect("listening")
+	datagram := filepath.Join(dir, "datagram")
+	pc, err := net.ListenPacket("unixgram", datagram)
+	require.NoError(t, err)
+	defer pc.Close()
+
+	for _, path := range []string{live, file, link, others, datagram} {
+		for _, network := range []string{"unix", "unixgram"} {
+			for _, exclusive := range []bool{false, true} {
+				r := tryListen(t, w, network, path, cluster.ListenConfig{Exclusive: exclusive})
+				require.True(t, r.InUse, "%s %s: %s", network, path, r.Err)
+				require.Contains(t, r.Err, path)
+			}
+		}
+	}
+	content, err := os.ReadFile(file)
+	require.NoError(t, err)
+	require.Equal(t, "precious", string(content))
+	asked(t, "unix", others)
+	c, err := net.Dial("unix", live)
+	require.NoError(t, err)
+	c.Close()
+}
+
+// The file goes once, at the end of the cluster, and only if it is still the
+// cluster's own: neither a worker's Close nor its death removes it.
+func TestUnixUnlink(t *testing.T) {
+	dir := t.TempDir()
+	workers := puppets(t, 2, cluster.Options{})
+	own, replaced, datagram := filepath.Join(dir, "own"), filepath.Join(dir, "replaced"), filepath.Join(dir, "datagram")
+	for _, w := range workers {
+		r := mustListen(t, w, "unix", own, cluster.ListenConfig{})
+		closeSocket(t, w, r)
+		mustListen(t, w, "unix", own, cluster.ListenConfig{})
+		mustListen(t, w, "unix", replaced, cluster.ListenConfig{})
+		mustListen(t, w, "unixgram", datagram, cluster.ListenConfig{})
+	}
+	killed(t, workers[0])
+	require.NoError(t, workers[1].Disconnect(t.Context()))
+	require.FileExists(t, own)
+	require.FileExists(t, datagram)
+	w := fork(t)
+	mustListen(t, w, "unix", own, cluster.ListenConfig{})
+	require.Equal(t, w.ID(), answeredBy(t, "unix", own))
+
+	require.NoError(t, os.Remove(replaced))
+	ln, err := net.Listen("unix", replaced)
+	require.NoError(t, err)
+	defer ln.Close()
+	require.NoError(t, cluster.Disconnect(t.Context()))
+	require.NoFileExists(t, own)
+	require.NoFileExists(t, datagram)
+	require.FileExists(t, replaced)
+}
+
+// A unix socket that the program listened on before it forked is its workers'
+// too, and its file stays for them when the program closes its own listener.
+func TestUnixBeforeFork(t *testing.T) {
+	checkLeaks(t)
+	path := filepath.Join(t.TempDir(), "s")
+	ln, err := cluster.Listen("unix", path)
+	require.NoError(t, err)
+	w := puppets(t, 1, cluster.Options{})[0]
+	mustListen(t, w, "unix", path, cluster.ListenConfig{})
+	require.NoError(t, ln.Close())
+	require.Equal(t, w.ID(), answeredBy(t, "unix", path))
+	require.NoError(t, cluster.Disconnect(t.Context()))
+	require.NoFileExists(t, path)
+
+	// While the program keeps its listener the file is the program's.
+	ln, err = cluster.Listen("unix", path)
+	require.NoError(t, err)
+	w = fork(t)
+	mustListen(t, w, "unix", path, cluster.ListenConfig{})
+	require.NoError(t, cluster.Disconnect(t.Context()))
+	require.FileExists(t, path)
+	require.NoError(t, ln.Close())
+	require.NoFileExists(t, path)
+}
+
+// A worker's own (Exclusive) unix socket leaves no file when the worker drains.
+func TestUnixExclusiveUnlink(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s")
+	w := puppets(t, 1, cluster.Options{})[0]
+	mustListen(t, w, "unix", path, cluster.ListenConfig{Exclusive: true})
+	require.Equal(t, w.ID(), answeredBy(t, "unix", path))
+	require.NoError(t, w.Disconnect(t.Context()))
+	require.NoFileExists(t, path)
+}
