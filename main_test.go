@@ -211,16 +211,18 @@ type proc struct {
 // start runs a program in a process of its own, with its own process group.
 func start(t testing.TB, programName string, env ...string) *proc {
 	t.Helper()
-	return startFile(t, os.Args[0], programName, env...)
+	return startCmd(t, exec.Command(os.Args[0]), programName, env...)
 }
 
-// startFile is start with a copy of the test binary.
-func startFile(t testing.TB, binary, programName string, env ...string) *proc {
+// startCmd is start with a command that runs the test binary in its own way.
+func startCmd(t testing.TB, cmd *exec.Cmd, programName string, env ...string) *proc {
 	t.Helper()
-	p := &proc{t: t, lines: make(chan string, 10000), done: make(chan struct{})}
-	p.cmd = exec.Command(binary)
+	p := &proc{t: t, cmd: cmd, lines: make(chan string, 10000), done: make(chan struct{})}
 	p.cmd.Env = append(append(os.Environ(), programEnv+"="+programName), env...)
-	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	if p.cmd.SysProcAttr == nil {
+		p.cmd.SysProcAttr = new(syscall.SysProcAttr)
+	}
+	p.cmd.SysProcAttr.Setpgid = true
 	r, w, err := os.Pipe()
 	require.NoError(t, err)
 	p.cmd.Stdout, p.cmd.Stderr = w, w

@@ -16,6 +16,15 @@ func socketProtocol(fd uintptr) int {
 	return n
 }
 
+// socketBacklog is the bound of the queue of a listening socket.
+func socketBacklog(fd uintptr) int {
+	info, err := unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO)
+	if err != nil {
+		return -1
+	}
+	return int(info.Sacked) // so the kernel has it for a socket that listens
+}
+
 // connSettings tells how keep-alive is set on c: "off", or the seconds of idle
 // time, interval and the count.
 func connSettings(c net.Conn) (s string) {

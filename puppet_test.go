@@ -10,6 +10,7 @@ import (
 	"io"
 	"io/fs"
 	"net"
+	"os"
 	"strings"
 	"sync"
 	"syscall"
@@ -58,6 +59,7 @@ type listenResult struct {
 type socketInfo struct {
 	NonBlock bool
 	Protocol int
+	Backlog  int
 }
 
 type puppetSockets struct {
@@ -116,7 +118,7 @@ func (p *puppetSockets) inspect(_ *cluster.Process, q socketOrder) (info socketI
 	err = rc.Control(func(fd uintptr) {
 		flags, _ := unix.FcntlInt(fd, unix.F_GETFL, 0)
 		info.NonBlock = flags&unix.O_NONBLOCK != 0
-		info.Protocol = socketProtocol(fd)
+		info.Protocol, info.Backlog = socketProtocol(fd), socketBacklog(fd)
 	})
 	return info, err
 }
@@ -230,3 +232,30 @@ func greeting(t *testing.T, c net.Conn) (id int, settings string) {
 	require.Len(t, fields, 3)
 	return atoi(fields[1]), fields[2]
 }
+
+const schedulingEnv = "CLUSTER_TEST_SCHEDULING"
+
+// greeter is a master with two workers, or a worker of another master, that
+// answer as puppets do on one free port.
+var greeter = program("greeter", func() {
+	if cluster.IsMaster() {
+		die(cluster.SetupMaster(cluster.Options{Workers: 2, Scheduling: cluster.Scheduling(atoi(os.Getenv(schedulingEnv)))}))
+		ready := make(chan bool, 2)
+		cluster.OnListening(func(_ *cluster.Process, addr net.Addr) {
+			fmt.Println("listening", addr)
+			ready <- true
+		})
+		die(cluster.AutoFork())
+		for range 2 {
+			<-ready
+		}
+		fmt.Println("ready")
+		die(cluster.Run(context.Background()))
+		return
+	}
+	ln, err := cluster.Listen("tcp", "127.0.0.1:0")
+	die(err)
+	go answerConns(ln)
+	<-cluster.Context().Done()
+	select {}
+})

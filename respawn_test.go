@@ -158,7 +158,7 @@ func TestRespawnRunsTheMastersBinary(t *testing.T) {
 	require.NoError(t, err)
 	binary := filepath.Join(t.TempDir(), "server")
 	copyBinary(t, binary)
-	p := startFile(t, binary, versionMaster)
+	p := startCmd(t, exec.Command(binary), versionMaster)
 	pid := func() (pid int) {
 		_, err := fmt.Sscan(p.expect("worker"), &pid, new(int))
 		require.NoError(t, err)

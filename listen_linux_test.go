@@ -1,0 +1,300 @@
+package cluster_test
+
+import (
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+
+	"github.com/go-cluster/cluster"
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
+)
+
+// A shared socket is plain TCP unless MPTCP is asked for.
+func TestListenProtocol(t *testing.T) {
+	w := puppets(t, 1, cluster.Options{})[0]
+	for _, exclusive := range []bool{false, true} {
+		plain := mustListen(t, w, "tcp", "127.0.0.1:0", cluster.ListenConfig{Exclusive: exclusive})
+		require.Equal(t, unix.IPPROTO_TCP, inspect(t, w, plain).Protocol)
+	}
+	if mptcpEnabled() {
+		multi := mustListen(t, w, "tcp", freeAddress(t), cluster.ListenConfig{MultipathTCP: true})
+		require.Equal(t, unix.IPPROTO_MPTCP, inspect(t, w, multi).Protocol)
+	}
+}
+
+// mptcpEnabled reports whether this kernel opens MPTCP sockets at all.
+func mptcpEnabled() bool {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM, unix.IPPROTO_MPTCP)
+	if err != nil {
+		return false
+	}
+	unix.Close(fd)
+	return true
+}
+
+// The backlog is the one asked for, by the first worker; by default the
+// system's limit.
+func TestListenBacklog(t *testing.T) {
+	workers := puppets(t, 2, cluster.Options{})
+	somaxconn, err := os.ReadFile("/proc/sys/net/core/somaxconn")
+	require.NoError(t, err)
+	addr := freeAddress(t)
+	first := mustListen(t, workers[0], "tcp", addr, cluster.ListenConfig{Backlog: 77})
+	second := mustListen(t, workers[1], "tcp", addr, cluster.ListenConfig{Backlog: 5})
+	require.Equal(t, 77, inspect(t, workers[0], first).Backlog)
+	require.Equal(t, 77, inspect(t, workers[1], second).Backlog)
+	own := mustListen(t, workers[0], "tcp", "127.0.0.1:0", cluster.ListenConfig{Backlog: 33, Exclusive: true})
+	require.Equal(t, 33, inspect(t, workers[0], own).Backlog)
+	usual := mustListen(t, workers[0], "tcp", "127.0.0.1:0", cluster.ListenConfig{})
+	require.Equal(t, atoi(strings.TrimSpace(string(somaxconn))), inspect(t, workers[0], usual).Backlog)
+}
+
+// Accepted connections have the keep-alive settings of the ListenConfig, however
+// they come to the worker; by default those of package net.
+func TestListenKeepAlive(t *testing.T) {
+	w := puppets(t, 1, cluster.Options{})[0]
+	ours := net.KeepAliveConfig{Enable: true, Idle: 30e9, Interval: 7e9, Count: 3}
+	for name, lc := range map[string]cluster.ListenConfig{
+		"shared":     {Scheduling: cluster.Shared},
+		"roundrobin": {Scheduling: cluster.RoundRobin},
+		"exclusive":  {Exclusive: true},
+	} {
+		_, settings := asked(t, "tcp", mustListen(t, w, "tcp", freeAddress(t), lc).Addr)
+		require.Equal(t, "15/15/9", settings, name)
+		lc.KeepAlive = ours
+		_, settings = asked(t, "tcp", mustListen(t, w, "tcp", freeAddress(t), lc).Addr)
+		require.Equal(t, "30/7/3", settings, name)
+	}
+}
+
+// A master that may not open an address says so to the worker: EACCES, with the
+// user it runs as.
+func TestListenDenied(t *testing.T) {
+	const nobody = 65534
+	limit, err := os.ReadFile("/proc/sys/net/ipv4/ip_unprivileged_port_start")
+	require.NoError(t, err)
+	port := atoi(strings.TrimSpace(string(limit))) - 1
+	require.Positive(t, port, "no port is privileged here")
+	// The kernel's link to the binary: its path may be closed to other users.
+	cmd := exec.Command("/proc/self/exe")
+	uid := os.Getuid()
+	if uid == 0 {
+		uid = nobody
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}
+	}
+	p := startCmd(t, cmd, listenAt, fmt.Sprintf("%s=127.0.0.1:%d", listenAtEnv, port))
+	require.Equal(t, fmt.Sprintf("false true cluster: listen tcp4 127.0.0.1:%d: permission denied (the master opens it, as uid %d)", port, uid), p.expect("failed"))
+	p.signal(syscall.SIGTERM)
+	require.Equal(t, 0, p.exit())
+}
+
+// blockingSockets are the sockets of a process, above its stdio, that have lost
+// O_NONBLOCK.
+func blockingSockets(t *testing.T, pid int) (blocking []string) {
+	t.Helper()
+	fds, err := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", pid))
+	require.NoError(t, err)
+	require.NotEmpty(t, fds)
+	for _, fd := range fds {
+		what, err := os.Readlink(fd)
+		n := filepath.Base(fd)
+		if err != nil || atoi(n) <= 2 || !strings.HasPrefix(what, "socket:") {
+			continue
+		}
+		info, err := os.ReadFile(fmt.Sprintf("/proc/%d/fdinfo/%s", pid, n))
+		if err != nil {
+			continue // closed meanwhile
+		}
+		_, rest, _ := strings.Cut(string(info), "flags:")
+		flags, err := strconv.ParseInt(strings.Fields(rest)[0], 8, 64)
+		require.NoError(t, err)
+		if flags&unix.O_NONBLOCK == 0 {
+			blocking = append(blocking, n+" "+what)
+		}
+	}
+	return blocking
+}
+
+// Every socket stays non-blocking in master and workers, through spawn, respawn,
+// hand-off and the sharing of what was open before the fork: the flag is shared
+// by all who hold a socket, and one that blocks makes Close and Shutdown hang.
+func TestSocketsStayNonBlocking(t *testing.T) {
+	checkLeaks(t)
+	early, err := cluster.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer early.Close()
+	workers := puppets(t, 2, cluster.Options{})
+	shared, robin := freeAddress(t), freeAddress(t)
+	path := filepath.Join(t.TempDir(), "s")
+	check := func(workers []*cluster.Process) {
+		t.Helper()
+		require.Empty(t, blockingSockets(t, os.Getpid()))
+		for _, w := range workers {
+			require.Empty(t, blockingSockets(t, w.PID()))
+		}
+	}
+	open := func(w *cluster.Process) (all []listenResult) {
+		t.Helper()
+		return append(all, mustListen(t, w, "tcp", early.Addr().String(), cluster.ListenConfig{}),
+			mustListen(t, w, "tcp", shared, cluster.ListenConfig{}),
+			mustListen(t, w, "tcp", robin, cluster.ListenConfig{Scheduling: cluster.RoundRobin}),
+			mustListen(t, w, "unix", path, cluster.ListenConfig{}),
+			mustListen(t, w, "udp", "127.0.0.1:0", cluster.ListenConfig{}))
+	}
+	dial := func() (conns []net.Conn) {
+		t.Helper()
+		for range 3 { // held, so that each worker has one
+			for _, addr := range []string{early.Addr().String(), shared, robin} {
+				c, err := net.Dial("tcp", addr)
+				require.NoError(t, err)
+				t.Cleanup(func() { c.Close() })
+				greeting(t, c)
+				conns = append(conns, c)
+			}
+		}
+		return conns
+	}
+	for _, w := range workers {
+		for i, r := range open(w) {
+			if i != 2 { // the listener of a RoundRobin address is in the master
+				require.True(t, inspect(t, w, r).NonBlock)
+			}
+		}
+		check(workers)
+	}
+	dial()
+	check(workers)
+	killed(t, workers[0])
+	workers[0] = fork(t)
+	open(workers[0])
+	check(workers)
+	dial()
+	check(workers)
+	for _, c := range dial() {
+		c.Close()
+	}
+}
+
+// switches is how often the threads of a process were woken.
+func switches(t *testing.T, pid int) (n int) {
+	t.Helper()
+	threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/status", pid))
+	require.NoError(t, err)
+	require.NotEmpty(t, threads)
+	for _, f := range threads {
+		status, err := os.ReadFile(f)
+		if err != nil {
+			continue
+		}
+		_, rest, found := strings.Cut(string(status), "\nvoluntary_ctxt_switches:")
+		require.True(t, found)
+		n += atoi(strings.Fields(rest)[0])
+	}
+	return n
+}
+
+// In Shared mode the master is not in the path of a connection, nor woken by one.
+func TestSharedLeavesMasterAsleep(t *testing.T) {
+	wakeUps := func(scheduling cluster.Scheduling) int {
+		p := start(t, greeter, fmt.Sprintf("%s=%d", schedulingEnv, scheduling))
+		addr := p.expect("listening")
+		p.expect("listening")
+		p.expect("ready")
+		before := switches(t, p.cmd.Process.Pid)
+		for range 500 {
+			asked(t, "tcp", addr)
+		}
+		after := switches(t, p.cmd.Process.Pid)
+		p.signal(syscall.SIGTERM)
+		require.Equal(t, 0, p.exit())
+		return after - before
+	}
+	require.Less(t, wakeUps(cluster.Shared), 50)
+	require.Greater(t, wakeUps(cluster.RoundRobin), 100, "the counter does not count")
+}
+
+// Guarantee 6: whatever happens to the workers, all of them at once included,
+// no connection is refused, and what no worker had taken the next ones answer.
+func TestConnectionsOutliveAllWorkers(t *testing.T) {
+	for _, scheduling := range []cluster.Scheduling{cluster.Shared, cluster.RoundRobin} {
+		t.Run(scheduling.String(), func(t *testing.T) {
+			const n = 3
+			withMaster(t, greeter, cluster.Options{Workers: n, Scheduling: scheduling})
+			listening := make(chan string, 100)
+			hook(t, cluster.OnListening(func(_ *cluster.Process, addr net.Addr) { listening <- addr.String() }))
+			require.NoError(t, cluster.AutoFork())
+			var addr string
+			for range n {
+				addr = await(t, listening, "listening event")
+			}
+			for range 2 {
+				// Stopped, they take nothing: what they lose by the kill is theirs.
+				old := make(map[int]bool)
+				for _, w := range cluster.Workers() {
+					old[w.ID()] = true
+					require.NoError(t, w.OSProcess().Signal(syscall.SIGSTOP))
+				}
+				for _, w := range cluster.Workers() {
+					stopped(t, w.PID())
+				}
+				const clients = 40
+				answers := make(chan int, clients)
+				var dialed sync.WaitGroup
+				dialed.Add(clients / 2)
+				for i := range clients {
+					if i == clients/2 {
+						dialed.Wait() // half before the kill, half around it
+						for _, w := range cluster.Workers() {
+							require.NoError(t, w.OSProcess().Signal(syscall.SIGKILL))
+						}
+					}
+					go func() {
+						c, err := net.Dial("tcp", addr)
+						if i < clients/2 {
+							dialed.Done()
+						}
+						if err != nil {
+							t.Errorf("client %d: %v", i, err)
+							answers <- -1
+							return
+						}
+						defer c.Close()
+						buf := make([]byte, 100)
+						m, err := c.Read(buf)
+						if err != nil {
+							t.Errorf("client %d: %v", i, err)
+							answers <- -1
+							return
+						}
+						answers <- atoi(strings.Fields(string(buf[:m]))[1])
+					}()
+				}
+				for range clients {
+					require.False(t, old[await(t, answers, "answer")])
+				}
+				for range n {
+					await(t, listening, "listening event")
+				}
+			}
+		})
+	}
+}
+
+// stopped waits until the process does nothing: a signal takes its time to come.
+func stopped(t *testing.T, pid int) {
+	t.Helper()
+	eventually(t, func() bool {
+		stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+		require.NoError(t, err)
+		_, rest, _ := strings.Cut(string(stat), ") ")
+		return strings.HasPrefix(rest, "T")
+	}, "SIGSTOP of "+itoa(pid))
+}
