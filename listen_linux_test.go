@@ -240,10 +240,7 @@ func TestConnectionsOutliveAllWorkers(t *testing.T) {
 				old := make(map[int]bool)
 				for _, w := range cluster.Workers() {
 					old[w.ID()] = true
-					require.NoError(t, w.OSProcess().Signal(syscall.SIGSTOP))
-				}
-				for _, w := range cluster.Workers() {
-					stopped(t, w.PID())
+					stop(t, w)
 				}
 				const clients = 40
 				answers := make(chan int, clients)
@@ -286,15 +283,4 @@ func TestConnectionsOutliveAllWorkers(t *testing.T) {
 			}
 		})
 	}
-}
-
-// stopped waits until the process does nothing: a signal takes its time to come.
-func stopped(t *testing.T, pid int) {
-	t.Helper()
-	eventually(t, func() bool {
-		stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-		require.NoError(t, err)
-		_, rest, _ := strings.Cut(string(stat), ") ")
-		return strings.HasPrefix(rest, "T")
-	}, "SIGSTOP of "+itoa(pid))
 }

@@ -30,6 +30,7 @@ var puppet = program("puppet", func() {
 	cluster.Respond("listen", p.listen)
 	cluster.Respond("close", p.close)
 	cluster.Respond("inspect", p.inspect)
+	cluster.Respond("accept", p.accept)
 	cluster.Respond("who", func(w *cluster.Process, _ whoOrder) (int, error) { return w.ID(), nil })
 	<-cluster.Context().Done()
 	select {}
@@ -45,6 +46,7 @@ type listenOrder struct {
 	Network string
 	Address string
 	Config  cluster.ListenConfig
+	Hold    bool // accept nothing before the order "accept"
 }
 
 // listenResult is a listener of a puppet, or why there is none.
@@ -80,7 +82,9 @@ func (p *puppetSockets) listen(_ *cluster.Process, q listenOrder) (r listenResul
 		var ln net.Listener
 		if ln, err = q.Config.Listen(context.Background(), q.Network, q.Address); err == nil {
 			s, addr = ln, ln.Addr()
-			go answerConns(ln)
+			if !q.Hold {
+				go answerConns(ln)
+			}
 		}
 	}
 	if err != nil {
@@ -108,6 +112,11 @@ type socketOrder struct {
 
 func (p *puppetSockets) close(_ *cluster.Process, q socketOrder) (bool, error) {
 	return true, p.get(q.N).Close()
+}
+
+func (p *puppetSockets) accept(_ *cluster.Process, q socketOrder) (bool, error) {
+	go answerConns(p.get(q.N).(net.Listener))
+	return true, nil
 }
 
 func (p *puppetSockets) inspect(_ *cluster.Process, q socketOrder) (info socketInfo, err error) {
@@ -153,7 +162,7 @@ func answerDatagrams(c net.PacketConn) {
 // tryListen lets w listen.
 func tryListen(t *testing.T, w *cluster.Process, network, address string, lc cluster.ListenConfig) (r listenResult) {
 	t.Helper()
-	request(t, w, listenOrder{"listen", network, address, lc}, &r)
+	request(t, w, listenOrder{Cmd: "listen", Network: network, Address: address, Config: lc}, &r)
 	return r
 }
 
@@ -211,6 +220,13 @@ func killed(t *testing.T, workers ...*cluster.Process) {
 	for range workers {
 		await(t, dead, "death")
 	}
+}
+
+// stop stops w with SIGSTOP: it does nothing any more.
+func stop(t *testing.T, w *cluster.Process) {
+	t.Helper()
+	require.NoError(t, w.OSProcess().Signal(syscall.SIGSTOP))
+	eventually(t, func() bool { return isStopped(w.PID()) }, "SIGSTOP")
 }
 
 // asked connects and returns the id and the settings in the puppet's answer.
