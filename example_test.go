@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"runtime"
 	"strings"
 	"sync"
 	"syscall"
@@ -22,7 +23,19 @@ import (
 // These examples run as they stand: each function is the main of both roles,
 // and its workers run the same function again. For that alone they set Env; a
 // program does not need to, since its workers are the same program anyway.
-func again(example string) []string { return []string{programEnv + "=" + example} }
+func again(example string) []string {
+	if cluster.IsMaster() {
+		// The last reports about the workers of the example before must not
+		// come to this one.
+		for all := goroutines(); runtime.NumGoroutine() > all; {
+			time.Sleep(time.Millisecond)
+		}
+	}
+	return []string{programEnv + "=" + example}
+}
+
+// goroutines is how many there are while no cluster runs.
+var goroutines = sync.OnceValue(runtime.NumGoroutine)
 
 func init() {
 	program("Example", Example)
