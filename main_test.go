@@ -282,7 +282,26 @@ func (p *proc) exit() int {
 // groupEmpty waits until no process of the program's group is left.
 func (p *proc) groupEmpty() {
 	p.t.Helper()
-	eventually(p.t, func() bool { return syscall.Kill(-p.cmd.Process.Pid, 0) == syscall.ESRCH }, "the end of all its processes")
+	eventually(p.t, func() bool { return !groupRuns(p.cmd.Process.Pid) }, "the end of all its processes")
+}
+
+// groupRuns reports whether some process of the group runs. Zombies do not
+// count where they can be told: they are their new parent's to reap, and the
+// first process of a container may take its time.
+func groupRuns(pgid int) bool {
+	if syscall.Kill(-pgid, 0) == syscall.ESRCH {
+		return false
+	}
+	stats, _ := filepath.Glob("/proc/[0-9]*/stat")
+	for _, path := range stats {
+		b, _ := os.ReadFile(path)
+		// pid (name) state ppid pgrp …
+		f := strings.Fields(string(b[strings.LastIndexByte(string(b), ')')+1:]))
+		if len(f) > 2 && f[2] == strconv.Itoa(pgid) && f[0] != "Z" {
+			return true
+		}
+	}
+	return len(stats) == 0
 }
 
 // get fetches url on a connection of its own.

@@ -53,7 +53,8 @@ type child struct {
 	startTimer *time.Timer
 	killTimer  *time.Timer
 	killBy     time.Time // when killTimer fires
-	timedOut   bool      // killed because a drain took too long
+	overdue    bool      // sent SIGKILL because its drain took too long
+	cutOff     bool      // overdue, and it died of that; constant once exited is closed
 	queries    atomic.Int32
 }
 
@@ -168,9 +169,7 @@ func (m *master) disconnectWorker(ctx context.Context, p *Process) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-	timedOut := false
-	m.call(func() { timedOut = p.child.timedOut })
-	if timedOut {
+	if p.child.cutOff {
 		return fmt.Errorf("cluster: Disconnect: worker %d did not drain within %v and was killed: %w",
 			p.id, p.child.opts.ShutdownTimeout, context.DeadlineExceeded)
 	}
@@ -376,11 +375,8 @@ func (m *master) drainExpired(p *Process) {
 	if p.IsDead() || time.Now().Before(p.child.killBy) {
 		return
 	}
-	p.child.timedOut = true
+	p.child.overdue = true
 	p.logger().Warn("cluster: a worker did not drain in time and is killed", "worker", p.id, "pid", p.pid)
-	if m.stop != nil {
-		m.stop.killed = append(m.stop.killed, p.id)
-	}
 	m.signal(p, os.Kill)
 }
 
@@ -414,6 +410,11 @@ func (m *master) exited(p *Process, state *os.ProcessState) {
 	}
 	p.state.Store(int32(Dead))
 	delete(m.workers, p.id)
+	// It may have exited by itself while it was being killed.
+	c.cutOff = c.overdue && e.Code != 0
+	if c.cutOff && m.stop != nil {
+		m.stop.killed = append(m.stop.killed, p.id)
+	}
 	close(c.exited)
 	p.emitDeath(e)
 	if c.slot != nil {
@@ -451,9 +452,7 @@ func (m *master) stopNow(s *stop) {
 func (m *master) killForStop(p *Process) {
 	p.voluntary.Store(true)
 	p.advance(Draining)
-	if !slices.Contains(m.stop.killed, p.id) {
-		m.stop.killed = append(m.stop.killed, p.id)
-	}
+	p.child.overdue = true
 	m.signal(p, os.Kill)
 }
 

@@ -215,3 +215,25 @@ func (l *lineWriter) Write(p []byte) (int, error) {
 
 // both is an Options.Output that takes the standard output and error of all.
 func (l *lineWriter) both(*cluster.Process) (stdout, stderr io.Writer) { return l, l }
+
+// pause stops a process, and returns when it has come to a stop: with several
+// threads that is later than the signal.
+func pause(t testing.TB, pid int) {
+	t.Helper()
+	require.NoError(t, syscall.Kill(pid, syscall.SIGSTOP))
+	stopped := func() bool {
+		stats, _ := filepath.Glob("/proc/" + strconv.Itoa(pid) + "/task/*/stat")
+		for _, path := range stats {
+			b, _ := os.ReadFile(path)
+			if f := strings.Fields(string(b[strings.LastIndexByte(string(b), ')')+1:])); len(f) > 0 && f[0] != "T" {
+				return false
+			}
+		}
+		if len(stats) > 0 {
+			return true
+		}
+		out, _ := exec.Command("ps", "-o", "stat=", "-p", strconv.Itoa(pid)).Output() // no /proc
+		return strings.HasPrefix(string(out), "T")
+	}
+	eventually(t, stopped, "the process to stop")
+}

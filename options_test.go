@@ -291,7 +291,7 @@ func TestShutdownTimeout(t *testing.T) {
 	} {
 		w := forkOne(t)
 		await(t, online, "online")
-		require.NoError(t, w.OSProcess().Signal(syscall.SIGSTOP))
+		pause(t, w.PID())
 		err := stop(w)
 		require.ErrorIs(t, err, context.DeadlineExceeded)
 		require.ErrorContains(t, err, itoa(w.ID()))

@@ -3,6 +3,7 @@
 package cluster
 
 import (
+	"context"
 	"errors"
 	"os"
 	"os/exec"
@@ -519,6 +520,29 @@ func TestDrainIsBounded(t *testing.T) {
 				require.Equal(t, []os.Signal{os.Kill}, n.killed())
 				n.die(p, exit[-1])
 			})
+		})
+	}
+}
+
+// TestKilledOnlyIfItDiedOfIt: a worker that exits by itself at the very moment
+// in which it is killed for its slowness was not killed.
+func TestKilledOnlyIfItDiedOfIt(t *testing.T) {
+	exit := realExits(t)
+	for code, want := range map[int]error{0: nil, -1: context.DeadlineExceeded} {
+		synctest.Test(t, func(t *testing.T) {
+			n := newNursery(t, Options{Workers: 1})
+			p, err := n.m.fork(nil, nil)
+			require.NoError(t, err)
+			done := make(chan error, 2)
+			go func() { done <- n.m.disconnectWorker(t.Context(), p) }()
+			go func() { done <- n.m.disconnect(t.Context()) }()
+			time.Sleep(defaultShutdownTimeout)
+			synctest.Wait()
+			require.Len(t, n.killed(), 1)
+			n.die(p, exit[code])
+			for range 2 {
+				require.ErrorIs(t, <-done, want)
+			}
 		})
 	}
 }
