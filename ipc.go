@@ -493,7 +493,23 @@ func (l *link) internal(cmd string, raw []byte) {
 		l.handle(raw)
 	case cmdCluster:
 		l.cluster(raw, nil)
+	case cmdSocketsClose:
+		l.sockets(raw, wire{Cmd: cmdSocketsClosed})
+	case cmdSocketsCount:
+		l.sockets(raw, wire{Cmd: cmdSocketsNumber, Count: ptr(0)})
 	}
+}
+
+// sockets answers what node asks about sockets that it has sent here: they were
+// closed when they came.
+func (l *link) sockets(raw []byte, answer wire) {
+	var m wire
+	if err := json.Unmarshal(raw, &m); err != nil {
+		l.fault("bad internal message %s: %w", excerpt(raw), err)
+		return
+	}
+	answer.Key = m.Key
+	l.answer(answer.line())
 }
 
 // handle takes a message that came with a descriptor. It is acknowledged before

@@ -18,6 +18,16 @@ const (
 	cmdOurs    = "NODE_GO_CLUSTER"
 )
 
+// What a node process asks about the sockets of one of its servers that it has
+// sent: are they all closed, and how many are there. Its server does not close
+// without the answer.
+const (
+	cmdSocketsClose  = "NODE_SOCKET_NOTIFY_CLOSE"
+	cmdSocketsClosed = "NODE_SOCKET_ALL_CLOSED"
+	cmdSocketsCount  = "NODE_SOCKET_GET_COUNT"
+	cmdSocketsNumber = "NODE_SOCKET_COUNT"
+)
+
 // The acts of NODE_CLUSTER.
 const (
 	actOnline     = "online"
@@ -55,6 +65,7 @@ type wire struct {
 	Key      string `json:"key,omitempty"`
 	Ack      *int64 `json:"ack,omitempty"`
 	Accepted *bool  `json:"accepted,omitempty"`
+	Count    *int   `json:"count,omitempty"`
 
 	Index       int             `json:"index,omitempty"`
 	Data        json.RawMessage `json:"data,omitempty"`
