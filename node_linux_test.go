@@ -24,7 +24,7 @@ func TestNodeBacklog(t *testing.T) {
 		w := c.fork()
 		port := 0
 		c.run(w, `return (await listen(web(), {port: 0, host: '127.0.0.1', backlog: 17})).port`).decode(t, &port)
-		require.Equal(t, 17, socketBacklog(t, os.Getpid(), port))
+		require.Equal(t, 17, processBacklog(t, os.Getpid(), port))
 	})
 }
 
@@ -37,13 +37,13 @@ func TestNodePrimaryBacklog(t *testing.T) {
 		require.Empty(t, r.Err)
 		_, port, err := net.SplitHostPort(r.Addr)
 		require.NoError(t, err)
-		require.Equal(t, 17, socketBacklog(t, n.p.cmd.Process.Pid, atoi(port)))
+		require.Equal(t, 17, processBacklog(t, n.p.cmd.Process.Pid, atoi(port)))
 	})
 }
 
-// socketBacklog returns the backlog of the socket that pid has and that listens
+// processBacklog returns the backlog of the socket that pid has and that listens
 // on port.
-func socketBacklog(t testing.TB, pid, port int) int {
+func processBacklog(t testing.TB, pid, port int) int {
 	t.Helper()
 	pidfd, err := unix.PidfdOpen(pid, 0)
 	require.NoError(t, err)
@@ -75,9 +75,7 @@ func listenBacklog(fd, port int) (backlog int, found bool) {
 	if err != nil || !ok || in4.Port != port {
 		return 0, false
 	}
-	// Of a socket that listens, the kernel puts the bound of its queue there.
-	info, err := unix.GetsockoptTCPInfo(fd, unix.IPPROTO_TCP, unix.TCP_INFO)
-	return int(info.Sacked), err == nil
+	return socketBacklog(uintptr(fd)), true
 }
 
 // TestNodePrivilegedPort: EACCES of the kernel reaches node's 'error' event.

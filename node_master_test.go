@@ -849,12 +849,12 @@ func TestNodeClusterDisconnect(t *testing.T) {
 		c := newNodeCluster(t, cluster.Options{Scheduling: s})
 		ports := []int{freePort(t), freePort(t)}
 		for range 2 {
-			for range 8 {
+			for range 4 {
 				_, err := cluster.Fork()
 				require.NoError(t, err)
 			}
 			workers := cluster.Workers()
-			require.Len(t, workers, 8)
+			require.Len(t, workers, 4)
 			for _, port := range ports {
 				for _, w := range workers {
 					c.web(w, port)
