@@ -239,7 +239,8 @@ func (m *master) beginFork(s *slot) (*Process, error) {
 	if err := m.closed(); err != nil {
 		return nil, err
 	}
-	opts, n := m.opts, -1
+	var opts *Options
+	n := -1
 	if s != nil {
 		if s.gone {
 			return nil, ErrClosed
