@@ -128,7 +128,7 @@ func (l *link) startCall(c *call, msg []byte) error {
 		r.calls = make(map[uint64]*call)
 	}
 	r.calls[c.id] = c
-	_, err := l.out.put(userLine, nil, line)
+	_, err := l.out.put(promptLine, nil, line)
 	if err != nil {
 		delete(r.calls, c.id)
 	}
@@ -247,7 +247,7 @@ func (l *link) respond(m *ours) bool {
 
 // reply sends an answer. A peer that asks and does not read has gone too far.
 func (l *link) reply(line []byte) error {
-	_, err := l.out.put(userLine, nil, line)
+	_, err := l.out.put(promptLine, nil, line)
 	if errors.Is(err, ErrBacklog) {
 		l.side.overrun()
 	}
