@@ -261,7 +261,7 @@ type nodeProcess struct {
 // startNode runs a script of testdata until the end of the benchmark.
 func startNode(b *testing.B, script string) *nodeProcess {
 	b.Helper()
-	c := exec.Command(needNode(b), filepath.Join("testdata", script))
+	c := exec.Command(benchNode(b), filepath.Join("testdata", script))
 	c.Stderr = os.Stderr
 	in, err := c.StdinPipe()
 	require.NoError(b, err)

@@ -27,8 +27,19 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// minRounds is how often a figure and its baseline are measured at least.
-const minRounds = 9
+// rounds calls fn for as long as -benchtime says, and the given number of times
+// at least.
+func rounds(b *testing.B, least int, fn func()) {
+	n := 0
+	for b.Loop() {
+		fn()
+		n++
+	}
+	for ; n < least; n++ {
+		fn()
+	}
+	b.ReportMetric(0, "ns/op") // a round's; says nothing
+}
 
 // compare measures a figure and its baseline in turn, so that both meet the
 // same noise, and reports the medians of both and of the ratio of each pair.
@@ -37,14 +48,10 @@ func compare(b *testing.B, unit string, figure, base func() float64) {
 	var figures, bases, ratios []float64
 	figure() // what is started late and cached is not in the figures
 	base()
-	for more := true; more || len(ratios) < minRounds; {
-		if more = more && b.Loop(); !more && len(ratios) >= minRounds {
-			break
-		}
+	rounds(b, 15, func() {
 		f, g := figure(), base()
 		figures, bases, ratios = append(figures, f), append(bases, g), append(ratios, f/g)
-	}
-	b.ReportMetric(0, "ns/op") // a round's; says nothing
+	})
 	b.ReportMetric(median(figures), unit)
 	b.ReportMetric(median(bases), "base-"+unit)
 	b.ReportMetric(median(ratios), "ratio")
@@ -66,8 +73,8 @@ const firstCount = 1_000_000_000 // so that all have ten digits
 // benchCount is the n-th message.
 func benchCount(n int) count { return count{"count", firstCount + n} }
 
-// forkOne starts a single worker and waits until it is online.
-func forkOne(b *testing.B, program string, env ...string) *cluster.Process {
+// forkBench starts a single worker and waits until it is online.
+func forkBench(b *testing.B, program string, env ...string) *cluster.Process {
 	b.Helper()
 	withMaster(b, program, cluster.Options{})
 	online := make(chan struct{}, 1)
@@ -174,7 +181,7 @@ func BenchmarkMessages(b *testing.B) {
 
 // sendToMaster returns a measurement of a worker that sends.
 func sendToMaster(b *testing.B, onMessage string) func() float64 {
-	w := forkOne(b, benchPeer, benchOnMessage+"="+onMessage)
+	w := forkBench(b, benchPeer, benchOnMessage+"="+onMessage)
 	t := newTaken(b, onMessage != "")
 	return func() float64 {
 		return perSecond(messagesPerRound, func() {
@@ -186,7 +193,7 @@ func sendToMaster(b *testing.B, onMessage string) func() float64 {
 
 // sendToWorker returns a measurement of a master that sends.
 func sendToWorker(b *testing.B, onMessage string) func() float64 {
-	w := forkOne(b, benchPeer, benchOnMessage+"="+onMessage)
+	w := forkBench(b, benchPeer, benchOnMessage+"="+onMessage)
 	t := newTaken(b, onMessage != "")
 	require.NoError(b, w.Send(count{"last", benchCount(messagesPerRound - 1).N}))
 	return func() float64 {
@@ -226,7 +233,7 @@ func BenchmarkMessagesNode(b *testing.B) {
 // and JSON add to the system calls and wake-ups: 1.3 at most.
 func BenchmarkRoundTrip(b *testing.B) {
 	const trips = 3000
-	w := forkOne(b, benchPeer)
+	w := forkBench(b, benchPeer)
 	ctx := context.Background()
 	compare(b, "us", func() float64 {
 		begun := time.Now()
@@ -316,8 +323,8 @@ func greet(ln net.Listener) {
 	}
 }
 
-// listening starts two workers and returns where both listen.
-func listening(b *testing.B, program string, s cluster.Scheduling) string {
+// listenBench starts two workers and returns where both listen.
+func listenBench(b *testing.B, program string, s cluster.Scheduling) string {
 	b.Helper()
 	withMaster(b, program, cluster.Options{Workers: 2, Scheduling: s})
 	addrs := make(chan string, 2)
@@ -335,7 +342,7 @@ const roundTime = 200 * time.Millisecond
 // hand that inherit a listener and call http.Serve. The ratio is what serving
 // through the package costs: 0.97 at least.
 func BenchmarkKeepAlive(b *testing.B) {
-	workers := listening(b, benchHTTP, cluster.Shared)
+	workers := listenBench(b, benchHTTP, cluster.Shared)
 	plain := basePair(b, baseHTTP)
 	compare(b, "req/s",
 		func() float64 { return requestRate(b, workers) },
@@ -385,7 +392,7 @@ func BenchmarkConnections(b *testing.B) {
 }
 
 func benchConnections(b *testing.B, s cluster.Scheduling, base string) {
-	workers := listening(b, benchAccept, s)
+	workers := listenBench(b, benchAccept, s)
 	compare(b, "conn/s",
 		func() float64 { return connectionRate(b, workers) },
 		func() float64 { return connectionRate(b, base) })
@@ -488,9 +495,9 @@ var benchIdleMaster = program("bench idle master", func() {
 		}
 	}
 	fork(1)
-	before := footprint()
+	before := benchFootprint()
 	fork(n)
-	after := footprint()
+	after := benchFootprint()
 	fmt.Println("KiB/worker", float64(after.memory-before.memory)/1024/float64(n))
 	fmt.Println("goroutines/worker", float64(after.goroutines-before.goroutines)/float64(n))
 	die(cluster.Disconnect(context.Background()))
@@ -498,9 +505,9 @@ var benchIdleMaster = program("bench idle master", func() {
 
 type usage struct{ memory, goroutines int }
 
-// footprint is the resident memory plus the heap of this process, which counts
+// benchFootprint is the resident memory plus the heap of this process, which counts
 // part of it twice: nothing is left out.
-func footprint() usage {
+func benchFootprint() usage {
 	runtime.GC()
 	runtime.GC()
 	time.Sleep(100 * time.Millisecond) // for goroutines that are about to end
@@ -515,22 +522,18 @@ func footprint() usage {
 // that an idle worker costs the master, with 8, 64 and 256 of them. It has no
 // baseline: it is to be flat, at most 100 KiB.
 func BenchmarkIdleWorker(b *testing.B) {
-	needProc(b)
+	benchProc(b)
 	for _, n := range []int{8, 64, 256} {
 		b.Run(itoa(n), func(b *testing.B) {
 			var memory, goroutines []float64
-			for range 3 {
+			rounds(b, 3, func() {
 				p := start(b, benchIdleMaster, "CLUSTER_BENCH_WORKERS="+itoa(n))
 				memory = append(memory, number(b, p.expect("KiB/worker")))
 				goroutines = append(goroutines, number(b, p.expect("goroutines/worker")))
 				require.Equal(b, 0, p.exit())
-			}
-			b.ReportMetric(0, "ns/op")
+			})
 			b.ReportMetric(median(memory), "KiB/worker")
 			b.ReportMetric(median(goroutines), "goroutines/worker")
-			for b.Loop() {
-				break
-			}
 		})
 	}
 }
@@ -557,7 +560,7 @@ var benchSharedMaster = program("bench shared master", func() {
 // that its workers accept in Shared mode: it counts the voluntary context
 // switches of all its threads. It has no baseline: it is to be 0.
 func BenchmarkMasterWakeups(b *testing.B) {
-	needProc(b)
+	benchProc(b)
 	const conns = 5000
 	p := start(b, benchSharedMaster)
 	addr := p.expect("listening")
@@ -571,27 +574,26 @@ func BenchmarkMasterWakeups(b *testing.B) {
 		c.Close()
 	}
 	var wakeups []float64
-	for more := true; more; more = b.Loop() {
+	rounds(b, 5, func() {
 		// Until the master has come to rest: after a start the runtime's own
 		// threads wake up a few times.
-		for before := -1; before != switches(b, p.cmd.Process.Pid); {
-			before = switches(b, p.cmd.Process.Pid)
+		for before := -1; before != benchSwitches(b, p.cmd.Process.Pid); {
+			before = benchSwitches(b, p.cmd.Process.Pid)
 			time.Sleep(300 * time.Millisecond)
 		}
-		before := switches(b, p.cmd.Process.Pid)
+		before := benchSwitches(b, p.cmd.Process.Pid)
 		for range conns {
 			connect()
 		}
-		wakeups = append(wakeups, float64(switches(b, p.cmd.Process.Pid)-before)/conns)
-	}
-	b.ReportMetric(0, "ns/op")
+		wakeups = append(wakeups, float64(benchSwitches(b, p.cmd.Process.Pid)-before)/conns)
+	})
 	b.ReportMetric(median(wakeups), "wakeups/conn")
 	p.signal(os.Interrupt)
 	require.Equal(b, 0, p.exit())
 }
 
-// switches is the voluntary context switches of all threads of a process.
-func switches(b *testing.B, pid int) (n int) {
+// benchSwitches is the voluntary context switches of all threads of a process.
+func benchSwitches(b *testing.B, pid int) (n int) {
 	tasks, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/status", pid))
 	require.NoError(b, err)
 	for _, t := range tasks {
@@ -605,13 +607,13 @@ func switches(b *testing.B, pid int) (n int) {
 	return n
 }
 
-func needProc(b *testing.B) {
+func benchProc(b *testing.B) {
 	if _, err := os.Stat("/proc/self/statm"); err != nil {
 		b.Skip("no /proc here")
 	}
 }
 
-func needNode(b *testing.B) string {
+func benchNode(b *testing.B) string {
 	node, err := exec.LookPath("node")
 	if err != nil {
 		b.Skip("no node here")
