@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"net/http"
 	"os"
 	"sync"
 	"sync/atomic"
@@ -13,7 +14,8 @@ import (
 
 // track watches one accepted connection, so that a drain knows whether it is
 // idle without knowing the protocol: a server waits on it for the next request
-// if it has read nothing since it wrote last, and reads now.
+// if it has read nothing since it wrote last, and reads now. An *http.Server in
+// Serve knows better, and says so.
 type track struct {
 	listener *listener // that accepted it
 	conn     net.Conn
@@ -24,11 +26,54 @@ type track struct {
 	writing atomic.Int32
 	busy    atomic.Bool // read something since the last write
 
+	phase atomic.Int32 // what the server says of it
+	old   atomic.Bool  // the request in flight began before the drain
+	tls   atomic.Bool  // what is read and written are TLS records
+
 	cut    atomic.Bool // an idle read is to end
 	closed atomic.Bool
 
 	mu    sync.Mutex
 	limit time.Time // the application's read deadline
+}
+
+// The phases of a connection.
+const (
+	phaseUnknown int32 = iota
+	phaseActive        // a request is in flight
+	phaseIdle          // between requests, or before the first
+)
+
+// enter is told by the server what the connection is doing.
+func (t *track) enter(state http.ConnState) {
+	switch state {
+	case http.StateActive:
+		t.phase.Store(phaseActive)
+		return
+	case http.StateIdle:
+		t.phase.Store(phaseIdle)
+	default:
+		t.phase.Store(phaseUnknown)
+	}
+	t.old.Store(false)
+}
+
+// trackOf finds the track below c, which TLS may have wrapped.
+func trackOf(c net.Conn) *track {
+	for {
+		switch w := c.(type) {
+		case *tcpConn:
+			return w.t
+		case *unixConn:
+			return w.t
+		case *otherConn:
+			return w.t
+		case interface{ NetConn() net.Conn }:
+			c = w.NetConn()
+		default:
+			return nil
+		}
+	}
 }
 
 // trackConn wraps c. The types keep what package net's connections can do
@@ -99,6 +144,9 @@ func (t *track) read(p []byte) (n int, err error) {
 		}
 		n, err = t.conn.Read(p)
 		if n > 0 {
+			if t.ops.Load() == 0 && p[0] == tlsHandshake {
+				t.tls.Store(true)
+			}
 			t.busy.Store(true)
 			t.ops.Add(1)
 		}
@@ -111,6 +159,9 @@ func (t *track) read(p []byte) (n int, err error) {
 		return n, err
 	}
 }
+
+// tlsHandshake is the first byte that a TLS client sends.
+const tlsHandshake = 22
 
 // lastRead ends the wait for a request that does not come, unless it has just
 // come. The server then closes the connection as if the client had.
@@ -215,7 +266,17 @@ func (t *track) setDeadline(d time.Time) error {
 
 // idle reports whether the server waits for the next request.
 func (t *track) idle() bool {
-	return t.reading.Load() > 0 && t.writing.Load() == 0 && !t.busy.Load()
+	return t.phase.Load() != phaseActive && t.reading.Load() > 0 && t.writing.Load() == 0 && !t.busy.Load()
+}
+
+// patience is for how long a drain lets the connection be idle before it closes
+// it. Under TLS a server that says nothing of it reads whole records all the
+// time, so that a pause in an answer looks like the wait for a request.
+func (t *track) patience() time.Duration {
+	if t.tls.Load() && t.phase.Load() == phaseUnknown {
+		return tlsLameDuck
+	}
+	return lameDuck
 }
 
 // cutIdle makes a read that waits for a request end.

@@ -48,6 +48,8 @@ const (
 	// drain. A client that sends a request on it in that time gets an answer
 	// that says Connection: close; closing at once would reset it.
 	lameDuck = time.Second
+	// tlsLameDuck is the same where idle is hard to tell: see track.patience.
+	tlsLameDuck = 5 * lameDuck
 	// lamePoll is how often a drain looks at the connections.
 	lamePoll = 20 * time.Millisecond
 	// mainGrace is how long main may go on after Serve has returned.
@@ -104,6 +106,13 @@ func (in *inside) beginDrain(why reason, timeout time.Duration) {
 		d.begin()
 		go in.runDrain(why)
 	})
+}
+
+// left is how long what is in flight has at most.
+func (d *drain) left() time.Duration {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return time.Until(d.end)
 }
 
 // timeUp is the last step of a drain that does not end by itself.
@@ -171,20 +180,29 @@ func wait(ctx context.Context, fn func()) {
 
 // finishConns lets what is in flight end. Every connection gets its lame-duck
 // time from its last activity on; those that are idle then are closed. Servers
-// are shut down when only connections with a request in flight are left.
+// are shut down when only connections with a request in flight are left. One of
+// those that began before the drain may have been answered, in part, with no word
+// of closing; its client may send another request when it ends, which a server
+// that is shut down would not read. So they have half of the time before that.
 func (in *inside) finishConns() {
 	d := &in.drain
 	seen := make(map[*track]sighting)
-	begun := time.Now()
+	begun, late := time.Now(), d.left()/2
+	from := begun            // when the last request from before the drain ended
 	var shut <-chan struct{} // closed when all Shutdown calls have returned
 	ticker := time.NewTicker(lamePoll)
 	defer ticker.Stop()
+	in.markOld()
 	for {
-		left, idle := in.look(seen)
-		if shut == nil && (left == 0 || time.Since(begun) >= lameDuck && idle == 0 || time.Since(begun) >= 3*lameDuck) {
+		c := in.look(seen)
+		if c.old > 0 {
+			from = time.Now()
+		}
+		since := time.Since(from)
+		if shut == nil && (c.left == 0 || since >= lameDuck && c.idle == 0 || since >= 3*lameDuck || time.Since(begun) >= late) {
 			shut = d.served.shutdown(d.work)
 		}
-		if shut != nil && left == 0 {
+		if shut != nil && c.left == 0 {
 			select {
 			case <-shut:
 				return
@@ -202,36 +220,63 @@ func (in *inside) finishConns() {
 	}
 }
 
+// markOld notes which requests were in flight when the drain began.
+func (in *inside) markOld() {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	for t := range in.conns {
+		if t.phase.Load() == phaseActive {
+			t.old.Store(true)
+		}
+		if t.phase.Load() != phaseActive {
+			t.old.Store(false) // it ended meanwhile
+		}
+	}
+}
+
 // sighting is when a connection was first seen idle, with how much behind it.
 type sighting struct {
 	ops   uint32
 	since time.Time
 }
 
-// look counts what is in flight, and how many connections of that are idle. It
-// cuts those that have been for the whole lame-duck time.
-func (in *inside) look(seen map[*track]sighting) (left, idle int) {
+// census is what look counts.
+type census struct {
+	left int // connections that are open, or may be about to
+	idle int // of those, without a request in flight
+	old  int // of those, with one that began before the drain
+}
+
+// look counts what is in flight, and cuts the connections that have been idle
+// for as long as they may.
+func (in *inside) look(seen map[*track]sighting) (c census) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	left = in.accepting
+	c.left = in.accepting
 	for t := range in.conns {
 		if t.listener.over.Load() {
 			continue // its server's Shutdown has returned: it is nobody's
 		}
-		left++
+		c.left++
+		if t.old.Load() {
+			c.old++
+		}
 		if !t.idle() {
+			if t.phase.Load() == phaseIdle {
+				c.idle++ // its next request has begun to arrive, perhaps
+			}
 			delete(seen, t)
 			continue
 		}
-		idle++
+		c.idle++
 		ops := t.ops.Load()
 		if s, ok := seen[t]; !ok || s.ops != ops {
 			seen[t] = sighting{ops, time.Now()}
-		} else if time.Since(s.since) >= lameDuck && t.listener.cuttable() {
+		} else if time.Since(s.since) >= t.patience() && t.listener.cuttable() {
 			t.cutIdle()
 		}
 	}
-	return left, idle
+	return c
 }
 
 // shutdownHooks are the OnShutdown functions.

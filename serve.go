@@ -18,8 +18,9 @@ type Server interface {
 // it main may go on, but the process ends by itself two seconds later.
 //
 // The drain of an *http.Server answers with "Connection: close" until no client
-// has a connection that it could send on, before it calls Shutdown; for that,
-// Serve wraps srv.Handler.
+// has a connection that it could send on, before it calls Shutdown: once no
+// request from before the drain is in flight, or half of the time is over. For
+// that, Serve wraps srv.Handler and srv.ConnState.
 //
 // In a master that has forked, Serve does not serve: it is Run. In a process
 // that is neither, it is srv.Serve.
@@ -81,6 +82,7 @@ func (s *servers) enter(in *inside, ln net.Listener, srv Server) (leave func()) 
 	if isHTTP {
 		if _, wrapped := h.Handler.(*lameHandler); !wrapped {
 			h.Handler = &lameHandler{h.Handler, in}
+			h.ConnState = reportState(h.ConnState)
 		}
 	}
 	if l, ok := ln.(*listener); ok {
@@ -96,6 +98,19 @@ func (s *servers) enter(in *inside, ln net.Listener, srv Server) (leave func()) 
 				s.list = append(s.list[:i], s.list[i+1:]...)
 				return
 			}
+		}
+	}
+}
+
+// reportState is a ConnState hook that tells the drain what each connection is
+// doing, and then calls next.
+func reportState(next func(net.Conn, http.ConnState)) func(net.Conn, http.ConnState) {
+	return func(c net.Conn, state http.ConnState) {
+		if t := trackOf(c); t != nil {
+			t.enter(state)
+		}
+		if next != nil {
+			next(c, state)
 		}
 	}
 }
