@@ -439,7 +439,7 @@ func TestServeLosesNoRequest(t *testing.T) {
 	for _, mode := range []string{"serve", "listenAndServe"} {
 		for _, scheduling := range []cluster.Scheduling{cluster.Shared, cluster.RoundRobin} {
 			t.Run(mode+" "+scheduling.String(), func(t *testing.T) {
-				withMaster(t, web, cluster.Options{Workers: 2, Scheduling: scheduling, Env: []string{modeEnv + "=" + mode}, Output: silent})
+				withMaster(t, web, cluster.Options{Workers: 2, Scheduling: scheduling, Env: []string{modeEnv + "=" + mode}, Output: muted})
 				listening := make(chan string, 100)
 				hook(t, cluster.OnListening(func(_ *cluster.Process, addr net.Addr) { listening <- addr.String() }))
 				require.NoError(t, cluster.AutoFork())
@@ -471,7 +471,7 @@ func TestServeLosesNoRequest(t *testing.T) {
 	}
 }
 
-func silent(*cluster.Process) (io.Writer, io.Writer) { return io.Discard, io.Discard }
+func muted(*cluster.Process) (io.Writer, io.Writer) { return io.Discard, io.Discard }
 
 // keepBusy sends requests on one connection, and on another when the server
 // closes it and says so.
