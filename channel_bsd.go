@@ -59,3 +59,6 @@ func acceptCloexec(fd int) (int, error) {
 	}
 	return conn, nil
 }
+
+// dupOver makes to another descriptor of what fd is one of.
+func dupOver(fd, to int) error { return unix.Dup2(fd, to) }

@@ -26,3 +26,6 @@ func acceptCloexec(fd int) (int, error) {
 	conn, _, err := unix.Accept4(fd, unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC)
 	return conn, err
 }
+
+// dupOver makes to another descriptor of what fd is one of.
+func dupOver(fd, to int) error { return unix.Dup3(fd, to, 0) }

@@ -47,7 +47,7 @@ func Fork(env ...string) (*Process, error) {
 	if IsWorker() {
 		return nil, callError("Fork", ErrNotMaster)
 	}
-	return std.fork(nil, env)
+	return std.forkOne(env)
 }
 
 // AutoFork starts Options.Workers workers and keeps that many alive: one that
@@ -63,13 +63,50 @@ func AutoFork() error {
 	return std.autoFork()
 }
 
+// Reload replaces every worker of AutoFork, slot by slot: a new worker, of the
+// program and the options as they are now, has to be ready before its
+// predecessor drains, and the predecessor gone before the next slot's turn. It
+// returns nil when all are new: no old code answers any more. At the first
+// worker that does not get ready the reload ends; what it replaced stays new,
+// the other old workers stay, and the error tells what the new one had to say.
+//
+// A call during a reload waits for one more, shared by all such calls. ctx
+// bounds this call, not the reload. The error wraps ErrClosed if the cluster is
+// stopped meanwhile, ErrNoWorkers if AutoFork keeps none, ErrNotMaster in a
+// worker. A file that is a script cannot be held: its path is executed again.
+func Reload(ctx context.Context) error {
+	if IsWorker() {
+		return callError("Reload", ErrNotMaster)
+	}
+	return std.reloadWorkers(ctx)
+}
+
+// OnReload registers fn for the end of every reload. The returned func
+// unregisters it.
+func OnReload(fn func(r ReloadResult)) (stop func()) { return hooks.reload.add(fn) }
+
+// Scale makes n the number of workers that AutoFork keeps: it forks into new
+// slots, or drains the highest. It returns when that has begun. Slots that were
+// emptied by Kill, Disconnect or ExitNoRestart are filled again. With 0 the
+// addresses stay open and connections wait. The share of GOMAXPROCS of new
+// workers follows. It returns ErrClosed while the cluster is stopped,
+// ErrNotMaster in a worker, an error if n is negative or a worker could not be
+// started (which is tried again).
+func Scale(n int) error {
+	if IsWorker() {
+		return callError("Scale", ErrNotMaster)
+	}
+	return std.scale(n)
+}
+
 // Run is the master's main loop: it calls AutoFork if no worker runs, stops the
 // cluster on SIGTERM, SIGINT or the end of ctx, and returns when all workers
 // have exited and the hooks of OnShutdown have run. A second signal shortens the
-// stop to two seconds. It returns nil after a graceful stop; if workers had to
+// stop to two seconds. SIGHUP reloads; SIGTTIN and SIGTTOU scale by one, not
+// below one. A service manager that gave a NOTIFY_SOCKET is kept informed. It returns nil after a graceful stop; if workers had to
 // be killed an error that wraps ctx.Err(), or context.DeadlineExceeded when it
-// was not ctx; ErrBootLoop when no worker ever got ready; ErrNotMaster in a
-// worker. Several calls at once share one stop.
+// was not ctx; ErrBootLoop when no worker ever got ready, ErrNoWorkers when all
+// asked not to be replaced; ErrNotMaster in a worker. Several calls at once share one stop.
 func Run(ctx context.Context) error {
 	if IsWorker() {
 		return callError("Run", ErrNotMaster)

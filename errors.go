@@ -30,6 +30,14 @@ var (
 	// died in one slot before they were ready, and no worker ever was.
 	ErrBootLoop = errors.New("workers keep dying before they are ready")
 
+	// ErrNoWorkers is returned by Run when every worker has exited with
+	// ExitNoRestart, and by Reload when AutoFork keeps none.
+	ErrNoWorkers = errors.New("no workers")
+
+	// ErrStalled is reported through OnError when the watchdog ends a worker
+	// that has not answered for Watchdog.Timeout.
+	ErrStalled = errors.New("the worker does not answer")
+
 	// ErrMessageTooLong is reported through OnError when a message of more than
 	// Options.MaxMessage bytes arrived; it was dropped.
 	ErrMessageTooLong = errors.New("message longer than MaxMessage")

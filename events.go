@@ -1,7 +1,7 @@
 package cluster
 
 import (
-	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -59,6 +59,8 @@ var hooks struct {
 	request                  callbacks[responder]
 	death                    callbacks[func(*Process, Exit)]
 	err                      callbacks[func(*Process, error)]
+	reload                   callbacks[func(ReloadResult)]
+	check                    callbacks[func(context.Context) error]
 }
 
 // handler is one Handle.
@@ -257,8 +259,7 @@ func (e *events) one(ev event) {
 	size := ev.size
 	for _, m := range ev.msgs {
 		if t := e.retryWaiting(); !e.message(t, m) {
-			// Not what came in the same read, too: see link.keep.
-			e.waiting = append(e.waiting, Message{bytes.Clone(m.raw)})
+			e.waiting = append(e.waiting, m)
 			size -= len(m.raw) + messageCost
 		}
 	}
@@ -282,9 +283,9 @@ func (e *events) message(t takers, m Message) (taken bool) {
 		r.fn(p, m)
 	}
 	if handlers := deref(t.handlers); len(handlers) > 0 {
-		cmd := m.quotedCmd()
+		cmd := m.Cmd()
 		for _, r := range handlers {
-			if unquoteEqual(cmd, r.fn.cmd) {
+			if r.fn.cmd == cmd {
 				taken = true
 				r.fn.fn(p, m)
 			}

@@ -21,13 +21,27 @@ type master struct {
 	lastID  int
 	workers map[int]*Process // forked and not dead
 	forking int              // forks begun and not ended
-	slots   []*slot          // of AutoFork
 	stop    *stop            // a Disconnect under way
 	ending  bool             // a Run is about to return
-	boot    error            // why AutoFork's slots gave up, for Run
+	exits   map[Reason]int
+
+	// The supervision: supervise.go, reload.go, recycle.go.
+	slots       []*slot
+	gaveUp      error        // why, for Run
+	lastGen     int          // the newest generation's number
+	completed   int          // the last generation that reached every slot
+	token       *replacement // the one under way
+	reload      *reloadJob
+	preparing   bool         // the next reload's generation is being looked up
+	reloadAsked []chan error // who waits for the reload after this one
+	lastReload  *ReloadResult
+	recycling   []*Process // whose turn comes when the token is free
 
 	registry registry
 	runner   runner
+	notifier notifier
+	reports  mailbox // callbacks about the cluster as a whole
+	began    time.Time
 
 	forked atomic.Bool // from the first fork to the end of Disconnect; for anyone
 
@@ -43,6 +57,7 @@ type child struct {
 	m       *master
 	opts    *Options     // in force when it was forked; constant
 	slot    *slot        // nil for a plain Fork; constant
+	gen     *generation  // what it was forked from; constant
 	proc    *os.Process  // constant once started
 	output  *outputPipes // constant once started
 	started time.Time    // constant once started
@@ -55,7 +70,28 @@ type child struct {
 	killBy     time.Time // when killTimer fires
 	overdue    bool      // sent SIGKILL because its drain took too long
 	cutOff     bool      // overdue, and it died of that; constant once exited is closed
+	reason     Reason    // why it ends, if that was decided here
 	queries    atomic.Int32
+
+	watch   watch   // watchdog.go
+	recycle recycle // recycle.go
+	stderr  *tail   // its last words while it is not ready; constant once started
+}
+
+// forkOrder says where a new worker belongs.
+type forkOrder struct {
+	slot        *slot // nil for a plain Fork
+	gen         *generation
+	pending     int // of the slot when this was decided: a later decision voids it
+	replacement *replacement
+}
+
+// void reports whether something else was decided since.
+func (m *master) void(o forkOrder) bool {
+	if o.slot == nil {
+		return false
+	}
+	return o.slot.mode == slotGone || o.slot.pending != o.pending || o.replacement != nil && m.token != o.replacement
 }
 
 // stop is one Disconnect of the whole cluster.
@@ -66,7 +102,7 @@ type stop struct {
 }
 
 func newMaster() *master {
-	m := &master{workers: make(map[int]*Process), start: startProcess, kill: signalProcess}
+	m := &master{workers: make(map[int]*Process), exits: make(map[Reason]int), start: startProcess, kill: signalProcess, began: time.Now()}
 	m.registry.init()
 	return m
 }
@@ -96,18 +132,28 @@ func (m *master) list() (workers []*Process) {
 	return workers
 }
 
-// fork starts a worker, in the slot s unless that is nil. The process is made
-// on the caller's goroutine: the mailbox does not wait for an exec.
-func (m *master) fork(s *slot, env []string) (p *Process, err error) {
+// forkOne is Fork.
+func (m *master) forkOne(env []string) (*Process, error) {
 	if err := validateEnv("Fork", env); err != nil {
 		return nil, err
 	}
-	m.call(func() { p, err = m.beginFork(s) })
+	gen, err := m.newGeneration(false)
+	if err != nil {
+		return nil, callError("Fork", err)
+	}
+	defer gen.bin.close()
+	return m.fork(forkOrder{gen: gen}, env)
+}
+
+// fork starts a worker. The process is made on the caller's goroutine: the
+// mailbox does not wait for an exec.
+func (m *master) fork(order forkOrder, env []string) (p *Process, err error) {
+	m.call(func() { p, err = m.beginFork(order) })
 	if err != nil {
 		return nil, callError("Fork", err)
 	}
 	err = m.start(p, env)
-	m.call(func() { m.endFork(p, err) })
+	m.call(func() { m.endFork(p, order, err) })
 	if err != nil {
 		return nil, callError("Fork", err)
 	}
@@ -155,8 +201,7 @@ func (m *master) disconnectWorker(ctx context.Context, p *Process) error {
 	m.call(func() {
 		switch {
 		case m.runs(p):
-			p.voluntary.Store(true)
-			m.drain(p, p.child.opts.ShutdownTimeout)
+			m.drainFor(p, ReasonDrain)
 		case !p.IsDead():
 			early = true // called by Options.Output: the fork waits for it
 		}
@@ -190,6 +235,7 @@ func (m *master) killWorker(p *Process, sigs ...os.Signal) (err error) {
 			// Before the signal: the worker may die of it before this returns.
 			if !isProbe(sig) {
 				p.voluntary.Store(true)
+				p.child.blame(ReasonKill)
 			}
 			if err = m.kill(p, sig); err != nil {
 				p.voluntary.Store(was)
@@ -235,34 +281,40 @@ func (m *master) current() (*Options, error) {
 	return m.opts, nil
 }
 
-func (m *master) beginFork(s *slot) (*Process, error) {
+func (m *master) beginFork(order forkOrder) (*Process, error) {
 	if err := m.closed(); err != nil {
 		return nil, err
 	}
-	var opts *Options
+	if m.void(order) {
+		return nil, ErrClosed
+	}
 	n := -1
-	if s != nil {
-		if s.gone {
-			return nil, ErrClosed
-		}
-		opts, n = s.opts, s.n
-	} else {
-		var err error
-		if opts, err = m.current(); err != nil {
-			return nil, err
-		}
+	if order.slot != nil {
+		n = order.slot.n
 	}
 	m.forking++
 	m.lastID++
 	p := newProcess(m.lastID, n)
-	p.child = &child{m: m, opts: opts, slot: s, exited: make(chan struct{})}
+	p.child = &child{m: m, opts: m.optionsFor(order.gen), gen: order.gen, slot: order.slot, exited: make(chan struct{})}
+	p.child.recycle.init(p.child.opts)
 	p.connected.Store(true)
 	return p, nil
 }
 
+// optionsFor are gen's, with the number of workers as it is now: new workers
+// share the cores with those that there are.
+func (m *master) optionsFor(gen *generation) *Options {
+	if m.opts == nil || m.opts.Workers == gen.opts.Workers {
+		return gen.opts
+	}
+	o := *gen.opts
+	o.Workers = m.opts.Workers
+	return &o
+}
+
 // endFork enters p, whose process exists, or gives up on it. From here on its
 // reader and its reaper report what happens to it.
-func (m *master) endFork(p *Process, err error) {
+func (m *master) endFork(p *Process, order forkOrder, err error) {
 	m.forking--
 	defer m.checkStopped()
 	c := p.child
@@ -276,10 +328,17 @@ func (m *master) endFork(p *Process, err error) {
 	m.workers[p.id] = p
 	live.add(p)
 	p.emitFork()
-	if c.slot != nil {
-		c.slot.cur = p
-	}
 	c.startTimer = time.AfterFunc(c.opts.StartTimeout, func() { m.post(func() { m.startExpired(p) }) })
+	void := m.void(order)
+	if s := c.slot; s != nil && !void {
+		if order.replacement != nil {
+			order.replacement.next, s.next = p, p
+		} else {
+			s.cur = p
+		}
+	}
+	m.watchWorker(p)
+	m.ageWorker(p)
 	if p.link != nil { // nil in tests of the state alone
 		go p.link.read()
 		go m.reap(p)
@@ -287,9 +346,11 @@ func (m *master) endFork(p *Process, err error) {
 	switch {
 	case m.stop != nil && m.stop.now:
 		m.killForStop(p)
-	case m.stop != nil, c.slot != nil && c.slot.gone:
+	case m.stop != nil:
+		m.drainFor(p, ReasonStop)
+	case void:
 		p.voluntary.Store(true)
-		m.drain(p, c.opts.ShutdownTimeout)
+		m.killFor(p, ReasonScale)
 	}
 }
 
@@ -313,9 +374,10 @@ func (m *master) online(p *Process) {
 	}
 	p.child.onlineAt = time.Now()
 	p.emitOnline()
-	if !p.child.opts.ManualReady {
+	if m.needed(p) == Online {
 		p.child.startTimer.Stop()
 	}
+	m.up(p)
 }
 
 func (m *master) ready(p *Process) {
@@ -324,24 +386,29 @@ func (m *master) ready(p *Process) {
 	}
 	p.child.readyAt = time.Now()
 	p.child.startTimer.Stop()
-	if s := p.child.slot; s != nil {
-		s.everReady = true
-		s.boots = 0
-	}
+	p.child.stderr.handOver(p)
+	m.up(p)
 }
 
-// startExpired kills a worker that is not online, or under ManualReady not
-// ready, in time.
-func (m *master) startExpired(p *Process) {
-	need := Online
-	if p.child.opts.ManualReady {
-		need = Ready
+// needed is what p has to be within StartTimeout. One that never listens, a
+// consumer of a queue, stays online and is as good as ready.
+func (m *master) needed(p *Process) State {
+	c := p.child
+	replacing := m.token != nil && m.token.next == p && c.slot.everReady
+	if c.opts.ManualReady || replacing {
+		return Ready
 	}
+	return Online
+}
+
+// startExpired kills a worker that has not got so far in time.
+func (m *master) startExpired(p *Process) {
+	need := m.needed(p)
 	if p.State() >= need {
 		return
 	}
 	p.report(fmt.Errorf("cluster: worker %d was not %v within %v (StartTimeout) and is killed", p.id, need, p.child.opts.StartTimeout))
-	m.signal(p, os.Kill)
+	m.killFor(p, ReasonCrash)
 }
 
 // drain tells p to stop, and sees to its end within timeout. A second call can
@@ -409,6 +476,13 @@ func (m *master) exited(p *Process, state *os.ProcessState) {
 	if c.killTimer != nil {
 		c.killTimer.Stop()
 	}
+	c.watch.stop()
+	c.recycle.stop()
+	wasReady := !c.readyAt.IsZero()
+	if e.Reason = c.reason; e.Reason == "" {
+		e.Reason = reasonFor(e, wasReady)
+	}
+	m.exits[e.Reason]++
 	p.state.Store(int32(Dead))
 	delete(m.workers, p.id)
 	// It may have exited by itself while it was being killed.
@@ -418,9 +492,7 @@ func (m *master) exited(p *Process, state *os.ProcessState) {
 	}
 	close(c.exited)
 	p.emitDeath(e)
-	if c.slot != nil {
-		m.slotDeath(c.slot, p, e)
-	}
+	m.death(p, e, wasReady)
 	m.checkStopped()
 }
 
@@ -430,10 +502,9 @@ func (m *master) beginStop() *stop {
 	}
 	m.stop = &stop{done: make(chan struct{})}
 	s := m.stop
-	m.dropSlots()
+	m.dropSlots(ErrClosed)
 	for _, p := range m.workers {
-		p.voluntary.Store(true)
-		m.drain(p, p.child.opts.ShutdownTimeout)
+		m.drainFor(p, ReasonStop)
 	}
 	m.checkStopped()
 	return s
@@ -454,7 +525,7 @@ func (m *master) killForStop(p *Process) {
 	p.voluntary.Store(true)
 	p.advance(Draining)
 	p.child.overdue = true
-	m.signal(p, os.Kill)
+	m.killFor(p, ReasonStop)
 }
 
 // checkStopped ends the Disconnect under way when nothing is left.

@@ -40,7 +40,9 @@ type Options struct {
 	Dir string
 
 	// Output tells where a worker's standard output and error go. Default (nil,
-	// or for a nil result): to the master's own, without a detour. Another
+	// or for a nil result): to the master's own, without a detour; only the
+	// standard error of a worker of this program passes through the master until
+	// it is ready, which can then say why one could not start. Another
 	// writer than an *os.File is fed through a pipe that the master copies; its
 	// Write is called from one goroutine per worker and stream. io.Discard
 	// silences. Standard input is always inherited.
@@ -88,6 +90,32 @@ type Options struct {
 	// it Send returns ErrBacklog) and what has arrived but was not taken by a
 	// callback yet (past it the channel is not read). Default: 64 MiB.
 	MaxQueue int
+
+	// Backoff is how crashes are answered; MaxBootFailures how many workers in a
+	// row may die in one slot before they are ready until Run gives up with
+	// ErrBootLoop, while no worker of the cluster ever was ready, or online for
+	// Backoff.Reset. It counts deaths, not time: a program that is slow to fail
+	// is found as well. Default: 5; negative: never.
+	Backoff         Backoff
+	MaxBootFailures int
+
+	// Watchdog finds workers that hang.
+	Watchdog Watchdog
+
+	// Recycle replaces workers that have served long enough. Default: never.
+	Recycle Recycle
+
+	// MinReady is how many workers must be up before a service manager is told
+	// READY=1 (sd_notify). Default: all.
+	MinReady int
+
+	// NoSignals makes Run leave all signals to the program.
+	NoSignals bool
+
+	// ReapOrphans makes Run wait for children that are not its workers. Default
+	// (nil): if the master is PID 1. A program that starts children of its own
+	// and is slow to wait for them sets it to false.
+	ReapOrphans *bool
 
 	// Logger gets what nobody else is told: crashes and their backoff, kills
 	// after a timeout, errors for which no OnError callback is registered.
@@ -154,6 +182,16 @@ func (o Options) withDefaults() (Options, error) {
 	setDefault(&o.MaxMessage, defaultMaxMessage)
 	setDefault(&o.MaxQueue, defaultMaxQueue)
 	setDefault(&o.Scheduling, Shared)
+	setDefault(&o.Backoff.Min, 100*time.Millisecond)
+	setDefault(&o.Backoff.Max, max(15*time.Second, o.Backoff.Min))
+	setDefault(&o.Backoff.Factor, 2)
+	setDefault(&o.Backoff.Reset, 30*time.Second)
+	setDefault(&o.Backoff.Jitter, 0.2)
+	setDefault(&o.MaxBootFailures, 5)
+	setDefault(&o.Watchdog.Interval, 5*time.Second)
+	setDefault(&o.Watchdog.Timeout, 60*time.Second)
+	setDefault(&o.Recycle.Jitter, 0.2)
+	setDefault(&o.Recycle.MinAge, 10*time.Second)
 	if o.Exec == executable {
 		o.Exec = "" // as Settings shows the default
 	}
@@ -189,6 +227,15 @@ func (o *Options) validate() error {
 		{"ShutdownTimeout", int64(o.ShutdownTimeout)},
 		{"MaxMessage", int64(o.MaxMessage)},
 		{"MaxQueue", int64(o.MaxQueue)},
+		{"Backoff.Min", int64(o.Backoff.Min)},
+		{"Backoff.Max", int64(o.Backoff.Max)},
+		{"Backoff.Reset", int64(o.Backoff.Reset)},
+		{"Watchdog.Interval", int64(o.Watchdog.Interval)},
+		{"Recycle.Connections", int64(o.Recycle.Connections)},
+		{"Recycle.Age", int64(o.Recycle.Age)},
+		{"Recycle.Memory", o.Recycle.Memory},
+		{"Recycle.MinAge", int64(o.Recycle.MinAge)},
+		{"MinReady", int64(o.MinReady)},
 	} {
 		if f.value < 0 {
 			return fmt.Errorf("cluster: Options.%s is %d: it must not be negative (0 is the default)", f.name, f.value)
@@ -196,6 +243,14 @@ func (o *Options) validate() error {
 	}
 	if o.Scheduling < 0 || o.Scheduling > RoundRobin {
 		return fmt.Errorf("cluster: Options.Scheduling is %d: use Shared or RoundRobin", int(o.Scheduling))
+	}
+	switch b := o.Backoff; {
+	case b.Factor != 0 && !(b.Factor >= 1):
+		return fmt.Errorf("cluster: Options.Backoff.Factor is %v: it must be at least 1", b.Factor)
+	case !(b.Jitter < 1), !(o.Recycle.Jitter < 1):
+		return fmt.Errorf("cluster: Options: a Jitter is %v: it is a fraction below 1", max(b.Jitter, o.Recycle.Jitter))
+	case b.Max != 0 && b.Max < b.Min:
+		return fmt.Errorf("cluster: Options.Backoff.Max is %v: it must not be less than Min, %v", b.Max, b.Min)
 	}
 	if err := validateEnv("Options.Env", o.Env); err != nil {
 		return err
@@ -226,7 +281,7 @@ func validateEnv(what string, env []string) error {
 }
 
 // resolveExec makes Exec a path that does not depend on the current directory.
-// The default stays "", which [Options.program] turns into the running binary.
+// The default stays "", which openBinary turns into the running one.
 func (o *Options) resolveExec() error {
 	switch {
 	case o.Exec == "":
@@ -242,15 +297,6 @@ func (o *Options) resolveExec() error {
 		o.Exec = filepath.Join(startDir, o.Exec)
 	}
 	return nil
-}
-
-// program returns the file to execute and the name that the worker sees as
-// its os.Args[0].
-func (o *Options) program() (path, argv0 string) {
-	if o.Exec != "" {
-		return o.Exec, o.Exec
-	}
-	return runningBinary(), os.Args[0]
 }
 
 // procs is the GOMAXPROCS of a worker: N workers that each use every core

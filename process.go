@@ -61,6 +61,7 @@ func (s State) String() string {
 type Exit struct {
 	Code      int              // the exit status; -1 if a signal ended it
 	Signal    os.Signal        // the signal that ended it, or nil
+	Reason    Reason           // why
 	Voluntary bool             // it was asked for: see Process.ExitedAfterDisconnect
 	Uptime    time.Duration    // since the fork
 	State     *os.ProcessState // as the system told it

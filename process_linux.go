@@ -6,17 +6,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// runningBinary is the file that this process runs, whatever lies at its path
-// by now: a worker that is replaced after a crash must not come from another
-// build than its master.
-func runningBinary() string {
-	const self = "/proc/self/exe"
-	if _, err := os.Stat(self); err == nil {
-		return self
-	}
-	return executable // no /proc here
-}
-
 // closeRangeCloexec marks all descriptors above 2 at once; Linux 5.11.
 func closeRangeCloexec() bool {
 	return unix.CloseRange(3, ^uint(0)>>1, unix.CLOSE_RANGE_CLOEXEC) == nil

@@ -28,6 +28,17 @@ const sigKill = syscall.SIGKILL
 // stopSignals end Run.
 var stopSignals = []os.Signal{syscall.SIGTERM, syscall.SIGINT}
 
+// The signals by which Run is told to do something else than to stop, as
+// gunicorn and unicorn have them.
+const (
+	reloadSignal = syscall.SIGHUP
+	upSignal     = syscall.SIGTTIN
+	downSignal   = syscall.SIGTTOU
+	dumpSignal   = syscall.SIGQUIT // the Go runtime prints all goroutines
+)
+
+var controlSignals = []os.Signal{reloadSignal, upSignal, downSignal}
+
 // isProbe tells the signal that only asks whether a process exists.
 func isProbe(sig os.Signal) bool { return sig == syscall.Signal(0) }
 
@@ -48,10 +59,8 @@ func startProcess(p *Process, env []string) error {
 	// The worker's end must not stay open here, or its death would be no EOF.
 	defer theirs.Close()
 
-	path, argv0 := c.opts.program()
 	cmd := &exec.Cmd{
-		Path:       path,
-		Args:       append([]string{argv0}, c.opts.Args...),
+		Args:       append([]string{c.gen.bin.argv0}, c.opts.Args...),
 		Dir:        c.opts.Dir,
 		Env:        workerEnv(p, env),
 		ExtraFiles: []*os.File{theirs},
@@ -69,8 +78,13 @@ func startProcess(p *Process, env []string) error {
 		p.link.end()
 		return err
 	}
-	c.started = time.Now()
-	err = cmd.Start()
+	path, done, err := c.gen.bin.forExec(highest(cmd))
+	if err == nil {
+		cmd.Path = path
+		c.started = time.Now()
+		err = cmd.Start()
+		done()
+	}
 	c.output.started()
 	if err != nil {
 		c.output.drain()
@@ -81,11 +95,27 @@ func startProcess(p *Process, env []string) error {
 	return nil
 }
 
+// highest is the highest descriptor that cmd hands to the new process.
+func highest(cmd *exec.Cmd) (fd int) {
+	files := append([]*os.File(nil), cmd.ExtraFiles...)
+	for _, s := range []any{cmd.Stdin, cmd.Stdout, cmd.Stderr} {
+		if f, ok := s.(*os.File); ok && f != nil {
+			files = append(files, f)
+		}
+	}
+	for _, f := range files {
+		if rc, err := f.SyscallConn(); err == nil { // Fd would make it blocking
+			rc.Control(func(n uintptr) { fd = max(fd, int(n)) })
+		}
+	}
+	return fd
+}
+
 // workerEnv is the environment of a worker: the master's without what is only
 // the master's, then Options.Env, then Fork's, then what makes it a worker.
 func workerEnv(p *Process, forkEnv []string) []string {
 	o := p.child.opts
-	env := slices.DeleteFunc(os.Environ(), func(kv string) bool {
+	env := slices.DeleteFunc(slices.Clone(p.child.gen.env), func(kv string) bool {
 		k, _, _ := strings.Cut(kv, "=")
 		return slices.Contains(roleEnv, k) || slices.Contains(masterEnv, k)
 	})
@@ -95,7 +125,10 @@ func workerEnv(p *Process, forkEnv []string) []string {
 	if o.MaxProcs > 0 {
 		env = append(env, procs)
 	}
-	hello, _ := json.Marshal(announcement{protocolVersion, p.slot, o.ManualReady, o.ShutdownTimeout, o.MaxMessage, o.MaxQueue})
+	hello, _ := json.Marshal(announcement{
+		Version: protocolVersion, Slot: p.slot, ManualReady: o.ManualReady, Connections: p.child.recycle.connections,
+		ShutdownTimeout: o.ShutdownTimeout, MaxMessage: o.MaxMessage, MaxQueue: o.MaxQueue,
+	})
 	id := strconv.Itoa(p.id)
 	return append(env,
 		envWorkerID+"="+id,
@@ -150,6 +183,12 @@ func newOutputPipes(p *Process, cmd *exec.Cmd) (*outputPipes, error) {
 		// One pipe for both keeps the lines in order and the writer's calls apart.
 		cmd.Stderr = cmd.Stdout
 		return o, nil
+	}
+	if err == nil && p.child.opts.Exec == "" {
+		// Until it is ready, what a worker of this program says passes through
+		// the master, which tells it when the worker cannot start.
+		p.child.stderr = &tail{direct: true}
+		err = io.MultiWriter(os.Stderr, p.child.stderr)
 	}
 	if cmd.Stderr, failed = o.target(err, os.Stderr); failed != nil {
 		o.started()

@@ -22,8 +22,6 @@ func startProcess(*Process, []string) error {
 	return fmt.Errorf("workers on Windows: %w", ErrNotSupported)
 }
 
-func runningBinary() string { return executable }
-
 func waitExit(proc *os.Process) (*os.ProcessState, error) { return proc.Wait() }
 
 func validateCredential(c *Credential) error {

@@ -27,13 +27,11 @@ type refuser struct {
 func (r *refuser) run() {
 	var fds []int
 	var rest []byte
+	buf := make([]byte, 64<<10)
 	for {
-		in, err := r.ch.recv()
-		if in != nil {
-			fds = append(fds, in.fds...)
-			rest = append(rest, in.data[:in.n]...)
-			in.free()
-		}
+		n, got, err := r.ch.recv(buf)
+		fds = append(fds, got...)
+		rest = append(rest, buf[:n]...)
 		for {
 			line, after, found := bytes.Cut(rest, []byte("\n"))
 			if !found {

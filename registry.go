@@ -183,6 +183,9 @@ func (m *master) openTarget(ctx context.Context, t target) (*handle, net.Addr, f
 	if h, addr, release := m.registry.plain.find(t); h != nil {
 		return h, addr, release, nil
 	}
+	if h, addr := activated.find(t); h != nil {
+		return h, addr, func() {}, nil // the service manager's: never unlinked
+	}
 	return openShared(ctx, t)
 }
 

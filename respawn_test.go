@@ -179,15 +179,15 @@ func TestRespawnRunsTheMastersBinary(t *testing.T) {
 	require.NotContains(t, p.output(), "error")
 }
 
-// TestAutoForkLeavesNone: when the program vanishes before the last worker is
-// started, AutoFork says so and no worker is left; it works again at once.
+// TestAutoForkLeavesNone: when the last worker cannot be started, AutoFork says
+// so and no worker is left; it works again at once.
 func TestAutoForkLeavesNone(t *testing.T) {
-	binary := filepath.Join(t.TempDir(), "worker")
-	copyBinary(t, binary)
+	dir := filepath.Join(t.TempDir(), "dir")
+	require.NoError(t, os.Mkdir(dir, 0o755))
 	var once sync.Once
-	withMaster(t, obedient, cluster.Options{Workers: 3, Exec: binary, Output: func(w *cluster.Process) (stdout, stderr io.Writer) {
+	withMaster(t, obedient, cluster.Options{Workers: 3, Dir: dir, Output: func(w *cluster.Process) (stdout, stderr io.Writer) {
 		if w.Slot() == 2 {
-			once.Do(func() { os.Remove(binary) })
+			once.Do(func() { os.Remove(dir) })
 		}
 		return nil, nil
 	}})
@@ -199,7 +199,7 @@ func TestAutoForkLeavesNone(t *testing.T) {
 		await(t, forks, "fork")
 		require.True(t, await(t, dead, "death").e.Voluntary)
 	}
-	copyBinary(t, binary)
+	require.NoError(t, os.Mkdir(dir, 0o755))
 	require.NoError(t, cluster.AutoFork())
 	require.Len(t, cluster.Workers(), 3)
 }
@@ -225,7 +225,8 @@ func TestWorkerNotYetStarted(t *testing.T) {
 
 	// A worker that could not be started is dead, for those who saw it.
 	o := cluster.Settings()
-	o.Exec = "/no/such/file"
+	o.Exec = filepath.Join(t.TempDir(), "not executable")
+	require.NoError(t, os.WriteFile(o.Exec, []byte("text"), 0o644))
 	require.NoError(t, cluster.SetupMaster(o))
 	_, err := cluster.Fork()
 	require.Error(t, err)

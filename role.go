@@ -29,10 +29,14 @@ type announcement struct {
 	Version         int           `json:"version"`
 	Slot            int           `json:"slot"`
 	ManualReady     bool          `json:"manualReady,omitempty"`
-	ShutdownTimeout time.Duration `json:"shutdownTimeout"` // ns
+	Connections     int           `json:"connections,omitempty"` // after which it is full
+	ShutdownTimeout time.Duration `json:"shutdownTimeout"`       // ns
 	MaxMessage      int           `json:"maxMessage"`
 	MaxQueue        int           `json:"maxQueue"`
 }
+
+// pid is this process's.
+var pid = os.Getpid()
 
 // joinCluster finds this process's role and, in a worker, begins to talk to the
 // master.

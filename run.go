@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"maps"
 	"os"
 	"os/signal"
@@ -91,19 +92,20 @@ func (m *master) run(ctx context.Context) error {
 
 // runLoop is one Run.
 func (m *master) runLoop(cur *running) {
-	signals := make(chan os.Signal, 4)
-	signal.Notify(signals, stopSignals...)
-	defer signal.Stop(signals)
+	signals, end := m.takeSignals()
+	defer end()
 
 	err := m.autoFork()
 	if err == nil {
-		m.call(func() { err = m.boot })
+		m.call(func() {
+			err = m.gaveUp
+			m.notifyBegin()
+		})
 	}
-	if err == nil {
-		select {
-		case <-signals:
-		case <-cur.stop:
-		case err = <-cur.fatal:
+	for err == nil {
+		var stop bool
+		if stop, err = m.waitRun(cur, signals); stop {
+			break
 		}
 	}
 	if stopErr := m.stopRun(signals); err == nil {
@@ -118,6 +120,68 @@ func (m *master) runLoop(cur *running) {
 	close(cur.done)
 }
 
+// takeSignals begins to receive what Run acts on, and to reap orphans if that
+// falls to this process.
+func (m *master) takeSignals() (signals chan os.Signal, end func()) {
+	o := m.settings()
+	signals = make(chan os.Signal, 16)
+	if !o.NoSignals {
+		signal.Notify(signals, stopSignals...)
+		signal.Notify(signals, controlSignals...)
+	}
+	stop := make(chan struct{})
+	if reap := o.ReapOrphans; reap != nil && *reap || reap == nil && pid == 1 {
+		go m.reapOrphans(stop)
+	}
+	return signals, func() {
+		signal.Stop(signals)
+		close(stop)
+	}
+}
+
+// waitRun waits for the next thing that concerns a Run.
+func (m *master) waitRun(cur *running, signals <-chan os.Signal) (stop bool, err error) {
+	select {
+	case sig := <-signals:
+		if !slices.Contains(controlSignals, sig) {
+			return true, nil
+		}
+		m.control(sig)
+		return false, nil
+	case <-cur.stop:
+		return true, nil
+	case err = <-cur.fatal:
+		return true, err
+	}
+}
+
+// control acts on a signal that is no stop. It does not wait: what goes wrong
+// is logged, and told by OnReload.
+func (m *master) control(sig os.Signal) {
+	switch sig {
+	case reloadSignal:
+		m.post(func() { m.askReload(make(chan error, 1)) })
+	case upSignal, downSignal:
+		by := 1
+		if sig == downSignal {
+			by = -1
+		}
+		go func() {
+			var n int
+			m.call(func() { n = len(m.slots) })
+			if err := m.scale(max(1, n+by)); err != nil {
+				m.log().Warn("cluster: scaling failed", "err", err)
+			}
+		}()
+	}
+}
+
+// log is where the master's own troubles go.
+func (m *master) log() *slog.Logger {
+	o := m.settings()
+	return o.logger()
+}
+
 // stopRun drains the cluster and then the master itself.
 func (m *master) stopRun(signals <-chan os.Signal) error {
 	var s *stop
@@ -126,6 +190,7 @@ func (m *master) stopRun(signals <-chan os.Signal) error {
 		// From here on, so that no OnDeath that comes late forks what Run would
 		// leave behind.
 		m.ending = true
+		m.notifyEnd()
 		all = slices.Collect(maps.Values(m.workers))
 		s = m.beginStop()
 	})
@@ -137,8 +202,10 @@ func (m *master) stopRun(signals <-chan os.Signal) error {
 	var err error
 	for waiting := true; waiting; {
 		select {
-		case <-signals:
-			m.hurry(secondSignal)
+		case sig := <-signals:
+			if !slices.Contains(controlSignals, sig) {
+				m.hurry(secondSignal)
+			}
 		case err = <-done:
 			waiting = false
 		}

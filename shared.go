@@ -147,6 +147,10 @@ func (l *listener) endAccept(c net.Conn) net.Conn {
 	}
 	tracked, t := l.trackConn(c)
 	in.conns[t] = struct{}{}
+	in.accepted++
+	if in.accepted == int64(in.hello.Connections) {
+		in.p.link.orderOurs(actFull)
+	}
 	return tracked
 }
 

@@ -45,6 +45,10 @@ func (s *masterSide) internal(w *wire, h *handle) {
 		p.link.answer((&wire{Cmd: cmdCluster, Ack: w.Seq, Seq: nextSeq()}).line())
 	case actReady:
 		m.call(func() { m.ready(p) })
+	case actPong:
+		m.call(func() { m.beaten(p, w.Msg) })
+	case actFull:
+		m.call(func() { m.wantRecycle(p) })
 	case actDraining:
 		m.call(func() { m.drainingItself(p) })
 	}
@@ -93,6 +97,7 @@ func (s *masterSide) overrun() {
 // else: by a SIGTERM to it alone.
 func (m *master) drainingItself(p *Process) {
 	if p.advance(Draining) {
+		p.child.blame(ReasonDrain)
 		m.killAfter(p, p.child.opts.ShutdownTimeout)
 		m.registry.draining(p)
 	}

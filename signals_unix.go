@@ -12,7 +12,7 @@ import (
 
 // groupSignals reach the whole foreground group of a terminal, or are for the
 // master to act on. A worker leaves them to the master's order.
-var groupSignals = []os.Signal{syscall.SIGINT, syscall.SIGHUP}
+var groupSignals = []os.Signal{syscall.SIGINT, syscall.SIGHUP, syscall.SIGTTIN, syscall.SIGTTOU}
 
 // termSignal asks one process to stop.
 const termSignal = syscall.SIGTERM

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/signal"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -17,12 +18,15 @@ type inside struct {
 	hello announcement
 	drain drain
 
+	checking atomic.Bool // OnCheck functions are being called
+
 	mu        sync.Mutex
 	indexes   map[string]map[int]bool // open listens by target.key
 	robins    map[string]*robin       // sockets that the master accepts on, by the master's key
 	keys      map[string]bool         // the master's keys of what is open
 	stoppers  map[stopper]struct{}    // what a drain stops
 	conns     map[*track]struct{}     // accepted and not closed
+	accepted  int64                   // connections, ever
 	accepting int                     // Accept calls that may come back with a connection
 	files     map[string]func()       // remove the unix sockets that are this worker's alone, by path
 }
@@ -91,6 +95,12 @@ func (s *workerSide) internal(w *wire, h *handle) {
 	case actNewConn:
 		s.in.offered(w, h)
 		return
+	case actPing:
+		s.in.pinged()
+	case actStderr:
+		if h != nil {
+			takeStderr(h)
+		}
 	case actDisconnect:
 		timeout := s.in.hello.ShutdownTimeout
 		if w.Go != nil && w.Go.Timeout > 0 {

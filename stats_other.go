@@ -1,0 +1,11 @@
+//go:build !linux
+
+package cluster
+
+import "time"
+
+func residentBytes(int) int64 { return 0 }
+
+func cpuTime(int) time.Duration { return 0 }
+
+func listenQueue(*handle) (waiting, limit int) { return 0, 0 }
