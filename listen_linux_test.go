@@ -138,6 +138,8 @@ func TestSocketsStayNonBlocking(t *testing.T) {
 		t.Helper()
 		require.Empty(t, blockingSockets(t, os.Getpid()))
 		for _, w := range workers {
+			// Its channel arrives blocking, until its runtime is up.
+			eventually(t, func() bool { return w.State() >= cluster.Online }, "online")
 			require.Empty(t, blockingSockets(t, w.PID()))
 		}
 	}
