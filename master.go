@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"os"
 	"slices"
@@ -165,6 +166,28 @@ func (m *master) disconnect(ctx context.Context) error {
 	var s *stop
 	m.call(func() { s = m.beginStop() })
 	return m.waitStopped(ctx, s)
+}
+
+// writers asks Options.Output for the writers of p, whose fork is under way. A
+// Disconnect does not wait for a fork while that is in the application's hands:
+// Output may be who called it.
+func (m *master) writers(p *Process) (stdout, stderr io.Writer, err error) {
+	f := p.child.opts.Output
+	if f == nil {
+		return nil, nil, nil
+	}
+	m.call(func() {
+		m.forking--
+		m.checkStopped()
+	})
+	stdout, stderr = f(p)
+	m.call(func() {
+		m.forking++
+		if err = m.closed(); err == nil && p.child.slot != nil && p.child.slot.gone {
+			err = ErrClosed
+		}
+	})
+	return stdout, stderr, err
 }
 
 // waitStopped waits for the end of s, and hastens it when ctx ends.

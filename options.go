@@ -45,7 +45,8 @@ type Options struct {
 	// it is ready, which can then say why one could not start. Another
 	// writer than an *os.File is fed through a pipe that the master copies; its
 	// Write is called from one goroutine per worker and stream. io.Discard
-	// silences. Standard input is always inherited.
+	// silences. Standard input is always inherited. It is called in the middle of
+	// the fork: w has no process yet, and answers nothing.
 	Output func(w *Process) (stdout, stderr io.Writer)
 
 	// Credential, if set, makes workers run as that user and those groups. The

@@ -170,12 +170,11 @@ type outputPipes struct {
 
 // newOutputPipes sets cmd's standard output and error.
 func newOutputPipes(p *Process, cmd *exec.Cmd) (*outputPipes, error) {
-	var out, err io.Writer
-	if f := p.child.opts.Output; f != nil {
-		out, err = f(p)
+	out, err, failed := p.child.m.writers(p)
+	if failed != nil {
+		return nil, failed
 	}
 	o := new(outputPipes)
-	var failed error
 	if cmd.Stdout, failed = o.target(out, os.Stdout); failed != nil {
 		return nil, failed
 	}

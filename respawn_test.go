@@ -237,6 +237,25 @@ func TestWorkerNotYetStarted(t *testing.T) {
 	require.ErrorIs(t, seen.Send(1), cluster.ErrClosed)
 }
 
+// TestDisconnectInOutput: a Disconnect does not wait for the fork that calls it,
+// and the fork is refused then.
+func TestDisconnectInOutput(t *testing.T) {
+	var stop error
+	withMaster(t, obedient, cluster.Options{Workers: 2, Output: func(w *cluster.Process) (stdout, stderr io.Writer) {
+		if w.Slot() != 0 {
+			stop = cluster.Disconnect(within(t, patience))
+		}
+		return nil, nil
+	}})
+	_, err := cluster.Fork()
+	require.NoError(t, err, "the Disconnect was over")
+	require.NoError(t, stop)
+	stopAll(t)
+	require.ErrorIs(t, cluster.AutoFork(), cluster.ErrClosed, "its slots are gone")
+	require.NoError(t, stop)
+	require.Empty(t, cluster.Workers())
+}
+
 // TestExitText: an Exit prints what happened.
 func TestExitText(t *testing.T) {
 	require.Equal(t, "exit status 3 after 1.5s", cluster.Exit{Code: 3, Uptime: 1500e6}.String())

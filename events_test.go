@@ -1,0 +1,474 @@
+//go:build unix
+
+package cluster_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/go-cluster/cluster"
+	"github.com/stretchr/testify/require"
+)
+
+// chatty listens, says how far it can count, and exits.
+var chatty = program("chatty", func() {
+	_, err := cluster.Listen("tcp", "127.0.0.1:0")
+	die(err)
+	for i := range chatter - 1 {
+		die(cluster.Worker.Send(i))
+	}
+	die(cluster.Worker.SendContext(cluster.Context(), chatter-1))
+})
+
+const chatter = 200
+
+// TestOrderOfEvents: everything about one worker is reported in the order in
+// which it happened, one callback at a time, exactly one fork and one death
+// each; to those who registered for the cluster and for the worker alike.
+func TestOrderOfEvents(t *testing.T) {
+	withMaster(t, chatty, cluster.Options{})
+	const workers = 8
+	want := []string{"fork", "online", "listening"}
+	for i := range chatter {
+		want = append(want, strconv.Itoa(i))
+	}
+	want = append(want, "disconnect", "death 0")
+
+	type diary struct {
+		lines []string // no lock: the callbacks of one worker must not overlap
+		busy  atomic.Int32
+	}
+	var mu sync.Mutex
+	whole, own := make(map[int]*diary), make(map[int]*diary)
+	note := func(of map[int]*diary, w *cluster.Process, line string) {
+		mu.Lock()
+		d := of[w.ID()]
+		if d == nil {
+			d = new(diary)
+			of[w.ID()] = d
+		}
+		mu.Unlock()
+		if d.busy.Add(1) != 1 {
+			t.Errorf("two callbacks of worker %d at once", w.ID())
+		}
+		d.lines = append(d.lines, line)
+		d.busy.Add(-1)
+	}
+	all := func(line string) func(*cluster.Process) {
+		return func(w *cluster.Process) { note(whole, w, line) }
+	}
+	hook(t, cluster.OnFork(func(w *cluster.Process) {
+		all("fork")(w)
+		note(own, w, "fork")
+		mine := func(line string) func(*cluster.Process) {
+			return func(same *cluster.Process) {
+				if same != w {
+					t.Errorf("worker %d was told of worker %d", w.ID(), same.ID())
+				}
+				note(own, w, line)
+			}
+		}
+		w.OnOnline(mine("online"))
+		w.OnListening(func(w *cluster.Process, _ net.Addr) { mine("listening")(w) })
+		w.OnMessage(func(w *cluster.Process, m cluster.Message) { mine(m.String())(w) })
+		w.OnDisconnect(mine("disconnect"))
+		w.OnExit(func(w *cluster.Process, e cluster.Exit) { mine(fmt.Sprint("death ", e.Code))(w) })
+	}))
+	hook(t, cluster.OnOnline(all("online")))
+	hook(t, cluster.OnListening(func(w *cluster.Process, _ net.Addr) { all("listening")(w) }))
+	hook(t, cluster.OnMessage(func(w *cluster.Process, m cluster.Message) { all(m.String())(w) }))
+	hook(t, cluster.OnDisconnect(all("disconnect")))
+	dead := make(chan struct{}, workers)
+	hook(t, cluster.OnDeath(func(w *cluster.Process, e cluster.Exit) {
+		all(fmt.Sprint("death ", e.Code))(w)
+		dead <- struct{}{}
+	}))
+	for range workers {
+		forkOne(t)
+	}
+	for range workers {
+		await(t, dead, "death")
+	}
+	stopAll(t)
+	require.Len(t, whole, workers)
+	for id := range whole {
+		require.Equal(t, want, whole[id].lines)
+		require.Equal(t, want, own[id].lines)
+	}
+}
+
+// TestWorkersDoNotWaitForEachOther: a callback about one worker that blocks
+// holds up neither those about another nor any call.
+func TestWorkersDoNotWaitForEachOther(t *testing.T) {
+	withMaster(t, obedient, cluster.Options{})
+	first := forkOne(t)
+	entered, release := make(chan struct{}), make(chan struct{})
+	first.OnOnline(func(*cluster.Process) {
+		close(entered)
+		<-release
+	})
+	await(t, entered, "first worker's callback")
+	ask[about](t, first, order{Cmd: "about"})
+	online, dead := onlines(t), deaths(t)
+	second := forkOne(t)
+	require.Same(t, second, await(t, online, "second worker's callback"))
+	require.NoError(t, second.Disconnect(within(t, patience)))
+	require.Same(t, second, await(t, dead, "second worker's death").w)
+	require.NoError(t, first.Disconnect(within(t, patience)), "it waits for the process, not for the callback")
+	require.Empty(t, dead)
+	close(release)
+	require.Same(t, first, await(t, dead, "first worker's death").w)
+}
+
+// TestUnregister: a callback that was unregistered is not called, the others
+// are, and unregistering twice is harmless.
+func TestUnregister(t *testing.T) {
+	withMaster(t, obedient, cluster.Options{})
+	rec := newRecorder()
+	stop := cluster.OnOnline(func(*cluster.Process) { rec.add("first") })
+	hook(t, cluster.OnOnline(func(*cluster.Process) { rec.add("second") }))
+	stop()
+	stop()
+	forkOne(t)
+	rec.until(t, "second")
+	require.Equal(t, []string{"second"}, rec.all())
+}
+
+// holder gives its channel to a child that never ends, talks, and ends itself.
+var holder = program("holder", func() {
+	fd, err := syscall.Dup(3)
+	die(err)
+	c := exec.Command("/bin/sleep", "1000")
+	c.ExtraFiles = []*os.File{os.NewFile(uintptr(fd), "channel")}
+	die(c.Start())
+	cluster.Worker.Send(c.Process.Pid)
+	for i := range chatter {
+		cluster.Worker.Send(i)
+	}
+	cluster.Worker.Disconnect(context.Background())
+})
+
+// TestDeathComesAfterTheMessages: even if a grandchild holds the channel open,
+// a worker's death is reported, and after all that it said.
+func TestDeathComesAfterTheMessages(t *testing.T) {
+	withMaster(t, holder, cluster.Options{})
+	rec := newRecorder()
+	hook(t, cluster.OnMessage(func(_ *cluster.Process, m cluster.Message) { rec.add("%s", m) }))
+	hook(t, cluster.OnDisconnect(func(*cluster.Process) { rec.add("disconnect") }))
+	hook(t, cluster.OnDeath(func(_ *cluster.Process, e cluster.Exit) { rec.add("death %d %v", e.Code, e.Voluntary) }))
+	forkOne(t)
+	rec.until(t, "death")
+	lines := rec.all()
+	require.NoError(t, syscall.Kill(atoi(lines[0]), syscall.SIGKILL), "the grandchild lives")
+	var want []string
+	for i := range chatter {
+		want = append(want, strconv.Itoa(i))
+	}
+	require.Equal(t, append(want, "disconnect", "death 0 true"), lines[1:])
+}
+
+// provoker makes every kind of event happen, once; what it is asked it answers.
+var provoker = program("provoker", func() {
+	cluster.OnRequest(func(*cluster.Process, cluster.Message) (any, error) { return "yes", nil })
+	cluster.OnMessage(func(*cluster.Process, cluster.Message) {})
+	_, err := cluster.Listen("tcp", "127.0.0.1:0")
+	die(err)
+	cluster.Worker.Send("message")
+	cluster.Worker.Send(map[string]any{"cmd": "handled", "n": 1})
+	cluster.Worker.Send(map[string]any{"cmd": "handled", "n": "not a number"})
+	go cluster.Worker.Request(context.Background(), "request", nil)
+	go cluster.Worker.Request(context.Background(), map[string]any{"cmd": "respond"}, nil)
+	select {}
+})
+
+// numbered is what provoker sends to a Handle.
+type numbered struct {
+	N int `json:"n"`
+}
+
+// everyCall makes, in a callback about w, every call of the package. alive says
+// that w is up, so that what concerns it must succeed.
+func everyCall(w *cluster.Process, alive bool) (err error) {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	check := func(what string, e error, must bool) {
+		if e != nil && (must || !errors.Is(e, cluster.ErrClosed)) {
+			err = errors.Join(err, fmt.Errorf("%s: %w", what, e))
+		}
+	}
+	use := func(p *cluster.Process, must bool) {
+		_ = fmt.Sprint(p.ID(), p.Slot(), p.PID(), p.OSProcess() != nil, p.State(), p.IsConnected(), p.IsDead(), p.ExitedAfterDisconnect())
+		for _, stop := range []func(){
+			p.OnOnline(func(*cluster.Process) {}), p.OnListening(func(*cluster.Process, net.Addr) {}),
+			p.OnDisconnect(func(*cluster.Process) {}), p.OnExit(func(*cluster.Process, cluster.Exit) {}),
+			p.OnError(func(*cluster.Process, error) {}), p.OnMessage(func(*cluster.Process, cluster.Message) {}),
+		} {
+			stop()
+		}
+		told := make(chan error, 1)
+		check("Send", p.Send("hello", func(err error) { told <- err }), must)
+		check("SendContext", p.SendContext(ctx, "hello"), must)
+		var answer string
+		check("Request", p.Request(ctx, "question", &answer), must)
+		if must && answer != "yes" {
+			check("Request", fmt.Errorf("answer %q", answer), must)
+		}
+		if !errors.Is(p.Ready(), cluster.ErrNotWorker) {
+			check("Ready", errors.New("no error"), true)
+		}
+	}
+	for _, stop := range []func(){
+		cluster.OnFork(func(*cluster.Process) {}), cluster.OnOnline(func(*cluster.Process) {}),
+		cluster.OnListening(func(*cluster.Process, net.Addr) {}), cluster.OnMessage(func(*cluster.Process, cluster.Message) {}),
+		cluster.OnDisconnect(func(*cluster.Process) {}), cluster.OnDeath(func(*cluster.Process, cluster.Exit) {}),
+		cluster.OnError(func(*cluster.Process, error) {}), cluster.Handle("no", func(*cluster.Process, int) {}),
+		cluster.Respond("no", func(*cluster.Process, int) (int, error) { return 0, nil }),
+		cluster.OnShutdown(func(context.Context) error { return nil }),
+	} {
+		stop()
+	}
+	check("SetupMaster", cluster.SetupMaster(cluster.Settings()), true)
+	check("AutoFork", cluster.AutoFork(), true)
+	cluster.Context()
+	cluster.Workers()
+	cluster.EachWorker(func(p *cluster.Process) { p.State() })
+	use(w, alive)
+
+	other, forkErr := cluster.Fork()
+	check("Fork", forkErr, true)
+	if forkErr == nil {
+		use(other, true)
+	}
+	ln, listenErr := cluster.Listen("tcp", "127.0.0.1:0")
+	check("Listen", listenErr, true)
+	if listenErr == nil {
+		ln.Close()
+	}
+	conn, listenErr := cluster.ListenPacket("udp", "127.0.0.1:0")
+	check("ListenPacket", listenErr, true)
+	if listenErr == nil {
+		conn.Close()
+	}
+	check("Disconnect of the other", other.Disconnect(ctx), true)
+	check("Disconnect of the worker", w.Disconnect(ctx), true)
+	check("Kill", w.Kill(), false)
+	check("Disconnect", cluster.Disconnect(ctx), true)
+	check("Fork again", func() error { _, err := cluster.Fork(); return err }(), true)
+	check("Disconnect again", cluster.Disconnect(ctx), true)
+	return err
+}
+
+// TestReentrancy: every callback can make every call of the package. Those that
+// wait, wait for processes and never for the callback that they are made in.
+func TestReentrancy(t *testing.T) {
+	type process = *cluster.Process
+	// Each registers body for one kind of callback. Where no event kills the
+	// worker, the test does.
+	for _, kind := range []struct {
+		name     string
+		alive    bool // w is up in the callback
+		register func(body func(process)) (stop func())
+	}{
+		{"OnFork", true, cluster.OnFork},
+		{"OnOnline", true, cluster.OnOnline},
+		{"OnListening", true, func(body func(process)) func() {
+			return cluster.OnListening(func(w process, _ net.Addr) { body(w) })
+		}},
+		{"OnMessage", true, func(body func(process)) func() {
+			return cluster.OnMessage(func(w process, _ cluster.Message) { body(w) })
+		}},
+		{"Handle", true, func(body func(process)) func() {
+			return cluster.Handle("handled", func(w process, _ numbered) { body(w) })
+		}},
+		{"OnError", true, func(body func(process)) func() {
+			stop := cluster.Handle("handled", func(process, numbered) {})
+			stopError := cluster.OnError(func(w process, _ error) { body(w) })
+			return func() { stop(); stopError() }
+		}},
+		{"OnRequest", true, func(body func(process)) func() {
+			return cluster.OnRequest(func(w process, _ cluster.Message) (any, error) { body(w); return nil, nil })
+		}},
+		{"Respond", true, func(body func(process)) func() {
+			return cluster.Respond("respond", func(w process, _ map[string]any) (any, error) { body(w); return nil, nil })
+		}},
+		{"OnDisconnect", false, cluster.OnDisconnect},
+		{"OnDeath", false, func(body func(process)) func() {
+			return cluster.OnDeath(func(w process, _ cluster.Exit) { body(w) })
+		}},
+		{"received", true, func(body func(process)) func() {
+			return cluster.OnFork(func(w process) { w.Send("x", func(error) { body(w) }) })
+		}},
+		{"of the worker", true, func(body func(process)) func() {
+			return cluster.OnFork(func(w process) { w.OnListening(func(w process, _ net.Addr) { body(w) }) })
+		}},
+		{"AllowListen", true, func(body func(process)) func() {
+			o := cluster.Settings()
+			o.AllowListen = func(w process, _, _ string) error { body(w); return nil }
+			cluster.SetupMaster(o)
+			return func() {}
+		}},
+	} {
+		t.Run(kind.name, func(t *testing.T) {
+			withMaster(t, provoker, cluster.Options{})
+			done := make(chan error, 1)
+			var once sync.Once
+			hook(t, kind.register(func(w process) {
+				once.Do(func() { done <- everyCall(w, kind.alive) })
+			}))
+			w := forkOne(t)
+			if !kind.alive {
+				require.NoError(t, w.SendContext(within(t, patience), "it is up"))
+				require.NoError(t, w.OSProcess().Kill())
+			}
+			require.NoError(t, await(t, done, "end of the callback"))
+			require.Empty(t, cluster.Workers())
+		})
+	}
+}
+
+// reentrant makes, in a callback of the kind that the environment names, every
+// call that a worker has, and prints what came of it.
+var reentrant = program("reentrant", func() {
+	kind := os.Getenv("REENTRANT")
+	var once sync.Once
+	body := func() {
+		once.Do(func() { fmt.Println("result", everyWorkerCall(kind)) })
+	}
+	switch kind {
+	case "OnMessage":
+		cluster.OnMessage(func(*cluster.Process, cluster.Message) { body() })
+	case "of the worker":
+		cluster.Worker.OnMessage(func(*cluster.Process, cluster.Message) { body() })
+	case "Handle":
+		cluster.Handle("handled", func(*cluster.Process, numbered) { body() })
+	case "OnError":
+		cluster.Handle("handled", func(*cluster.Process, []int) {})
+		cluster.OnError(func(*cluster.Process, error) { body() })
+	case "OnRequest":
+		cluster.OnRequest(func(*cluster.Process, cluster.Message) (any, error) { body(); return nil, nil })
+	case "Respond":
+		cluster.Respond("respond", func(*cluster.Process, map[string]any) (any, error) { body(); return nil, nil })
+	case "received":
+		cluster.Worker.Send("x", func(error) { body() })
+	case "OnShutdown":
+		cluster.OnShutdown(func(context.Context) error { body(); return nil })
+	case "OnDisconnect":
+		cluster.OnDisconnect(func(*cluster.Process) { body() })
+	}
+	cluster.Worker.Send("ready")
+	select {}
+})
+
+// everyWorkerCall makes every call that a worker has.
+func everyWorkerCall(kind string) (err error) {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	w := cluster.Worker
+	check := func(what string, e, want error) {
+		if !errors.Is(e, want) {
+			err = errors.Join(err, fmt.Errorf("%s: %v", what, e))
+		}
+	}
+	var open error // what a call over the channel returns
+	if kind == "OnDisconnect" {
+		open = cluster.ErrClosed
+	}
+	for _, stop := range []func(){
+		cluster.OnMessage(func(*cluster.Process, cluster.Message) {}), w.OnMessage(func(*cluster.Process, cluster.Message) {}),
+		cluster.OnDisconnect(func(*cluster.Process) {}), cluster.Handle("no", func(*cluster.Process, int) {}),
+		cluster.OnRequest(func(*cluster.Process, cluster.Message) (any, error) { return nil, nil }),
+	} {
+		stop()
+	}
+	_ = fmt.Sprint(w.ID(), w.Slot(), w.PID(), w.State(), w.IsConnected(), w.IsDead(), w.ExitedAfterDisconnect(), cluster.Settings())
+	check("Send", w.Send("hello", func(error) {}), open)
+	check("SendContext", w.SendContext(ctx, "hello"), open)
+	check("Request", w.Request(ctx, "question", nil), open)
+	check("Ready", w.Ready(), open)
+	check("AutoFork", cluster.AutoFork(), nil)
+	_, forkErr := cluster.Fork()
+	check("Fork", forkErr, cluster.ErrNotMaster)
+	check("Run", cluster.Run(ctx), cluster.ErrNotMaster)
+	check("Disconnect of all", cluster.Disconnect(ctx), cluster.ErrNotMaster)
+	switch kind {
+	case "OnDisconnect":
+		check("Disconnect", w.Disconnect(ctx), nil)
+	case "OnShutdown":
+		// The drain is under way: Listen waits for its end, and Disconnect would.
+		short, cancel := context.WithTimeout(ctx, 50*time.Millisecond)
+		defer cancel()
+		_, listenErr := cluster.ListenConfig{}.Listen(short, "tcp", "127.0.0.1:0")
+		check("Listen", listenErr, context.DeadlineExceeded)
+		check("Disconnect", w.Disconnect(short), context.DeadlineExceeded)
+	case "OnRequest", "Respond":
+		// The drain waits for the answer, which waits for this.
+		short, cancel := context.WithTimeout(ctx, 50*time.Millisecond)
+		defer cancel()
+		check("Disconnect", w.Disconnect(short), context.DeadlineExceeded)
+	default:
+		ln, listenErr := cluster.Listen("tcp", "127.0.0.1:0")
+		check("Listen", listenErr, nil)
+		if listenErr == nil {
+			ln.Close()
+		}
+		check("Disconnect", w.Disconnect(ctx), nil)
+	}
+	return err
+}
+
+// TestReentrancyInAWorker: so it is in a worker, where the drain waits for
+// requests that are being answered and for hooks, and for no other callback.
+func TestReentrancyInAWorker(t *testing.T) {
+	for _, kind := range []string{"OnMessage", "of the worker", "Handle", "OnError", "OnRequest", "Respond", "received", "OnShutdown", "OnDisconnect"} {
+		t.Run(kind, func(t *testing.T) {
+			out := newLineWriter()
+			withMaster(t, reentrant, cluster.Options{Output: out.both, Env: []string{"REENTRANT=" + kind}})
+			hook(t, cluster.OnRequest(func(*cluster.Process, cluster.Message) (any, error) { return "yes", nil }))
+			dead, said := deaths(t), make(chan struct{}, 100)
+			hook(t, cluster.OnMessage(func(*cluster.Process, cluster.Message) { said <- struct{}{} }))
+			w := forkOne(t)
+			await(t, said, "message")
+			require.NoError(t, w.Send("message"))
+			require.NoError(t, w.Send(map[string]any{"cmd": "handled", "n": 1}))
+			asked := make(chan error, 1)
+			if kind == "OnRequest" || kind == "Respond" {
+				go func() { asked <- w.Request(within(t, patience), map[string]any{"cmd": "respond"}, nil) }()
+				require.NoError(t, await(t, asked, "answer"))
+			}
+			if kind == "OnShutdown" || kind == "OnDisconnect" {
+				require.NoError(t, w.Disconnect(within(t, patience)))
+			}
+			require.Equal(t, "result <nil>", await(t, out.c, "result"))
+			d := await(t, dead, "death")
+			require.Zero(t, d.e.Code, "%v", d.e)
+			require.True(t, d.e.Voluntary)
+		})
+	}
+}
+
+// TestRunInACallback: Run can be called from a callback; the end that it waits
+// for does not wait for the callback, but for a moment.
+func TestRunInACallback(t *testing.T) {
+	withMaster(t, provoker, cluster.Options{})
+	done := make(chan error, 1)
+	var once sync.Once
+	hook(t, cluster.OnOnline(func(*cluster.Process) {
+		once.Do(func() {
+			ctx, cancel := context.WithCancel(context.Background())
+			cancel()
+			done <- cluster.Run(ctx)
+		})
+	}))
+	forkOne(t)
+	require.NoError(t, await(t, done, "end of Run"))
+}
