@@ -183,7 +183,7 @@ func (m *master) writers(p *Process) (stdout, stderr io.Writer, err error) {
 	stdout, stderr = f(p)
 	m.call(func() {
 		m.forking++
-		if err = m.closed(); err == nil && p.child.slot != nil && p.child.slot.gone {
+		if err = m.closed(); err == nil && p.child.slot != nil && p.child.slot.mode == slotGone {
 			err = ErrClosed
 		}
 	})

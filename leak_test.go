@@ -1,0 +1,183 @@
+//go:build unix
+
+package cluster_test
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"runtime"
+	"sync"
+	"testing"
+
+	"github.com/go-cluster/cluster"
+	"github.com/stretchr/testify/require"
+)
+
+// echoScript is a worker that is cheap to start: a shell that speaks as much of
+// the protocol as a node worker that sends back what it gets, and exits when it
+// is told to disconnect.
+const echoScript = `printf '{"cmd":"NODE_CLUSTER","act":"online","seq":0}\n' >&3
+while read -r line <&3; do
+	case $line in
+	*disconnect*) exit 0 ;;
+	*exit*) exit 1 ;;
+	*) printf '%s\n' "$line" >&3 ;;
+	esac
+done`
+
+// echoes are the options for such workers.
+func echoes() cluster.Options {
+	return cluster.Options{Exec: "/bin/sh", Args: []string{"-c", echoScript}}
+}
+
+// long reports whether the tests that take minutes are to be run in full.
+func long() bool { return os.Getenv("CLUSTER_LONG") == "1" }
+
+// TestForksLeakNothing: fork after fork, whatever the workers die of, leaves no
+// descriptor, goroutine, zombie or memory. CLUSTER_LONG=1 makes it 10 000.
+func TestForksLeakNothing(t *testing.T) {
+	rounds := 10 // of 20 forks
+	if long() {
+		rounds = 500
+	}
+	o := echoes()
+	o.Output = func(*cluster.Process) (stdout, stderr io.Writer) { return failingWriter{}, nil } // a pipe each
+	withMaster(t, obedient, o)
+	dead, said := deaths(t), make(chan *cluster.Process, 100)
+	hook(t, cluster.OnMessage(func(w *cluster.Process, _ cluster.Message) { said <- w }))
+	forks := 0
+	round := func() {
+		const workers = 20
+		for range workers {
+			w := forkOne(t)
+			require.NoError(t, w.Send("hello", func(error) {}))
+			forks++
+		}
+		for range workers / 2 { // the others die while they start, and may have said it too
+			await(t, said, "echo")
+		}
+		for i, w := range cluster.Workers() {
+			switch i % 4 {
+			case 0:
+				require.NoError(t, w.Send("exit"))
+			case 1:
+				require.NoError(t, w.OSProcess().Kill())
+			case 2:
+				w.Kill()
+			}
+		}
+		stopAll(t)
+		for range workers {
+			await(t, dead, "death")
+		}
+		for len(said) > 0 {
+			<-said
+		}
+	}
+	// The first rounds fill the pools that stay.
+	for range rounds / 2 {
+		round()
+	}
+	quiet := settled(t)
+	for range rounds - rounds/2 {
+		round()
+	}
+	after := settled(t)
+	require.Equal(t, 20*rounds, forks)
+	require.LessOrEqual(t, after.goroutines, quiet.goroutines)
+	require.LessOrEqual(t, after.fds, quiet.fds)
+	require.LessOrEqual(t, len(after.children), len(quiet.children))
+	require.Less(t, after.heap, quiet.heap+64<<10, "bytes in use after garbage collection, %d forks later", forks/2)
+}
+
+// settlement is a census of a master at rest, with its memory.
+type settlement struct {
+	counts
+	heap uint64
+}
+
+// settled waits until nothing but the test itself runs, as far as it ever gets.
+func settled(t *testing.T) settlement {
+	t.Helper()
+	eventually(t, func() bool { return len(census().children) == 0 }, "the end of all children")
+	var s settlement
+	// What ends after the death of a worker (its goroutines) ends soon.
+	last := census()
+	stable := 0
+	eventually(t, func() bool {
+		now := census()
+		if now.goroutines == last.goroutines && now.fds == last.fds {
+			stable++
+		} else {
+			stable = 0
+		}
+		last = now
+		return stable == 20
+	}, "a master at rest")
+	s.counts = last
+	var m runtime.MemStats
+	runtime.GC()
+	runtime.GC() // finalizers of the first
+	runtime.ReadMemStats(&m)
+	s.heap = m.HeapAlloc
+	return s
+}
+
+// TestFiveHundredWorkers: a large cluster is forked, talks, and is
+// disconnected, gracefully.
+func TestFiveHundredWorkers(t *testing.T) {
+	const workers = 500
+	withMaster(t, obedient, echoes())
+	dead, said := deaths(t), make(chan string, workers)
+	hook(t, cluster.OnMessage(func(w *cluster.Process, m cluster.Message) { said <- m.String() }))
+	for range workers {
+		forkOne(t)
+	}
+	require.Len(t, cluster.Workers(), workers)
+	cluster.EachWorker(func(w *cluster.Process) { require.NoError(t, w.Send(fmt.Sprint("to ", w.ID()))) })
+	heard := make(map[string]bool)
+	for range workers {
+		heard[await(t, said, "echo")] = true
+	}
+	require.Len(t, heard, workers)
+	stopAll(t)
+	for range workers {
+		d := await(t, dead, "death")
+		require.Zero(t, d.e.Code, "%v", d.e)
+		require.True(t, d.e.Voluntary)
+	}
+	require.Empty(t, cluster.Workers())
+}
+
+// TestForksAtOnce: Fork may be called from many goroutines; ids are unique, and
+// every worker is told of once.
+func TestForksAtOnce(t *testing.T) {
+	const workers = 40
+	withMaster(t, obedient, echoes())
+	forks, dead := make(chan int, workers), deaths(t)
+	hook(t, cluster.OnFork(func(w *cluster.Process) { forks <- w.ID() }))
+	var all sync.WaitGroup
+	for range workers {
+		all.Go(func() {
+			w, err := cluster.Fork()
+			if err != nil {
+				t.Error(err)
+			} else if w.PID() == 0 {
+				t.Error("no pid")
+			}
+		})
+	}
+	all.Wait()
+	ids := make(map[int]bool)
+	for range workers {
+		ids[await(t, forks, "fork")] = true
+	}
+	require.Len(t, ids, workers)
+	stopAll(t)
+	for range workers {
+		await(t, dead, "death")
+	}
+	require.Empty(t, forks)
+	require.Empty(t, dead)
+}
