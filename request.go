@@ -236,9 +236,12 @@ func (l *link) respond(m *ours) bool {
 		reply, err := fn(l.p, Message{m.Msg})
 		l.flow.release(len(m.Msg) + requestCost)
 		if err == nil {
-			err = encode(reply, func(line []byte) error { return l.reply(appendCall(nil, actReply, m.ID, line)) })
+			err = encode(reply, func(line []byte) error {
+				l.reply(appendCall(nil, actReply, m.ID, line))
+				return nil
+			})
 		}
-		if err != nil && !errors.Is(err, ErrClosed) && !errors.Is(err, ErrBacklog) {
+		if err != nil { // of the handler, or of the encoder
 			l.reply(appendFailure(nil, m.ID, err.Error()))
 		}
 	}()
@@ -246,12 +249,10 @@ func (l *link) respond(m *ours) bool {
 }
 
 // reply sends an answer. A peer that asks and does not read has gone too far.
-func (l *link) reply(line []byte) error {
-	_, err := l.out.put(userLine, nil, line)
-	if errors.Is(err, ErrBacklog) {
+func (l *link) reply(line []byte) {
+	if _, err := l.out.put(userLine, nil, line); errors.Is(err, ErrBacklog) {
 		l.side.overrun()
 	}
-	return err
 }
 
 // retryRequests answers the waiting requests for which there is a handler now.

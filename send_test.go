@@ -1,0 +1,408 @@
+//go:build unix
+
+package cluster_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/go-cluster/cluster"
+	"github.com/stretchr/testify/require"
+)
+
+type numbered struct {
+	Cmd string `json:"cmd"`
+	N   int    `json:"n"`
+	Pad string `json:"pad,omitempty"`
+}
+
+// talker sends back what it gets, answers requests, and does what it is asked.
+var talker = program("talker", func() {
+	var early sync.Mutex
+	var got []int
+	cluster.OnMessage(func(w *cluster.Process, m cluster.Message) {
+		if m.Cmd() != "late" && w == cluster.Worker {
+			die(w.Send(m))
+		}
+	})
+	cluster.Respond("count", func(_ *cluster.Process, q numbered) (int, error) {
+		// n messages for the master.
+		for n := range q.N {
+			die(cluster.Worker.Send(numbered{Cmd: "counted", N: n, Pad: q.Pad}))
+		}
+		return q.N, nil
+	})
+	cluster.Respond("register", func(*cluster.Process, any) (any, error) {
+		cluster.Handle("other", func(*cluster.Process, numbered) {})
+		cluster.Handle("late", func(_ *cluster.Process, v numbered) {
+			early.Lock()
+			defer early.Unlock()
+			got = append(got, v.N)
+		})
+		return nil, nil
+	})
+	cluster.Respond("got", func(*cluster.Process, any) ([]int, error) {
+		early.Lock()
+		defer early.Unlock()
+		return got, nil
+	})
+	respondToTests()
+	<-cluster.Context().Done()
+	select {}
+})
+
+// forkOnline forks a worker and waits until it is online.
+func forkOnline(t *testing.T) *cluster.Process {
+	t.Helper()
+	up := make(chan *cluster.Process, 1)
+	stop := cluster.OnOnline(func(w *cluster.Process) { up <- w })
+	defer stop()
+	w, err := cluster.Fork()
+	require.NoError(t, err)
+	require.Equal(t, w, await(t, up, "online"))
+	return w
+}
+
+// TestMessagesBothWays: messages arrive in the order in which they were sent,
+// at everything that takes them, from the right worker; w in a worker's callback
+// is its Worker.
+func TestMessagesBothWays(t *testing.T) {
+	withMaster(t, talker, cluster.Options{})
+	w := forkOnline(t)
+	const count = 2000
+	own, all, handled := make(chan int, count), make(chan int, count), make(chan int, count)
+	hook(t, w.OnMessage(func(from *cluster.Process, m cluster.Message) {
+		var v numbered
+		if from == w && m.Decode(&v) == nil {
+			own <- v.N
+		}
+	}))
+	hook(t, cluster.OnMessage(func(from *cluster.Process, m cluster.Message) {
+		var v numbered
+		if from == w && m.Decode(&v) == nil {
+			all <- v.N
+		}
+	}))
+	hook(t, cluster.Handle("echo", func(from *cluster.Process, v numbered) {
+		if from == w {
+			handled <- v.N
+		}
+	}))
+	for n := range count {
+		require.NoError(t, w.Send(numbered{Cmd: "echo", N: n}))
+	}
+	for n := range count {
+		require.Equal(t, n, await(t, own, "message"))
+		require.Equal(t, n, await(t, all, "message"))
+		require.Equal(t, n, await(t, handled, "message"))
+	}
+}
+
+// TestUndecodableMessage: one that Handle cannot decode is an error, and taken.
+func TestUndecodableMessage(t *testing.T) {
+	withMaster(t, talker, cluster.Options{})
+	w := forkOnline(t)
+	failed := make(chan error, 1)
+	hook(t, w.OnError(func(_ *cluster.Process, err error) { failed <- err }))
+	hook(t, cluster.Handle("echo", func(*cluster.Process, struct{ N []string }) { t.Error("decoded") }))
+	require.NoError(t, w.Send(numbered{Cmd: "echo", N: 1}))
+	require.ErrorContains(t, await(t, failed, "error"), "echo")
+}
+
+// TestEarlyMessagesOfAWorker: what a worker sends before the master has a
+// handler waits for one; a handler for something else does not take it, and what
+// waited goes before what is new.
+func TestEarlyMessagesOfAWorker(t *testing.T) {
+	withMaster(t, talker, cluster.Options{})
+	w := forkOnline(t)
+	hook(t, cluster.Handle("something else", func(*cluster.Process, any) { t.Error("taken") }))
+	var n int
+	require.NoError(t, w.Request(t.Context(), numbered{Cmd: "count", N: 100}, &n))
+	got := make(chan int, 1000)
+	require.NoError(t, w.Request(t.Context(), numbered{Cmd: "count", N: 100}, &n))
+	hook(t, cluster.Handle("counted", func(_ *cluster.Process, v numbered) { got <- v.N }))
+	require.NoError(t, w.Request(t.Context(), numbered{Cmd: "count", N: 100}, &n))
+	for i := range 300 {
+		require.Equal(t, i%100, await(t, got, "message"))
+	}
+}
+
+// TestEarlyMessagesToAWorker, sent before it is online, wait for the handler
+// that it registers late; so does what is sent later.
+func TestEarlyMessagesToAWorker(t *testing.T) {
+	withMaster(t, lateTalker, cluster.Options{})
+	w, err := cluster.Fork()
+	require.NoError(t, err)
+	for n := range 50 {
+		require.NoError(t, w.Send(numbered{Cmd: "late", N: n}))
+	}
+	require.NoError(t, w.Request(t.Context(), numbered{Cmd: "register"}, nil))
+	for n := 50; n < 100; n++ {
+		require.NoError(t, w.SendContext(t.Context(), numbered{Cmd: "late", N: n}))
+	}
+	want := make([]int, 100)
+	for n := range want {
+		want[n] = n
+	}
+	var got []int
+	eventually(t, func() bool {
+		require.NoError(t, w.Request(t.Context(), numbered{Cmd: "got"}, &got))
+		return len(got) >= len(want)
+	}, "all messages handled")
+	require.Equal(t, want, got)
+}
+
+// lateTalker registers its only handler for messages when it is told to.
+var lateTalker = program("late talker", func() {
+	var mu sync.Mutex
+	var got []int
+	cluster.Respond("register", func(*cluster.Process, any) (any, error) {
+		cluster.Handle("other", func(*cluster.Process, numbered) { os.Exit(7) })
+		cluster.Handle("late", func(_ *cluster.Process, v numbered) {
+			mu.Lock()
+			defer mu.Unlock()
+			got = append(got, v.N)
+		})
+		return nil, nil
+	})
+	cluster.Respond("got", func(*cluster.Process, any) ([]int, error) {
+		mu.Lock()
+		defer mu.Unlock()
+		return got, nil
+	})
+	<-cluster.Context().Done()
+	select {}
+})
+
+// TestUnclaimedAtDeath: messages and requests for which no handler came are
+// dropped when their worker is dead, with an error before the death is reported.
+func TestUnclaimedAtDeath(t *testing.T) {
+	withMaster(t, unclaimed, cluster.Options{})
+	rec := newRecorder()
+	hook(t, cluster.OnError(func(_ *cluster.Process, err error) { rec.add("error %v", err) }))
+	hook(t, cluster.OnDeath(func(*cluster.Process, cluster.Exit) { rec.add("death") }))
+	_, err := cluster.Fork()
+	require.NoError(t, err)
+	rec.until(t, "death")
+	lines := rec.all()
+	require.Len(t, lines, 3)
+	require.Contains(t, lines[0], "1 of its requests")
+	require.Contains(t, lines[1], "3 of its messages")
+	require.Contains(t, lines[1], "first")
+}
+
+var unclaimed = program("unclaimed", func() {
+	for _, s := range []string{"first", "second", "third"} {
+		die(cluster.Worker.Send(s))
+	}
+	// It is sent before the wait, which nobody ends.
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Millisecond)
+	defer cancel()
+	if err := cluster.Worker.Request(ctx, "question", nil); !errors.Is(err, context.DeadlineExceeded) {
+		die(err)
+	}
+	os.Exit(0)
+})
+
+// TestLargeMessages: 16 MiB arrive both ways, also one that is larger than
+// MaxQueue when nothing else is queued.
+func TestLargeMessages(t *testing.T) {
+	withMaster(t, talker, cluster.Options{MaxQueue: 1 << 20})
+	w := forkOnline(t)
+	got := make(chan cluster.Message, 1)
+	hook(t, w.OnMessage(func(_ *cluster.Process, m cluster.Message) { got <- m }))
+	big := strings.Repeat("x", 16<<20-2)
+	require.NoError(t, w.SendContext(t.Context(), big))
+	var back string
+	require.NoError(t, await(t, got, "message").Decode(&back))
+	require.True(t, back == big)
+}
+
+// TestStoppedWorker: Send to a worker that is stopped returns at once, with
+// ErrBacklog when the queue is full; nothing of what was accepted is received
+// before the worker goes on, and then all of it arrives, in order.
+func TestStoppedWorker(t *testing.T) {
+	withMaster(t, talker, cluster.Options{MaxQueue: 1 << 20})
+	w, other := forkOnline(t), forkOnline(t)
+	got, received := make(chan int, 100000), make(chan error, 1)
+	hook(t, w.OnMessage(func(_ *cluster.Process, m cluster.Message) {
+		var v numbered
+		m.Decode(&v)
+		got <- v.N
+	}))
+	require.NoError(t, w.OSProcess().Signal(syscall.SIGSTOP))
+	eventually(t, func() bool { return processState(w.PID()) == "T" }, "the worker is stopped")
+	require.NoError(t, w.Send(numbered{N: 0}, func(err error) { received <- err }))
+	accepted, pad, begun := 1, strings.Repeat("x", 1000), time.Now()
+	for ; ; accepted++ {
+		if err := w.Send(numbered{N: accepted, Pad: pad}); err != nil {
+			require.ErrorIs(t, err, cluster.ErrBacklog)
+			require.ErrorContains(t, err, "cluster: Send to worker "+itoa(w.ID()))
+			break
+		}
+		require.Less(t, accepted, 100000)
+	}
+	require.Less(t, time.Since(begun), patience/2)
+	require.Greater(t, accepted, 1000)
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	require.ErrorIs(t, w.SendContext(ctx, pad+pad), cluster.ErrBacklog)
+	require.NoError(t, other.Request(t.Context(), numbered{Cmd: "add"}, nil))
+	require.Empty(t, received)
+	require.Empty(t, got)
+
+	require.NoError(t, w.OSProcess().Signal(syscall.SIGCONT))
+	for n := range accepted {
+		require.Equal(t, n, await(t, got, "message"))
+	}
+	require.NoError(t, await(t, received, "receipt"))
+}
+
+// TestSendContextEnds with its context while the worker is stopped; the message
+// arrives all the same.
+func TestSendContextEnds(t *testing.T) {
+	withMaster(t, talker, cluster.Options{})
+	w := forkOnline(t)
+	got := make(chan string, 2)
+	hook(t, w.OnMessage(func(_ *cluster.Process, m cluster.Message) { got <- m.String() }))
+	require.NoError(t, w.OSProcess().Signal(syscall.SIGSTOP))
+	eventually(t, func() bool { return processState(w.PID()) == "T" }, "the worker is stopped")
+	ctx, cancel := context.WithCancel(t.Context())
+	time.AfterFunc(10*time.Millisecond, cancel)
+	require.ErrorIs(t, w.SendContext(ctx, 1), context.Canceled)
+	require.Empty(t, got)
+	require.NoError(t, w.OSProcess().Signal(syscall.SIGCONT))
+	require.Equal(t, "1", await(t, got, "message"))
+	require.NoError(t, w.SendContext(t.Context(), 2))
+}
+
+// processState is the letter that ps shows.
+func processState(pid int) string {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return ""
+	}
+	_, rest, _ := strings.Cut(string(b), ") ")
+	return rest[:1]
+}
+
+// TestSendToTheDead: what is sent to a worker that is gone, or was on its way,
+// ends with ErrClosed, in the error or in the received callback.
+func TestSendToTheDead(t *testing.T) {
+	withMaster(t, talker, cluster.Options{})
+	w := forkOnline(t)
+	dead, received := make(chan struct{}), make(chan error, 1)
+	hook(t, w.OnExit(func(*cluster.Process, cluster.Exit) { close(dead) }))
+	require.NoError(t, w.OSProcess().Signal(syscall.SIGSTOP))
+	eventually(t, func() bool { return processState(w.PID()) == "T" }, "the worker is stopped")
+	require.NoError(t, w.Send(1, func(err error) { received <- err }))
+	waiting := make(chan error, 2)
+	go func() { waiting <- w.Request(context.Background(), 1, nil) }()
+	go func() { waiting <- w.SendContext(context.Background(), 1) }()
+	require.NoError(t, w.Kill())
+	await(t, dead, "death")
+	require.ErrorIs(t, await(t, received, "received callback"), cluster.ErrClosed)
+	for range 2 {
+		require.ErrorIs(t, await(t, waiting, "end of a call"), cluster.ErrClosed)
+	}
+	for _, err := range []error{w.Send(1), w.SendContext(t.Context(), 1), w.Request(t.Context(), 1, nil)} {
+		require.ErrorIs(t, err, cluster.ErrClosed)
+		require.ErrorContains(t, err, "worker "+itoa(w.ID()))
+	}
+}
+
+// TestWorkerIsNilInTheMaster, and its methods say so.
+func TestWorkerIsNilInTheMaster(t *testing.T) {
+	require.Nil(t, cluster.Worker)
+	for _, err := range []error{
+		cluster.Worker.Send(1), cluster.Worker.SendContext(t.Context(), 1), cluster.Worker.Request(t.Context(), 1, nil),
+	} {
+		require.ErrorIs(t, err, cluster.ErrNotWorker)
+	}
+}
+
+// TestReservedCmdIsNotSent, neither way.
+func TestReservedCmdIsNotSent(t *testing.T) {
+	withMaster(t, talker, cluster.Options{})
+	w := forkOnline(t)
+	bad := map[string]string{"cmd": "NODE_CLUSTER"}
+	require.ErrorContains(t, w.Send(bad), "NODE_")
+	require.ErrorContains(t, w.SendContext(t.Context(), bad), "NODE_")
+	require.ErrorContains(t, w.Request(t.Context(), bad, nil), "NODE_")
+	var text string
+	require.NoError(t, w.Request(t.Context(), numbered{Cmd: "sendReserved"}, &text))
+	require.Contains(t, text, "NODE_")
+}
+
+// TestSentBeforeTheEndArrives: what a worker sends before a managed end arrives
+// before its death is reported, however much it is: from OnShutdown, in a
+// request that the drain lets finish, after Serve has returned what was sent
+// before.
+func TestSentBeforeTheEndArrives(t *testing.T) {
+	const count = 2000
+	withMaster(t, lastWords, cluster.Options{})
+	for _, how := range []string{"disconnect", "term", "self"} {
+		t.Run(how, func(t *testing.T) {
+			rec := newRecorder()
+			hook(t, cluster.Handle("last", func(_ *cluster.Process, v numbered) { rec.add("last %d", v.N) }))
+			hook(t, cluster.OnDeath(func(_ *cluster.Process, e cluster.Exit) { rec.add("death %d", e.Code) }))
+			listening := make(chan struct{}, 1)
+			hook(t, cluster.OnListening(func(*cluster.Process, net.Addr) { listening <- struct{}{} }))
+			w, err := cluster.Fork()
+			require.NoError(t, err)
+			await(t, listening, "listening")
+			switch how {
+			case "disconnect":
+				require.NoError(t, w.Disconnect(t.Context()))
+			case "term":
+				require.NoError(t, w.OSProcess().Signal(syscall.SIGTERM))
+			case "self":
+				require.NoError(t, w.Send("leave"))
+			}
+			rec.until(t, "death")
+			lines := rec.all()
+			require.Len(t, lines, count+1)
+			for n := range count {
+				require.Equal(t, fmt.Sprint("last ", n), lines[n])
+			}
+			require.Equal(t, "death 0", lines[count])
+		})
+	}
+}
+
+// lastWords says 2 MB in its OnShutdown hook.
+var lastWords = program("last words", func() {
+	cluster.OnMessage(func(w *cluster.Process, _ cluster.Message) { go w.Disconnect(context.Background()) })
+	cluster.OnShutdown(func(context.Context) error {
+		for n := range 2000 {
+			die(cluster.Worker.Send(numbered{Cmd: "last", N: n, Pad: strings.Repeat("x", 1000)}))
+		}
+		return nil
+	})
+	die(cluster.ListenAndServe("127.0.0.1:0", http.NotFoundHandler()))
+	os.Exit(0) // main goes on once Serve has returned
+})
+
+// TestSentToAWorkerBeforeItsEndArrives: messages before Disconnect are handled
+// in spite of it.
+func TestSentToAWorkerBeforeItsEndArrives(t *testing.T) {
+	withMaster(t, talker, cluster.Options{})
+	w := forkOnline(t)
+	require.NoError(t, w.Request(t.Context(), numbered{Cmd: "countAtEnd"}, nil))
+	total := make(chan int, 1)
+	hook(t, cluster.Handle("total", func(_ *cluster.Process, v numbered) { total <- v.N }))
+	for n := range 1000 {
+		require.NoError(t, w.Send(numbered{Cmd: "late", N: n}))
+	}
+	require.NoError(t, w.Disconnect(t.Context()))
+	require.Equal(t, 1000, await(t, total, "count"))
+}
