@@ -18,14 +18,14 @@ import (
 
 // respondToTests answers what the tests of requests and messages ask a talker.
 func respondToTests() {
-	cluster.Respond("add", func(_ *cluster.Process, v numbered) (int, error) { return v.N + 1, nil })
+	cluster.Respond("add", func(_ *cluster.Process, v talk) (int, error) { return v.N + 1, nil })
 	cluster.Respond("fail", func(*cluster.Process, any) (any, error) { return nil, errors.New("no luck: <today>") })
 	cluster.Respond("unencodable", func(*cluster.Process, any) (any, error) { return make(chan int), nil })
 	cluster.Respond("nested", nest)
 	cluster.Respond("never", func(*cluster.Process, any) (any, error) { select {} })
-	cluster.Respond("askMaster", func(w *cluster.Process, v numbered) (int, error) {
+	cluster.Respond("askMaster", func(w *cluster.Process, v talk) (int, error) {
 		var n int
-		err := w.Request(context.Background(), numbered{Cmd: "ofMaster", N: v.N}, &n)
+		err := w.Request(context.Background(), talk{Cmd: "ofMaster", N: v.N}, &n)
 		return n, err
 	})
 	cluster.Respond("sendReserved", func(w *cluster.Process, _ any) (string, error) {
@@ -34,7 +34,7 @@ func respondToTests() {
 	cluster.Respond("countAtEnd", func(*cluster.Process, any) (any, error) {
 		var mu sync.Mutex
 		total := 0
-		cluster.Handle("late", func(*cluster.Process, numbered) {
+		cluster.Handle("late", func(*cluster.Process, talk) {
 			mu.Lock()
 			defer mu.Unlock()
 			total++
@@ -42,14 +42,14 @@ func respondToTests() {
 		cluster.OnShutdown(func(context.Context) error {
 			mu.Lock()
 			defer mu.Unlock()
-			return cluster.Worker.Send(numbered{Cmd: "total", N: total})
+			return cluster.Worker.Send(talk{Cmd: "total", N: total})
 		})
 		return nil, nil
 	})
-	cluster.Handle("askFromCallback", func(w *cluster.Process, v numbered) {
+	cluster.Handle("askFromCallback", func(w *cluster.Process, v talk) {
 		var n int
-		die(w.Request(context.Background(), numbered{Cmd: "ofMaster", N: v.N}, &n))
-		die(w.Send(numbered{Cmd: "asked", N: n}))
+		die(w.Request(context.Background(), talk{Cmd: "ofMaster", N: v.N}, &n))
+		die(w.Send(talk{Cmd: "asked", N: n}))
 	})
 	var both sync.WaitGroup
 	both.Add(2)
@@ -61,12 +61,12 @@ func respondToTests() {
 }
 
 // nest asks the other side for one less, until nothing is left.
-func nest(w *cluster.Process, v numbered) (int, error) {
+func nest(w *cluster.Process, v talk) (int, error) {
 	if v.N == 0 {
 		return 0, nil
 	}
 	var n int
-	err := w.Request(context.Background(), numbered{Cmd: "nested", N: v.N - 1}, &n)
+	err := w.Request(context.Background(), talk{Cmd: "nested", N: v.N - 1}, &n)
 	return n + 1, err
 }
 
@@ -74,17 +74,17 @@ func nest(w *cluster.Process, v numbered) (int, error) {
 func TestRequestBothWays(t *testing.T) {
 	withMaster(t, talker, cluster.Options{})
 	hook(t, cluster.OnRequest(func(w *cluster.Process, m cluster.Message) (any, error) {
-		var v numbered
+		var v talk
 		err := m.Decode(&v)
 		return v.N + w.ID(), err
 	}))
 	w := forkOnline(t)
 	var n int
-	require.NoError(t, w.Request(t.Context(), numbered{Cmd: "add", N: 1}, &n))
+	require.NoError(t, w.Request(t.Context(), talk{Cmd: "add", N: 1}, &n))
 	require.Equal(t, 2, n)
-	require.NoError(t, w.Request(t.Context(), numbered{Cmd: "askMaster", N: 10}, &n))
+	require.NoError(t, w.Request(t.Context(), talk{Cmd: "askMaster", N: 10}, &n))
 	require.Equal(t, 10+w.ID(), n)
-	require.NoError(t, w.Request(t.Context(), numbered{Cmd: "add", N: 1}, nil))
+	require.NoError(t, w.Request(t.Context(), talk{Cmd: "add", N: 1}, nil))
 }
 
 // TestRequestBeforeOnline waits for the worker.
@@ -93,7 +93,7 @@ func TestRequestBeforeOnline(t *testing.T) {
 	w, err := cluster.Fork()
 	require.NoError(t, err)
 	var n int
-	require.NoError(t, w.Request(t.Context(), numbered{Cmd: "add", N: 1}, &n))
+	require.NoError(t, w.Request(t.Context(), talk{Cmd: "add", N: 1}, &n))
 	require.Equal(t, 2, n)
 }
 
@@ -104,10 +104,10 @@ func TestRequestBeforeItsHandler(t *testing.T) {
 	hook(t, cluster.Respond("other", func(*cluster.Process, any) (int, error) { return 0, errors.New("wrong one") }))
 	result := make(chan error, 1)
 	var n int
-	go func() { result <- w.Request(context.Background(), numbered{Cmd: "askMaster", N: 1}, &n) }()
-	require.NoError(t, w.Request(t.Context(), numbered{Cmd: "add"}, nil))
+	go func() { result <- w.Request(context.Background(), talk{Cmd: "askMaster", N: 1}, &n) }()
+	require.NoError(t, w.Request(t.Context(), talk{Cmd: "add"}, nil))
 	require.Empty(t, result)
-	hook(t, cluster.Respond("ofMaster", func(_ *cluster.Process, v numbered) (int, error) { return v.N + 5, nil }))
+	hook(t, cluster.Respond("ofMaster", func(_ *cluster.Process, v talk) (int, error) { return v.N + 5, nil }))
 	require.NoError(t, await(t, result, "answer"))
 	require.Equal(t, 6, n)
 }
@@ -118,20 +118,20 @@ func TestNestedRequests(t *testing.T) {
 	withMaster(t, talker, cluster.Options{})
 	w := forkOnline(t)
 	hook(t, cluster.Respond("nested", nest))
-	hook(t, cluster.Respond("ofMaster", func(_ *cluster.Process, v numbered) (int, error) { return v.N + 1, nil }))
-	n, err := nest(w, numbered{N: 100})
+	hook(t, cluster.Respond("ofMaster", func(_ *cluster.Process, v talk) (int, error) { return v.N + 1, nil }))
+	n, err := nest(w, talk{N: 100})
 	require.NoError(t, err)
 	require.Equal(t, 100, n)
 
 	result := make(chan int, 1)
 	hook(t, w.OnMessage(func(w *cluster.Process, m cluster.Message) {
 		if m.Cmd() == "asked" { // the worker's callback got its answer
-			n, err := nest(w, numbered{N: 5})
+			n, err := nest(w, talk{N: 5})
 			require.NoError(t, err)
 			result <- n
 		}
 	}))
-	require.NoError(t, w.Send(numbered{Cmd: "askFromCallback", N: 1}))
+	require.NoError(t, w.Send(talk{Cmd: "askFromCallback", N: 1}))
 	require.Equal(t, 5, await(t, result, "answer in a callback"))
 }
 
@@ -142,10 +142,10 @@ func TestRequestBehindAFlood(t *testing.T) {
 	w := forkOnline(t)
 	const count = 1000
 	got := make(chan int, count)
-	hook(t, cluster.Handle("counted", func(w *cluster.Process, v numbered) {
+	hook(t, cluster.Handle("counted", func(w *cluster.Process, v talk) {
 		if v.N%100 == 0 {
 			var n int
-			require.NoError(t, w.Request(context.Background(), numbered{Cmd: "add", N: v.N}, &n))
+			require.NoError(t, w.Request(context.Background(), talk{Cmd: "add", N: v.N}, &n))
 			require.Equal(t, v.N+1, n)
 		}
 		got <- v.N
@@ -153,7 +153,7 @@ func TestRequestBehindAFlood(t *testing.T) {
 	var sent int
 	// In the worker the flood meets ErrBacklog, and die, unless the master reads on.
 	for i := 0; i < count; i += 50 {
-		require.NoError(t, w.Request(t.Context(), numbered{Cmd: "count", N: 50, Pad: strings.Repeat("x", 1000)}, &sent))
+		require.NoError(t, w.Request(t.Context(), talk{Cmd: "count", N: 50, Pad: strings.Repeat("x", 1000)}, &sent))
 	}
 	for i := range count {
 		require.Equal(t, i%50, await(t, got, "message"))
@@ -166,7 +166,7 @@ func TestRequestsRunAtOnce(t *testing.T) {
 	w := forkOnline(t)
 	results := make(chan error, 2)
 	for range 2 {
-		go func() { results <- w.Request(context.Background(), numbered{Cmd: "together"}, nil) }()
+		go func() { results <- w.Request(context.Background(), talk{Cmd: "together"}, nil) }()
 	}
 	for range 2 {
 		require.NoError(t, await(t, results, "answer"))
@@ -181,7 +181,7 @@ func TestManyRequestsAtOnce(t *testing.T) {
 	for i := range cap(results) {
 		go func() {
 			var n int
-			err := w.Request(context.Background(), numbered{Cmd: "add", N: i}, &n)
+			err := w.Request(context.Background(), talk{Cmd: "add", N: i}, &n)
 			if err == nil && n != i+1 {
 				err = fmt.Errorf("%d answered with %d", i, n)
 			}
@@ -199,7 +199,7 @@ func TestTheLatestHandlerAnswers(t *testing.T) {
 	w := forkOnline(t)
 	ask := func() (n int) {
 		t.Helper()
-		require.NoError(t, w.Request(t.Context(), numbered{Cmd: "askMaster"}, &n))
+		require.NoError(t, w.Request(t.Context(), talk{Cmd: "askMaster"}, &n))
 		return n
 	}
 	answering := func(n int) func(*cluster.Process, cluster.Message) (any, error) {
@@ -223,14 +223,14 @@ func TestTheLatestHandlerAnswers(t *testing.T) {
 func TestErrorsOfARequest(t *testing.T) {
 	withMaster(t, talker, cluster.Options{})
 	w := forkOnline(t)
-	err := w.Request(t.Context(), numbered{Cmd: "fail"}, nil)
+	err := w.Request(t.Context(), talk{Cmd: "fail"}, nil)
 	require.EqualError(t, err, "no luck: <today>")
 	require.NotErrorIs(t, err, cluster.ErrClosed)
-	require.ErrorContains(t, w.Request(t.Context(), numbered{Cmd: "unencodable"}, nil), "chan int")
+	require.ErrorContains(t, w.Request(t.Context(), talk{Cmd: "unencodable"}, nil), "chan int")
 	require.ErrorContains(t, w.Request(t.Context(), map[string]any{"cmd": "add", "n": "x"}, nil), `request "add"`)
 	require.Error(t, w.Request(t.Context(), make(chan int), nil))
 	hook(t, cluster.Respond("ofMaster", func(*cluster.Process, any) (int, error) { return 0, cluster.ErrClosed }))
-	require.EqualError(t, w.Request(t.Context(), numbered{Cmd: "askMaster"}, nil), cluster.ErrClosed.Error())
+	require.EqualError(t, w.Request(t.Context(), talk{Cmd: "askMaster"}, nil), cluster.ErrClosed.Error())
 }
 
 // TestRequestEndsWithItsContext; the worker goes on to answer others, and the
@@ -240,13 +240,13 @@ func TestRequestEndsWithItsContext(t *testing.T) {
 	w := forkOnline(t)
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
 	defer cancel()
-	require.ErrorIs(t, w.Request(ctx, numbered{Cmd: "never"}, nil), context.DeadlineExceeded)
+	require.ErrorIs(t, w.Request(ctx, talk{Cmd: "never"}, nil), context.DeadlineExceeded)
 	require.NoError(t, w.OSProcess().Signal(syscall.SIGSTOP))
 	ctx, cancel = context.WithTimeout(t.Context(), 20*time.Millisecond)
 	defer cancel()
-	require.ErrorIs(t, w.Request(ctx, numbered{Cmd: "add", N: 1}, nil), context.DeadlineExceeded)
+	require.ErrorIs(t, w.Request(ctx, talk{Cmd: "add", N: 1}, nil), context.DeadlineExceeded)
 	require.NoError(t, w.OSProcess().Signal(syscall.SIGCONT))
 	var n int
-	require.NoError(t, w.Request(t.Context(), numbered{Cmd: "add", N: 41}, &n))
+	require.NoError(t, w.Request(t.Context(), talk{Cmd: "add", N: 41}, &n))
 	require.Equal(t, 42, n)
 }

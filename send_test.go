@@ -19,7 +19,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-type numbered struct {
+type talk struct {
 	Cmd string `json:"cmd"`
 	N   int    `json:"n"`
 	Pad string `json:"pad,omitempty"`
@@ -34,16 +34,16 @@ var talker = program("talker", func() {
 			die(w.Send(m))
 		}
 	})
-	cluster.Respond("count", func(_ *cluster.Process, q numbered) (int, error) {
+	cluster.Respond("count", func(_ *cluster.Process, q talk) (int, error) {
 		// n messages for the master.
 		for n := range q.N {
-			die(cluster.Worker.Send(numbered{Cmd: "counted", N: n, Pad: q.Pad}))
+			die(cluster.Worker.Send(talk{Cmd: "counted", N: n, Pad: q.Pad}))
 		}
 		return q.N, nil
 	})
 	cluster.Respond("register", func(*cluster.Process, any) (any, error) {
-		cluster.Handle("other", func(*cluster.Process, numbered) {})
-		cluster.Handle("late", func(_ *cluster.Process, v numbered) {
+		cluster.Handle("other", func(*cluster.Process, talk) {})
+		cluster.Handle("late", func(_ *cluster.Process, v talk) {
 			early.Lock()
 			defer early.Unlock()
 			got = append(got, v.N)
@@ -81,24 +81,24 @@ func TestMessagesBothWays(t *testing.T) {
 	const count = 2000
 	own, all, handled := make(chan int, count), make(chan int, count), make(chan int, count)
 	hook(t, w.OnMessage(func(from *cluster.Process, m cluster.Message) {
-		var v numbered
+		var v talk
 		if from == w && m.Decode(&v) == nil {
 			own <- v.N
 		}
 	}))
 	hook(t, cluster.OnMessage(func(from *cluster.Process, m cluster.Message) {
-		var v numbered
+		var v talk
 		if from == w && m.Decode(&v) == nil {
 			all <- v.N
 		}
 	}))
-	hook(t, cluster.Handle("echo", func(from *cluster.Process, v numbered) {
+	hook(t, cluster.Handle("echo", func(from *cluster.Process, v talk) {
 		if from == w {
 			handled <- v.N
 		}
 	}))
 	for n := range count {
-		require.NoError(t, w.Send(numbered{Cmd: "echo", N: n}))
+		require.NoError(t, w.Send(talk{Cmd: "echo", N: n}))
 	}
 	for n := range count {
 		require.Equal(t, n, await(t, own, "message"))
@@ -114,7 +114,7 @@ func TestUndecodableMessage(t *testing.T) {
 	failed := make(chan error, 1)
 	hook(t, w.OnError(func(_ *cluster.Process, err error) { failed <- err }))
 	hook(t, cluster.Handle("echo", func(*cluster.Process, struct{ N []string }) { t.Error("decoded") }))
-	require.NoError(t, w.Send(numbered{Cmd: "echo", N: 1}))
+	require.NoError(t, w.Send(talk{Cmd: "echo", N: 1}))
 	require.ErrorContains(t, await(t, failed, "error"), "echo")
 }
 
@@ -126,11 +126,11 @@ func TestEarlyMessagesOfAWorker(t *testing.T) {
 	w := forkOnline(t)
 	hook(t, cluster.Handle("something else", func(*cluster.Process, any) { t.Error("taken") }))
 	var n int
-	require.NoError(t, w.Request(t.Context(), numbered{Cmd: "count", N: 100}, &n))
+	require.NoError(t, w.Request(t.Context(), talk{Cmd: "count", N: 100}, &n))
 	got := make(chan int, 1000)
-	require.NoError(t, w.Request(t.Context(), numbered{Cmd: "count", N: 100}, &n))
-	hook(t, cluster.Handle("counted", func(_ *cluster.Process, v numbered) { got <- v.N }))
-	require.NoError(t, w.Request(t.Context(), numbered{Cmd: "count", N: 100}, &n))
+	require.NoError(t, w.Request(t.Context(), talk{Cmd: "count", N: 100}, &n))
+	hook(t, cluster.Handle("counted", func(_ *cluster.Process, v talk) { got <- v.N }))
+	require.NoError(t, w.Request(t.Context(), talk{Cmd: "count", N: 100}, &n))
 	for i := range 300 {
 		require.Equal(t, i%100, await(t, got, "message"))
 	}
@@ -143,11 +143,11 @@ func TestEarlyMessagesToAWorker(t *testing.T) {
 	w, err := cluster.Fork()
 	require.NoError(t, err)
 	for n := range 50 {
-		require.NoError(t, w.Send(numbered{Cmd: "late", N: n}))
+		require.NoError(t, w.Send(talk{Cmd: "late", N: n}))
 	}
-	require.NoError(t, w.Request(t.Context(), numbered{Cmd: "register"}, nil))
+	require.NoError(t, w.Request(t.Context(), talk{Cmd: "register"}, nil))
 	for n := 50; n < 100; n++ {
-		require.NoError(t, w.SendContext(t.Context(), numbered{Cmd: "late", N: n}))
+		require.NoError(t, w.SendContext(t.Context(), talk{Cmd: "late", N: n}))
 	}
 	want := make([]int, 100)
 	for n := range want {
@@ -155,7 +155,7 @@ func TestEarlyMessagesToAWorker(t *testing.T) {
 	}
 	var got []int
 	eventually(t, func() bool {
-		require.NoError(t, w.Request(t.Context(), numbered{Cmd: "got"}, &got))
+		require.NoError(t, w.Request(t.Context(), talk{Cmd: "got"}, &got))
 		return len(got) >= len(want)
 	}, "all messages handled")
 	require.Equal(t, want, got)
@@ -166,8 +166,8 @@ var lateTalker = program("late talker", func() {
 	var mu sync.Mutex
 	var got []int
 	cluster.Respond("register", func(*cluster.Process, any) (any, error) {
-		cluster.Handle("other", func(*cluster.Process, numbered) { os.Exit(7) })
-		cluster.Handle("late", func(_ *cluster.Process, v numbered) {
+		cluster.Handle("other", func(*cluster.Process, talk) { os.Exit(7) })
+		cluster.Handle("late", func(_ *cluster.Process, v talk) {
 			mu.Lock()
 			defer mu.Unlock()
 			got = append(got, v.N)
@@ -235,16 +235,16 @@ func TestStoppedWorker(t *testing.T) {
 	w, other := forkOnline(t), forkOnline(t)
 	got, received := make(chan int, 100000), make(chan error, 1)
 	hook(t, w.OnMessage(func(_ *cluster.Process, m cluster.Message) {
-		var v numbered
+		var v talk
 		m.Decode(&v)
 		got <- v.N
 	}))
 	require.NoError(t, w.OSProcess().Signal(syscall.SIGSTOP))
 	eventually(t, func() bool { return processState(w.PID()) == "T" }, "the worker is stopped")
-	require.NoError(t, w.Send(numbered{N: 0}, func(err error) { received <- err }))
+	require.NoError(t, w.Send(talk{N: 0}, func(err error) { received <- err }))
 	accepted, pad, begun := 1, strings.Repeat("x", 1000), time.Now()
 	for ; ; accepted++ {
-		if err := w.Send(numbered{N: accepted, Pad: pad}); err != nil {
+		if err := w.Send(talk{N: accepted, Pad: pad}); err != nil {
 			require.ErrorIs(t, err, cluster.ErrBacklog)
 			require.ErrorContains(t, err, "cluster: Send to worker "+itoa(w.ID()))
 			break
@@ -256,7 +256,7 @@ func TestStoppedWorker(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
 	require.ErrorIs(t, w.SendContext(ctx, pad+pad), cluster.ErrBacklog)
-	require.NoError(t, other.Request(t.Context(), numbered{Cmd: "add"}, nil))
+	require.NoError(t, other.Request(t.Context(), talk{Cmd: "add"}, nil))
 	require.Empty(t, received)
 	require.Empty(t, got)
 
@@ -339,7 +339,7 @@ func TestReservedCmdIsNotSent(t *testing.T) {
 	require.ErrorContains(t, w.SendContext(t.Context(), bad), "NODE_")
 	require.ErrorContains(t, w.Request(t.Context(), bad, nil), "NODE_")
 	var text string
-	require.NoError(t, w.Request(t.Context(), numbered{Cmd: "sendReserved"}, &text))
+	require.NoError(t, w.Request(t.Context(), talk{Cmd: "sendReserved"}, &text))
 	require.Contains(t, text, "NODE_")
 }
 
@@ -353,7 +353,7 @@ func TestSentBeforeTheEndArrives(t *testing.T) {
 	for _, how := range []string{"disconnect", "term", "self"} {
 		t.Run(how, func(t *testing.T) {
 			rec := newRecorder()
-			hook(t, cluster.Handle("last", func(_ *cluster.Process, v numbered) { rec.add("last %d", v.N) }))
+			hook(t, cluster.Handle("last", func(_ *cluster.Process, v talk) { rec.add("last %d", v.N) }))
 			hook(t, cluster.OnDeath(func(_ *cluster.Process, e cluster.Exit) { rec.add("death %d", e.Code) }))
 			listening := make(chan struct{}, 1)
 			hook(t, cluster.OnListening(func(*cluster.Process, net.Addr) { listening <- struct{}{} }))
@@ -384,7 +384,7 @@ var lastWords = program("last words", func() {
 	cluster.OnMessage(func(w *cluster.Process, _ cluster.Message) { go w.Disconnect(context.Background()) })
 	cluster.OnShutdown(func(context.Context) error {
 		for n := range 2000 {
-			die(cluster.Worker.Send(numbered{Cmd: "last", N: n, Pad: strings.Repeat("x", 1000)}))
+			die(cluster.Worker.Send(talk{Cmd: "last", N: n, Pad: strings.Repeat("x", 1000)}))
 		}
 		return nil
 	})
@@ -397,11 +397,11 @@ var lastWords = program("last words", func() {
 func TestSentToAWorkerBeforeItsEndArrives(t *testing.T) {
 	withMaster(t, talker, cluster.Options{})
 	w := forkOnline(t)
-	require.NoError(t, w.Request(t.Context(), numbered{Cmd: "countAtEnd"}, nil))
+	require.NoError(t, w.Request(t.Context(), talk{Cmd: "countAtEnd"}, nil))
 	total := make(chan int, 1)
-	hook(t, cluster.Handle("total", func(_ *cluster.Process, v numbered) { total <- v.N }))
+	hook(t, cluster.Handle("total", func(_ *cluster.Process, v talk) { total <- v.N }))
 	for n := range 1000 {
-		require.NoError(t, w.Send(numbered{Cmd: "late", N: n}))
+		require.NoError(t, w.Send(talk{Cmd: "late", N: n}))
 	}
 	require.NoError(t, w.Disconnect(t.Context()))
 	require.Equal(t, 1000, await(t, total, "count"))
