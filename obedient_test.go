@@ -190,7 +190,9 @@ func within(t *testing.T, d time.Duration) context.Context {
 // stopAll ends the test's cluster, gracefully.
 func stopAll(t *testing.T) {
 	t.Helper()
-	require.NoError(t, cluster.Disconnect(within(t, patience)))
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	require.NoError(t, cluster.Disconnect(ctx))
 }
 
 // lineWriter hands what is written to it over by lines.
