@@ -25,6 +25,8 @@ func openPacket(ctx context.Context, t target) (net.PacketConn, error) {
 	return new(net.ListenConfig).ListenPacket(ctx, t.network, t.address)
 }
 
+func (t *target) chmod() error { return nil }
+
 func unlinker(target) func() { return func() {} }
 
 func listenerOf(*handle) (net.Listener, error)          { return nil, ErrNotSupported }

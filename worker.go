@@ -259,6 +259,9 @@ func (in *inside) granted(t target, w *wire, h *handle) (grant, error) {
 		g.addr = sockaddrOf(t, w.Sockname)
 	} else if (w.Go == nil || !w.Go.Listening) && !isPacket(t.network) {
 		if err := listenBound(h, t); err != nil {
+			// The primary believes that this worker has it, and a second question
+			// for the same would crash node 20.
+			in.p.link.order(&wire{Act: actClose, Key: w.Key})
 			return grant{}, listenError(t, err, "")
 		}
 	}
@@ -343,6 +346,14 @@ func (in *inside) listen(ctx context.Context, t target, lc ListenConfig) (net.Li
 		return nil, err
 	}
 	release := func() { in.closed(t, g.key) }
+	if !in.goMaster() {
+		// A node primary knows two modes of a socket's file, and not before bind.
+		if err := t.chmod(); err != nil {
+			g.h.release()
+			release()
+			return nil, listenError(t, err, "this worker sets the mode")
+		}
+	}
 	if g.h == nil {
 		r := in.newRobin(g.key)
 		return in.newListener(t, r, lc.KeepAlive, t.addr(g.addr), release), nil
