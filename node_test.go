@@ -479,6 +479,16 @@ func (g *guestState) do(o guestOrder) guestAnswer {
 	case "write":
 		_, err := io.WriteString(os.NewFile(uintptr(o.N), "extra"), o.Text)
 		return guestError(err)
+	case "echo":
+		echo := func(how string) func(*cluster.Process, cluster.Message) {
+			return func(_ *cluster.Process, m cluster.Message) {
+				if m.Cmd() != "do" {
+					cluster.Worker.Send(map[string]any{how: m})
+				}
+			}
+		}
+		cluster.OnMessage(echo("cluster"))
+		cluster.Worker.OnMessage(echo("worker"))
 	case "send":
 		return guestError(cluster.Worker.Send(o.Text))
 	case "request":

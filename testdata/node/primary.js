@@ -22,6 +22,10 @@ tools.extend({
   workers,
   fork(env) {
     const worker = forkGo(process.env.GO_PROGRAM, { CLUSTER_TEST_PROGRAM: 'guest', ...env });
+    // What a worker cannot be told any more because it ends is no error.
+    worker.on('error', (e) => {
+      if (!['EPIPE', 'ECONNRESET', 'ERR_IPC_CHANNEL_CLOSED', 'ERR_IPC_DISCONNECTED'].includes(e.code)) throw e;
+    });
     workers[worker.id] = worker;
     return worker;
   },
@@ -42,7 +46,7 @@ cluster.on('message', (w, message) => {
     replies[message.re](message.value);
     return;
   }
-  console.log('message', w.id, JSON.stringify(message));
+  console.log('message', w.id, JSON.stringify(message).slice(0, 1000)); // of a large one the beginning
 });
 
 if (process.env.SETTINGS) cluster.setupPrimary({ exec: 'unused', ...JSON.parse(process.env.SETTINGS) });
