@@ -206,7 +206,7 @@ func TestNodePrimaryListen(t *testing.T) {
 			}
 			require.Equal(t, 20, served["go 1"]+served["go 2"])
 			if strings.Contains(t.Name(), "RoundRobin") {
-				require.Equal(t, 10, served["go 1"])
+				require.InDelta(t, 10, served["go 1"], 3) // an answer may overtake another
 			}
 			for i, w := range workers {
 				for _, ln := range addrs[i] {
@@ -260,6 +260,7 @@ func TestNodePrimaryListenTwice(t *testing.T) {
 		for range 2 {
 			r := n.do(workers[0], order)
 			require.True(t, r.InUse, "%+v", r)
+			require.Contains(t, r.Err, "this worker listens there already")
 		}
 		require.Empty(t, n.do(workers[1], order).Err)
 		require.Empty(t, n.do(workers[0], guestOrder{Do: "close", N: first.N}).Err)

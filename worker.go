@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/signal"
 	"sync"
+	"syscall"
 	"sync/atomic"
 	"time"
 )
@@ -216,6 +217,12 @@ func (in *inside) ask(ctx context.Context, t *target) (g grant, err error) {
 		return g, listenError(*t, fmt.Errorf("a node primary shares no unixgram sockets: %w", ErrNotSupported), "")
 	}
 	in.takeIndex(t)
+	if !in.goMaster() && t.index > 0 && t.port() != 0 {
+		// Node's versions each go wrong in their own way about the second listen of
+		// one worker on one address; some give the first one's socket again.
+		in.dropIndex(*t)
+		return g, listenError(*t, syscall.EADDRINUSE, "this worker listens there already")
+	}
 	type reply struct {
 		w *wire
 		h *handle
