@@ -428,7 +428,7 @@ func (p *Process) emitDeath(e Exit) {
 			p.link.dropRequests()
 		}
 		p.events.dropWaiting()
-		live.remove(p)
+		defer live.remove(p)
 		for _, r := range p.onExit.all() {
 			r.fn(p, e)
 		}

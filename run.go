@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
 	"os"
 	"os/signal"
 	"slices"
@@ -185,13 +184,11 @@ func (m *master) log() *slog.Logger {
 // stopRun drains the cluster and then the master itself.
 func (m *master) stopRun(signals <-chan os.Signal) error {
 	var s *stop
-	var all []*Process
 	m.call(func() {
 		// From here on, so that no OnDeath that comes late forks what Run would
 		// leave behind.
 		m.ending = true
 		m.notifyEnd()
-		all = slices.Collect(maps.Values(m.workers))
 		s = m.beginStop()
 	})
 	m.runner.mu.Lock()
@@ -217,7 +214,8 @@ func (m *master) stopRun(signals <-chan os.Signal) error {
 
 	words, over := context.WithTimeout(ctx, lastWords)
 	defer over()
-	for _, p := range all {
+	// Those too that died before the stop began: their OnDeath may still run.
+	for _, p := range live.all() {
 		p.events.idle(words.Done())
 	}
 	return err

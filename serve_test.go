@@ -130,11 +130,11 @@ func webHandler() http.Handler {
 	// Its answer has begun before the drain, and goes on for long, with pauses.
 	mux.HandleFunc("/stream", func(w http.ResponseWriter, r *http.Request) {
 		rc := http.NewResponseController(w)
-		w.Write(make([]byte, fullBody/4))
+		w.Write(make([]byte, fullBody/2))
 		rc.Flush()
 		fmt.Println("begun", os.Getpid())
 		<-cluster.Context().Done()
-		for range 3 {
+		for range 2 {
 			select {
 			case <-time.After(streamPause):
 			case <-r.Context().Done():
