@@ -1,0 +1,332 @@
+//go:build unix
+
+package cluster_test
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log"
+	"net"
+	"os"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/go-cluster/cluster"
+	"github.com/stretchr/testify/require"
+)
+
+// lines receives what workers Send as text.
+func lines(t *testing.T) *recorder {
+	t.Helper()
+	rec := newRecorder()
+	hook(t, cluster.OnMessage(func(_ *cluster.Process, m cluster.Message) {
+		var text string
+		if m.Decode(&text) == nil {
+			rec.add("%s", text)
+		}
+	}))
+	return rec
+}
+
+func say(format string, args ...any) { cluster.Worker.Send(fmt.Sprintf(format, args...)) }
+
+// duties is a worker with a request to answer, hooks to run, and a callback that
+// never returns.
+var duties = program("duties", func() {
+	release := make(chan struct{})
+	cluster.Respond("work", func(w *cluster.Process, _ whoOrder) (string, error) {
+		say("work begun")
+		<-cluster.Context().Done()
+		<-release
+		say("work done")
+		return "worked", nil
+	})
+	for i := range 3 {
+		cluster.OnShutdown(func(ctx context.Context) error {
+				err := cluster.Worker.SendContext(ctx, fmt.Sprintf("hook %d: cancelled %v, %v", i, ctx.Err(), cluster.Worker.State()))
+			if err != nil {
+				return err
+			}
+			return errors.New("a hook's error is only logged")
+		})
+	}
+	stop := cluster.OnShutdown(func(context.Context) error { say("unregistered"); return nil })
+	stop()
+	go func() {
+		<-cluster.Context().Done()
+		say("stopping")
+		close(release)
+	}()
+	cluster.Handle("hang", func(w *cluster.Process, _ whoOrder) {
+		say("hanging")
+		select {}
+	})
+	select {}
+})
+
+// A drain waits for requests that are being answered and then runs the hooks,
+// the latest first, which can still Send; it does not wait for the callback of a
+// message.
+func TestDrainDuties(t *testing.T) {
+	withMaster(t, duties, cluster.Options{ShutdownTimeout: 20 * time.Second})
+	rec, dead := lines(t), deaths(t)
+	w := fork(t)
+	answered := make(chan error, 1)
+	var answer string
+	go func() { answered <- w.Request(t.Context(), whoOrder{"work"}, &answer) }()
+	rec.until(t, "work begun")
+	require.NoError(t, w.Send(whoOrder{"hang"}))
+	rec.until(t, "hanging")
+	begin := time.Now()
+	require.NoError(t, w.Disconnect(t.Context()))
+	require.Less(t, time.Since(begin), 15*time.Second)
+	require.Equal(t, 0, await(t, dead, "death").e.Code)
+	require.NoError(t, await(t, answered, "answer"))
+	require.Equal(t, "worked", answer)
+	require.Equal(t, []string{
+		"work begun", "hanging", "stopping", "work done",
+		"hook 2: cancelled <nil>, draining",
+		"hook 1: cancelled <nil>, draining",
+		"hook 0: cancelled <nil>, draining",
+	}, rec.all())
+}
+
+// stubborn is a worker with a hook that waits for its context.
+var stubborn = program("stubborn", func() {
+	cluster.OnShutdown(func(ctx context.Context) error {
+		<-ctx.Done()
+		select {}
+	})
+	say("up")
+	select {}
+})
+
+// A hook that does not return is told, and then left: the worker exits with 0
+// within ShutdownTimeout.
+func TestDrainStubbornHook(t *testing.T) {
+	withMaster(t, stubborn, cluster.Options{ShutdownTimeout: 2 * time.Second})
+	rec, dead := lines(t), deaths(t)
+	w := fork(t)
+	rec.until(t, "up")
+	require.NoError(t, w.Disconnect(t.Context()))
+	e := await(t, dead, "death").e
+	require.Equal(t, 0, e.Code)
+	require.Nil(t, e.Signal)
+}
+
+// waiting is a worker that tries during the drain what has to wait then.
+var waiting = program("waiting", func() {
+	ln, err := cluster.Listen("tcp", "127.0.0.1:0")
+	die(err)
+	pc, err := cluster.ListenPacket("udp", "127.0.0.1:0")
+	die(err)
+	b := make([]byte, 100)
+	peers := make(chan net.Addr, 1)
+	go func() {
+		n, peer, err := pc.ReadFrom(b)
+		die(err)
+		say("read %s", b[:n])
+		peers <- peer
+		_, _, err = pc.ReadFrom(b)
+		say("ReadFrom returned: %v", err)
+	}()
+	go func() {
+		_, err := ln.Accept()
+		say("Accept returned: %v", err)
+	}()
+	cluster.OnShutdown(func(context.Context) error {
+		ctx, cancel := context.WithTimeout(context.Background(), 100*time.Millisecond)
+		defer cancel()
+		_, err := cluster.ListenConfig{}.Listen(ctx, "tcp", "127.0.0.1:0")
+		say("Listen waits: %v", errors.Is(err, context.DeadlineExceeded))
+		_, err = cluster.ListenConfig{Exclusive: true}.ListenPacket(ctx, "udp", "127.0.0.1:0")
+		say("Exclusive ListenPacket waits: %v", errors.Is(err, context.DeadlineExceeded))
+		// Deadlines do not wake what waits for the end.
+		ln.(interface{ SetDeadline(time.Time) error }).SetDeadline(time.Now())
+		pc.SetReadDeadline(time.Now())
+		pc.SetDeadline(time.Now().Add(time.Hour))
+		_, err = pc.WriteTo([]byte("pong"), <-peers)
+		say("WriteTo: %v", err)
+		closed := make(chan error)
+		go func() {
+			_, err := ln.Accept()
+			closed <- err
+		}()
+		ln.Close()
+		say("Accept of a closed listener: %v", errors.Is(<-closed, net.ErrClosed))
+		return nil
+	})
+	say("up %s", pc.LocalAddr())
+	select {}
+})
+
+// During a drain Accept, Listen and a packet socket's ReadFrom wait; writes work.
+func TestDrainWaits(t *testing.T) {
+	withMaster(t, waiting, cluster.Options{})
+	rec, dead := lines(t), deaths(t)
+	w := fork(t)
+	addr := rec.until(t, "up")[3:]
+	c, err := net.Dial("udp", addr)
+	require.NoError(t, err)
+	defer c.Close()
+	_, err = c.Write([]byte("ping"))
+	require.NoError(t, err)
+	rec.until(t, "read ping")
+	require.NoError(t, w.Disconnect(t.Context()))
+	require.Equal(t, 0, await(t, dead, "death").e.Code)
+	c.SetReadDeadline(time.Now().Add(patience))
+	b := make([]byte, 100)
+	n, err := c.Read(b)
+	require.NoError(t, err)
+	require.Equal(t, "pong", string(b[:n]))
+	lines := rec.all()[2:]
+	require.Contains(t, lines, "Listen waits: true")
+	require.Contains(t, lines, "Exclusive ListenPacket waits: true")
+	require.Contains(t, lines, "WriteTo: <nil>")
+	require.Contains(t, lines, "Accept of a closed listener: true")
+	for _, line := range lines {
+		require.NotContains(t, line, "ReadFrom returned")
+	}
+}
+
+// late is a worker whose main is slow: it is told to stop before it listens.
+var late = program("late", func() {
+	say("up")
+	<-cluster.Context().Done()
+	ln, err := cluster.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		log.Fatal(err)
+	}
+	log.Fatal(ln.Accept())
+})
+
+// A worker that is stopped before it has listened exits with 0 as well, whoever
+// stops it.
+func TestDrainBeforeListening(t *testing.T) {
+	withMaster(t, late, cluster.Options{})
+	rec, dead := lines(t), deaths(t)
+	for range 5 {
+		w := fork(t)
+		rec.until(t, "up")
+		require.NoError(t, w.Disconnect(t.Context()))
+		require.Equal(t, 0, await(t, dead, "death").e.Code)
+		w = fork(t)
+		rec.until(t, "up")
+		require.NoError(t, w.OSProcess().Signal(syscall.SIGTERM))
+		require.Equal(t, 0, await(t, dead, "death").e.Code)
+	}
+}
+
+// A worker stopped at any moment of its start exits with 0: it is never left
+// with an error from a Listen under way.
+func TestDrainDuringStart(t *testing.T) {
+	withMaster(t, idle, cluster.Options{})
+	dead := deaths(t)
+	for range 20 {
+		w := fork(t)
+		require.NoError(t, w.Disconnect(t.Context()))
+		e := await(t, dead, "death").e
+		require.Equal(t, 0, e.Code, e)
+	}
+}
+
+// lineServer is a Server that is no *http.Server: it answers each line.
+type lineServer struct {
+	ln   net.Listener
+	mu   sync.Mutex
+	over bool
+	busy sync.WaitGroup
+}
+
+func (s *lineServer) Serve(ln net.Listener) error {
+	s.mu.Lock()
+	s.ln = ln
+	s.mu.Unlock()
+	for {
+		c, err := ln.Accept()
+		s.mu.Lock()
+		over := s.over
+		s.mu.Unlock()
+		if over {
+			return errors.New("shut down")
+		}
+		if err != nil {
+			return err
+		}
+		s.busy.Go(func() {
+			defer c.Close()
+			for in := bufio.NewScanner(c); in.Scan(); {
+				if in.Text() == "slow" {
+					say("begun")
+					<-cluster.Context().Done()
+				}
+				fmt.Fprintf(c, "%s, said worker %d\n", in.Text(), cluster.Worker.ID())
+				if in.Text() == "slow" {
+					return
+				}
+			}
+		})
+	}
+}
+
+// Shutdown waits for all connections that have said something.
+func (s *lineServer) Shutdown(ctx context.Context) error {
+	say("Shutdown")
+	s.mu.Lock()
+	s.over = true
+	s.ln.Close()
+	s.mu.Unlock()
+	done := make(chan struct{})
+	go func() {
+		s.busy.Wait()
+		close(done)
+	}()
+	select {
+	case <-done:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+var lineServing = program("lineServing", func() {
+	ln, err := cluster.Listen("tcp", "127.0.0.1:0")
+	die(err)
+	say("up %s", ln.Addr())
+	err = cluster.Serve(ln, new(lineServer))
+	fmt.Fprintln(os.Stderr, "served", err)
+	die(err)
+})
+
+// Serve drains any Server: it shuts it down, waits for it, and returns nil.
+func TestServeOtherServer(t *testing.T) {
+	withMaster(t, lineServing, cluster.Options{Output: muted})
+	rec, dead := lines(t), deaths(t)
+	w := fork(t)
+	addr := rec.until(t, "up")[3:]
+	c, err := net.Dial("tcp", addr)
+	require.NoError(t, err)
+	defer c.Close()
+	in := bufio.NewReader(c)
+	for _, word := range []string{"quick", "slow"} {
+		_, err = fmt.Fprintln(c, word)
+		require.NoError(t, err)
+		if word == "slow" {
+			rec.until(t, "begun")
+			go w.Disconnect(context.Background())
+		}
+		answer, err := in.ReadString('\n')
+		require.NoError(t, err)
+		require.Equal(t, fmt.Sprintf("%s, said worker %d\n", word, w.ID()), answer)
+	}
+	e := await(t, dead, "death").e
+	require.Equal(t, 0, e.Code)
+	require.Contains(t, rec.all(), "Shutdown")
+	_, err = in.ReadByte()
+	require.ErrorIs(t, err, io.EOF)
+}
