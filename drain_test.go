@@ -48,7 +48,7 @@ var duties = program("duties", func() {
 	})
 	for i := range 3 {
 		cluster.OnShutdown(func(ctx context.Context) error {
-				err := cluster.Worker.SendContext(ctx, fmt.Sprintf("hook %d: cancelled %v, %v", i, ctx.Err(), cluster.Worker.State()))
+			err := cluster.Worker.SendContext(ctx, fmt.Sprintf("hook %d: cancelled %v, %v", i, ctx.Err(), cluster.Worker.State()))
 			if err != nil {
 				return err
 			}
