@@ -7,8 +7,8 @@ import (
 	"os"
 	"os/signal"
 	"sync"
-	"syscall"
 	"sync/atomic"
+	"syscall"
 	"time"
 )
 

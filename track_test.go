@@ -1,0 +1,343 @@
+//go:build unix
+
+package cluster
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// trackedPair is a connection as Accept returns it, and the client's end.
+func trackedPair(t *testing.T, network string) (server net.Conn, tr *track, client net.Conn) {
+	t.Helper()
+	address := "127.0.0.1:0"
+	if network == "unix" {
+		address = filepath.Join(t.TempDir(), "s")
+	}
+	ln, err := net.Listen(network, address)
+	require.NoError(t, err)
+	defer ln.Close()
+	client, err = net.Dial(network, ln.Addr().String())
+	require.NoError(t, err)
+	raw, err := ln.Accept()
+	require.NoError(t, err)
+	l := &listener{in: &inside{conns: make(map[*track]struct{})}}
+	server, tr = l.trackConn(raw)
+	l.in.conns[tr] = struct{}{}
+	t.Cleanup(func() {
+		server.Close()
+		client.Close()
+		require.Empty(t, l.in.conns, "a closed connection is in flight no more")
+	})
+	return server, tr, client
+}
+
+func eachNetwork(t *testing.T, test func(t *testing.T, server net.Conn, tr *track, client net.Conn)) {
+	for _, network := range []string{"tcp", "unix"} {
+		t.Run(network, func(t *testing.T) {
+			server, tr, client := trackedPair(t, network)
+			test(t, server, tr, client)
+		})
+	}
+}
+
+// pending runs fn and returns what it returns, later.
+func pending(fn func() error) <-chan error {
+	done := make(chan error, 1)
+	go func() { done <- fn() }()
+	return done
+}
+
+// result waits for what pending began.
+func result(t *testing.T, c <-chan error) error {
+	t.Helper()
+	select {
+	case err := <-c:
+		return err
+	case <-time.After(30 * time.Second):
+		t.Fatal("it does not return")
+		return nil
+	}
+}
+
+func readByte(c net.Conn) func() error {
+	return func() error {
+		_, err := c.Read(make([]byte, 10))
+		return err
+	}
+}
+
+// An accepted connection has what package net's have: the descriptor, half-close,
+// both addresses, and bytes that come as they were sent.
+func TestConnIsWhole(t *testing.T) {
+	eachNetwork(t, func(t *testing.T, server net.Conn, _ *track, client net.Conn) {
+		rc, err := server.(syscall.Conn).SyscallConn()
+		require.NoError(t, err)
+		require.NoError(t, rc.Control(func(fd uintptr) {
+			_, err := syscall.GetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_TYPE)
+			require.NoError(t, err)
+		}))
+		require.Equal(t, client.LocalAddr().String(), server.RemoteAddr().String())
+		require.Equal(t, client.RemoteAddr().String(), server.LocalAddr().String())
+
+		data := bytes.Repeat([]byte("0123456789"), 100_000)
+		echoed := pending(func() error {
+			_, err := io.Copy(server, server)
+			return errors.Join(err, server.(interface{ CloseWrite() error }).CloseWrite())
+		})
+		sent := pending(func() error {
+			_, err := client.Write(data)
+			return errors.Join(err, client.(interface{ CloseWrite() error }).CloseWrite())
+		})
+		got, err := io.ReadAll(client)
+		require.NoError(t, err)
+		require.True(t, bytes.Equal(data, got))
+		require.NoError(t, result(t, sent))
+		require.NoError(t, result(t, echoed))
+	})
+}
+
+// A file goes through ReadFrom (sendfile), whole or in part, and what is no file
+// arrives as well.
+func TestConnReadFrom(t *testing.T) {
+	server, tr, client := trackedPair(t, "tcp")
+	path := filepath.Join(t.TempDir(), "f")
+	data := bytes.Repeat([]byte("abcdefgh"), 50_000)
+	require.NoError(t, os.WriteFile(path, data, 0o600))
+	f, err := os.Open(path)
+	require.NoError(t, err)
+	defer f.Close()
+	require.True(t, isRegularFile(f))
+	require.True(t, isRegularFile(io.LimitReader(f, 5)))
+	r, w, err := os.Pipe()
+	require.NoError(t, err)
+	defer r.Close()
+	defer w.Close()
+	require.False(t, isRegularFile(r), "a pipe waits")
+
+	copied := pending(func() error {
+		_, err := io.CopyN(server, f, 1000)
+		if err == nil {
+			_, err = io.Copy(server, f)
+		}
+		if err == nil {
+			_, err = io.Copy(server, bytes.NewBufferString("tail"))
+		}
+		return errors.Join(err, server.Close())
+	})
+	got, err := io.ReadAll(client)
+	require.NoError(t, err)
+	require.True(t, bytes.Equal(append(data, "tail"...), got))
+	require.NoError(t, result(t, copied))
+	require.Zero(t, tr.writing.Load())
+}
+
+// The application's deadlines hold: past, future, moved, lifted, set while a read
+// waits.
+func TestConnDeadlines(t *testing.T) {
+	eachNetwork(t, func(t *testing.T, server net.Conn, _ *track, client net.Conn) {
+		past := time.Now().Add(-time.Hour)
+		for _, set := range []func(time.Time) error{server.SetDeadline, server.SetReadDeadline} {
+			require.NoError(t, set(past))
+			require.ErrorIs(t, readByte(server)(), os.ErrDeadlineExceeded)
+			require.NoError(t, set(time.Now().Add(20*time.Millisecond)))
+			require.ErrorIs(t, result(t, pending(readByte(server))), os.ErrDeadlineExceeded)
+			require.NoError(t, set(time.Time{}))
+			reading := pending(readByte(server))
+			require.NoError(t, set(past))
+			require.ErrorIs(t, result(t, reading), os.ErrDeadlineExceeded)
+			require.NoError(t, set(time.Time{}))
+			_, err := client.Write([]byte("x"))
+			require.NoError(t, err)
+			require.NoError(t, result(t, pending(readByte(server))))
+		}
+		require.NoError(t, server.SetWriteDeadline(past))
+		_, err := server.Write([]byte("x"))
+		require.ErrorIs(t, err, os.ErrDeadlineExceeded)
+		require.NoError(t, server.SetDeadline(time.Time{}))
+		_, err = server.Write([]byte("x"))
+		require.NoError(t, err)
+	})
+}
+
+// Close ends reads and writes under way, and a second Close is an error as it is
+// in package net.
+func TestConnClose(t *testing.T) {
+	eachNetwork(t, func(t *testing.T, server net.Conn, _ *track, client net.Conn) {
+		reading := pending(readByte(server))
+		writing := pending(func() error {
+			for {
+				if _, err := server.Write(make([]byte, 64<<10)); err != nil {
+					return err
+				}
+			}
+		})
+		require.NoError(t, server.Close())
+		require.ErrorIs(t, result(t, reading), net.ErrClosed)
+		require.ErrorIs(t, result(t, writing), net.ErrClosed)
+		require.ErrorIs(t, server.Close(), net.ErrClosed)
+		_, err := io.Copy(io.Discard, client)
+		require.NoError(t, err)
+	})
+}
+
+// A drain ends the wait for a request that does not come. One that has come is
+// read, and so is the rest of one that has begun; what the application set as its
+// deadline still holds.
+func TestConnCutIdle(t *testing.T) {
+	t.Run("idle", func(t *testing.T) {
+		eachNetwork(t, func(t *testing.T, server net.Conn, tr *track, client net.Conn) {
+			reading := pending(readByte(server))
+			require.Eventually(t, tr.idle, 30*time.Second, time.Millisecond)
+			tr.cutIdle()
+			require.ErrorIs(t, result(t, reading), io.EOF)
+			require.ErrorIs(t, readByte(server)(), io.EOF)
+			_, err := server.Write([]byte("bye"))
+			require.NoError(t, err, "only the reading is cut")
+		})
+	})
+	t.Run("has come", func(t *testing.T) {
+		eachNetwork(t, func(t *testing.T, server net.Conn, tr *track, client net.Conn) {
+			_, err := client.Write([]byte("request"))
+			require.NoError(t, err)
+			tr.cutIdle()
+			b := make([]byte, 10)
+			n, err := server.Read(b[:3])
+			require.NoError(t, err)
+			require.Equal(t, "req", string(b[:n]))
+			n, err = server.Read(b)
+			require.NoError(t, err)
+			require.Equal(t, "uest", string(b[:n]))
+			_, err = server.Write([]byte("answer"))
+			require.NoError(t, err)
+			require.ErrorIs(t, readByte(server)(), io.EOF, "it is idle again")
+		})
+	})
+	t.Run("half", func(t *testing.T) {
+		eachNetwork(t, func(t *testing.T, server net.Conn, tr *track, client net.Conn) {
+			_, err := client.Write([]byte("requ"))
+			require.NoError(t, err)
+			whole := pending(func() error {
+				_, err := io.ReadFull(server, make([]byte, 7))
+				return err
+			})
+			require.Eventually(t, tr.busy.Load, 30*time.Second, time.Millisecond)
+			require.False(t, tr.idle())
+			tr.cutIdle() // as if it had been idle a moment ago
+			_, err = client.Write([]byte("est"))
+			require.NoError(t, err)
+			require.NoError(t, result(t, whole))
+		})
+	})
+	t.Run("deadline", func(t *testing.T) {
+		server, tr, client := trackedPair(t, "tcp")
+		_, err := client.Write([]byte("requ"))
+		require.NoError(t, err)
+		require.NoError(t, readByte(server)())
+		require.NoError(t, server.SetReadDeadline(time.Now().Add(50*time.Millisecond)))
+		tr.cutIdle()
+		require.ErrorIs(t, result(t, pending(readByte(server))), os.ErrDeadlineExceeded)
+	})
+	// A read of one byte is how net/http waits for the client to go away.
+	t.Run("one byte", func(t *testing.T) {
+		server, tr, client := trackedPair(t, "tcp")
+		reading := pending(func() error {
+			_, err := server.Read(make([]byte, 1))
+			return err
+		})
+		tr.cutIdle()
+		require.False(t, tr.idle())
+		_, err := client.Write([]byte("x"))
+		require.NoError(t, err)
+		require.NoError(t, result(t, reading))
+	})
+}
+
+// However a cut and a request race, a request is read whole or not at all.
+func TestConnCutRace(t *testing.T) {
+	const size = 7
+	for range 100 {
+		server, tr, client := trackedPair(t, "tcp")
+		var both sync.WaitGroup
+		stop := make(chan struct{})
+		both.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				if tr.ops.Load() > 20 && tr.idle() {
+					tr.cutIdle()
+				}
+			}
+		})
+		both.Go(func() {
+			b := make([]byte, size)
+			for range 1000 {
+				if _, err := client.Write(b[:3]); err != nil {
+					return
+				}
+				if _, err := client.Write(b[3:]); err != nil {
+					return
+				}
+				if _, err := io.ReadFull(client, b); err != nil {
+					return
+				}
+			}
+		})
+		b := make([]byte, size)
+		for {
+			_, err := io.ReadFull(server, b)
+			if err != nil {
+				require.ErrorIs(t, err, io.EOF)
+				break
+			}
+			_, err = server.Write(b)
+			require.NoError(t, err)
+		}
+		server.Close()
+		close(stop)
+		both.Wait()
+	}
+}
+
+// What the server says of a connection goes before what can be seen of it, and
+// TLS without a word from the server gets more time.
+func TestConnPhases(t *testing.T) {
+	server, tr, client := trackedPair(t, "tcp")
+	hook := reportState(nil)
+	require.Same(t, tr, trackOf(wrapped{server}))
+	require.Nil(t, trackOf(client))
+	reading := pending(readByte(server))
+	require.Eventually(t, tr.idle, 30*time.Second, time.Millisecond)
+	hook(wrapped{server}, http.StateActive)
+	tr.old.Store(true)
+	require.False(t, tr.idle())
+	hook(wrapped{server}, http.StateIdle)
+	require.True(t, tr.idle())
+	require.False(t, tr.old.Load())
+	require.Equal(t, lameDuck, tr.patience())
+	_, err := client.Write([]byte{tlsHandshake, 3, 1})
+	require.NoError(t, err)
+	require.NoError(t, result(t, reading))
+	require.Equal(t, lameDuck, tr.patience())
+	hook(wrapped{server}, http.StateHijacked)
+	require.Equal(t, tlsLameDuck, tr.patience())
+}
+
+// wrapped is a connection as TLS wraps it.
+type wrapped struct{ net.Conn }
+
+func (w wrapped) NetConn() net.Conn { return w.Conn }
