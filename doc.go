@@ -45,6 +45,15 @@
 // and a Go program can be the worker of a node primary. A node peer gives no
 // receipts and answers no requests.
 //
+// # Supervision
+//
+// AutoFork replaces a worker that dies, at once the first time and then ever
+// later (Options.Backoff); [Run] gives up with [ErrBootLoop] when no worker ever
+// gets ready. [Reload] replaces all workers, one by one, by those of the program
+// and the options as they are now, and [Scale] changes their number.
+// Options.Watchdog finds workers that hang, Options.Recycle replaces those that
+// have served or grown enough, and [Stats] tells how all are.
+//
 // # Guarantees
 //
 //  1. Order. Everything about one worker is reported in the order in which it
