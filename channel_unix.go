@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"sync"
 	"syscall"
 	"time"
 
@@ -17,9 +18,8 @@ import (
 // both ways, and descriptors beside them. It is non-blocking and on the
 // runtime's poller. One goroutine receives and one at a time sends.
 type channel struct {
-	f   *os.File
-	rc  syscall.RawConn
-	oob []byte // room for the control message of one recvmsg; the receiver's
+	f  *os.File
+	rc syscall.RawConn
 }
 
 // maxDescriptors is what one message can carry (SCM_MAX_FD of Linux). With
@@ -58,7 +58,7 @@ func newChannel(fd int) (*channel, error) {
 		f.Close()
 		return nil, err
 	}
-	return &channel{f: f, rc: rc, oob: make([]byte, unix.CmsgSpace(maxDescriptors*4))}, nil
+	return &channel{f: f, rc: rc}, nil
 }
 
 // inheritChannel makes a channel of the descriptor that the master left open
@@ -85,17 +85,35 @@ func inheritChannel(fd int) (*channel, error) {
 	return newChannel(fd)
 }
 
-// recv waits for bytes. It returns io.EOF at the end, and os.ErrDeadlineExceeded
-// after interrupt. The descriptors are the caller's to close, whatever err is.
-func (c *channel) recv(p []byte) (n int, fds []int, err error) {
+// input is what one recvmsg returned. The descriptors are the receiver's to
+// close.
+type input struct {
+	data [fullRead]byte
+	n    int                         // of data
+	oob  [maxDescriptors*4 + 64]byte // and room for its header
+	fds  []int
+}
+
+// inputs are the buffers. They are taken when there is something to receive: a
+// channel that is idle has none.
+var inputs = sync.Pool{New: func() any { return new(input) }}
+
+func (in *input) free() {
+	in.n, in.fds = 0, nil
+	inputs.Put(in)
+}
+
+// recv waits for input, which is to be freed, whatever err is; it may be nil.
+// The error is io.EOF at the end, and os.ErrDeadlineExceeded after interrupt.
+func (c *channel) recv() (in *input, err error) {
 	waitErr := c.rc.Read(func(fd uintptr) bool {
-		n, fds, err = c.recvmsg(int(fd), p)
+		in, err = receive(int(fd))
 		return err != errWouldBlock
 	})
 	if waitErr != nil && (err == nil || err == errWouldBlock) {
 		err = closedError(waitErr)
 	}
-	return n, fds, err
+	return in, err
 }
 
 // closedError is what became of a wait: the poller's error for a file closed by
@@ -108,12 +126,12 @@ func closedError(err error) error {
 }
 
 // tryRecv is recv without the wait: it returns errWouldBlock instead.
-func (c *channel) tryRecv(p []byte) (n int, fds []int, err error) {
-	ctlErr := c.rc.Control(func(fd uintptr) { n, fds, err = c.recvmsg(int(fd), p) })
+func (c *channel) tryRecv() (in *input, err error) {
+	ctlErr := c.rc.Control(func(fd uintptr) { in, err = receive(int(fd)) })
 	if ctlErr != nil {
-		return 0, nil, closedError(ctlErr)
+		return nil, closedError(ctlErr)
 	}
-	return n, fds, err
+	return in, err
 }
 
 // unread is how many bytes recv would return without waiting.
@@ -122,27 +140,29 @@ func (c *channel) unread() (n int) {
 	return n
 }
 
-func (c *channel) recvmsg(fd int, p []byte) (n int, fds []int, err error) {
+// receive is one recvmsg.
+func receive(fd int) (in *input, err error) {
+	in = inputs.Get().(*input)
+	var oobn int
 	for {
-		var oobn int
-		n, oobn, fds, err = recvmsgCloexec(fd, p, c.oob)
-		if err == unix.EINTR {
-			continue
+		in.n, oobn, in.fds, err = recvmsgCloexec(fd, in.data[:], in.oob[:])
+		if err != unix.EINTR {
+			break
 		}
-		switch {
-		case err == unix.EAGAIN:
-			return 0, nil, errWouldBlock
-		case err == unix.ECONNRESET:
-			// On a unix socket this only says that the peer closed its end with
-			// data of ours unread.
-			return 0, nil, io.EOF
-		case err != nil:
-			return 0, nil, os.NewSyscallError("recvmsg", err)
-		case n == 0 && oobn == 0:
-			return 0, nil, io.EOF
-		}
-		return n, fds, nil
 	}
+	if err == nil && (in.n > 0 || oobn > 0) {
+		return in, nil
+	}
+	in.free()
+	switch err {
+	case nil, unix.ECONNRESET:
+		// On a unix socket a reset only says that the peer closed its end with
+		// data of ours unread.
+		return nil, io.EOF
+	case unix.EAGAIN:
+		return nil, errWouldBlock
+	}
+	return nil, os.NewSyscallError("recvmsg", err)
 }
 
 // parseRights returns the descriptors in a control message. What cannot be

@@ -12,8 +12,17 @@ var errWouldBlock = errors.New("channel: would block")
 
 func inheritChannel(int) (*channel, error) { return nil, ErrNotSupported }
 
-func (c *channel) recv([]byte) (int, []int, error)     { return 0, nil, os.ErrClosed }
-func (c *channel) tryRecv([]byte) (int, []int, error)  { return 0, nil, os.ErrClosed }
+// input will be what one read returned.
+type input struct {
+	data []byte
+	n    int
+	fds  []int
+}
+
+func (in *input) free() {}
+
+func (c *channel) recv() (*input, error)               { return nil, os.ErrClosed }
+func (c *channel) tryRecv() (*input, error)            { return nil, os.ErrClosed }
 func (c *channel) send([]byte, int, bool) (int, error) { return 0, os.ErrClosed }
 func (c *channel) waitHangup() bool                    { return true }
 func (c *channel) resume()                             {}

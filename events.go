@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -259,7 +260,8 @@ func (e *events) one(ev event) {
 	size := ev.size
 	for _, m := range ev.msgs {
 		if t := e.retryWaiting(); !e.message(t, m) {
-			e.waiting = append(e.waiting, m)
+			// Not what came in the same read, too: see link.keep.
+			e.waiting = append(e.waiting, Message{bytes.Clone(m.raw)})
 			size -= len(m.raw) + messageCost
 		}
 	}
@@ -283,9 +285,9 @@ func (e *events) message(t takers, m Message) (taken bool) {
 		r.fn(p, m)
 	}
 	if handlers := deref(t.handlers); len(handlers) > 0 {
-		cmd := m.Cmd()
+		cmd := m.quotedCmd()
 		for _, r := range handlers {
-			if r.fn.cmd == cmd {
+			if unquoteEqual(cmd, r.fn.cmd) {
 				taken = true
 				r.fn.fn(p, m)
 			}

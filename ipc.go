@@ -1,12 +1,14 @@
 package cluster
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
 )
@@ -27,9 +29,12 @@ type link struct {
 
 	messages atomic.Int64 // of the application over there, ever
 	in       framer       // of the reader, as all until the blank line
+	unread   int          // bytes of this read, about, that are not looked at yet
+	slab     []byte       // where small messages of one read are kept
+	kept     int          // bytes of those
 	fds      []int        // received and not yet claimed, oldest first
 	held     int          // of fds, those that came with the line that is half read
-	batch    []Message    // of one read
+	batch    []Message    // of one read, not delivered yet
 	size     int          // of batch, in the flow's bytes
 	asked    uint64       // the last receipt that the peer asked for in this read
 	final    atomic.Bool  // the peer has exited: read what is there, do not wait
@@ -90,6 +95,7 @@ func newLink(ch *channel, p *Process, s side, peer peerKind, o *Options) *link {
 		done:    make(chan struct{}),
 		answers: make(map[int64]func(*wire, *handle)),
 	}
+	l.requests.next = make(chan job)
 	l.out = outbox{ch: ch, max: o.MaxQueue, onFail: l.finish}
 	l.flow.init(o.MaxQueue)
 	return l
@@ -296,8 +302,8 @@ func (l *link) flush(ctx context.Context) error {
 const maxInternal = 64 << 10
 
 const (
-	firstRead = 8 << 10 // bytes: what an idle link holds
-	fullRead  = 64 << 10
+	// fullRead is how much is read at once, in bytes.
+	fullRead = 64 << 10
 	// maxHeld bounds the descriptors that a peer can make this side hold with a
 	// line that it does not end.
 	maxHeld = 64
@@ -306,10 +312,9 @@ const (
 // read is the reader's goroutine.
 func (l *link) read() {
 	defer close(l.done)
-	buf := make([]byte, firstRead)
 	for {
-		n, fds, err := l.ch.recv(buf)
-		l.take(buf[:n], fds)
+		in, err := l.ch.recv()
+		l.take(in)
 		if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
 			if err != io.EOF && !errors.Is(err, os.ErrClosed) {
 				l.p.report(fmt.Errorf("cluster: channel of worker %d: %w", l.p.id, err))
@@ -317,11 +322,8 @@ func (l *link) read() {
 			break
 		}
 		if l.final.Load() {
-			l.readRest(buf)
+			l.readRest()
 			break
-		}
-		if n == len(buf) && n < fullRead {
-			buf = make([]byte, fullRead)
 		}
 		l.pause()
 	}
@@ -371,21 +373,29 @@ func (l *link) finish() {
 
 // readRest takes what the kernel has now and no more: who still holds the other
 // end could write for ever.
-func (l *link) readRest(buf []byte) {
+func (l *link) readRest() {
 	for left := l.ch.unread(); left > 0; {
-		n, fds, err := l.ch.tryRecv(buf)
-		l.take(buf[:n], fds)
+		in, err := l.ch.tryRecv()
+		if err == nil {
+			left -= in.n
+		}
+		l.take(in)
 		if err != nil {
 			return
 		}
-		left -= n
 	}
 }
 
 // take handles what one recvmsg returned.
-func (l *link) take(p []byte, fds []int) {
-	l.fds = append(l.fds, fds...)
-	l.in.feed(p, l.line, l.tooLong)
+func (l *link) take(in *input) {
+	if in == nil {
+		return
+	}
+	defer in.free()
+	l.fds = append(l.fds, in.fds...)
+	l.unread = in.n
+	l.in.feed(in.data[:in.n], l.line, l.tooLong)
+	l.slab, l.kept = nil, 0
 	l.deliver()
 	if l.asked > 0 {
 		l.answer(appendCount(nil, actReceived, l.asked))
@@ -427,12 +437,51 @@ func (l *link) deliver() {
 	if len(l.batch) == 0 {
 		return
 	}
+	if cap(l.batch) > 2*len(l.batch) {
+		// One that is kept for a slow callback must not be much larger than what
+		// it counts.
+		l.batch = slices.Clone(l.batch)
+	}
 	l.messages.Add(int64(len(l.batch)))
 	l.flow.add(l.size)
 	l.p.events.post(event{msgs: l.batch, size: l.size})
-	// The next batch is about as large. Not more: one that is kept for a slow
-	// callback must not be much larger than what it counts.
-	l.batch, l.size = make([]Message, 0, min(len(l.batch), 256)), 0
+	l.batch, l.size = nil, 0
+}
+
+// maxBatch is how many messages are posted at once: the callbacks need not
+// wait for a whole read.
+const maxBatch = 256
+
+// message takes one for the application.
+func (l *link) message(raw []byte) {
+	if l.batch == nil {
+		// The next messages are about as large.
+		l.batch = make([]Message, 0, 1+min(max(0, l.unread)/(len(raw)+1), maxBatch-1))
+	}
+	l.batch = append(l.batch, Message{raw})
+	l.size += len(raw) + messageCost
+	if len(l.batch) == maxBatch {
+		l.deliver()
+	}
+}
+
+// slabSize is what small messages of one read share an allocation of. Any of
+// them keeps it all.
+const slabSize = 2 << 10
+
+// keep copies a message out of the buffer of this read. The slabs grow with
+// what is kept, so that a single small message keeps no large one.
+func (l *link) keep(raw []byte) []byte {
+	if len(raw) > slabSize/8 {
+		return bytes.Clone(raw)
+	}
+	if len(raw) > cap(l.slab)-len(l.slab) {
+		l.slab = make([]byte, 0, max(len(raw), min(4*l.kept, l.unread, slabSize)))
+	}
+	l.kept += len(raw)
+	start := len(l.slab)
+	l.slab = append(l.slab, raw...)
+	return l.slab[start:len(l.slab):len(l.slab)]
 }
 
 // faultCost is what a report counts against the input bound.
@@ -460,27 +509,19 @@ func (l *link) dropHeld() {
 
 // line handles one line.
 func (l *link) line(raw []byte, owned bool) {
-	if !json.Valid(raw) {
+	if !valid(raw) {
 		l.fault("not JSON: %s", excerpt(raw))
 	} else if cmd, ok := internalCmd(raw); ok {
-		if !owned {
-			raw = append([]byte(nil), raw...)
-		}
 		l.deliver()
 		l.internal(cmd, raw)
 	} else {
 		if !owned {
-			raw = append([]byte(nil), raw...)
+			raw = l.keep(raw)
 		}
 		l.message(raw)
 	}
+	l.unread -= len(raw) + 1
 	l.dropHeld()
-}
-
-// message takes one for the application.
-func (l *link) message(raw []byte) {
-	l.batch = append(l.batch, Message{raw})
-	l.size += len(raw) + messageCost
 }
 
 // internal handles a message of the protocol's own. What it does not know it
@@ -488,12 +529,12 @@ func (l *link) message(raw []byte) {
 func (l *link) internal(cmd string, raw []byte) {
 	switch cmd {
 	case cmdOurs:
-		var m ours
-		if err := json.Unmarshal(raw, &m); err != nil {
+		m, err := parseOurs(raw)
+		if err != nil {
 			l.fault("bad internal message %s: %w", excerpt(raw), err)
 			return
 		}
-		l.ours(&m)
+		l.ours(m)
 	case cmdAck:
 		l.handleAcked(true)
 	case cmdNack:
@@ -587,14 +628,14 @@ func (l *link) cluster(raw []byte, h *handle) {
 }
 
 // ours handles a NODE_GO_CLUSTER message.
-func (l *link) ours(m *ours) {
+func (l *link) ours(m ours) {
 	switch m.Act {
 	case actAsk:
 		l.asked = max(l.asked, m.N)
 	case actReceived:
 		l.received(m.N)
 	case actRequest:
-		l.requested(m)
+		l.requested(asked{m.ID, Message{bytes.Clone(m.Msg)}})
 	case actReply:
 		l.replied(m)
 	default:

@@ -410,19 +410,51 @@ func TestUnclaimedInput(t *testing.T) {
 	}
 }
 
-// TestSmallReadsKeepLittle: messages that are read one by one, after a burst,
-// cost what they count: a slow callback must not hold a batch's room for each.
+// TestSmallReadsKeepLittle: messages that are read one by one, after a burst or
+// before something large, cost what they count: a slow callback must not hold a
+// batch's room for each, nor a buffer's.
 func TestSmallReadsKeepLittle(t *testing.T) {
 	l := newTestLink(t, peerGo, Options{})
-	l.take_([]byte(many(1000, "1")))
-	l.take_([]byte("2\n"))
-	for range 10 {
-		l.take_([]byte("3\n"))
-		require.LessOrEqual(t, cap(l.batch), 1)
+	gate := make(chan struct{})
+	defer close(gate)
+	l.p.OnMessage(func(*Process, Message) { <-gate })
+	l.take_(many(1000, "1"))
+	const reads = 100
+	for range reads {
+		l.take_("2\n" + strings.Repeat(" ", fullRead-3) + "\n")
+		l.take_("3\n")
+	}
+	l.p.events.mu.Lock()
+	defer l.p.events.mu.Unlock()
+	require.GreaterOrEqual(t, len(l.p.events.queue), 2*reads)
+	for _, ev := range l.p.events.queue {
+		require.LessOrEqual(t, cap(ev.msgs), 2*len(ev.msgs))
+		for _, m := range ev.msgs {
+			require.LessOrEqual(t, cap(m.raw), 2*len(m.raw))
+		}
+	}
+	require.LessOrEqual(t, cap(l.slab), slabSize)
+}
+
+// TestMessagesShareLittle: what a message keeps of those that came with it is
+// bounded, and in the order of what came before it.
+func TestMessagesShareLittle(t *testing.T) {
+	l := newTestLink(t, peerGo, Options{})
+	kept := 0
+	l.unread = fullRead
+	for range 1000 {
+		m := l.keep([]byte("1"))
+		require.Equal(t, 1, cap(m), "appending to it would write into the next")
+		kept++
+		require.LessOrEqual(t, cap(l.slab), min(slabSize, max(1, 4*kept)))
 	}
 }
 
-func (l *testLink) take_(p []byte) { l.link.take(p, nil) }
+func (l *testLink) take_(p string) {
+	in := inputs.Get().(*input)
+	in.n = copy(in.data[:], p)
+	l.link.take(in)
+}
 
 // TestExitWakesAPausedReader: a reader that waits for callbacks misses the end
 // of the channel, so the exit of the process ends its wait.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"iter"
 	"strings"
 	"sync"
 	"unicode/utf8"
@@ -20,8 +21,16 @@ func (m Message) Cmd() string {
 	return cmd
 }
 
+// quotedCmd is Cmd as it stands in the text, `""` if there is none.
+func (m Message) quotedCmd() []byte {
+	if q := quotedMember(m.raw, "cmd"); q != nil {
+		return q
+	}
+	return []byte(`""`)
+}
+
 // Decode stores the message in v, as [json.Unmarshal] does.
-func (m Message) Decode(v any) error { return json.Unmarshal(m.raw, v) }
+func (m Message) Decode(v any) error { return decode(m.raw, v) }
 
 // Bytes returns the message's JSON text, which must not be changed.
 func (m Message) Bytes() []byte { return m.raw }
@@ -59,29 +68,51 @@ func internalCmd(line []byte) (string, bool) {
 // valid JSON value, is, if its value is a string. Names match exactly, as in
 // JavaScript; encoding/json would take "CMD" as well.
 func stringMember(raw []byte, name string) (value string, ok bool) {
-	s := scanner{raw, 0}
-	if s.next() != '{' {
+	quoted := quotedMember(raw, name)
+	if quoted == nil {
 		return "", false
 	}
-	s.pos++
-	for s.next() == '"' {
-		key := s.string()
-		s.next()
-		s.pos++ // the colon
-		isString := s.next() == '"'
-		val := s.value()
-		if unquoteEqual(key, name) {
-			value, ok = "", isString
-			if isString {
-				value = unquote(val)
+	return unquote(quoted), true
+}
+
+// quotedMember is stringMember without the last step: nil if there is none.
+func quotedMember(raw []byte, name string) (quoted []byte) {
+	for key, value := range members(raw) {
+		if string(key) == name {
+			quoted = nil
+			if value[0] == '"' {
+				quoted = value
 			}
 		}
-		if s.next() != ',' {
-			break
+	}
+	return quoted
+}
+
+// members yields the names, as they read, and the texts of the members of the
+// object that raw, a valid JSON value, is; nothing if it is none.
+func members(raw []byte) iter.Seq2[[]byte, []byte] {
+	return func(yield func(name, value []byte) bool) {
+		s := scanner{raw, 0}
+		if s.next() != '{' {
+			return
 		}
 		s.pos++
+		for s.next() == '"' {
+			name := s.string()
+			if bytes.IndexByte(name, '\\') < 0 {
+				name = name[1 : len(name)-1]
+			} else {
+				name = []byte(unquote(name))
+			}
+			s.next()
+			s.pos++ // the colon
+			s.next()
+			if !yield(name, bytes.TrimRight(s.value(), " \t\r")) || s.next() != ',' {
+				return
+			}
+			s.pos++
+		}
 	}
-	return value, ok
 }
 
 // scanner walks over JSON that is known to be valid.

@@ -8,26 +8,31 @@ import (
 
 // outbox is what one side has to say to the other and the kernel has not taken
 // yet. A line that finds nothing queued goes to the kernel at once, from the
-// goroutine that sends it; while lines come faster than that is worth, they
-// collect and go together.
+// goroutine that sends it. Lines that come in a burst, faster than a system
+// call for each is worth, collect and go together: as soon as they make a
+// batch, or a millisecond later.
 type outbox struct {
 	ch  sender
 	max int // bytes, of what applications send
 
 	mu       sync.Mutex
-	buf      []byte       // lines not yet given to a writer
-	marks    []fdMark     // descriptors that go with lines in buf
-	spare    []byte       // the last writer's buffer, for reuse
-	messages atomic.Int64 // of applications, ever
-	enqueued uint64       // bytes that ever were put into buf
-	written  uint64       // bytes of those that the kernel has taken
-	answers  int          // of the bytes not written yet, those that max does not count
-	inFlight int          // answers among those that a writer has
-	writing  bool         // a writer is at work, and will look at buf again
-	lastUse  time.Time    // when a writer began last
-	waiting  []written    // what to tell when the kernel has taken so much
-	err      error        // after close
-	onFail   func()       // the first write error; the reader sees the same end
+	buf      []byte        // lines not yet given to a writer
+	marks    []fdMark      // descriptors that go with lines in buf
+	spare    []byte        // the last writer's buffer, for reuse
+	messages atomic.Int64  // of applications, ever
+	enqueued uint64        // bytes that ever were put into buf
+	written  uint64        // bytes of those that the kernel has taken
+	answers  int           // of the bytes not written yet, those that max does not count
+	inFlight int           // answers among those that a writer has
+	writing  bool          // a writer is at work, and will look at buf again
+	last     time.Duration // when a line came, or a write ended, last; since epoch
+	run      int           // lines in a row that came within burst of that
+	timer    *time.Timer   // writes what is held back
+	armed    bool          // timer is running
+	urgent   bool          // buf has what must not be held back
+	waiting  []written     // what to tell when the kernel has taken so much
+	err      error         // after close
+	onFail   func()        // the first write error; the reader sees the same end
 }
 
 // sender is the part of a channel that an outbox needs.
@@ -48,11 +53,17 @@ type written struct {
 }
 
 const (
-	// burst is how soon after a write another one is worth putting off: about
-	// the price of a system call that wakes the other process.
-	burst = 20 * time.Microsecond
-	// wholeBatch is when a collected batch is written at once: a pipe's size.
-	wholeBatch = 64 << 10
+	// burst is how soon one line follows another in a loop that does little
+	// else: sooner than any answer to the first can have come.
+	burst = 5 * time.Microsecond
+	// burstRun is how many lines in a row have to come so before the next are
+	// held back: a few messages together go out at once.
+	burstRun = 8
+	// wholeBatch is when what is held back is written by who adds to it.
+	wholeBatch = 32 << 10
+	// holdTime is how long a line is held back at most. The runtime's timers
+	// make a millisecond of it where nothing else runs.
+	holdTime = 200 * time.Microsecond
 	// maxAnswers bounds, in bytes, what a peer can make this side owe it by
 	// asking without reading. Some 20,000 acknowledgements.
 	maxAnswers = 1 << 20
@@ -63,6 +74,7 @@ type lineKind int
 
 const (
 	userLine   lineKind = iota // of the application: bounded by MaxQueue
+	promptLine                 // the same, but somebody waits for what comes back: never held back
 	orderLine                  // of this side's own accord: few, not bounded
 	answerLine                 // what the peer made us say: bounded by maxAnswers
 )
@@ -79,7 +91,7 @@ func (o *outbox) put(kind lineKind, h *handle, lines ...[]byte) (pos uint64, err
 	switch queued := int(o.enqueued-o.written) - o.answers; {
 	case o.err != nil:
 		err = o.err
-	case kind == userLine && queued > 0 && queued+size > o.max,
+	case kind <= promptLine && queued > 0 && queued+size > o.max,
 		kind == answerLine && o.answers+size > maxAnswers:
 		err = ErrBacklog
 	}
@@ -99,26 +111,73 @@ func (o *outbox) put(kind lineKind, h *handle, lines ...[]byte) (pos uint64, err
 		o.marks = append(o.marks, fdMark{start, len(o.buf), h})
 	}
 	o.enqueued += uint64(size)
-	if kind == userLine {
+	if kind <= promptLine {
 		o.messages.Add(1)
 	}
 	pos = o.enqueued
-	if o.writing {
+	o.count()
+	o.urgent = o.urgent || kind != userLine
+	if o.writing || o.hold() {
 		o.mu.Unlock()
 		return pos, nil
 	}
 	o.writing = true
-	now := time.Now()
-	soon := now.Sub(o.lastUse) < burst && len(o.buf) < wholeBatch
-	if soon {
-		o.mu.Unlock()
-		go o.write(true)
-		return pos, nil
-	}
-	o.lastUse = now
 	o.mu.Unlock()
 	o.write(false)
 	return pos, nil
+}
+
+// epoch is what times are counted from: a difference of two costs half of
+// time.Now.
+var epoch = time.Now()
+
+// count notes that a line came. o.mu is held.
+func (o *outbox) count() {
+	now := time.Since(epoch)
+	if now-o.last < burst {
+		o.run++
+	} else {
+		o.run = 0
+	}
+	o.last = now
+}
+
+// hold reports whether what is in buf is better written later, and sees to it
+// that it is. o.mu is held.
+func (o *outbox) hold() bool {
+	if o.run < burstRun || o.urgent || len(o.buf) >= wholeBatch {
+		return false
+	}
+	if !o.armed {
+		o.armed = true
+		if o.timer == nil {
+			o.timer = time.AfterFunc(holdTime, o.release)
+		} else {
+			o.timer.Reset(holdTime)
+		}
+	}
+	return true
+}
+
+// release writes what is held back, when its time is over.
+func (o *outbox) release() {
+	o.mu.Lock()
+	o.armed = false
+	o.run = 0
+	o.mu.Unlock()
+	o.flush(true)
+}
+
+// flush begins to write what nobody writes yet.
+func (o *outbox) flush(wait bool) {
+	o.mu.Lock()
+	if o.writing {
+		o.mu.Unlock()
+		return
+	}
+	o.writing = true
+	o.mu.Unlock()
+	o.write(wait)
 }
 
 // write is the writer: it empties buf into the kernel, batch by batch. Unless
@@ -126,39 +185,41 @@ func (o *outbox) put(kind lineKind, h *handle, lines ...[]byte) (pos uint64, err
 // sender writes for others.
 func (o *outbox) write(wait bool) {
 	for {
-		o.mu.Lock()
-		if len(o.buf) == 0 || o.err != nil {
-			o.writing = false
-			o.mu.Unlock()
+		batch, marks := o.take()
+		if batch == nil {
 			return
 		}
-		batch, marks := o.buf, o.marks
-		o.buf, o.spare, o.marks = o.spare[:0], nil, nil
-		o.inFlight = o.answers
-		if wait {
-			o.lastUse = time.Now()
-		}
-		o.mu.Unlock()
 		if rest, restMarks := o.writeBatch(batch, marks, wait); rest > 0 {
 			go func() {
 				o.writeBatch(batch[len(batch)-rest:], restMarks, true)
-				o.done(batch)
-				o.write(true)
+				if o.done(batch) {
+					o.write(true)
+				}
 			}()
 			return
 		}
-		o.done(batch)
+		if !o.done(batch) {
+			return
+		}
 		if !wait {
-			o.mu.Lock()
-			more := len(o.buf) > 0 && o.err == nil
-			o.writing = more
-			o.mu.Unlock()
-			if more {
-				go o.write(true)
-			}
+			go o.write(true)
 			return
 		}
 	}
+}
+
+// take hands buf to the writer, or nil, and the writer is none any more.
+func (o *outbox) take() (batch []byte, marks []fdMark) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if len(o.buf) == 0 || o.err != nil {
+		o.writing = false
+		return nil, nil
+	}
+	batch, marks = o.buf, o.marks
+	o.buf, o.spare, o.marks = o.spare[:0], nil, nil
+	o.inFlight, o.urgent = o.answers, false
+	return batch, marks
 }
 
 // writeBatch writes p, each descriptor with the first byte of its line and no
@@ -220,15 +281,19 @@ func (o *outbox) advance(n int) {
 	}
 }
 
-// done takes a written batch's buffer back for reuse, unless it grew large.
-func (o *outbox) done(batch []byte) {
+// done takes a written batch's buffer back for reuse, unless it grew large, and
+// reports whether the writer is to go on.
+func (o *outbox) done(batch []byte) (more bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.answers -= o.inFlight
 	o.inFlight = 0
-	if cap(batch) <= wholeBatch {
+	if cap(batch) <= 2*wholeBatch {
 		o.spare = batch[:0]
 	}
+	o.last = time.Since(epoch)
+	o.writing = len(o.buf) > 0 && o.err == nil && !o.hold()
+	return o.writing
 }
 
 // whenWritten calls fn once the kernel has all up to pos (a result of put), or
@@ -244,7 +309,9 @@ func (o *outbox) whenWritten(pos uint64, fn func(error)) {
 		fn(o.err)
 	default:
 		o.waiting = append(o.waiting, written{pos, fn})
+		o.urgent = true
 		o.mu.Unlock()
+		o.flush(false)
 	}
 }
 
@@ -278,6 +345,9 @@ func (o *outbox) close(err error) {
 		return
 	}
 	o.err = err
+	if o.timer != nil {
+		o.timer.Stop()
+	}
 	marks, waiting := o.marks, o.waiting
 	o.buf, o.spare, o.marks, o.waiting = nil, nil, nil, nil
 	o.mu.Unlock()

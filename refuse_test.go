@@ -27,11 +27,13 @@ type refuser struct {
 func (r *refuser) run() {
 	var fds []int
 	var rest []byte
-	buf := make([]byte, 64<<10)
 	for {
-		n, got, err := r.ch.recv(buf)
-		fds = append(fds, got...)
-		rest = append(rest, buf[:n]...)
+		in, err := r.ch.recv()
+		if in != nil {
+			fds = append(fds, in.fds...)
+			rest = append(rest, in.data[:in.n]...)
+			in.free()
+		}
 		for {
 			line, after, found := bytes.Cut(rest, []byte("\n"))
 			if !found {

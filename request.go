@@ -1,11 +1,13 @@
 package cluster
 
 import (
+	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
+	"sync/atomic"
 )
 
 // responder is one OnRequest or Respond; an empty cmd fits every request.
@@ -38,13 +40,16 @@ func Respond[Q, A any](cmd string, fn func(w *Process, q Q) (A, error)) (stop fu
 // findResponder returns the latest registered handler that fits m, or nil.
 func findResponder(m Message) func(*Process, Message) (any, error) {
 	all := hooks.request.all()
-	cmd, known := "", false
+	var cmd []byte
 	for i := len(all) - 1; i >= 0; i-- {
 		r := all[i].fn
-		if !r.any && !known {
-			cmd, known = m.Cmd(), true
+		if r.any {
+			return r.fn
 		}
-		if r.any || r.cmd == cmd {
+		if cmd == nil {
+			cmd = m.quotedCmd()
+		}
+		if unquoteEqual(cmd, r.cmd) {
 			return r.fn
 		}
 	}
@@ -59,9 +64,11 @@ type requests struct {
 	held  []*call          // ours, made before the peer is known
 
 	mu      sync.Mutex
-	waiting []*ours // the peer's, that no handler fits yet
+	waiting []asked // the peer's, that no handler fits yet
 
 	running sync.WaitGroup // the peer's, being answered
+	next    chan job       // to the goroutine that waits for one
+	resting atomic.Bool    // there is such a goroutine
 }
 
 // call is one Request under way.
@@ -69,9 +76,17 @@ type call struct {
 	id   uint64
 	line []byte
 	done chan struct{}
-	msg  json.RawMessage
+	msg  []byte
 	err  error
 }
+
+// asked is a Request of the peer's.
+type asked struct {
+	id  uint64
+	msg Message
+}
+
+func (a *asked) size() int { return len(a.msg.raw) + requestCost }
 
 // remoteError is an error that a handler on the other side returned.
 type remoteError struct{ text string }
@@ -100,7 +115,7 @@ func (l *link) request(ctx context.Context, v, reply any) error {
 	if reply == nil {
 		return nil
 	}
-	if err := json.Unmarshal(c.msg, reply); err != nil {
+	if err := decode(c.msg, reply); err != nil {
 		return fmt.Errorf("cluster: reply %s: %w", excerpt(c.msg), err)
 	}
 	return nil
@@ -118,9 +133,9 @@ func (l *link) startCall(c *call, msg []byte) error {
 	r := &l.requests
 	r.last++
 	c.id = r.last
-	line := appendCall(nil, actRequest, c.id, msg)
 	if l.peer == peerUnknown {
-		c.line = line
+		head, body, tail := callParts(nil, actRequest, c.id, msg)
+		c.line = slices.Concat(head, body, tail)
 		r.held = append(r.held, c)
 		return nil
 	}
@@ -128,7 +143,9 @@ func (l *link) startCall(c *call, msg []byte) error {
 		r.calls = make(map[uint64]*call)
 	}
 	r.calls[c.id] = c
-	_, err := l.out.put(userLine, nil, line)
+	var room [callHead]byte
+	head, body, tail := callParts(room[:0], actRequest, c.id, msg)
+	_, err := l.out.put(promptLine, nil, head, body, tail)
 	if err != nil {
 		delete(r.calls, c.id)
 	}
@@ -176,7 +193,7 @@ func (l *link) forgetCall(c *call) {
 }
 
 // replied hands the peer's answer to the call that waits for it.
-func (l *link) replied(m *ours) {
+func (l *link) replied(m ours) {
 	l.mu.Lock()
 	c := l.requests.calls[m.ID]
 	delete(l.requests.calls, m.ID)
@@ -184,7 +201,7 @@ func (l *link) replied(m *ours) {
 	if c == nil {
 		return
 	}
-	c.msg = m.Msg
+	c.msg = bytes.Clone(m.Msg)
 	if m.Error != nil {
 		c.err = &remoteError{*m.Error}
 	}
@@ -213,44 +230,77 @@ const requestCost = 4 << 10
 
 // requested starts the answer to a request of the peer's, on the reader: were
 // it to wait for the callbacks before it, nested calls could deadlock.
-func (l *link) requested(m *ours) {
-	l.flow.add(len(m.Msg) + requestCost)
-	if !l.respond(m) {
+func (l *link) requested(a asked) {
+	l.flow.add(a.size())
+	if !l.respond(a) {
 		l.flow.addRequests(1)
 		l.requests.mu.Lock()
-		l.requests.waiting = append(l.requests.waiting, m)
+		l.requests.waiting = append(l.requests.waiting, a)
 		l.requests.mu.Unlock()
 		l.retryRequests() // a handler may have come in between
 	}
 }
 
-// respond answers m on a goroutine of its own, if a handler fits.
-func (l *link) respond(m *ours) bool {
-	fn := findResponder(Message{m.Msg})
+// respond answers a on a goroutine of its own, if a handler fits.
+func (l *link) respond(a asked) bool {
+	fn := findResponder(a.msg)
 	if fn == nil {
 		return false
 	}
 	l.requests.running.Add(1)
-	go func() {
-		defer l.requests.running.Done()
-		reply, err := fn(l.p, Message{m.Msg})
-		l.flow.release(len(m.Msg) + requestCost)
-		if err == nil {
-			err = encode(reply, func(line []byte) error {
-				l.reply(appendCall(nil, actReply, m.ID, line))
-				return nil
-			})
-		}
-		if err != nil { // of the handler, or of the encoder
-			l.reply(appendFailure(nil, m.ID, err.Error()))
-		}
-	}()
+	select {
+	case l.requests.next <- job{a, fn}:
+	default:
+		go l.work(job{a, fn})
+	}
 	return true
 }
 
+// job is a request with the handler that is to answer it.
+type job struct {
+	asked
+	fn func(*Process, Message) (any, error)
+}
+
+// work does j, on a goroutine of its own, which then waits for another job
+// unless one does already: its stack has grown to what JSON takes, and to grow
+// a new one costs as much as the rest.
+func (l *link) work(j job) {
+	for {
+		l.do(j)
+		if l.requests.resting.Swap(true) {
+			return
+		}
+		select {
+		case j = <-l.requests.next:
+			l.requests.resting.Store(false)
+		case <-l.done:
+			return
+		}
+	}
+}
+
+// do runs the handler and sends what it returns.
+func (l *link) do(j job) {
+	defer l.requests.running.Done()
+	reply, err := j.fn(l.p, j.msg)
+	l.flow.release(j.size())
+	if err == nil {
+		err = encode(reply, func(line []byte) error {
+			var room [callHead]byte
+			head, body, tail := callParts(room[:0], actReply, j.id, line)
+			l.reply(head, body, tail)
+			return nil
+		})
+	}
+	if err != nil { // of the handler, or of the encoder
+		l.reply(appendFailure(nil, j.id, err.Error()))
+	}
+}
+
 // reply sends an answer. A peer that asks and does not read has gone too far.
-func (l *link) reply(line []byte) {
-	if _, err := l.out.put(userLine, nil, line); errors.Is(err, ErrBacklog) {
+func (l *link) reply(line ...[]byte) {
+	if _, err := l.out.put(promptLine, nil, line...); errors.Is(err, ErrBacklog) {
 		l.side.overrun()
 	}
 }
@@ -262,7 +312,7 @@ func (l *link) retryRequests() {
 	waiting := r.waiting
 	r.waiting = nil
 	r.mu.Unlock()
-	var still []*ours
+	var still []asked
 	for _, m := range waiting {
 		if !l.respond(m) {
 			still = append(still, m)

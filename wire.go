@@ -3,6 +3,8 @@ package cluster
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
+	"fmt"
 	"strconv"
 	"sync/atomic"
 )
@@ -158,11 +160,16 @@ func appendCount(b []byte, act string, n uint64) []byte {
 	return append(appendOurs(b, act, "n", n), "}\n"...)
 }
 
-func appendCall(b []byte, act string, id uint64, msg []byte) []byte {
-	b = append(appendOurs(b, act, "id", id), `,"msg":`...)
-	b = append(b, bytes.TrimSuffix(msg, []byte("\n"))...)
-	return append(b, "}\n"...)
+// callHead is room for the beginning of a request or a reply.
+const callHead = 96
+
+// callParts are the parts of the line that carries msg, itself a line. The
+// first is appended to b.
+func callParts(b []byte, act string, id uint64, msg []byte) (head, body, tail []byte) {
+	return append(appendOurs(b, act, "id", id), `,"msg":`...), bytes.TrimSuffix(msg, newline), closing
 }
+
+var newline, closing = []byte("\n"), []byte("}\n")
 
 func appendFailure(b []byte, id uint64, text string) []byte {
 	b = append(appendOurs(b, actReply, "id", id), `,"error":`...)
@@ -172,9 +179,42 @@ func appendFailure(b []byte, id uint64, text string) []byte {
 
 // ours is a message of NODE_GO_CLUSTER.
 type ours struct {
-	Act   string          `json:"act"`
-	N     uint64          `json:"n"`
-	ID    uint64          `json:"id"`
-	Msg   json.RawMessage `json:"msg"`
-	Error *string         `json:"error"`
+	Act   string
+	N     uint64
+	ID    uint64
+	Msg   []byte // part of the line; nil if there is none
+	Error *string
+}
+
+// parseOurs reads a line that is a valid JSON object. As encoding/json it lets
+// the last of several members of a name count and ignores those that it does
+// not know.
+func parseOurs(line []byte) (m ours, err error) {
+	for name, value := range members(line) {
+		switch string(name) {
+		case "act":
+			m.Act, err = textOf(value)
+		case "n":
+			m.N, err = strconv.ParseUint(string(value), 10, 64)
+		case "id":
+			m.ID, err = strconv.ParseUint(string(value), 10, 64)
+		case "msg":
+			m.Msg = value
+		case "error":
+			var text string
+			text, err = textOf(value)
+			m.Error = &text
+		}
+		if err != nil {
+			return ours{}, fmt.Errorf("member %q: %w", name, err)
+		}
+	}
+	return m, nil
+}
+
+func textOf(value []byte) (string, error) {
+	if value[0] != '"' {
+		return "", errors.New("no string")
+	}
+	return unquote(value), nil
 }
