@@ -383,8 +383,9 @@ func (p *Process) reportSized(err error, size int) {
 // accuse reports what the peer can cause at will. Unlike a link's fault it may
 // be called by anyone, not by the reader alone.
 func (p *Process) accuse(err error) {
-	p.link.flow.add(faultCost)
-	p.reportSized(err, faultCost)
+	cost := faultCost + len(err.Error()) // which can quote what the peer said
+	p.link.flow.add(cost)
+	p.reportSized(err, cost)
 }
 
 // The emit methods queue the reports of the other events. Their callers hold
@@ -411,10 +412,11 @@ func (p *Process) emit(cluster, own *callbacks[func(*Process)]) {
 
 // emitListening counts against the input bound: a worker can say it at will.
 func (p *Process) emitListening(addr net.Addr) {
+	cost := faultCost + len(addr.String())
 	if p.link != nil {
-		p.link.flow.add(faultCost)
+		p.link.flow.add(cost)
 	}
-	p.events.post(event{size: faultCost, fn: func() {
+	p.events.post(event{size: cost, fn: func() {
 		for _, r := range p.onListening.all() {
 			r.fn(p, addr)
 		}

@@ -484,14 +484,13 @@ func (l *link) keep(raw []byte) []byte {
 	return l.slab[start:len(l.slab):len(l.slab)]
 }
 
-// faultCost is what a report counts against the input bound.
+// faultCost is what a report counts against the input bound, beside its text.
 const faultCost = 512
 
 // fault reports that the peer broke the protocol.
 func (l *link) fault(format string, args ...any) {
 	l.deliver()
-	l.flow.add(faultCost)
-	l.p.reportSized(fmt.Errorf("cluster: worker %d: "+format, append([]any{l.p.id}, args...)...), faultCost)
+	l.p.accuse(fmt.Errorf("cluster: worker %d: "+format, append([]any{l.p.id}, args...)...))
 }
 
 func (l *link) tooLong() {
@@ -639,6 +638,10 @@ func (l *link) ours(m ours) {
 	case actReply:
 		l.replied(m)
 	default:
+		if len(m.Msg) > maxInternal {
+			l.fault("an internal message of %d bytes is ignored: %s", len(m.Msg), excerpt(m.Msg))
+			return
+		}
 		l.side.internal(&wire{Cmd: cmdOurs, Act: m.Act, Msg: m.Msg}, nil)
 	}
 }

@@ -70,9 +70,17 @@ func joinCluster() *Process {
 			"use cluster.setupPrimary({serialization: 'json'}), node's default\n", n, mode)
 		os.Exit(1)
 	}
-	hello := announcement{Slot: -1, ShutdownTimeout: defaultShutdownTimeout, MaxMessage: defaultMaxMessage, MaxQueue: defaultMaxQueue}
-	if json.Unmarshal([]byte(env[envAnnouncement]), &hello) != nil {
-		hello.Version = 0 // a node primary
+	return newWorker(n, ch, readAnnouncement(env[envAnnouncement]))
+}
+
+// readAnnouncement reads the variable's value. Without one, or with something
+// else in it, the master is taken for a node primary.
+func readAnnouncement(text string) announcement {
+	node := announcement{Slot: -1, ShutdownTimeout: defaultShutdownTimeout, MaxMessage: defaultMaxMessage, MaxQueue: defaultMaxQueue}
+	hello := node
+	if json.Unmarshal([]byte(text), &hello) != nil ||
+		hello.Slot < -1 || hello.ShutdownTimeout <= 0 || hello.MaxMessage <= 0 || hello.MaxQueue <= 0 {
+		return node
 	}
-	return newWorker(n, ch, hello)
+	return hello
 }

@@ -108,7 +108,7 @@ func (m *master) beaten(p *Process, raw json.RawMessage) {
 	}
 	w.pinged, w.misses, w.beat, w.report = false, 0, time.Now(), report
 	if report.Error != "" && report.Error != w.checks {
-		p.report(fmt.Errorf("cluster: worker %d: check failed: %s", p.id, report.Error))
+		p.accuse(fmt.Errorf("cluster: worker %d: check failed: %s", p.id, report.Error))
 	}
 	w.checks = report.Error
 }

@@ -1,0 +1,243 @@
+//go:build unix
+
+package cluster
+
+import (
+	"encoding/json"
+	"errors"
+	"net"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
+)
+
+// internalSeeds are one message of each kind, and some that are not quite.
+var internalSeeds = []string{
+	`{"cmd":"NODE_CLUSTER","act":"online","seq":0,"go":{"version":1}}`,
+	`{"cmd":"NODE_CLUSTER","act":"online","seq":0}`,
+	`{"cmd":"NODE_CLUSTER","act":"queryServer","index":0,"data":null,"address":"127.0.0.1","port":0,"addressType":4,"flags":0,"backlog":77,"seq":1}`,
+	`{"cmd":"NODE_CLUSTER","act":"queryServer","address":null,"port":8000,"addressType":4,"backlog":false,"seq":1}`,
+	`{"cmd":"NODE_CLUSTER","act":"queryServer","address":"::","port":0,"addressType":6,"flags":1,"seq":1}`,
+	`{"cmd":"NODE_CLUSTER","act":"queryServer","address":"/a/\u0000b","port":-1,"addressType":-1,"readableAll":true,"writableAll":true,"seq":1}`,
+	`{"cmd":"NODE_CLUSTER","act":"queryServer","address":null,"port":null,"addressType":null,"fd":0}`,
+	`{"cmd":"NODE_CLUSTER","act":"queryServer","address":"0.0.0.0","port":0,"addressType":"udp4","fd":-1,"flags":4}`,
+	`{"cmd":"NODE_CLUSTER","act":"queryServer","address":"fe80::1%eth0","port":1,"addressType":"udp6","go":{"named":"x","backlog":9,"mode":511,"scheduling":2,"mptcp":true}}`,
+	`{"cmd":"NODE_CLUSTER","act":"queryServer","address":"@x","port":-1,"addressType":"unixgram"}`,
+	`{"cmd":"NODE_CLUSTER","act":"listening","index":0,"data":null,"address":"127.0.0.1","port":36217,"addressType":4,"seq":2}`,
+	`{"cmd":"NODE_CLUSTER","act":"listening","address":"/x","port":-1,"addressType":-1,"go":{"named":"x"}}`,
+	`{"cmd":"NODE_CLUSTER","act":"close","key":"tcp4 127.0.0.1:0#0","seq":4}`,
+	`{"cmd":"NODE_CLUSTER","act":"exitedAfterDisconnect","seq":5}`,
+	`{"cmd":"NODE_CLUSTER","act":"disconnect","seq":2,"go":{"timeout":1}}`,
+	`{"cmd":"NODE_CLUSTER","ack":5,"seq":2}`,
+	`{"cmd":"NODE_CLUSTER","ack":1,"errno":-98,"key":"k","data":null,"sockname":{"address":"127.0.0.1","family":"IPv4","port":36217}}`,
+	`{"cmd":"NODE_CLUSTER","ack":1,"accepted":true,"seq":3}`,
+	`{"cmd":"NODE_HANDLE","type":"net.Native","msg":{"cmd":"NODE_CLUSTER","act":"newconn","key":"k","seq":1}}`,
+	`{"cmd":"NODE_HANDLE","type":"net.Native","msg":{"cmd":"NODE_CLUSTER","errno":0,"key":"k","ack":1,"data":null,"seq":0}}`,
+	`{"cmd":"NODE_HANDLE","type":"net.Socket","msg":{"hello":1},"key":"6::::0"}`,
+	`{"cmd":"NODE_HANDLE","msg":{"cmd":"NODE_HANDLE","msg":null}}`,
+	`{"cmd":"NODE_HANDLE_ACK"}`, `{"cmd":"NODE_HANDLE_NACK"}`,
+	`{"cmd":"NODE_GO_CLUSTER","act":"ready"}`, `{"cmd":"NODE_GO_CLUSTER","act":"draining"}`,
+	`{"cmd":"NODE_GO_CLUSTER","act":"ask","n":3}`, `{"cmd":"NODE_GO_CLUSTER","act":"received","n":3}`,
+	`{"cmd":"NODE_GO_CLUSTER","act":"request","id":1,"msg":{"cmd":"x"}}`, `{"cmd":"NODE_GO_CLUSTER","act":"request"}`,
+	`{"cmd":"NODE_GO_CLUSTER","act":"reply","id":1,"msg":1}`, `{"cmd":"NODE_GO_CLUSTER","act":"reply","id":1,"error":"x"}`,
+	`{"cmd":"NODE_GO_CLUSTER","act":"pong","msg":{}}`, `{"cmd":"NODE_GO_CLUSTER","act":"ping"}`, `{"cmd":"NODE_GO_CLUSTER","act":"full"}`,
+	`{"cmd":"NODE_SOCKET_NOTIFY_CLOSE","key":"k"}`, `{"cmd":"NODE_SOCKET_GET_COUNT","key":"k"}`,
+	`{"cmd":"NODE_CLUSTER","act":{},"seq":"x"}`, "garbage", "", `"message"`, `{"a":1}`,
+}
+
+func addSeeds(f *testing.F) {
+	for _, s := range internalSeeds {
+		f.Add([]byte(s+"\n"), uint8(strings.Count(s, "NODE_HANDLE\"")), uint16(len(s)))
+		f.Add([]byte(s+"\r\n"+s+"\n"), uint8(3), uint16(len(s)/2))
+	}
+	f.Add([]byte(strings.Join(internalSeeds, "\n")+"\n"), uint8(5), uint16(1000))
+}
+
+// fuzzPeer lets l read stream, in two writes of which the second comes with
+// descriptors, answers nothing and reads all; it returns when l has ended.
+// Nothing may be left: neither a descriptor nor something undelivered.
+func fuzzPeer(t *testing.T, l *link, theirs *os.File, stream []byte, fds uint8, cut uint16) {
+	null, err := os.Open(os.DevNull)
+	require.NoError(t, err)
+	defer null.Close()
+	rights := make([]int, fds)
+	for i := range rights {
+		rights[i] = int(null.Fd())
+	}
+	file, err := net.FileConn(theirs)
+	require.NoError(t, err)
+	theirs.Close()
+	peer := file.(*net.UnixConn)
+	defer peer.Close()
+	drained := make(chan struct{})
+	go func() {
+		defer close(drained)
+		p, oob := make([]byte, 4096), make([]byte, 4096)
+		for {
+			_, oobn, _, _, err := peer.ReadMsgUnix(p, oob)
+			closeDescriptors(parseRights(oob[:oobn]))
+			if err != nil {
+				return
+			}
+		}
+	}()
+	at := min(int(cut), len(stream))
+	peer.Write(stream[:at])
+	if rest := stream[at:]; len(rest) > 0 {
+		if fds > 0 {
+			n, _, _ := peer.WriteMsgUnix(rest, unix.UnixRights(rights...), nil)
+			rest = rest[n:]
+		}
+		peer.Write(rest)
+	}
+	peer.CloseWrite()
+	waitFor(t, l.done, "end of the link")
+	waitFor(t, drained, "end of the peer")
+	require.Empty(t, l.fds)
+	l.p.events.idle(nil)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	require.Empty(t, l.answers)
+	require.Empty(t, l.receipts)
+	require.Empty(t, l.requests.calls)
+}
+
+// pending gives the peer something to answer: a question, a receipt, a request
+// and a handle.
+func pending(t *testing.T, l *link) {
+	l.ask(&wire{Act: actQuery}, func(_ *wire, h *handle) { h.release() })
+	l.send("asked", func(error) {})
+	go l.request(t.Context(), 1, nil)
+	fd, err := unix.FcntlInt(0, unix.F_DUPFD_CLOEXEC, 0)
+	if err == nil {
+		l.askHandle(typeNative, &wire{Act: actNewConn, Key: "k"}, newHandle(fd), func(_ *wire, h *handle) { h.release() })
+	}
+}
+
+// FuzzMaster feeds the master whatever a worker may write.
+func FuzzMaster(f *testing.F) {
+	addSeeds(f)
+	refuse := errors.New("no address is opened in a fuzz test")
+	o, err := Options{AllowListen: func(*Process, string, string) error { return refuse }, MaxMessage: 100 << 10,
+		ShutdownTimeout: time.Hour}.withDefaults()
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Fuzz(func(t *testing.T, stream []byte, fds uint8, cut uint16) {
+		ours, theirs, err := newChannelPair()
+		require.NoError(t, err)
+		m := newMaster()
+		p := newProcess(1, -1)
+		p.connected.Store(true)
+		p.child = &child{m: m, opts: &o, exited: make(chan struct{}), startTimer: time.NewTimer(time.Hour)}
+		p.link = newLink(ours, p, &masterSide{m: m, p: p}, peerUnknown, &o)
+		p.OnError(func(*Process, error) {})
+		pending(t, p.link)
+		go p.link.read()
+		fuzzPeer(t, p.link, theirs, stream, fds, cut)
+		m.call(func() {
+			p.state.Store(int32(Dead))
+			p.child.startTimer.Stop()
+			if p.child.killTimer != nil {
+				p.child.killTimer.Stop()
+			}
+		})
+		for p.child.queries.Load() > 0 {
+			time.Sleep(time.Millisecond)
+		}
+		require.Empty(t, m.registry.entries)
+	})
+}
+
+// FuzzWorker feeds a worker whatever a master may write.
+func FuzzWorker(f *testing.F) {
+	addSeeds(f)
+	exit = func(int) {} // this process is no worker: nobody else calls it
+	f.Fuzz(func(t *testing.T, stream []byte, fds uint8, cut uint16) {
+		if strings.Contains(string(stream), "stderr") || strings.Contains(string(stream), `\u`) {
+			return // which would be this process's own
+		}
+		ours, theirs, err := newChannelPair()
+		require.NoError(t, err)
+		p := newProcess(1, 0)
+		in := &inside{p: p, hello: announcement{Version: protocolVersion, ShutdownTimeout: time.Hour},
+			robins: make(map[string]*robin), keys: make(map[string]bool), stoppers: make(map[stopper]struct{}), conns: make(map[*track]struct{})}
+		in.drain.init()
+		in.drain.once.Do(func() {}) // it does not end this process
+		p.inside = in
+		p.connected.Store(true)
+		r := in.newRobin("k")
+		p.link = newLink(ours, p, &workerSide{in: in}, peerGo, &Options{MaxMessage: 100 << 10, MaxQueue: defaultMaxQueue})
+		p.OnError(func(*Process, error) {})
+		pending(t, p.link)
+		go p.link.read()
+		fuzzPeer(t, p.link, theirs, stream, fds, cut)
+		r.Close()
+		in.drain.mu.Lock()
+		for _, timer := range in.drain.timers {
+			timer.Stop()
+		}
+		in.drain.mu.Unlock()
+		in.drain.begin()
+		in.drain.giveUp()
+		in.drain.over()
+	})
+}
+
+// FuzzAddress reads what a worker says of addresses. What is understood is in
+// its one spelling: asked for again in those words, it is the same.
+func FuzzAddress(f *testing.F) {
+	for _, s := range internalSeeds {
+		if strings.Contains(s, "address") {
+			f.Add([]byte(s))
+		}
+	}
+	f.Fuzz(func(t *testing.T, raw []byte) {
+		var w wire
+		if json.Unmarshal(raw, &w) != nil {
+			return
+		}
+		if addr, err := w.listeningAddr(); err == nil {
+			require.NotEmpty(t, addr.Network())
+			_ = addr.String()
+		}
+		asked, err := queryTarget(&w)
+		if err != nil {
+			return
+		}
+		require.NotEmpty(t, asked.key())
+		if asked.address == "" || strings.ContainsRune(asked.address, '\ufffd') {
+			return // what is no UTF-8 has no JSON
+		}
+		var again wire
+		require.NoError(t, json.Unmarshal(asked.query().line(), &again))
+		if asked.fd >= 0 {
+			again.FD = &asked.fd
+		}
+		same, err := queryTarget(&again)
+		require.NoError(t, err)
+		require.Equal(t, asked.key(), same.key())
+		require.Equal(t, asked.network, same.network)
+		require.Equal(t, asked.mode, same.mode)
+	})
+}
+
+// FuzzAnnouncement: whatever stands in the variable, a worker that finds
+// rubbish takes its master for node.
+func FuzzAnnouncement(f *testing.F) {
+	f.Add(`{"version":1,"slot":3,"manualReady":true,"shutdownTimeout":30000000000,"maxMessage":16777216,"maxQueue":67108864}`)
+	f.Add(`{"version":1}`)
+	f.Add(`{"version":-1,"maxMessage":-5,"maxQueue":-5,"shutdownTimeout":-5}`)
+	f.Add(`rubbish`)
+	f.Fuzz(func(t *testing.T, env string) {
+		a := readAnnouncement(env)
+		require.Positive(t, a.MaxMessage)
+		require.Positive(t, a.MaxQueue)
+		require.Positive(t, a.ShutdownTimeout)
+		require.GreaterOrEqual(t, a.Slot, -1)
+	})
+}
