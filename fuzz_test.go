@@ -106,9 +106,9 @@ func fuzzPeer(t *testing.T, l *link, theirs *os.File, stream []byte, fds uint8, 
 	require.Empty(t, l.requests.calls)
 }
 
-// pending gives the peer something to answer: a question, a receipt, a request
+// owing gives the peer something to answer: a question, a receipt, a request
 // and a handle.
-func pending(t *testing.T, l *link) {
+func owing(t *testing.T, l *link) {
 	l.ask(&wire{Act: actQuery}, func(_ *wire, h *handle) { h.release() })
 	l.send("asked", func(error) {})
 	go l.request(t.Context(), 1, nil)
@@ -136,7 +136,7 @@ func FuzzMaster(f *testing.F) {
 		p.child = &child{m: m, opts: &o, exited: make(chan struct{}), startTimer: time.NewTimer(time.Hour)}
 		p.link = newLink(ours, p, &masterSide{m: m, p: p}, peerUnknown, &o)
 		p.OnError(func(*Process, error) {})
-		pending(t, p.link)
+		owing(t, p.link)
 		go p.link.read()
 		fuzzPeer(t, p.link, theirs, stream, fds, cut)
 		m.call(func() {
@@ -173,7 +173,7 @@ func FuzzWorker(f *testing.F) {
 		r := in.newRobin("k")
 		p.link = newLink(ours, p, &workerSide{in: in}, peerGo, &Options{MaxMessage: 100 << 10, MaxQueue: defaultMaxQueue})
 		p.OnError(func(*Process, error) {})
-		pending(t, p.link)
+		owing(t, p.link)
 		go p.link.read()
 		fuzzPeer(t, p.link, theirs, stream, fds, cut)
 		r.Close()

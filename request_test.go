@@ -31,17 +31,19 @@ func respondToTests() {
 	cluster.Respond("sendReserved", func(w *cluster.Process, _ any) (string, error) {
 		return w.Send(map[string]string{"cmd": "NODE_X"}).Error(), nil
 	})
-	cluster.Respond("countAtEnd", func(*cluster.Process, any) (any, error) {
-		var mu sync.Mutex
-		total := 0
-		cluster.Handle("late", func(*cluster.Process, talk) {
-			mu.Lock()
-			defer mu.Unlock()
-			total++
-		})
-		cluster.OnShutdown(func(context.Context) error {
-			mu.Lock()
-			defer mu.Unlock()
+	cluster.Respond("countAtEnd", func(_ *cluster.Process, v talk) (any, error) {
+		arrived := make(chan struct{}, v.N)
+		cluster.Handle("late", func(*cluster.Process, talk) { arrived <- struct{}{} })
+		cluster.OnShutdown(func(ctx context.Context) error {
+			total := 0
+			for total < v.N {
+				select {
+				case <-arrived: // the drain itself does not wait for callbacks
+					total++
+				case <-ctx.Done():
+					return cluster.Worker.Send(talk{Cmd: "total", N: total})
+				}
+			}
 			return cluster.Worker.Send(talk{Cmd: "total", N: total})
 		})
 		return nil, nil

@@ -392,12 +392,12 @@ var lastWords = program("last words", func() {
 	os.Exit(0) // main goes on once Serve has returned
 })
 
-// TestSentToAWorkerBeforeItsEndArrives: messages before Disconnect are handled
-// in spite of it.
+// TestSentToAWorkerBeforeItsEndArrives: messages sent before Disconnect arrive
+// in spite of it, and callbacks go on during the drain.
 func TestSentToAWorkerBeforeItsEndArrives(t *testing.T) {
 	withMaster(t, talker, cluster.Options{})
 	w := forkOnline(t)
-	require.NoError(t, w.Request(t.Context(), talk{Cmd: "countAtEnd"}, nil))
+	require.NoError(t, w.Request(t.Context(), talk{Cmd: "countAtEnd", N: 1000}, nil))
 	total := make(chan int, 1)
 	hook(t, cluster.Handle("total", func(_ *cluster.Process, v talk) { total <- v.N }))
 	for n := range 1000 {
