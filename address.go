@@ -136,6 +136,9 @@ func (t *target) query() *wire {
 	if t.backlog > 0 {
 		w.Backlog = json.RawMessage(strconv.Itoa(t.backlog))
 	}
+	if isPacket(t.network) {
+		w.FD = ptr(-1) // as node, which makes it part of the name
+	}
 	t.describe(w)
 	return w
 }

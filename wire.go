@@ -134,9 +134,22 @@ func nextSeq() *int64 {
 
 func ptr[T any](v T) *T { return &v }
 
+// addressed is a wire whose index and address are there even if they are 0 and
+// null: a node primary makes its name of the socket of them, and what is left
+// out is another name than that of the node workers.
+type addressed struct {
+	*wire
+	Index   int     `json:"index"`
+	Address *string `json:"address"`
+}
+
 // line encodes m, with its newline.
 func (m *wire) line() []byte {
-	b, err := json.Marshal(m)
+	var v any = m
+	if m.Act == actQuery {
+		v = addressed{m, m.Index, m.Address}
+	}
+	b, err := json.Marshal(v)
 	if err != nil {
 		// All members are ours but the raw ones, which were valid when they came.
 		panic("cluster: internal message: " + err.Error())
