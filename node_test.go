@@ -506,7 +506,12 @@ func (g *guestState) listen(o guestOrder) guestAnswer {
 	if err != nil {
 		return guestError(err)
 	}
-	go cluster.Serve(ln, &http.Server{})
+	go func() {
+		cluster.Serve(ln, &http.Server{})
+		if cluster.Context().Err() != nil {
+			os.Exit(0) // drained: nothing is left to wait for
+		}
+	}()
 	return g.keep(ln, ln.Addr())
 }
 
