@@ -297,7 +297,12 @@ func groupRuns(pgid int) bool {
 		b, _ := os.ReadFile(path)
 		// pid (name) state ppid pgrp …
 		f := strings.Fields(string(b[strings.LastIndexByte(string(b), ')')+1:]))
-		if len(f) > 2 && f[2] == strconv.Itoa(pgid) && f[0] != "Z" {
+		if len(f) <= 2 || f[2] != strconv.Itoa(pgid) {
+			continue
+		}
+		// The first thread may be gone before others that hold the descriptors.
+		threads, _ := os.ReadDir(filepath.Join(filepath.Dir(path), "task"))
+		if f[0] != "Z" || len(threads) > 1 {
 			return true
 		}
 	}

@@ -372,20 +372,26 @@ func TestDisconnectContext(t *testing.T) {
 func TestDisconnectEndsAForkLoop(t *testing.T) {
 	withMaster(t, obedient, cluster.Options{})
 	online := onlines(t)
-	var forks atomic.Int32
+	var over atomic.Bool
+	var forked, ended atomic.Int32
 	closed := make(chan error, 10000)
-	stopLoop := cluster.OnDeath(func(*cluster.Process, cluster.Exit) {
+	hook(t, cluster.OnDeath(func(*cluster.Process, cluster.Exit) {
+		defer ended.Add(1)
+		if over.Load() {
+			return
+		}
 		if _, err := cluster.Fork(); err != nil {
 			closed <- err
 		} else {
-			forks.Add(1)
+			forked.Add(1)
 		}
-	})
-	defer stopLoop()
-	for range 4 {
+	}))
+	const first = 4
+	for range first {
 		forkOne(t)
+		forked.Add(1)
 	}
-	for range 4 {
+	for range first {
 		require.NoError(t, await(t, online, "online").OSProcess().Kill())
 	}
 	// One that takes longer keeps the Disconnect under way while the others die.
@@ -396,7 +402,13 @@ func TestDisconnectEndsAForkLoop(t *testing.T) {
 	require.ErrorIs(t, await(t, closed, "refused fork"), cluster.ErrClosed)
 	require.NoError(t, slow.OSProcess().Signal(syscall.SIGCONT))
 	require.NoError(t, await(t, done, "end of Disconnect"))
-	require.Positive(t, forks.Load())
+	require.Greater(t, forked.Load(), int32(first))
+	// Afterwards forks work again, and a callback that comes late makes one.
+	over.Store(true)
+	eventually(t, func() bool {
+		stopAll(t)
+		return ended.Load() == forked.Load()
+	}, "the end of the last callback")
 }
 
 // orphan drains for a while when its master is gone, and says so where the
