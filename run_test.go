@@ -55,13 +55,14 @@ var endingRun = program("ending-run", func() {
 
 // lingering listens, and its drain takes as long as it may.
 var lingering = program("lingering", func() {
-	ln, err := cluster.Listen("tcp", "127.0.0.1:0")
-	die(err)
+	// Before it listens: the master may stop it at once then.
 	cluster.OnShutdown(func(ctx context.Context) error {
 		fmt.Println("lingers")
 		<-ctx.Done()
 		return nil
 	})
+	ln, err := cluster.Listen("tcp", "127.0.0.1:0")
+	die(err)
 	ln.Accept()
 })
 
@@ -414,12 +415,12 @@ func TestDisconnectEndsAForkLoop(t *testing.T) {
 // orphan drains for a while when its master is gone, and says so where the
 // master no longer can.
 var orphan = program("orphan", func() {
-	ln, err := cluster.Listen("tcp", "127.0.0.1:0")
-	die(err)
 	cluster.OnShutdown(func(context.Context) error {
 		fmt.Println("orphan drained", cluster.Worker.ExitedAfterDisconnect())
 		return nil
 	})
+	ln, err := cluster.Listen("tcp", "127.0.0.1:0")
+	die(err)
 	ln.Accept()
 })
 
