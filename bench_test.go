@@ -131,10 +131,7 @@ var benchPeer = program("bench peer", func() {
 })
 
 // benchTaken counts messages in the master, and tells when the last of a round came.
-type benchTaken struct {
-	n, last int
-	done    chan struct{}
-}
+type benchTaken struct{ done chan struct{} }
 
 func newBenchTaken(b *testing.B, onMessage bool) *benchTaken {
 	t := &benchTaken{done: make(chan struct{}, 1)}

@@ -20,7 +20,6 @@ type recycle struct {
 	connections int
 	age         time.Duration
 	memory      int64
-	wanted      bool
 	timer       *time.Timer
 }
 
@@ -58,13 +57,6 @@ func (m *master) checkMemory(p *Process) {
 		size = p.child.watch.report.Memory
 	}
 	if size > p.child.recycle.memory {
-		m.wantRecycle(p)
-	}
-}
-
-// counted is told that p has accepted n connections in all.
-func (m *master) counted(p *Process, n int) {
-	if limit := p.child.recycle.connections; limit > 0 && n >= limit {
 		m.wantRecycle(p)
 	}
 }
