@@ -22,6 +22,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -77,12 +78,22 @@ func withMaster(t testing.TB, programName string, o cluster.Options) {
 	checkLeaks(t)
 	o.Env = append([]string{programEnv + "=" + programName}, o.Env...)
 	require.NoError(t, cluster.SetupMaster(o))
+	var forks, deaths atomic.Int32
+	stopFork := cluster.OnFork(func(*cluster.Process) { forks.Add(1) })
+	stopDeath := cluster.OnDeath(func(*cluster.Process, cluster.Exit) { deaths.Add(1) })
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), patience)
 		defer cancel()
 		if err := cluster.Disconnect(ctx); err != nil && !t.Failed() {
 			t.Logf("cleanup: %v", err)
 		}
+		// Disconnect does not wait for callbacks; the next test must not hear of
+		// this one's workers.
+		for end := time.Now().Add(patience); deaths.Load() != forks.Load() && !t.Failed() && time.Now().Before(end); {
+			time.Sleep(time.Millisecond)
+		}
+		stopFork()
+		stopDeath()
 		require.NoError(t, cluster.SetupMaster(cluster.Options{}))
 	})
 }
