@@ -232,8 +232,7 @@ var listenAt = program("listenAt", func() {
 		network = "unix"
 	}
 	if cluster.IsMaster() {
-		_, err := cluster.Fork()
-		die(err)
+		die(cluster.SetupMaster(cluster.Options{Workers: 1}))
 		die(cluster.Run(context.Background()))
 		return
 	}

@@ -9,6 +9,7 @@ package cluster_test
 import (
 	"bufio"
 	"context"
+	"flag"
 	"fmt"
 	"io"
 	"log/slog"
@@ -64,6 +65,12 @@ func TestMain(m *testing.M) {
 	signal.Notify(c, syscall.SIGUSR2)
 	signal.Stop(c)
 	slog.SetDefault(slog.New(slog.NewTextHandler(io.Discard, nil)))
+	// What runs in processes of its own mostly waits for a drain: more of that can
+	// go on at a time than there are cores.
+	flag.Parse()
+	if f := flag.Lookup("test.parallel"); f.Value.String() == f.DefValue {
+		flag.Set("test.parallel", "8")
+	}
 	os.Exit(m.Run())
 }
 

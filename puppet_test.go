@@ -13,6 +13,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -256,16 +257,13 @@ const schedulingEnv = "CLUSTER_TEST_SCHEDULING"
 var greeter = program("greeter", func() {
 	if cluster.IsMaster() {
 		die(cluster.SetupMaster(cluster.Options{Workers: 2, Scheduling: cluster.Scheduling(atoi(os.Getenv(schedulingEnv)))}))
-		ready := make(chan bool, 2)
+		var listening atomic.Int32
 		cluster.OnListening(func(_ *cluster.Process, addr net.Addr) {
 			fmt.Println("listening", addr)
-			ready <- true
+			if listening.Add(1) == 2 {
+				fmt.Println("ready")
+			}
 		})
-		die(cluster.AutoFork())
-		for range 2 {
-			<-ready
-		}
-		fmt.Println("ready")
 		die(cluster.Run(context.Background()))
 		return
 	}
