@@ -11,6 +11,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -1060,6 +1061,7 @@ var nodeHolder = program("node-holder", func() {
 	}))
 	cluster.OnMessage(func(_ *cluster.Process, m cluster.Message) { fmt.Println("message", m) })
 	cluster.OnListening(func(_ *cluster.Process, a net.Addr) { fmt.Println("listening", a) })
+	go starveOnSignal()
 	w, err := cluster.Fork()
 	die(err)
 	die(w.Send(jsOrder{ID: 1, Code: os.Getenv("CODE")}))
@@ -1088,4 +1090,39 @@ func TestNodeMasterStopped(t *testing.T) {
 	require.Equal(t, "<nil>", p.expect("run"))
 	require.Equal(t, 0, p.exit())
 	p.groupEmpty()
+}
+
+// starveOnSignal takes every descriptor that is free from this process on
+// SIGUSR1, and gives them back on SIGUSR2.
+func starveOnSignal() {
+	c := make(chan os.Signal, 2)
+	signal.Notify(c, syscall.SIGUSR1, syscall.SIGUSR2)
+	var limit, none syscall.Rlimit
+	die(syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit))
+	none.Max = limit.Max
+	for sig := range c {
+		if sig == syscall.SIGUSR1 {
+			die(syscall.Setrlimit(syscall.RLIMIT_NOFILE, &none))
+		} else {
+			die(syscall.Setrlimit(syscall.RLIMIT_NOFILE, &limit))
+		}
+		fmt.Println("signal", sig)
+	}
+}
+
+// TestNodeAcceptFails: a master that has no descriptor for a connection tries
+// again until it has one; the connection waits.
+func TestNodeAcceptFails(t *testing.T) {
+	p := start(t, nodeHolder, "NODE_BINARY="+nodeBinary(t), "SCRIPT="+nodeScript(t, "worker.js"),
+		"SCHEDULING="+itoa(int(cluster.RoundRobin)), `CODE=await listen(web(), 0, '127.0.0.1')`)
+	addr := p.expect("listening")
+	p.signal(syscall.SIGUSR1)
+	p.expect("signal")
+	body := getting("http://" + addr)
+	time.Sleep(100 * time.Millisecond) // nothing tells that accept has failed
+	p.signal(syscall.SIGUSR2)
+	p.expect("signal")
+	require.Equal(t, "node 1", await(t, body, "answer"))
+	p.signal(syscall.SIGTERM)
+	require.Equal(t, 0, p.exit())
 }

@@ -441,3 +441,19 @@ func TestNodePrimaryMixed(t *testing.T) {
 			await until(w, 'listening')`, atoi(address[len("127.0.0.1:"):]), w+1)
 	})
 }
+
+// TestNodeTwoClusters: of two clusters, one of each kind, the second to want a
+// port gets EADDRINUSE, whichever is the first.
+func TestNodeTwoClusters(t *testing.T) {
+	c := newNodeCluster(t, cluster.Options{})
+	n := newNodePrimary(t)
+	w, other := c.fork(), n.fork()
+	r := n.do(other, guestOrder{Do: "listen", Network: "tcp", Address: c.web(w)})
+	require.True(t, r.InUse, "%+v", r)
+	_, port, err := net.SplitHostPort(n.listen(other, "tcp", "127.0.0.1:0"))
+	require.NoError(t, err)
+	_, jsErr := c.try(w, `await listen(web(), args[0], '127.0.0.1')`, atoi(port))
+	require.NotNil(t, jsErr)
+	require.Equal(t, "EADDRINUSE", jsErr.Code)
+	n.end()
+}
