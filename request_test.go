@@ -244,6 +244,7 @@ func TestRequestEndsWithItsContext(t *testing.T) {
 	defer cancel()
 	require.ErrorIs(t, w.Request(ctx, talk{Cmd: "never"}, nil), context.DeadlineExceeded)
 	require.NoError(t, w.OSProcess().Signal(syscall.SIGSTOP))
+	eventually(t, func() bool { return processState(w.PID()) == "T" }, "the worker is stopped")
 	ctx, cancel = context.WithTimeout(t.Context(), 20*time.Millisecond)
 	defer cancel()
 	require.ErrorIs(t, w.Request(ctx, talk{Cmd: "add", N: 1}, nil), context.DeadlineExceeded)

@@ -285,7 +285,7 @@ func TestSendContextEnds(t *testing.T) {
 	require.NoError(t, w.SendContext(t.Context(), 2))
 }
 
-// processState is the letter that ps shows.
+// processState is the letter that ps shows. Linux only.
 func processState(pid int) string {
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
