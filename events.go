@@ -123,7 +123,9 @@ func Handle[T any](cmd string, fn func(w *Process, v T)) (stop func()) {
 func taking(stop func()) func() {
 	for _, p := range live.all() {
 		p.events.post(event{fn: func() {}})
-		p.link.retryRequests()
+		if p.link != nil { // nil in tests of the state alone
+			p.link.retryRequests()
+		}
 	}
 	return stop
 }
