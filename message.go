@@ -60,9 +60,26 @@ func internalCmd(line []byte) (string, bool) {
 	if !bytes.Contains(line, []byte(reserved)) && !bytes.Contains(line, []byte(`\u`)) {
 		return "", false
 	}
-	cmd, ok := stringMember(line, "cmd")
-	return cmd, ok && isReserved(cmd)
+	quoted := quotedMember(line, "cmd")
+	if quoted == nil {
+		return "", false
+	}
+	cmd := wordOf(quoted)
+	return cmd, isReserved(cmd)
 }
+
+// wordOf is unquote, which allocates, but for the words of the protocol.
+func wordOf(quoted []byte) string {
+	for _, w := range words {
+		if unquoteEqual(quoted, w) {
+			return w
+		}
+	}
+	return unquote(quoted)
+}
+
+// words are those of the frequent messages.
+var words = []string{cmdOurs, cmdCluster, cmdHandle, cmdAck, actRequest, actReply, actAsk, actReceived}
 
 // stringMember returns the last member of that name of the object that raw, a
 // valid JSON value, is, if its value is a string. Names match exactly, as in
@@ -80,13 +97,15 @@ func quotedMember(raw []byte, name string) (quoted []byte) {
 	for key, value := range members(raw) {
 		if string(key) == name {
 			quoted = nil
-			if value[0] == '"' {
+			if bytes.HasPrefix(value, quote) {
 				quoted = value
 			}
 		}
 	}
 	return quoted
 }
+
+var quote = []byte(`"`)
 
 // members yields the names, as they read, and the texts of the members of the
 // object that raw, a valid JSON value, is; nothing if it is none.
@@ -107,12 +126,20 @@ func members(raw []byte) iter.Seq2[[]byte, []byte] {
 			s.next()
 			s.pos++ // the colon
 			s.next()
-			if !yield(name, bytes.TrimRight(s.value(), " \t\r")) || s.next() != ',' {
+			if !yield(name, trimEnd(s.value())) || s.next() != ',' {
 				return
 			}
 			s.pos++
 		}
 	}
+}
+
+// trimEnd cuts the white space that value takes after a number or a literal.
+func trimEnd(b []byte) []byte {
+	for len(b) > 0 && b[len(b)-1] <= ' ' {
+		b = b[:len(b)-1]
+	}
+	return b
 }
 
 // scanner walks over JSON that is known to be valid.

@@ -226,8 +226,8 @@ func parseOurs(line []byte) (m ours, err error) {
 }
 
 func textOf(value []byte) (string, error) {
-	if value[0] != '"' {
+	if !bytes.HasPrefix(value, quote) {
 		return "", errors.New("no string")
 	}
-	return unquote(value), nil
+	return wordOf(value), nil
 }
