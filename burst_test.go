@@ -157,7 +157,7 @@ func TestBurstToASlowPeer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		k := newBucket(100)
 		o := &outbox{ch: k, max: plenty}
-		all := burstOf(t, o, 5_000)
+		all := burstOf(t, o, 20_000)
 		synctest.Wait()
 		require.True(t, all[:100] == k.got(), "text and order")
 		for k.got() != all {
