@@ -77,7 +77,7 @@ func (p *rawPeer) until(text string) string {
 	}
 }
 
-// socket returns a new descriptor of a connected socket, and its other end.
+// socketPair returns the ends of a new channel.
 func socketPair() (ours, theirs int) {
 	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM, 0)
 	die(err)
@@ -233,11 +233,10 @@ func TestNodePeerRepeatedQuery(t *testing.T) {
 // startRaw runs the guest under the test as a primary of the raw kind.
 func startRaw(t testing.TB) (*rawPeer, *proc) {
 	t.Helper()
-	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-	require.NoError(t, err)
-	theirs := os.NewFile(uintptr(fds[1]), "channel")
+	ours, fd := socketPair()
+	theirs := os.NewFile(uintptr(fd), "channel")
 	defer theirs.Close()
-	p := newRawPeer(fds[0])
+	p := newRawPeer(ours)
 	t.Cleanup(func() { p.c.Close() })
 	p.c.SetDeadline(time.Now().Add(patience))
 	cmd := exec.Command(os.Args[0])
