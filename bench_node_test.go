@@ -1,0 +1,163 @@
+//go:build unix
+
+package cluster_test
+
+// A Go master with node workers against a node primary with the same workers.
+
+import (
+	"net"
+	"sync"
+	"testing"
+
+	"github.com/go-cluster/cluster"
+	"github.com/stretchr/testify/require"
+)
+
+// nodeMessages is fewer than messagesPerRound: node is slower.
+const nodeMessages = 20_000
+
+// sendFromNode is what a node worker runs to send them, and takeInNode to be
+// told when it has got them.
+const (
+	sendFromNode = `for (let i = 0; i < args[0]; i++) process.send({cmd: 'count', n: 1000000000 + i})`
+	takeInNode   = `
+		let n = 0;
+		process.on('message', (m) => { if (m.cmd === 'count' && ++n === args[0]) { n = 0; process.send({cmd: 'done', n: 0}); } })`
+)
+
+// BenchmarkNodeMessages is messages per second between a Go master and a node
+// worker. The baseline is a node primary with the same worker.
+func BenchmarkNodeMessages(b *testing.B) {
+	b.Run("ToMaster", func(b *testing.B) {
+		w := forkNodeBench(b, 1, cluster.Options{})[0]
+		n, got := 0, make(chan struct{}, 1)
+		hook(b, cluster.Handle("count", func(*cluster.Process, count) {
+			if n++; n == nodeMessages {
+				n = 0
+				got <- struct{}{}
+			}
+		}))
+		p := newNodeBench(b, 1, "rr")
+		p.run(`
+			let n = 0;
+			cluster.on('message', (w, m) => { if (m.cmd === 'count' && ++n === args[0]) { n = 0; state.got(); } })`, nodeMessages)
+		compare(b, "msg/s", func() float64 {
+			return perSecond(nodeMessages, func() {
+				require.NoError(b, w.Send(jsOrder{Code: sendFromNode, Args: []int{nodeMessages}}))
+				await(b, got, "last message")
+			})
+		}, func() float64 {
+			return perSecond(nodeMessages, func() {
+				p.run(`
+					const done = new Promise((resolve) => { state.got = resolve });
+					workers[1].send({code: args[1], args: [args[0]]});
+					await done`, nodeMessages, sendFromNode)
+			})
+		})
+	})
+	b.Run("ToWorker", func(b *testing.B) {
+		w := forkNodeBench(b, 1, cluster.Options{})[0]
+		got := make(chan struct{}, 1)
+		hook(b, cluster.Handle("done", func(*cluster.Process, count) { got <- struct{}{} }))
+		require.NoError(b, w.Send(jsOrder{Code: takeInNode, Args: []int{nodeMessages}}))
+		p := newNodeBench(b, 1, "rr")
+		p.run(`
+			cluster.on('message', (w, m) => { if (m.cmd === 'done') state.got(); });
+			workers[1].send({code: args[1], args: [args[0]]})`, nodeMessages, takeInNode)
+		compare(b, "msg/s", func() float64 {
+			return perSecond(nodeMessages, func() {
+				for i := range nodeMessages {
+					require.NoError(b, w.Send(benchCount(i)))
+				}
+				await(b, got, "done")
+			})
+		}, func() float64 {
+			return perSecond(nodeMessages, func() {
+				p.run(`
+					const done = new Promise((resolve) => { state.got = resolve });
+					for (let i = 0; i < args[0]; i++) workers[1].send({cmd: 'count', n: 1000000000 + i});
+					await done`, nodeMessages)
+			})
+		})
+	})
+}
+
+// BenchmarkNodeConnections is connections per second, one request each, to two
+// node workers. The baseline is a node primary with the same workers and its
+// default, SCHED_RR.
+func BenchmarkNodeConnections(b *testing.B) {
+	for _, s := range []cluster.Scheduling{cluster.Shared, cluster.RoundRobin} {
+		b.Run(s.String(), func(b *testing.B) {
+			const code = `await listen(web(), args[0], '127.0.0.1'); process.send({cmd: 'up'})`
+			port, basePort := freePort(b), freePort(b)
+			up := make(chan struct{}, 2)
+			hook(b, cluster.Handle("up", func(*cluster.Process, count) { up <- struct{}{} }))
+			for _, w := range forkNodeBench(b, 2, cluster.Options{Scheduling: s}) {
+				require.NoError(b, w.Send(jsOrder{Code: code, Args: []int{port}}))
+				await(b, up, "server")
+			}
+			p := newNodeBench(b, 2, "rr")
+			for id := 1; id <= 2; id++ {
+				p.run(`
+					workers[args[0]].send({code: args[1], args: [args[2]]});
+					await until(workers[args[0]], 'listening')`, id, code, basePort)
+			}
+			compare(b, "conn/s", connecting(b, port), connecting(b, basePort))
+		})
+	}
+}
+
+// connecting returns a measurement of connections to port, from eight clients.
+func connecting(b *testing.B, port int) func() float64 {
+	const clients, each = 8, 50
+	url := "http://" + net.JoinHostPort("127.0.0.1", itoa(port))
+	return func() float64 {
+		return perSecond(clients*each, func() {
+			var all sync.WaitGroup
+			for range clients {
+				all.Go(func() {
+					for range each {
+						if _, err := get(url); err != nil {
+							b.Error(err)
+							return
+						}
+					}
+				})
+			}
+			all.Wait()
+		})
+	}
+}
+
+// forkNodeBench makes the test process a master of n node workers.
+func forkNodeBench(b *testing.B, n int, o cluster.Options) (workers []*cluster.Process) {
+	b.Helper()
+	o.Exec, o.Args = nodeBinary(b), []string{nodeScript(b, "worker.js")}
+	withMaster(b, "", o)
+	hook(b, cluster.Handle("", func(*cluster.Process, any) {})) // the answers to orders
+	online := make(chan struct{}, n)
+	hook(b, cluster.OnOnline(func(*cluster.Process) { online <- struct{}{} }))
+	for range n {
+		w, err := cluster.Fork()
+		require.NoError(b, err)
+		await(b, online, "online")
+		workers = append(workers, w)
+	}
+	return workers
+}
+
+// newNodeBench starts a node primary of n workers that run the same script.
+func newNodeBench(b *testing.B, n int, policy string) *nodePrimary {
+	b.Helper()
+	p := newNodePrimary(b, "NODE_CLUSTER_SCHED_POLICY="+policy)
+	p.run(`
+		cluster.removeAllListeners('message');
+		cluster.setupPrimary({exec: args[0]});
+		for (let i = 0; i < args[1]; i++) {
+			const w = cluster.fork();
+			workers[w.id] = w;
+			await until(w, 'online');
+		}`, nodeScript(b, "worker.js"), n)
+	b.Cleanup(p.end)
+	return p
+}
