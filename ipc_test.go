@@ -11,7 +11,6 @@ import (
 	"os"
 	"runtime"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -484,22 +483,25 @@ func TestEndIsNotPutOff(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			l := newTestLink(t, peerGo, Options{}).start()
-			l.p.OnMessage(func(*Process, Message) {})
-			var writers sync.WaitGroup
-			flood := []byte(many(4000, `"flood"`))
-			for range 2 {
-				writers.Go(func() {
-					for {
-						if _, err := l.peer.Write(flood); err != nil {
-							return
-						}
-					}
-				})
+			l := newTestLink(t, peerGo, Options{})
+			// Whenever the reader has read something there is more, so that it never
+			// finds nothing to read.
+			more := many(1, `{"cmd":"NODE_CLUSTER","act":"more"}`)
+			reading := make(chan struct{}, 1)
+			l.onInternal = func() {
+				if _, err := l.peer.Write([]byte(more)); err != nil {
+					return
+				}
+				select {
+				case reading <- struct{}{}:
+				default:
+				}
 			}
+			l.start()
+			l.write(strings.Repeat(more, 10))
+			waitFor(t, reading, "reading")
 			end(l)
 			waitFor(t, l.ended, "end of the link")
-			writers.Wait()
 		})
 	}
 }

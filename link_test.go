@@ -39,9 +39,10 @@ type testLink struct {
 	errors   chan error
 
 	// What the link tells its side.
-	internals chan internalCall
-	overruns  chan struct{}
-	ended     chan struct{}
+	internals  chan internalCall
+	onInternal func() // instead, if set
+	overruns   chan struct{}
+	ended      chan struct{}
 }
 
 type internalCall struct {
@@ -49,9 +50,15 @@ type internalCall struct {
 	h *handle
 }
 
-func (l *testLink) internal(w *wire, h *handle) { l.internals <- internalCall{w, h} }
-func (l *testLink) closed()                     { close(l.ended) }
-func (l *testLink) overrun()                    { l.overruns <- struct{}{} }
+func (l *testLink) internal(w *wire, h *handle) {
+	if l.onInternal != nil {
+		l.onInternal()
+		return
+	}
+	l.internals <- internalCall{w, h}
+}
+func (l *testLink) closed()  { close(l.ended) }
+func (l *testLink) overrun() { l.overruns <- struct{}{} }
 
 // newTestLink makes a link that does not read yet. Nothing takes its messages
 // until take is called; its errors go to errors.
