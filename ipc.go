@@ -48,6 +48,7 @@ type link struct {
 	answers  map[int64]func(m *wire, h *handle) // by the seq of the question
 	handles  []outHandle                        // not yet sent
 	handleUp bool                               // one is on its way, not acknowledged
+	parting  bool                               // the worker was told to disconnect, or said that it does
 	requests requests
 }
 
@@ -213,6 +214,17 @@ func (l *link) answer(line []byte) {
 // one is on its way at a time: node has one place for a descriptor whose
 // message is not complete, and a later one would overwrite it.
 func (l *link) sendHandle(typ string, m *wire, h *handle) { l.askHandle(typ, m, h, nil) }
+
+// parts notes that the worker says that it ends by itself, and reports whether
+// it is to be answered. A node worker disconnects on that answer as well as on
+// the order to disconnect, and dies of an error when it gets both.
+func (l *link) parts() (answer bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	answer = !l.parting || l.peer == peerGo
+	l.parting = true
+	return answer
+}
 
 // askHandle is sendHandle for a message that has an answer, as in ask. A peer
 // that gets the message without the descriptor, again and again, refuses it.

@@ -267,11 +267,16 @@ func (o *outputPipes) drain() {
 func (l *link) orderDisconnect(timeout time.Duration) {
 	m := &wire{Act: actDisconnect}
 	l.mu.Lock()
+	known := l.parting
+	l.parting = true
 	if l.peer == peerGo {
+		known = false // it may have less time now
 		m.Go = &extension{Timeout: timeout.Milliseconds()}
 	}
 	l.mu.Unlock()
-	l.order(m)
+	if !known {
+		l.order(m)
+	}
 }
 
 // openMax bounds the loop over descriptors where no system call does it.

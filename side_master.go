@@ -42,7 +42,9 @@ func (s *masterSide) internal(w *wire, h *handle) {
 		m.call(func() { m.registry.close(p, w.Key) })
 	case actVoluntary:
 		m.call(func() { p.voluntary.Store(true) })
-		p.link.answer((&wire{Cmd: cmdCluster, Ack: w.Seq, Seq: nextSeq()}).line())
+		if p.link.parts() {
+			p.link.answer((&wire{Cmd: cmdCluster, Ack: w.Seq, Seq: nextSeq()}).line())
+		}
 	case actReady:
 		m.call(func() { m.ready(p) })
 	case actPong:
