@@ -49,6 +49,7 @@ type link struct {
 	handles  []outHandle                        // not yet sent
 	handleUp bool                               // one is on its way, not acknowledged
 	parting  bool                               // the worker was told to disconnect, or said that it does
+	parted   bool                               // and was answered: it can take no descriptor
 	requests requests
 }
 
@@ -217,12 +218,14 @@ func (l *link) sendHandle(typ string, m *wire, h *handle) { l.askHandle(typ, m, 
 
 // parts notes that the worker says that it ends by itself, and reports whether
 // it is to be answered. A node worker disconnects on that answer as well as on
-// the order to disconnect, and dies of an error when it gets both.
+// the order to disconnect, and dies of an error when it gets both; and of
+// another one when a descriptor comes behind the answer.
 func (l *link) parts() (answer bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	answer = !l.parting || l.peer == peerGo
 	l.parting = true
+	l.parted = answer && l.peer != peerGo
 	return answer
 }
 
@@ -233,7 +236,7 @@ func (l *link) askHandle(typ string, m *wire, h *handle, answer func(m *wire, h 
 	inner := m.line()
 	outer := wire{Cmd: cmdHandle, Type: typ, Msg: inner[:len(inner)-1]}
 	l.mu.Lock()
-	if l.err != nil {
+	if l.err != nil || l.parted {
 		l.mu.Unlock()
 		h.release()
 		if answer != nil {
@@ -259,7 +262,7 @@ const maxHandles = 2 * maxAddresses
 
 // nextHandle sends the oldest handle if none is on its way. l.mu is held.
 func (l *link) nextHandle() {
-	if l.handleUp || len(l.handles) == 0 {
+	if l.handleUp || l.parted || len(l.handles) == 0 {
 		return
 	}
 	l.handleUp = true
