@@ -27,14 +27,17 @@ func (m *master) reapOrphans(stop <-chan struct{}) {
 	signal.Notify(signals, syscall.SIGCHLD)
 	defer signal.Stop(signals)
 	seen := make(map[int]time.Time)
-	look := time.NewTimer(0)
+	look, due := time.NewTimer(0), true
 	defer look.Stop()
 	for {
 		select {
 		case <-signals:
-			look.Reset(orphanAge)
+			if !due { // else a stream of them would put it off for ever
+				look.Reset(orphanAge)
+				due = true
+			}
 		case <-look.C:
-			if m.reapOnce(seen) > 0 {
+			if due = m.reapOnce(seen) > 0; due {
 				look.Reset(orphanAge)
 			}
 		case <-stop:
