@@ -175,19 +175,18 @@ func newOutputPipes(p *Process, cmd *exec.Cmd) (*outputPipes, error) {
 		return nil, failed
 	}
 	o := new(outputPipes)
+	// One pipe for both keeps the lines in order and the writer's calls apart.
+	same := err != nil && sameWriter(err, out)
+	err = tailOf(p, err)
+	if same {
+		out = err
+	}
 	if cmd.Stdout, failed = o.target(out, os.Stdout); failed != nil {
 		return nil, failed
 	}
-	if err != nil && sameWriter(err, out) {
-		// One pipe for both keeps the lines in order and the writer's calls apart.
+	if same {
 		cmd.Stderr = cmd.Stdout
 		return o, nil
-	}
-	if err == nil && p.child.opts.Exec == "" {
-		// Until it is ready, what a worker of this program says passes through
-		// the master, which tells it when the worker cannot start.
-		p.child.stderr = &tail{direct: true}
-		err = io.MultiWriter(os.Stderr, p.child.stderr)
 	}
 	if cmd.Stderr, failed = o.target(err, os.Stderr); failed != nil {
 		o.started()
