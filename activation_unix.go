@@ -103,6 +103,7 @@ func (t *target) means(sa unix.Sockaddr) bool {
 // logUnusedSockets names the sockets that nobody has asked for: most likely the
 // unit and the program disagree about an address.
 func logUnusedSockets(log func() *slog.Logger) {
+	activated.once.Do(activated.load)
 	activated.mu.Lock()
 	defer activated.mu.Unlock()
 	for _, s := range activated.list {

@@ -17,20 +17,19 @@ import (
 // sd_notify(3). It is at work during Run. Its fields belong to the master's
 // mailbox, its sending to a mailbox of its own, since a socket can be full.
 type notifier struct {
-	socket   string // "" for none
-	ready    bool
+	socket   string        // "" for none
+	ready    bool          // READY=1 is said, or nobody waits for it
+	look     *time.Timer   // looks at those who may never listen
 	watchdog time.Duration // how often WATCHDOG=1 is due; 0: never
-	timer    *time.Timer
+	alive    *time.Timer   // when it is
 	out      mailbox
 }
 
 // begin is called when a Run begins.
 func (m *master) notifyBegin() {
 	n := &m.notifier
-	n.socket, n.ready = os.Getenv("NOTIFY_SOCKET"), false
-	if n.socket == "" {
-		return
-	}
+	n.socket, n.ready, n.watchdog = os.Getenv("NOTIFY_SOCKET"), false, 0
+	n.look = time.AfterFunc(neverListens, func() { m.post(m.notifyUp) })
 	if usec, err := strconv.ParseInt(os.Getenv("WATCHDOG_USEC"), 10, 64); err == nil && usec > 0 {
 		if of := os.Getenv("WATCHDOG_PID"); of == "" || of == strconv.Itoa(pid) {
 			n.watchdog = time.Duration(usec) * time.Microsecond / 2
@@ -42,10 +41,25 @@ func (m *master) notifyBegin() {
 
 // notifyEnd is called when the stop begins.
 func (m *master) notifyEnd() {
-	if m.notifier.timer != nil {
-		m.notifier.timer.Stop()
-	}
 	m.notify("STOPPING=1\nSTATUS=stopping")
+	n := &m.notifier
+	if n.look != nil { // nil if the Run ends before its workers began
+		n.look.Stop()
+	}
+	if n.alive != nil {
+		n.alive.Stop()
+	}
+	n.socket, n.ready, n.look, n.alive = "", false, nil, nil
+}
+
+// notifyFlush waits until all is sent, or for done.
+func (m *master) notifyFlush(done <-chan struct{}) {
+	sent := make(chan struct{})
+	m.notifier.out.post(func() { close(sent) })
+	select {
+	case <-sent:
+	case <-done:
+	}
 }
 
 // neverListens is how long a worker must have been online, and not ready, to
@@ -67,14 +81,16 @@ func (p *Process) isUp() bool {
 // notifyUp says READY=1 once MinReady workers are up.
 func (m *master) notifyUp() {
 	n := &m.notifier
-	if n.socket == "" || n.ready {
+	if n.look == nil || n.ready {
 		return
 	}
 	up, waiting := 0, false
 	for _, p := range m.workers {
-		if p.isUp() {
+		switch {
+		case len(m.slots) > 0 && p.child.slot == nil:
+		case p.isUp():
 			up++
-		} else if p.State() == Online {
+		case p.State() == Online:
 			waiting = true
 		}
 	}
@@ -87,7 +103,7 @@ func (m *master) notifyUp() {
 		m.notify(fmt.Sprintf("READY=1\nSTATUS=%d workers up", up))
 		go logUnusedSockets(m.log)
 	} else if waiting {
-		time.AfterFunc(neverListens, func() { m.post(m.notifyUp) })
+		n.look.Reset(neverListens)
 	}
 }
 
@@ -112,6 +128,9 @@ func (m *master) notifyReloaded() {
 // notifyAlive says WATCHDOG=1 while no slot is stalled and one worker is up.
 func (m *master) notifyAlive() {
 	n := &m.notifier
+	if n.look == nil {
+		return // the Run has ended
+	}
 	up, stalled := false, false
 	for _, p := range m.workers {
 		up = up || p.State() == Online || p.State() == Ready
@@ -120,7 +139,7 @@ func (m *master) notifyAlive() {
 	if up && !stalled {
 		m.notify("WATCHDOG=1")
 	}
-	n.timer = time.AfterFunc(n.watchdog, func() { m.post(m.notifyAlive) })
+	n.alive = time.AfterFunc(n.watchdog, func() { m.post(m.notifyAlive) })
 }
 
 // notify sends one datagram.

@@ -161,14 +161,12 @@ func (m *master) control(sig os.Signal) {
 	case reloadSignal:
 		m.post(func() { m.askReload(make(chan error, 1)) })
 	case upSignal, downSignal:
-		by := 1
+		target := func(n int) int { return n + 1 }
 		if sig == downSignal {
-			by = -1
+			target = func(n int) int { return max(min(n, 1), n-1) }
 		}
 		go func() {
-			var n int
-			m.call(func() { n = len(m.slots) })
-			if err := m.scale(max(1, n+by)); err != nil {
+			if err := m.scaleTo(target); err != nil {
 				m.log().Warn("cluster: scaling failed", "err", err)
 			}
 		}()
@@ -218,5 +216,6 @@ func (m *master) stopRun(signals <-chan os.Signal) error {
 	for _, p := range live.all() {
 		p.events.idle(words.Done())
 	}
+	m.notifyFlush(words.Done())
 	return err
 }

@@ -20,8 +20,11 @@ const (
 // notifier: there is no sd_notify.
 type notifier struct{}
 
-func (m *master) notifyBegin()     {}
-func (m *master) notifyEnd()       {}
+func (m *master) notifyBegin() {}
+func (m *master) notifyEnd()   {}
+
+func (m *master) notifyFlush(<-chan struct{}) {}
+
 func (m *master) notifyUp()        {}
 func (m *master) notifyReloading() {}
 func (m *master) notifyReloaded()  {}
