@@ -17,8 +17,9 @@ type binary struct {
 	path  string // as it is shown, and executed if it is not held
 	argv0 string
 
-	mu sync.Mutex
-	f  *os.File // nil for a script, whose interpreter opens the path itself
+	mu     sync.Mutex
+	f      *os.File // nil for a script, whose interpreter opens the path itself
+	closed bool
 }
 
 const selfExe = "/proc/self/exe"
@@ -85,6 +86,9 @@ func openBinary(o *Options, reload bool) (*binary, error) {
 func (b *binary) forExec(above int) (path string, done func(), err error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	if b.closed {
+		return "", nil, errVoid // what lies at the path may be another version
+	}
 	if b.f == nil {
 		return b.path, func() {}, nil
 	}
@@ -98,6 +102,7 @@ func (b *binary) forExec(above int) (path string, done func(), err error) {
 func (b *binary) close() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	b.closed = true
 	if b.f != nil {
 		b.f.Close()
 		b.f = nil

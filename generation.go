@@ -37,13 +37,11 @@ func (m *master) enter(gen *generation) {
 	gen.n = m.lastGen
 }
 
-// newest is the generation that new slots get: that of the reload under way,
-// or of the last one.
+// newest is the generation that new slots get: the last one of which a worker
+// was up. That of a reload under way may never be; if it is, the reload comes to
+// the new slots too. It is nil before the first AutoFork.
 func (m *master) newest() *generation {
-	if m.reload != nil {
-		return m.reload.gen
-	}
-	var newest *generation
+	newest := m.idle
 	for _, s := range m.slots {
 		if newest == nil || s.gen.n > newest.n {
 			newest = s.gen
@@ -52,9 +50,12 @@ func (m *master) newest() *generation {
 	return newest
 }
 
-// releaseGenerations closes the binaries that no slot needs any more.
+// keeps reports whether AutoFork keeps workers, though it may be none by Scale.
+func (m *master) keeps() bool { return len(m.slots) > 0 || m.idle != nil }
+
+// releaseGeneration closes the binary of gen if no slot needs it any more.
 func (m *master) releaseGeneration(gen *generation) {
-	if gen == nil || m.reload != nil && m.reload.gen == gen ||
+	if gen == nil || m.idle == gen || m.reload != nil && m.reload.gen == gen ||
 		slices.ContainsFunc(m.slots, func(s *slot) bool { return s.gen == gen }) {
 		return
 	}

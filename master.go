@@ -29,11 +29,12 @@ type master struct {
 	// The supervision: supervise.go, reload.go, recycle.go.
 	slots       []*slot
 	gaveUp      error        // why, for Run
+	works       bool         // a worker of a slot that is removed proved the program
+	idle        *generation  // what the next slots get, while Scale has left none
 	lastGen     int          // the newest generation's number
 	completed   int          // the last generation that reached every slot
 	token       *replacement // the one under way
 	reload      *reloadJob
-	preparing   bool         // the next reload's generation is being looked up
 	reloadAsked []chan error // who waits for the reload after this one
 	lastReload  *ReloadResult
 	recycling   []*Process // whose turn comes when the token is free
@@ -73,6 +74,7 @@ type child struct {
 	cutOff     bool      // overdue, and it died of that; constant once exited is closed
 	reason     Reason    // why it ends, if that was decided here
 	queries    atomic.Int32
+	handed     atomic.Int64 // connections that it took from a roundRobin
 
 	watch   watch   // watchdog.go
 	recycle recycle // recycle.go
@@ -93,6 +95,21 @@ func (m *master) void(o forkOrder) bool {
 		return false
 	}
 	return o.slot.mode == slotGone || o.slot.pending != o.pending || o.replacement != nil && m.token != o.replacement
+}
+
+// errVoid is why nothing was forked for an order that is void. It is nobody's
+// trouble: whoever decided otherwise sees to the slot.
+var errVoid = fmt.Errorf("decided otherwise meanwhile: %w", ErrClosed)
+
+// voided is why a worker ends whose order became void during the fork.
+func (o forkOrder) voided() Reason {
+	switch {
+	case o.replacement != nil:
+		return o.replacement.why
+	case o.slot.mode == slotGone:
+		return ReasonScale
+	}
+	return ReasonReload // its replacement was faster
 }
 
 // stop is one Disconnect of the whole cluster.
@@ -309,7 +326,7 @@ func (m *master) beginFork(order forkOrder) (*Process, error) {
 		return nil, err
 	}
 	if m.void(order) {
-		return nil, ErrClosed
+		return nil, errVoid
 	}
 	n := -1
 	if order.slot != nil {
@@ -318,20 +335,20 @@ func (m *master) beginFork(order forkOrder) (*Process, error) {
 	m.forking++
 	m.lastID++
 	p := newProcess(m.lastID, n)
-	p.child = &child{m: m, opts: m.optionsFor(order.gen), gen: order.gen, slot: order.slot, exited: make(chan struct{})}
+	p.child = &child{m: m, opts: m.optionsFor(order), gen: order.gen, slot: order.slot, exited: make(chan struct{})}
 	p.child.recycle.init(p.child.opts)
 	p.connected.Store(true)
 	return p, nil
 }
 
-// optionsFor are gen's, with the number of workers as it is now: new workers
-// share the cores with those that there are.
-func (m *master) optionsFor(gen *generation) *Options {
-	if m.opts == nil || m.opts.Workers == gen.opts.Workers {
-		return gen.opts
+// optionsFor are those of the generation, with the number of slots as it is
+// now: new workers share the cores with those that there are.
+func (m *master) optionsFor(order forkOrder) *Options {
+	if order.slot == nil || len(m.slots) == order.gen.opts.Workers {
+		return order.gen.opts
 	}
-	o := *gen.opts
-	o.Workers = m.opts.Workers
+	o := *order.gen.opts
+	o.Workers = len(m.slots)
 	return &o
 }
 
@@ -373,7 +390,7 @@ func (m *master) endFork(p *Process, order forkOrder, err error) {
 		m.drainFor(p, ReasonStop)
 	case void:
 		p.voluntary.Store(true)
-		m.killFor(p, ReasonScale)
+		m.killFor(p, order.voided())
 	}
 }
 
@@ -430,7 +447,12 @@ func (m *master) startExpired(p *Process) {
 	if p.State() >= need {
 		return
 	}
-	p.report(fmt.Errorf("cluster: worker %d was not %v within %v (StartTimeout) and is killed", p.id, need, p.child.opts.StartTimeout))
+	late := fmt.Errorf("not %v within %v (StartTimeout)", need, p.child.opts.StartTimeout)
+	p.report(fmt.Errorf("cluster: worker %d is killed: %w", p.id, late))
+	if r := m.token; r != nil && r.next == p {
+		m.replacementFailed(r, fmt.Errorf("the new worker of slot %d was %w%s", p.slot, late, p.lastOutput()))
+		return
+	}
 	m.killFor(p, ReasonCrash)
 }
 

@@ -20,12 +20,16 @@ type recycle struct {
 	connections int
 	age         time.Duration
 	memory      int64
+	notBefore   time.Time // after a replacement that failed
 	timer       *time.Timer
 }
 
 func (r *recycle) init(o *Options) {
 	j := o.Recycle.Jitter
 	r.connections = jittered(o.Recycle.Connections, j)
+	if o.Recycle.Connections > 0 {
+		r.connections = max(1, r.connections) // 0 is no limit
+	}
 	r.age = jittered(o.Recycle.Age, j)
 	r.memory = jittered(o.Recycle.Memory, j)
 }
@@ -36,7 +40,7 @@ func (r *recycle) stop() {
 	}
 }
 
-// after calls wantRecycle in d.
+// recycleAfter calls wantRecycle in d.
 func (m *master) recycleAfter(p *Process, d time.Duration) {
 	r := &p.child.recycle
 	r.stop()
@@ -61,13 +65,22 @@ func (m *master) checkMemory(p *Process) {
 	}
 }
 
+// counted is told that p has accepted n connections in all that were handed to
+// it. A Go worker counts itself, and with them those that it accepted alone.
+func (m *master) counted(p *Process, n int) {
+	if limit := p.child.recycle.connections; n == limit && !p.link.speaksOurs() {
+		m.post(func() { m.wantRecycle(p) })
+	}
+}
+
 // wantRecycle queues p to be replaced.
 func (m *master) wantRecycle(p *Process) {
 	if p == nil || p.child.slot == nil || p.child.slot.cur != p || p.State() >= Draining || m.stop != nil {
 		return
 	}
-	if young := p.child.opts.Recycle.MinAge - time.Since(p.child.started); young > 0 {
-		m.recycleAfter(p, young)
+	wait := max(p.child.opts.Recycle.MinAge-time.Since(p.child.started), time.Until(p.child.recycle.notBefore))
+	if wait > 0 {
+		m.recycleAfter(p, wait)
 		return
 	}
 	if !slices.Contains(m.recycling, p) && (m.token == nil || m.token.s != p.child.slot) {
@@ -95,6 +108,7 @@ func (m *master) nextRecycle() {
 			s.recycles++
 			d := s.gen.opts.Backoff.delay(s.recycles + 1)
 			p.logger().Warn("cluster: the replacement of a worker that is due failed", "worker", p.id, "slot", s.n, "err", err, "retry", d)
+			p.child.recycle.notBefore = time.Now().Add(d)
 			m.recycleAfter(p, d)
 		}})
 		return

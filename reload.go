@@ -29,7 +29,7 @@ type replacement struct {
 
 // reloadJob is a reload under way.
 type reloadJob struct {
-	gen      *generation
+	gen      *generation // nil until it is looked up
 	replaced int
 	began    time.Time
 	waiters  []chan error
@@ -53,7 +53,7 @@ func (m *master) askReload(done chan error) {
 	switch {
 	case m.stop != nil:
 		done <- callError("Reload", ErrClosed)
-	case len(m.slots) == 0:
+	case !m.keeps():
 		done <- fmt.Errorf("cluster: Reload: %w: AutoFork keeps none", ErrNoWorkers)
 	default:
 		m.reloadAsked = append(m.reloadAsked, done)
@@ -63,39 +63,37 @@ func (m *master) askReload(done chan error) {
 
 // prepareReload makes the next reload's generation, if none is under way.
 func (m *master) prepareReload() {
-	if m.reload != nil || m.preparing || len(m.reloadAsked) == 0 {
+	if m.reload != nil || len(m.reloadAsked) == 0 {
 		return
 	}
-	m.preparing = true
-	waiters := m.reloadAsked
-	m.reloadAsked = nil
+	job := &reloadJob{began: time.Now(), waiters: m.reloadAsked}
+	m.reload, m.reloadAsked = job, nil
 	m.notifyReloading()
 	go func() {
 		gen, err := m.newGeneration(true)
-		m.post(func() { m.beginReload(gen, waiters, err) })
+		m.post(func() { m.beginReload(job, gen, err) })
 	}()
 }
 
-func (m *master) beginReload(gen *generation, waiters []chan error, err error) {
-	m.preparing = false
-	job := &reloadJob{gen: gen, began: time.Now(), waiters: waiters}
-	switch {
-	case m.stop != nil || len(m.slots) == 0:
-		err = ErrClosed
-	case err == nil:
-		m.enter(gen)
-		m.reload = job
-		// A recycling that is not up yet gives way.
-		if t := m.token; t != nil && t.old == nil {
-			m.dropReplacement(t)
+func (m *master) beginReload(job *reloadJob, gen *generation, err error) {
+	if m.reload != job { // cancelled meanwhile
+		if gen != nil {
+			gen.bin.close()
 		}
+		return
+	}
+	if err != nil {
+		m.endReload(err)
 		m.nextJob()
 		return
 	}
-	if gen != nil {
-		gen.bin.close()
+	m.enter(gen)
+	job.gen = gen
+	// A recycling that is not up yet gives way.
+	if t := m.token; t != nil && t.old == nil {
+		m.dropReplacement(t)
 	}
-	m.reported(job, err)
+	m.nextJob()
 }
 
 // nextJob starts the next replacement, if none is under way: the reload's, or
@@ -104,17 +102,27 @@ func (m *master) nextJob() {
 	if m.token != nil || m.stop != nil {
 		return
 	}
-	if job := m.reload; job != nil {
-		for _, s := range m.slots {
-			if s.gen != job.gen && s.mode != slotGone {
-				m.replace(&replacement{s: s, gen: job.gen, why: ReasonReload, done: m.reloadStep})
-				return
-			}
-		}
-		m.endReload(nil)
+	job := m.reload
+	if job == nil {
+		m.nextRecycle()
 		return
 	}
-	m.nextRecycle()
+	if job.gen == nil {
+		return // it is being looked up, and goes before recycling
+	}
+	for _, s := range m.slots {
+		if s.gen != job.gen {
+			m.replace(&replacement{s: s, gen: job.gen, why: ReasonReload, done: m.reloadStep})
+			return
+		}
+	}
+	for _, p := range m.workers {
+		if p.child.slot != nil && p.child.gen != job.gen {
+			return // of a slot that was removed; its death goes on
+		}
+	}
+	m.endReload(nil)
+	m.nextJob()
 }
 
 // replace begins a replacement.
@@ -167,6 +175,8 @@ func (m *master) checkPromotion(p *Process) {
 func (m *master) replacedDied(p *Process) {
 	if r := m.token; r != nil && r.old == p {
 		m.endReplacement(r, nil)
+	} else if m.reload != nil {
+		m.nextJob()
 	}
 }
 
@@ -190,13 +200,14 @@ func (m *master) replacementFailed(r *replacement, err error) {
 		m.refork(s, s.nextDelay())
 	}
 	m.endReplacement(r, err)
+	m.checkAllOut(err)
 }
 
-// dropReplacement cancels r without an outcome.
+// dropReplacement cancels r, which is not up yet, without an outcome.
 func (m *master) dropReplacement(r *replacement) {
 	m.token = nil
 	m.dropNext(r)
-	if s := r.s; r.old == nil && s.cur == nil && s.mode == slotLive && m.stop == nil {
+	if s := r.s; s.cur == nil && s.mode == slotLive && m.stop == nil {
 		m.refork(s, 0)
 	}
 	if r.why == ReasonRecycle {
@@ -206,9 +217,12 @@ func (m *master) dropReplacement(r *replacement) {
 
 // dropNext kills the worker that was to take over.
 func (m *master) dropNext(r *replacement) {
+	if r.old != nil {
+		return
+	}
 	r.s.pending++ // the fork that may still be under way is void
-	if p := r.next; p != nil && r.old == nil && !p.IsDead() {
-		r.s.next = nil
+	r.s.next = nil
+	if p := r.next; p != nil && !p.IsDead() {
 		p.voluntary.Store(true)
 		m.killFor(p, r.why)
 	}
@@ -238,6 +252,10 @@ func (m *master) endReload(err error) {
 	m.reload = nil
 	if err == nil {
 		m.completed = job.gen.n
+		if m.idle != nil {
+			m.idle.bin.close()
+			m.idle = job.gen
+		}
 	} else {
 		m.releaseGeneration(job.gen)
 	}
@@ -273,12 +291,14 @@ func (m *master) reported(job *reloadJob, err error) {
 func (m *master) cancelJobs(why error) {
 	if r := m.token; r != nil {
 		m.token = nil
-		m.dropNext(r)
+		if m.stop == nil {
+			m.dropNext(r)
+		} // else it is drained as the others: it may serve already
 	}
 	m.recycling = nil
-	if m.reload != nil {
-		job := m.reload
+	if job := m.reload; job != nil {
 		m.reload = nil
+		m.releaseGeneration(job.gen)
 		m.reported(job, why)
 	}
 	for _, w := range m.reloadAsked {

@@ -137,6 +137,9 @@ func (r *roundRobin) answered(o handover, m *wire) {
 	case m != nil && m.Accepted != nil && *m.Accepted:
 		o.conn.release()
 		o.t.refusals = 0
+		if p := o.t.p; p.child != nil {
+			p.child.m.counted(p, int(p.child.handed.Add(1)))
+		}
 		if !o.t.out {
 			r.free = append(r.free, o.t)
 		}

@@ -100,7 +100,8 @@ func (m *master) snapshot() Snapshot {
 	for why, n := range m.exits {
 		s.Exits[why] = n
 	}
-	s.Workers = make([]WorkerStats, 0, len(m.workers))
+	s.Workers = make([]WorkerStats, 0, len(m.workers)+len(m.slots))
+	s.Listeners = make([]ListenerStats, 0, len(m.registry.entries))
 	for _, p := range m.workers {
 		s.Workers = append(s.Workers, p.stats(now))
 	}
@@ -132,7 +133,7 @@ func (m *master) snapshot() Snapshot {
 	if job := m.reload; job != nil {
 		s.Reload = ReloadStats{Running: true, Replaced: job.replaced, Took: Seconds(now.Sub(job.began))}
 	} else if last := m.lastReload; last != nil {
-		s.Reload = ReloadStats{Running: m.preparing, Replaced: last.Replaced, Took: Seconds(last.Took)}
+		s.Reload = ReloadStats{Replaced: last.Replaced, Took: Seconds(last.Took)}
 		if last.Err != nil {
 			s.Reload.Error = last.Err.Error()
 		}

@@ -90,7 +90,8 @@ func (m *master) autoFork() error {
 		gen.bin.close()
 	}
 	for _, s := range slots {
-		if _, err := m.fork(forkOrder{slot: s, gen: s.gen}, nil); err != nil {
+		// A Scale or a Reload may have decided otherwise meanwhile.
+		if _, err := m.fork(forkOrder{slot: s, gen: gen}, nil); err != nil && !errors.Is(err, errVoid) {
 			var left []*Process
 			m.call(func() { left = m.abandon(slots) })
 			// Until they are gone the next AutoFork would take them for its own.
@@ -107,17 +108,17 @@ func (m *master) beginAutoFork(gen *generation) ([]*slot, error) {
 	if err := m.closed(); err != nil {
 		return nil, err
 	}
-	if len(m.workers) > 0 || m.forking > 0 || m.filling() {
+	if len(m.workers) > 0 || m.forking > 0 || m.filling() || m.idle != nil && gen.opts.Workers == 0 {
 		return nil, nil
 	}
 	m.dropSlots(ErrClosed)
-	m.gaveUp = nil
+	m.gaveUp, m.works = nil, false
 	for n := range gen.opts.Workers {
 		m.slots = append(m.slots, &slot{n: n, gen: gen})
 	}
 	m.enter(gen)
 	m.completed = gen.n
-	return m.slots, nil
+	return slices.Clone(m.slots), nil
 }
 
 // filling reports whether some empty slot will be filled again.
@@ -154,6 +155,10 @@ func (m *master) dropSlots(why error) {
 		s.gen.bin.close()
 	}
 	m.slots = nil
+	if m.idle != nil {
+		m.idle.bin.close()
+		m.idle = nil
+	}
 }
 
 func (s *slot) remove() {
@@ -243,6 +248,9 @@ func (m *master) curDied(s *slot, p *Process, e Exit, wasReady bool) {
 	if wasReady {
 		ready = time.Since(p.child.readyAt)
 	}
+	if ready >= opts.Backoff.Reset || !wasReady && longUp {
+		s.failures = 0
+	}
 	switch {
 	case e.Voluntary:
 		s.mode = slotOff
@@ -254,8 +262,6 @@ func (m *master) curDied(s *slot, p *Process, e Exit, wasReady bool) {
 		s.restarts++
 		m.refork(s, 0)
 		return
-	case ready >= opts.Backoff.Reset, !wasReady && longUp:
-		s.failures = 0
 	}
 	if !wasReady {
 		s.boots++
@@ -273,12 +279,21 @@ func (m *master) curDied(s *slot, p *Process, e Exit, wasReady bool) {
 func (m *master) slotOut(s *slot, p *Process, e Exit) {
 	s.mode = slotOut
 	p.logger().Warn("cluster: a worker asks not to be replaced", "worker", p.id, "pid", p.pid, "slot", s.n, "exit", e.String())
+	m.checkAllOut(fmt.Errorf("the last with %v%s", e, p.lastOutput()))
+}
+
+// checkAllOut gives up when no slot is to be filled again, and no replacement
+// is on its way to one.
+func (m *master) checkAllOut(last error) {
+	if len(m.slots) == 0 || m.token != nil || m.reload != nil {
+		return
+	}
 	for _, s := range m.slots {
 		if s.mode != slotOut {
 			return
 		}
 	}
-	m.giveUp(fmt.Errorf("cluster: %w: all exited with status %d (ExitNoRestart), the last with %v%s", ErrNoWorkers, ExitNoRestart, e, p.lastOutput()), s.gen.opts)
+	m.giveUp(fmt.Errorf("cluster: %w: all exited with status %d (ExitNoRestart), %w", ErrNoWorkers, ExitNoRestart, last), m.slots[0].gen.opts)
 }
 
 // nextDelay counts one more crash and returns how long to wait.
@@ -313,12 +328,11 @@ func jittered[T ~int | ~int64](v T, fraction float64) T {
 // proven reports whether this program is known to work: then a crash loop is
 // no reason to give up.
 func (m *master) proven() bool {
-	for _, s := range m.slots {
-		if s.everReady || s.everUp || s.cur != nil && s.cur.child.longUp() {
-			return true
-		}
-	}
-	return false
+	return m.works || slices.ContainsFunc(m.slots, (*slot).proven)
+}
+
+func (s *slot) proven() bool {
+	return s.everReady || s.everUp || s.cur != nil && s.cur.child.longUp()
 }
 
 // longUp reports whether a worker has been online for so long that it works,
@@ -342,18 +356,24 @@ func (m *master) scale(n int) error {
 	if n < 0 {
 		return fmt.Errorf("cluster: Scale(%d): the number of workers must not be negative", n)
 	}
+	return m.scaleTo(func(int) int { return n })
+}
+
+// scaleTo changes the number of slots to what target makes of it. Two calls at
+// once see each other's outcome.
+func (m *master) scaleTo(target func(slots int) int) error {
 	gen, err := m.newGeneration(false)
 	if err != nil {
 		return callError("Scale", err)
 	}
 	var fill []forkOrder
-	m.call(func() { fill, err = m.beginScale(n, gen) })
+	m.call(func() { fill, err = m.beginScale(target(len(m.slots)), gen) })
 	if err != nil {
 		return callError("Scale", err)
 	}
 	var failed []error
 	for _, order := range fill {
-		if _, err := m.fork(order, nil); err != nil {
+		if _, err := m.fork(order, nil); err != nil && !errors.Is(err, errVoid) {
 			m.call(func() { m.forkFailed(order, err) })
 			failed = append(failed, err)
 		}
@@ -363,21 +383,28 @@ func (m *master) scale(n int) error {
 
 func (m *master) beginScale(n int, gen *generation) (fill []forkOrder, err error) {
 	if err := m.closed(); err != nil {
+		gen.bin.close()
 		return nil, err
 	}
 	m.setTarget(n)
-	for len(m.slots) > n {
-		s := m.slots[len(m.slots)-1]
-		m.slots = m.slots[:len(m.slots)-1]
-		m.removeSlot(s)
-	}
 	if g := m.newest(); g != nil {
 		gen.bin.close()
 		gen = g // what the others run, not what lies there now
 	} else {
 		m.enter(gen)
 		m.completed = gen.n
-		m.gaveUp = nil
+		m.gaveUp, m.works = nil, false
+	}
+	if n == 0 {
+		m.idle = gen
+	}
+	for len(m.slots) > n {
+		s := m.slots[len(m.slots)-1]
+		m.slots = m.slots[:len(m.slots)-1]
+		m.removeSlot(s)
+	}
+	if n > 0 {
+		m.idle = nil // a slot has it from here on
 	}
 	for _, s := range m.slots {
 		if s.mode == slotOff || s.mode == slotOut {
@@ -412,13 +439,15 @@ func (m *master) setTarget(n int) {
 
 // removeSlot drains s for good.
 func (m *master) removeSlot(s *slot) {
+	m.works = m.works || s.proven()
 	s.remove()
-	if t := m.token; t != nil && t.s == s {
-		m.dropReplacement(t)
+	if m.replacing(s) {
+		m.dropReplacement(m.token)
 	}
 	if s.cur != nil {
 		m.drainFor(s.cur, ReasonScale)
 	}
+	m.releaseGeneration(s.gen)
 }
 
 // drainFor drains p because the master has decided so.
