@@ -47,10 +47,11 @@ type master struct {
 
 	forked atomic.Bool // from the first fork to the end of Disconnect; for anyone
 
-	// start makes p's process and channel, kill sends the process a signal: the
-	// seam for tests of the state.
+	// start makes p's process and channel, kill sends the process a signal, ping
+	// asks whether it is alive, if it can be asked: the seam for tests of the state.
 	start func(p *Process, env []string) error
 	kill  func(p *Process, sig os.Signal) error
+	ping  func(p *Process) bool
 }
 
 // child is what the master knows about a worker. Fields without a word belong
@@ -120,7 +121,7 @@ type stop struct {
 }
 
 func newMaster() *master {
-	m := &master{workers: make(map[int]*Process), exits: make(map[Reason]int), start: startProcess, kill: signalProcess, began: time.Now()}
+	m := &master{workers: make(map[int]*Process), exits: make(map[Reason]int), start: startProcess, kill: signalProcess, ping: pingProcess, began: time.Now()}
 	m.registry.init()
 	return m
 }

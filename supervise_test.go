@@ -4,6 +4,7 @@ package cluster
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"os"
 	"os/exec"
@@ -35,6 +36,10 @@ type nursery struct {
 	mu    sync.Mutex
 	fail  error // of the forks from now on
 	kills []os.Signal
+	pings map[*Process]int
+	pulse pulse // what the workers say when they are pinged
+	mute  bool  // they do not answer
+	deaf  bool  // they cannot be pinged
 }
 
 // exits are real process states, made before the bubble, by exit status.
@@ -43,7 +48,7 @@ type exits map[int]*os.ProcessState
 func realExits(t *testing.T) exits {
 	t.Helper()
 	all := make(exits)
-	for code, script := range map[int]string{0: "exit 0", 1: "exit 1", -1: "kill -9 $$"} {
+	for code, script := range map[int]string{0: "exit 0", 1: "exit 1", 2: "exit 2", ExitNoRestart: "exit 78", -1: "kill -9 $$"} {
 		c := exec.Command("/bin/sh", "-c", script)
 		c.Run()
 		all[code] = c.ProcessState
@@ -53,7 +58,7 @@ func realExits(t *testing.T) exits {
 
 func newNursery(t *testing.T, o Options) *nursery {
 	t.Helper()
-	n := &nursery{t: t, m: newMaster(), forks: make(chan *Process, 100)}
+	n := &nursery{t: t, m: newMaster(), forks: make(chan *Process, 100), pings: make(map[*Process]int)}
 	n.m.start = func(p *Process, env []string) error {
 		n.mu.Lock()
 		defer n.mu.Unlock()
@@ -70,16 +75,32 @@ func newNursery(t *testing.T, o Options) *nursery {
 		n.kills = append(n.kills, sig)
 		return nil
 	}
+	n.m.ping = func(p *Process) bool {
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		n.pings[p]++
+		if !n.mute && !n.deaf {
+			answer, _ := json.Marshal(n.pulse)
+			n.m.post(func() { n.m.beaten(p, answer) })
+		}
+		return !n.deaf
+	}
 	require.NoError(t, n.m.setup(o))
 	return n
 }
 
 // fork waits for the next fork, and returns it and how long it took.
 func (n *nursery) fork() (*Process, time.Duration) {
+	n.t.Helper()
 	begun := time.Now()
-	p := <-n.forks
-	synctest.Wait()
-	return p, time.Since(begun)
+	select {
+	case p := <-n.forks:
+		synctest.Wait()
+		return p, time.Since(begun)
+	case <-time.After(time.Hour):
+		n.t.Fatal("nothing is forked")
+		return nil, 0
+	}
 }
 
 // none checks that nothing is forked for d.

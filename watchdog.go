@@ -66,19 +66,23 @@ func (m *master) tick(p *Process) {
 	if p.child.slot != nil && o.Recycle.Memory > 0 {
 		m.checkMemory(p)
 	}
-	if st := p.State(); st != Online && st != Ready || w.stalled || p.link == nil || !p.link.speaksOurs() {
+	if st := p.State(); st != Online && st != Ready || w.stalled {
 		w.pinged, w.misses = false, 0
 		return
 	}
 	if !w.pinged {
-		w.pinged, w.misses = true, 0
-		p.link.orderOurs(actPing)
+		w.pinged, w.misses = m.ping(p), 0
 		return
 	}
 	w.misses++
 	if o.Watchdog.Timeout > 0 && time.Duration(w.misses)*o.Watchdog.Interval >= o.Watchdog.Timeout {
 		m.stalled(p)
 	}
+}
+
+// pingProcess asks p for an answer, unless it would not understand.
+func pingProcess(p *Process) bool {
+	return p.link.speaksOurs() && p.link.orderOurs(actPing) == nil
 }
 
 // stalled ends a worker that does not answer, with a look at what it does.
