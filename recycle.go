@@ -83,7 +83,9 @@ func (m *master) wantRecycle(p *Process) {
 		m.recycleAfter(p, wait)
 		return
 	}
-	if !slices.Contains(m.recycling, p) && (m.token == nil || m.token.s != p.child.slot) {
+	// A reload of its slot may fail.
+	underWay := m.token != nil && m.token.s == p.child.slot && m.token.why == ReasonRecycle
+	if !underWay && !slices.Contains(m.recycling, p) {
 		m.recycling = append(m.recycling, p)
 	}
 	m.nextJob()

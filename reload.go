@@ -252,9 +252,9 @@ func (m *master) endReload(err error) {
 	m.reload = nil
 	if err == nil {
 		m.completed = job.gen.n
-		if m.idle != nil {
-			m.idle.bin.close()
+		if old := m.idle; old != nil {
 			m.idle = job.gen
+			m.releaseGeneration(old)
 		}
 	} else {
 		m.releaseGeneration(job.gen)
