@@ -1,0 +1,77 @@
+//go:build unix
+
+package cluster_test
+
+import (
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/go-cluster/cluster"
+	"github.com/stretchr/testify/require"
+)
+
+// TestRecycledWorker: a worker that has accepted so many connections, is so old,
+// or so large, is drained once its replacement is up.
+func TestRecycledWorker(t *testing.T) {
+	for name, c := range map[string]struct {
+		r     cluster.Recycle
+		cause func(t *testing.T, w event)
+	}{
+		"connections": {cluster.Recycle{Connections: 5}, func(t *testing.T, w event) {
+			for range 5 {
+				_, err := get("http://127.0.0.1:" + w.rest[0])
+				require.NoError(t, err)
+			}
+		}},
+		"age":    {cluster.Recycle{Age: 2 * time.Second}, func(*testing.T, event) {}},
+		"memory": {cluster.Recycle{Memory: 200 << 20}, func(t *testing.T, w event) { kill(t, w.pid, syscall.SIGUSR1) }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c.r.Jitter, c.r.MinAge = -1, 1
+			p, ups := supervise(t, supervision{Workers: 1, Recycle: c.r, Watchdog: cluster.Watchdog{Interval: tick}, Env: []string{"TROUBLE=memory"}})
+			c.cause(t, ups[0])
+			next := p.event("up")
+			require.NotEqual(t, ups[0].pid, next.pid)
+			p.dead(ups[0].pid, cluster.ReasonRecycle)
+			p.terminate()
+			// Of what was said until then, the replacement came first.
+			out := p.output()
+			require.Less(t, strings.Index(out, "up 0 "+itoa(next.pid)), strings.Index(out, "dead 0 "+itoa(ups[0].pid)))
+		})
+	}
+}
+
+// TestRecyclingTakesTurns: of workers that are due together one at a time is
+// replaced, and none before its replacement is up.
+func TestRecyclingTakesTurns(t *testing.T) {
+	t.Parallel()
+	const workers = 3
+	p, ups := supervise(t, supervision{Workers: workers, Recycle: cluster.Recycle{Age: 2 * time.Second, Jitter: -1, MinAge: 1}})
+	gone := make(map[int]bool)
+	for range workers {
+		gone[p.event("dead").pid] = true
+	}
+	for _, w := range ups {
+		require.True(t, gone[w.pid])
+	}
+	p.terminate()
+	alive, serving := 0, 0
+	for line := range strings.Lines(p.output()) {
+		switch kind, _, _ := strings.Cut(line, " "); kind {
+		case "fork":
+			alive++
+		case "up":
+			serving++
+		case "dead":
+			if strings.Contains(line, string(cluster.ReasonRecycle)) {
+				require.Greater(t, serving, workers, line)
+			}
+			alive--
+			serving--
+		}
+		require.LessOrEqual(t, alive, workers+1, line)
+	}
+}

@@ -1,0 +1,85 @@
+//go:build unix
+
+package cluster_test
+
+import (
+	"net/http"
+	"runtime"
+	"testing"
+
+	"github.com/go-cluster/cluster"
+	"github.com/stretchr/testify/require"
+)
+
+// TestScaleOfProcesses: workers come and go as Scale says, the highest slot
+// first; the new ones share the cores with those that there are.
+func TestScaleOfProcesses(t *testing.T) {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(8))
+	withMaster(t, obedient, cluster.Options{Workers: 1})
+	online, dead := onlines(t), deaths(t)
+	procs := func(w *cluster.Process) int { return ask[about](t, w, order{Cmd: "about"}).MaxProcs }
+	require.NoError(t, cluster.AutoFork())
+	first := await(t, online, "online")
+	require.Equal(t, 8, procs(first))
+	require.ErrorContains(t, cluster.Scale(-1), "negative")
+
+	require.NoError(t, cluster.Scale(4))
+	slots := make(map[int]*cluster.Process)
+	for range 3 {
+		w := await(t, online, "online")
+		slots[w.Slot()] = w
+		require.Equal(t, 2, procs(w))
+	}
+	require.Len(t, slots, 3)
+	require.Equal(t, 4, cluster.Settings().Workers)
+	require.Equal(t, 4, cluster.Stats().Target)
+
+	require.NoError(t, cluster.Scale(2))
+	for range 2 {
+		d := await(t, dead, "death")
+		require.GreaterOrEqual(t, d.w.Slot(), 2)
+		require.Equal(t, cluster.ReasonScale, d.e.Reason)
+		require.Zero(t, d.e.Code, "drained")
+		require.True(t, d.e.Voluntary)
+	}
+	require.Equal(t, []*cluster.Process{first, slots[1]}, cluster.Workers())
+
+	require.NoError(t, slots[1].Kill())
+	require.Equal(t, cluster.ReasonKill, await(t, dead, "death").e.Reason)
+	require.NoError(t, cluster.Scale(2))
+	require.Equal(t, 1, await(t, online, "online").Slot(), "an emptied slot is filled again")
+}
+
+// TestScaleToZero: the address stays open, a connection waits, and is served
+// when there is a worker again.
+func TestScaleToZero(t *testing.T) {
+	address := unusedAddress(t, "tcp", "")
+	withMaster(t, troublemaker, cluster.Options{Workers: 2, Env: []string{"ADDRESS=" + address}})
+	listening, dead := listenings(t), deaths(t)
+	require.NoError(t, cluster.AutoFork())
+	for range 2 {
+		await(t, listening, "listening")
+	}
+	require.NoError(t, cluster.Scale(0))
+	for range 2 {
+		await(t, dead, "death")
+	}
+	require.Empty(t, cluster.Workers())
+	require.NoError(t, cluster.Reload(within(t, patience)), "of nothing, for those to come")
+	s := cluster.Stats()
+	require.Empty(t, s.Workers)
+	require.Len(t, s.Listeners, 1)
+	answers := make(chan string, 1)
+	go func() {
+		answer, err := get("http://" + address)
+		if err != nil {
+			answer = err.Error()
+		}
+		answers <- answer
+	}()
+	eventually(t, func() bool { return cluster.Stats().Listeners[0].Backlog == 1 }, "a connection that waits")
+	require.NoError(t, cluster.Scale(1))
+	w := await(t, listening, "listening")
+	require.Equal(t, itoa(w.PID()), await(t, answers, "answer"))
+	http.DefaultClient.CloseIdleConnections()
+}

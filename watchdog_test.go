@@ -1,0 +1,75 @@
+//go:build unix
+
+package cluster_test
+
+import (
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/go-cluster/cluster"
+	"github.com/stretchr/testify/require"
+)
+
+// TestHungWorker: one that is stopped, that spins with its channel unread, or of
+// which a check does not return, is found, asked for its goroutines, and
+// replaced.
+func TestHungWorker(t *testing.T) {
+	for name, c := range map[string]struct {
+		env  []string
+		hang syscall.Signal
+		dump string
+	}{
+		"stopped":      {nil, syscall.SIGSTOP, ""},
+		"spins":        {[]string{"TROUBLE=spin", "GODEBUG=asyncpreemptoff=1", "GOMAXPROCS=1"}, syscall.SIGUSR1, "[running]"},
+		"check blocks": {[]string{"TROUBLE=check blocks"}, syscall.SIGUSR1, "cluster_test.blockedCheck"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			p, ups := supervise(t, supervision{Workers: 1, Env: c.env, Watchdog: cluster.Watchdog{Interval: tick, Timeout: 3 * time.Second}})
+			kill(t, ups[0].pid, c.hang)
+			require.Contains(t, p.expect("error"), cluster.ErrStalled.Error())
+			p.dead(ups[0].pid, cluster.ReasonStall)
+			next := p.event("up")
+			require.NotEqual(t, ups[0].pid, next.pid)
+			p.terminate()
+			require.Equal(t, c.dump != "", strings.Contains(p.output(), "SIGQUIT"), "a stopped worker cannot dump")
+			require.Contains(t, p.output(), c.dump)
+		})
+	}
+}
+
+// TestFailingCheck: it is reported, and shown by Stats, and kills nobody.
+func TestFailingCheck(t *testing.T) {
+	t.Parallel()
+	p, ups := supervise(t, supervision{Workers: 1, Env: []string{"TROUBLE=check fails"}, Watchdog: cluster.Watchdog{Interval: tick, Timeout: 5 * time.Second}})
+	kill(t, ups[0].pid, syscall.SIGUSR1)
+	require.Contains(t, p.expect("error"), "the database is down")
+	for range 10 { // more than the timeout's worth of questions would take none along
+		s := p.stats()
+		require.Equal(t, "the database is down", s.Workers[0].Check)
+		require.Equal(t, ups[0].pid, s.Workers[0].PID)
+	}
+	p.terminate()
+	require.NotContains(t, p.output(), "stall")
+}
+
+// TestPausedMaster: one that was stopped for longer than the timeout kills
+// nobody when it goes on.
+func TestPausedMaster(t *testing.T) {
+	t.Parallel()
+	p, ups := supervise(t, supervision{Workers: 2, Watchdog: cluster.Watchdog{Interval: tick, Timeout: 2 * time.Second}})
+	p.signal(syscall.SIGSTOP)
+	time.Sleep(3 * time.Second) // nothing tells that time has passed but time
+	p.signal(syscall.SIGCONT)
+	eventually(t, func() bool {
+		s := p.stats()
+		return s.Workers[0].HeartbeatAge < cluster.Seconds(time.Second) && s.Workers[1].HeartbeatAge < cluster.Seconds(time.Second)
+	}, "heartbeats")
+	for i, w := range p.stats().Workers {
+		require.Equal(t, ups[i].pid, w.PID)
+	}
+	p.terminate()
+	require.NotContains(t, p.output(), "stall")
+}
