@@ -183,6 +183,10 @@ func parseRights(oob []byte) (fds []int) {
 	return fds
 }
 
+// tooManyRefsPause is how long send waits when the kernel takes no more
+// descriptors of this user.
+const tooManyRefsPause = 10 * time.Millisecond
+
 // send gives the kernel as much of p as it takes now, with fd (unless it is
 // negative) attached to the first byte. When it takes nothing, send waits for
 // room, or, if wait is false, returns errWouldBlock.
@@ -208,7 +212,12 @@ func (c *channel) send(p []byte, fd int, wait bool) (n int, err error) {
 	switch {
 	case connErr != nil:
 		return 0, closedError(connErr)
-	case err == unix.EAGAIN || err == unix.ENOBUFS:
+	case err == unix.ETOOMANYREFS && wait:
+		// This user has more descriptors under way, in all its processes, than
+		// it may have open. There is no event for the end of that.
+		time.Sleep(tooManyRefsPause)
+		return c.send(p, fd, wait)
+	case err == unix.EAGAIN || err == unix.ENOBUFS || err == unix.ETOOMANYREFS:
 		return 0, errWouldBlock
 	case err != nil:
 		return 0, os.NewSyscallError("sendmsg", err)

@@ -386,8 +386,16 @@ func (p *Process) reportSized(err error, size int) {
 // be called by anyone, not by the reader alone.
 func (p *Process) accuse(err error) {
 	cost := faultCost + len(err.Error()) // which can quote what the peer said
-	p.link.flow.add(cost)
+	p.charge(cost)
 	p.reportSized(err, cost)
+}
+
+// charge counts a report against the peer's input bound, until it is delivered.
+// Only in tests of the master's state is there no link.
+func (p *Process) charge(cost int) {
+	if p.link != nil {
+		p.link.flow.add(cost)
+	}
 }
 
 // The emit methods queue the reports of the other events. Their callers hold
@@ -415,9 +423,7 @@ func (p *Process) emit(cluster, own *callbacks[func(*Process)]) {
 // emitListening counts against the input bound: a worker can say it at will.
 func (p *Process) emitListening(addr net.Addr) {
 	cost := faultCost + len(addr.String())
-	if p.link != nil {
-		p.link.flow.add(cost)
-	}
+	p.charge(cost)
 	p.events.post(event{size: cost, fn: func() {
 		for _, r := range p.onListening.all() {
 			r.fn(p, addr)

@@ -224,7 +224,8 @@ func (o *outputPipes) target(w io.Writer, inherit *os.File) (*os.File, error) {
 	o.begin = append(o.begin, func() {
 		defer o.copying.Done()
 		defer r.Close()
-		if _, err := io.Copy(w, r); err != nil {
+		// A buffer of its own: with io.Copy's every worker would hold 32 KiB.
+		if _, err := io.CopyBuffer(w, struct{ io.Reader }{r}, make([]byte, 4<<10)); err != nil {
 			io.Copy(io.Discard, r) // a writer that fails must not stop the worker
 		}
 	})

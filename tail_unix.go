@@ -79,9 +79,10 @@ func (t *tail) handOver(p *Process) {
 		return
 	}
 	t.mu.Lock()
+	before := t.over
 	t.text, t.over = nil, true
 	t.mu.Unlock()
-	if t.to != nil || p.link == nil || !p.link.speaksOurs() {
+	if before || t.to != nil || p.link == nil || !p.link.speaksOurs() {
 		return
 	}
 	if fd, err := unix.FcntlInt(2, unix.F_DUPFD_CLOEXEC, 3); err == nil {

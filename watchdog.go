@@ -66,6 +66,9 @@ func (m *master) tick(p *Process) {
 	if p.child.slot != nil && o.Recycle.Memory > 0 {
 		m.checkMemory(p)
 	}
+	if p.child.longUp() {
+		p.child.stderr.handOver(p) // it may never be ready, and works all the same
+	}
 	if st := p.State(); st != Online && st != Ready || w.stalled {
 		w.pinged, w.misses = false, 0
 		return
@@ -107,7 +110,7 @@ func (m *master) beaten(p *Process, raw json.RawMessage) {
 	w := &p.child.watch
 	var report pulse
 	if err := json.Unmarshal(raw, &report); err != nil {
-		p.link.fault("bad heartbeat: %w", err)
+		p.accuse(fmt.Errorf("cluster: worker %d: bad heartbeat: %w", p.id, err))
 		return
 	}
 	w.pinged, w.misses, w.beat, w.report = false, 0, time.Now(), report
