@@ -1,0 +1,212 @@
+//go:build unix
+
+package cluster_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"net"
+	"os"
+	"runtime"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/go-cluster/cluster"
+	"github.com/stretchr/testify/require"
+)
+
+// TestStatsAtEachStep: every value is true at every step of a cluster's life.
+func TestStatsAtEachStep(t *testing.T) {
+	address := unusedAddress(t, "tcp", "")
+	before := cluster.Stats()
+	withMaster(t, troublemaker, cluster.Options{Workers: 2, Env: []string{"ADDRESS=" + address}, Watchdog: cluster.Watchdog{Interval: tick}})
+	require.Equal(t, os.Getpid(), before.PID)
+	require.Zero(t, before.Target)
+	require.Empty(t, before.Workers)
+	require.Empty(t, before.Listeners)
+
+	ups, dead := make(chan *cluster.Process, 100), deaths(t)
+	hook(t, cluster.Handle("up", func(w *cluster.Process, _ up) { ups <- w }))
+	begun := time.Now()
+	require.NoError(t, cluster.AutoFork())
+	bySlot := make(map[int]*cluster.Process)
+	for range 2 {
+		w := await(t, ups, "worker")
+		bySlot[w.Slot()] = w
+	}
+	// A connection that is open, beside one that was.
+	_, err := get("http://" + address)
+	require.NoError(t, err)
+	c, err := net.Dial("tcp", address)
+	require.NoError(t, err)
+	defer c.Close()
+	require.NoError(t, bySlot[0].Send("a message"))
+	var s cluster.Snapshot
+	eventually(t, func() bool {
+		s = cluster.Stats()
+		return s.Workers[0].Accepted+s.Workers[1].Accepted == 2 && s.Workers[0].Active+s.Workers[1].Active == 1
+	}, "heartbeats that tell of the connections")
+
+	require.Equal(t, 2, s.Target)
+	require.Greater(t, s.Uptime, before.Uptime)
+	require.Greater(t, s.Generation, before.Generation)
+	require.Len(t, s.Workers, 2)
+	for i, w := range s.Workers {
+		p := bySlot[i]
+		require.Equal(t, []int{i, p.ID(), p.PID()}, []int{w.Slot, w.ID, w.PID})
+		require.Equal(t, "ready", w.State)
+		require.Equal(t, s.Generation, w.Generation)
+		require.InDelta(t, begun.Unix(), w.Started, 60)
+		require.Positive(t, w.ReadyAfter)
+		require.Less(t, w.ReadyAfter, cluster.Seconds(time.Since(begun)))
+		require.Zero(t, w.Restarts)
+		require.Empty(t, w.LastExit)
+		require.EqualValues(t, 1, w.MessagesIn, "up")
+		require.EqualValues(t, 1-i, w.MessagesOut)
+		require.Zero(t, w.Queue)
+		require.Less(t, w.HeartbeatAge, cluster.Seconds(time.Since(begun)))
+		if runtime.GOOS == "linux" {
+			require.Greater(t, w.RSS, int64(1<<20))
+			require.Less(t, w.RSS, int64(1<<31))
+		}
+		require.Less(t, w.CPU, cluster.Seconds(time.Minute))
+	}
+	require.Len(t, s.Listeners, 1)
+	l := s.Listeners[0]
+	require.Equal(t, []string{"tcp", address}, []string{l.Network, l.Address})
+	require.Zero(t, l.Backlog)
+	if runtime.GOOS == "linux" {
+		require.Positive(t, l.Limit)
+	}
+
+	// What a stopped worker has not read.
+	kill(t, bySlot[1].PID(), syscall.SIGSTOP)
+	require.NoError(t, bySlot[1].Send(string(make([]byte, 1<<20))))
+	eventually(t, func() bool { return cluster.Stats().Workers[1].Queue > 1<<19 }, "a queue")
+	age := cluster.Stats().Workers[1].HeartbeatAge
+	eventually(t, func() bool { return cluster.Stats().Workers[1].HeartbeatAge > age+cluster.Seconds(tick) }, "an older heartbeat")
+	kill(t, bySlot[1].PID(), syscall.SIGKILL)
+	await(t, dead, "death")
+	next := await(t, ups, "successor")
+	s = cluster.Stats()
+	w := s.Workers[1]
+	require.Equal(t, next.PID(), w.PID)
+	require.Equal(t, 1, w.Restarts)
+	require.Contains(t, w.LastExit, "signal: killed")
+	require.Equal(t, before.Exits[cluster.ReasonCrash]+1, s.Exits[cluster.ReasonCrash])
+
+	// A slot without a worker.
+	require.NoError(t, next.Kill())
+	await(t, dead, "death")
+	s = cluster.Stats()
+	require.Equal(t, cluster.WorkerStats{Slot: 1, State: "off", Generation: s.Generation, Restarts: 1, LastExit: s.Workers[1].LastExit}, s.Workers[1])
+	require.Equal(t, before.Exits[cluster.ReasonKill]+1, s.Exits[cluster.ReasonKill])
+
+	c.Close() // or the drain waits for it
+	require.NoError(t, cluster.Reload(within(t, patience)))
+	s = cluster.Stats()
+	require.Equal(t, cluster.ReloadStats{Replaced: 2, Took: s.Reload.Took}, s.Reload)
+	require.Positive(t, s.Reload.Took)
+	require.NotEqual(t, bySlot[0].PID(), s.Workers[0].PID)
+	require.Equal(t, before.Exits[cluster.ReasonReload]+1, s.Exits[cluster.ReasonReload])
+
+	// A plain Fork has no slot.
+	plain := forkOne(t)
+	await(t, ups, "plain worker")
+	s = cluster.Stats()
+	require.Equal(t, 2, s.Target)
+	require.Equal(t, []int{-1, plain.PID()}, []int{s.Workers[0].Slot, s.Workers[0].PID})
+
+	stopAll(t)
+	s = cluster.Stats()
+	require.Zero(t, s.Target)
+	require.Empty(t, s.Workers)
+	require.Empty(t, s.Listeners)
+	require.Equal(t, before.Exits[cluster.ReasonStop]+3, s.Exits[cluster.ReasonStop])
+}
+
+// TestStatsAsJSON: the names are those that dashboards know; durations are
+// seconds; what there is none of is an empty list; and it can be read again.
+func TestStatsAsJSON(t *testing.T) {
+	withMaster(t, obedient, cluster.Options{Workers: 1})
+	keys := func(v any) (names []string) {
+		for k := range v.(map[string]any) {
+			names = append(names, k)
+		}
+		return names
+	}
+	b, err := json.Marshal(cluster.Stats())
+	require.NoError(t, err)
+	require.Contains(t, string(b), `"workers":[],"listeners":[]`)
+	online := onlines(t)
+	require.NoError(t, cluster.AutoFork())
+	ask[string](t, await(t, online, "online"), order{Cmd: "listen"})
+	eventually(t, func() bool { return cluster.Stats().Workers[0].State == "ready" }, "ready")
+
+	s := cluster.Stats()
+	b, err = json.Marshal(s)
+	require.NoError(t, err)
+	var m map[string]any
+	require.NoError(t, json.Unmarshal(b, &m))
+	require.ElementsMatch(t, []string{"pid", "uptime", "generation", "target", "workers", "listeners", "exits", "reload"}, keys(m))
+	require.ElementsMatch(t, []string{"slot", "id", "pid", "state", "generation", "started", "ready_after", "restarts", "last_exit", "accepted",
+		"active", "messages_in", "messages_out", "queue", "heartbeat_age", "rss", "cpu"}, keys(m["workers"].([]any)[0]))
+	require.ElementsMatch(t, []string{"network", "address", "backlog", "limit"}, keys(m["listeners"].([]any)[0]))
+	require.InDelta(t, time.Duration(s.Uptime).Seconds(), m["uptime"], 1e-6)
+
+	var again cluster.Snapshot
+	require.NoError(t, json.Unmarshal(b, &again))
+	require.InDelta(t, float64(s.Uptime), float64(again.Uptime), float64(time.Microsecond))
+	again.Uptime = s.Uptime
+	for i := range s.Workers {
+		for _, w := range []*cluster.WorkerStats{&s.Workers[i], &again.Workers[i]} {
+			w.ReadyAfter, w.HeartbeatAge = 0, 0 // rounded by a nanosecond
+		}
+	}
+	require.Equal(t, s, again)
+}
+
+// TestStatsDuringAll: whoever asks while everything changes gets what holds
+// together: no dead worker, none twice, one line for each slot.
+func TestStatsDuringAll(t *testing.T) {
+	withMaster(t, troublemaker, cluster.Options{Workers: 3, Backoff: cluster.Backoff{Max: time.Millisecond, Min: time.Millisecond}})
+	require.NoError(t, cluster.AutoFork())
+	stop, done := make(chan struct{}), make(chan error, 1)
+	go func() {
+		defer close(done)
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+			}
+			s := cluster.Stats()
+			slots, ids := make(map[int]int), make(map[int]bool)
+			for _, w := range s.Workers {
+				slots[w.Slot]++
+				if w.ID != 0 && ids[w.ID] || w.State == "dead" || (w.PID == 0) != (w.ID == 0) {
+					done <- errorOf(s)
+				}
+				ids[w.ID] = true
+			}
+			for i := range s.Target {
+				if slots[i] == 0 {
+					done <- errorOf(s)
+				}
+			}
+		}
+	}()
+	for _, n := range []int{5, 2, 4} {
+		require.NoError(t, cluster.Scale(n))
+		cluster.Workers()[0].OSProcess().Kill()
+		require.NoError(t, cluster.Reload(within(t, patience)))
+	}
+	close(stop)
+	require.NoError(t, await(t, done, "end"))
+}
+
+func errorOf(s cluster.Snapshot) error {
+	b, _ := json.Marshal(s)
+	return fmt.Errorf("inconsistent: %s", b)
+}
