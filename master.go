@@ -1,14 +1,11 @@
 package cluster
 
 import (
-	"context"
-	"errors"
 	"fmt"
 	"io"
 	"maps"
 	"os"
 	"slices"
-	"strings"
 	"sync/atomic"
 	"time"
 )
@@ -113,13 +110,6 @@ func (o forkOrder) voided() Reason {
 	return ReasonReload // its replacement was faster
 }
 
-// stop is one Disconnect of the whole cluster.
-type stop struct {
-	done   chan struct{}
-	now    bool  // kill, do not drain
-	killed []int // ids of workers that had to be killed
-}
-
 func newMaster() *master {
 	m := &master{workers: make(map[int]*Process), exits: make(map[Reason]int), start: startProcess, kill: signalProcess, ping: pingProcess, began: time.Now()}
 	m.registry.init()
@@ -179,13 +169,6 @@ func (m *master) fork(order forkOrder, env []string) (p *Process, err error) {
 	return p, nil
 }
 
-// disconnect drains all and waits.
-func (m *master) disconnect(ctx context.Context) error {
-	var s *stop
-	m.call(func() { s = m.beginStop() })
-	return m.waitStopped(ctx, s)
-}
-
 // writers asks Options.Output for the writers of p, whose fork is under way. A
 // Disconnect does not wait for a fork while that is in the application's hands:
 // Output may be who called it.
@@ -207,97 +190,6 @@ func (m *master) writers(p *Process) (stdout, stderr io.Writer, err error) {
 	})
 	return stdout, stderr, err
 }
-
-// waitStopped waits for the end of s, and hastens it when ctx ends.
-func (m *master) waitStopped(ctx context.Context, s *stop) error {
-	var ended error
-	select {
-	case <-s.done:
-	case <-ctx.Done():
-		m.call(func() { m.stopNow(s) })
-		<-s.done
-		ended = ctx.Err()
-	}
-	if len(s.killed) == 0 {
-		return nil
-	}
-	if ended != nil {
-		return ended
-	}
-	return fmt.Errorf("cluster: workers %s did not drain in time and were killed: %w",
-		strings.Trim(fmt.Sprint(s.killed), "[]"), context.DeadlineExceeded)
-}
-
-// hurry shortens the drain of all workers.
-func (m *master) hurry(timeout time.Duration) {
-	m.post(func() {
-		for _, p := range m.workers {
-			m.drain(p, timeout)
-		}
-	})
-}
-
-func (m *master) disconnectWorker(ctx context.Context, p *Process) error {
-	early := false
-	m.call(func() {
-		switch {
-		case m.runs(p):
-			m.drainFor(p, ReasonDrain)
-		case !p.IsDead():
-			early = true // called by Options.Output: the fork waits for it
-		}
-	})
-	if early {
-		return fmt.Errorf("cluster: Disconnect: worker %d has not started: %w", p.id, ErrClosed)
-	}
-	select {
-	case <-p.child.exited:
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-	if p.child.cutOff {
-		return fmt.Errorf("cluster: Disconnect: worker %d did not drain within %v and was killed: %w",
-			p.id, p.child.opts.ShutdownTimeout, context.DeadlineExceeded)
-	}
-	return nil
-}
-
-func (m *master) killWorker(p *Process, sigs ...os.Signal) (err error) {
-	if len(sigs) == 0 {
-		sigs = []os.Signal{os.Kill}
-	}
-	m.call(func() {
-		was := p.voluntary.Load()
-		for _, sig := range sigs {
-			if !m.runs(p) {
-				err = ErrClosed
-				return
-			}
-			// Before the signal: the worker may die of it before this returns.
-			if !isProbe(sig) {
-				p.voluntary.Store(true)
-				p.child.blame(ReasonKill)
-			}
-			if err = m.kill(p, sig); err != nil {
-				p.voluntary.Store(was)
-				break
-			}
-		}
-		if errors.Is(err, os.ErrProcessDone) { // exited, and not reported yet
-			err = nil
-			p.voluntary.Store(true)
-		}
-	})
-	if err != nil {
-		return fmt.Errorf("cluster: Kill: worker %d: %w", p.id, err)
-	}
-	return nil
-}
-
-// ---- called in the mailbox
-
-// runs reports whether p is forked, wholly, and not dead.
-func (m *master) runs(p *Process) bool { return m.workers[p.id] == p }
 
 // closed says why nothing is forked now, or returns nil.
 func (m *master) closed() error {
@@ -393,196 +285,4 @@ func (m *master) endFork(p *Process, order forkOrder, err error) {
 		p.voluntary.Store(true)
 		m.killFor(p, order.voided())
 	}
-}
-
-// reap waits for p's process, on a goroutine of its own, and reports the death
-// after all else that the worker had to say: it may have said it and exited
-// before the reader came to it.
-func (m *master) reap(p *Process) {
-	state, err := waitExit(p.child.proc)
-	if err != nil {
-		p.report(fmt.Errorf("cluster: wait for worker %d: %w", p.id, err))
-	}
-	p.child.output.drain()
-	p.link.finish()
-	<-p.link.done
-	m.post(func() { m.exited(p, state) })
-}
-
-func (m *master) online(p *Process) {
-	if !p.advance(Online) {
-		return
-	}
-	p.child.onlineAt = time.Now()
-	p.emitOnline()
-	if m.needed(p) == Online {
-		p.child.startTimer.Stop()
-	}
-	m.up(p)
-}
-
-func (m *master) ready(p *Process) {
-	if !p.advance(Ready) {
-		return
-	}
-	p.child.readyAt = time.Now()
-	p.child.startTimer.Stop()
-	p.child.stderr.handOver(p)
-	m.up(p)
-}
-
-// needed is what p has to be within StartTimeout. One that never listens, a
-// consumer of a queue, stays online and is as good as ready.
-func (m *master) needed(p *Process) State {
-	c := p.child
-	replacing := m.token != nil && m.token.next == p && c.slot.everReady
-	if c.opts.ManualReady || replacing {
-		return Ready
-	}
-	return Online
-}
-
-// startExpired kills a worker that has not got so far in time.
-func (m *master) startExpired(p *Process) {
-	need := m.needed(p)
-	if p.State() >= need {
-		return
-	}
-	late := fmt.Errorf("not %v within %v (StartTimeout)", need, p.child.opts.StartTimeout)
-	p.report(fmt.Errorf("cluster: worker %d is killed: %w", p.id, late))
-	if r := m.token; r != nil && r.next == p {
-		m.replacementFailed(r, fmt.Errorf("the new worker of slot %d was %w%s", p.slot, late, p.lastOutput()))
-		return
-	}
-	m.killFor(p, ReasonCrash)
-}
-
-// drain tells p to stop, and sees to its end within timeout. A second call can
-// only make it shorter.
-func (m *master) drain(p *Process, timeout time.Duration) {
-	if p.IsDead() {
-		return
-	}
-	p.advance(Draining)
-	if m.killAfter(p, timeout) && p.link != nil {
-		p.link.orderDisconnect(timeout)
-	}
-	m.registry.draining(p)
-}
-
-// killAfter sees to it that p is dead in timeout. It reports whether that is
-// news.
-func (m *master) killAfter(p *Process, timeout time.Duration) bool {
-	c, by := p.child, time.Now().Add(timeout)
-	if c.killTimer != nil {
-		if !by.Before(c.killBy) {
-			return false
-		}
-		c.killTimer.Stop()
-	}
-	c.killBy = by
-	c.killTimer = time.AfterFunc(timeout, func() { m.post(func() { m.drainExpired(p) }) })
-	return true
-}
-
-func (m *master) drainExpired(p *Process) {
-	if p.IsDead() || time.Now().Before(p.child.killBy) {
-		return
-	}
-	p.child.overdue = true
-	p.logger().Warn("cluster: a worker did not drain in time and is killed", "worker", p.id, "pid", p.pid)
-	m.signal(p, os.Kill)
-}
-
-// signal sends sig to p. That it has exited already is no error.
-func (m *master) signal(p *Process, sig os.Signal) {
-	if err := m.kill(p, sig); err != nil && !errors.Is(err, os.ErrProcessDone) {
-		p.report(fmt.Errorf("cluster: signal %v to worker %d: %w", sig, p.id, err))
-	}
-}
-
-func signalProcess(p *Process, sig os.Signal) error { return p.child.proc.Signal(sig) }
-
-// disconnected is told by the reader that the channel has ended.
-func (m *master) disconnected(p *Process) {
-	p.connected.Store(false)
-	p.advance(Disconnected)
-	p.emitDisconnect()
-	m.registry.detach(p)
-	// It takes no orders any more; if it does not end by itself it is ended.
-	m.killAfter(p, p.child.opts.ShutdownTimeout)
-}
-
-func (m *master) exited(p *Process, state *os.ProcessState) {
-	c := p.child
-	e := exitOf(state)
-	e.Voluntary = p.voluntary.Load()
-	e.Uptime = time.Since(c.started)
-	c.startTimer.Stop()
-	if c.killTimer != nil {
-		c.killTimer.Stop()
-	}
-	c.watch.stop()
-	c.recycle.stop()
-	wasReady := !c.readyAt.IsZero()
-	if e.Reason = c.reason; e.Reason == "" {
-		e.Reason = reasonFor(e, wasReady)
-	}
-	m.exits[e.Reason]++
-	p.state.Store(int32(Dead))
-	delete(m.workers, p.id)
-	// It may have exited by itself while it was being killed.
-	c.cutOff = c.overdue && e.Code != 0
-	if c.cutOff && m.stop != nil {
-		m.stop.killed = append(m.stop.killed, p.id)
-	}
-	close(c.exited)
-	p.emitDeath(e)
-	m.death(p, e, wasReady)
-	m.checkStopped()
-}
-
-func (m *master) beginStop() *stop {
-	if m.stop != nil {
-		return m.stop
-	}
-	m.stop = &stop{done: make(chan struct{})}
-	s := m.stop
-	m.dropSlots(ErrClosed)
-	for _, p := range m.workers {
-		m.drainFor(p, ReasonStop)
-	}
-	m.checkStopped()
-	return s
-}
-
-// stopNow kills what is left of a Disconnect.
-func (m *master) stopNow(s *stop) {
-	if m.stop != s {
-		return
-	}
-	s.now = true
-	for _, p := range m.workers {
-		m.killForStop(p)
-	}
-}
-
-func (m *master) killForStop(p *Process) {
-	p.voluntary.Store(true)
-	p.advance(Draining)
-	p.child.overdue = true
-	m.killFor(p, ReasonStop)
-}
-
-// checkStopped ends the Disconnect under way when nothing is left.
-func (m *master) checkStopped() {
-	if m.stop == nil || m.forking > 0 || len(m.workers) > 0 {
-		return
-	}
-	m.registry.closeAll()
-	m.forked.Store(false)
-	s := m.stop
-	m.stop = nil
-	slices.Sort(s.killed)
-	close(s.done)
 }

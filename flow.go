@@ -1,0 +1,92 @@
+package cluster
+
+import (
+	"sync"
+)
+
+// flow bounds the input that is read and not delivered, in bytes.
+type flow struct {
+	mu       sync.Mutex
+	changed  sync.Cond
+	max      int
+	bytes    int
+	waiting  int  // messages for which there is no handler
+	requests int  // the same of requests
+	reported bool // that they are too many
+	waiters  int  // calls whose answer may lie behind the flood
+	final    bool
+}
+
+// floodAllowance is how far beyond the bound the channel is read while a call
+// waits for its answer: the default MaxQueue once more.
+const floodAllowance = defaultMaxQueue
+
+func (f *flow) init(max int) {
+	f.max = max
+	f.changed.L = &f.mu
+}
+
+func (f *flow) full() bool {
+	return !f.final && f.bytes > f.max && (f.waiters == 0 || f.bytes > f.max+floodAllowance)
+}
+
+// enter reports whether the reader may go on.
+func (f *flow) enter() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return !f.full()
+}
+
+// unclaimed reports, once for each time that it happens, that what fills the
+// bound waits for a handler to be registered.
+func (f *flow) unclaimed() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	first := f.waiting+f.requests > 0 && !f.reported
+	f.reported = f.reported || first
+	return first
+}
+
+// wait returns when the reader may go on, or has something to report first.
+func (f *flow) wait() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for f.full() && (f.waiting+f.requests == 0 || f.reported) {
+		f.changed.Wait()
+	}
+}
+
+func (f *flow) update(change func()) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	wasFull := f.full()
+	change()
+	if wasFull {
+		f.changed.Broadcast()
+	}
+}
+
+func (f *flow) add(n int) { f.update(func() { f.bytes += n }) }
+
+func (f *flow) release(n int) { f.update(func() { f.bytes -= n }) }
+
+// expect notes that a call waits (1) or has ended (-1).
+func (f *flow) expect(n int) { f.update(func() { f.waiters += n }) }
+
+func (f *flow) setWaiting(n int) {
+	f.update(func() {
+		f.waiting = n
+		f.reported = f.reported && f.waiting+f.requests > 0
+	})
+}
+
+// addRequests notes that n more requests wait for a handler.
+func (f *flow) addRequests(n int) {
+	f.update(func() {
+		f.requests += n
+		f.reported = f.reported && f.waiting+f.requests > 0
+	})
+}
+
+// open removes the bound: what is left in the kernel is little.
+func (f *flow) open() { f.update(func() { f.final = true }) }

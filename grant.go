@@ -1,0 +1,255 @@
+package cluster
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"syscall"
+)
+
+// How a worker comes by a listening socket: it asks the master, and makes
+// something that accepts of what it is granted.
+
+// grant is what the master gave for an address: a shared socket, or the key of
+// one that it accepts on itself.
+type grant struct {
+	key  string
+	h    *handle
+	addr net.Addr
+}
+
+// ask asks the master for t, whose index it sets. It waits while the worker is
+// being drained.
+func (in *inside) ask(ctx context.Context, t *target) (g grant, err error) {
+	if err := in.waitDrained(ctx); err != nil {
+		return g, listenError(*t, err, "")
+	}
+	if t.address != "" && t.network == "unixgram" && !in.goMaster() {
+		return g, listenError(*t, fmt.Errorf("a node primary shares no unixgram sockets: %w", ErrNotSupported), "")
+	}
+	in.takeIndex(t)
+	if !in.goMaster() && t.index > 0 && t.port() != 0 {
+		// Node's versions each go wrong in their own way about the second listen of
+		// one worker on one address; some give the first one's socket again.
+		in.dropIndex(*t)
+		return g, listenError(*t, syscall.EADDRINUSE, "this worker listens there already")
+	}
+	type reply struct {
+		w *wire
+		h *handle
+	}
+	replied := make(chan reply, 1)
+	in.p.link.ask(t.query(), func(w *wire, h *handle) { replied <- reply{w, h} })
+	var r reply
+	select {
+	case r = <-replied:
+	case <-ctx.Done():
+		go func() { // the socket may still come
+			r := <-replied
+			r.h.release()
+			if r.w != nil && r.w.Key != "" {
+				in.p.link.order(&wire{Act: actClose, Key: r.w.Key})
+			}
+			in.dropIndex(*t)
+		}()
+		return g, listenError(*t, ctx.Err(), "")
+	}
+	if r.w == nil {
+		// The channel is closed, so this worker is at its end: as in a drain.
+		<-ctx.Done()
+		return g, listenError(*t, ctx.Err(), "")
+	}
+	if g, err = in.granted(*t, r.w, r.h); err != nil {
+		r.h.release()
+		in.dropIndex(*t)
+		return grant{}, err
+	}
+	return g, nil
+}
+
+// granted reads the master's answer.
+func (in *inside) granted(t target, w *wire, h *handle) (grant, error) {
+	if w.Errno != nil && *w.Errno != 0 {
+		return grant{}, remoteListenError(t, w)
+	}
+	g := grant{key: w.Key, h: h}
+	if h == nil {
+		g.addr = sockaddrOf(t, w.Sockname)
+	} else if (w.Go == nil || !w.Go.Listening) && !isPacket(t.network) {
+		if err := listenBound(h, t); err != nil {
+			// The primary believes that this worker has it, and a second question
+			// for the same would crash node 20.
+			in.p.link.order(&wire{Act: actClose, Key: w.Key})
+			return grant{}, listenError(t, err, "")
+		}
+	}
+	in.mu.Lock()
+	in.keys[g.key] = true
+	in.mu.Unlock()
+	return g, nil
+}
+
+// remoteListenError is why the master did not open the address.
+func remoteListenError(t target, w *wire) error {
+	err := error(errnoOf(*w.Errno))
+	hint := "the primary opens it"
+	if w.Go != nil {
+		if w.Go.UID != nil {
+			hint = uidText(*w.Go.UID)
+		}
+		if r := w.Go.Reason; r != "" {
+			hint = r + "; " + hint
+		}
+	}
+	return listenError(t, err, hint)
+}
+
+// takeIndex gives t the lowest index that is free for its address in this
+// worker, so that the n-th listen on port 0 is the same in every worker.
+func (in *inside) takeIndex(t *target) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	key := indexKey(*t)
+	if in.indexes[key] == nil {
+		in.indexes[key] = make(map[int]bool)
+	}
+	for t.index = 0; in.indexes[key][t.index]; t.index++ {
+	}
+	in.indexes[key][t.index] = true
+}
+
+func (in *inside) dropIndex(t target) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	key := indexKey(t)
+	delete(in.indexes[key], t.index)
+	if len(in.indexes[key]) == 0 {
+		delete(in.indexes, key)
+	}
+}
+
+func indexKey(t target) string { return t.network + " " + t.address }
+
+// opened reports a listener to the master. The first one makes it ready.
+func (in *inside) opened(t target, addr net.Addr) {
+	in.p.link.order(t.listening(addr))
+	if !in.hello.ManualReady {
+		in.p.advance(Ready)
+	}
+}
+
+// closed gives back what ask got.
+func (in *inside) closed(t target, key string) {
+	in.mu.Lock()
+	delete(in.keys, key)
+	in.mu.Unlock()
+	in.p.link.order(&wire{Act: actClose, Key: key})
+	in.dropIndex(t)
+}
+
+// listen is Listen in a worker.
+func (in *inside) listen(ctx context.Context, t target, lc ListenConfig) (net.Listener, error) {
+	if lc.Exclusive {
+		if err := in.waitDrained(ctx); err != nil {
+			return nil, listenError(t, err, "")
+		}
+		ln, err := openListener(ctx, t, lc.KeepAlive)
+		if err != nil {
+			return nil, listenError(t, err, "this worker opens it, for itself")
+		}
+		return in.newListener(t, ln, net.KeepAliveConfig{}, t.addr(ln.Addr()), in.ownFile(t)), nil
+	}
+	g, err := in.ask(ctx, &t)
+	if err != nil {
+		return nil, err
+	}
+	release := func() { in.closed(t, g.key) }
+	if !in.goMaster() {
+		// A node primary knows two modes of a socket's file, and not before bind.
+		if err := t.chmod(); err != nil {
+			g.h.release()
+			release()
+			return nil, listenError(t, err, "this worker sets the mode")
+		}
+	}
+	if g.h == nil {
+		r := in.newRobin(g.key)
+		return in.newListener(t, r, lc.KeepAlive, t.addr(g.addr), release), nil
+	}
+	defer g.h.release()
+	ln, err := listenerOf(g.h)
+	if err != nil {
+		release()
+		return nil, listenError(t, err, "")
+	}
+	return in.newListener(t, ln, lc.KeepAlive, t.addr(ln.Addr()), release), nil
+}
+
+// ownFile sees to the file of a unix socket that is this worker's alone: it goes
+// with release, or at the end of the drain.
+func (in *inside) ownFile(t target) (release func()) {
+	if !isUnix(t.network) {
+		return func() {}
+	}
+	unlink := unlinker(t)
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	in.files[t.address] = unlink
+	return func() {
+		in.mu.Lock()
+		delete(in.files, t.address)
+		in.mu.Unlock()
+		unlink()
+	}
+}
+
+// removeFiles is the end of all that ownFile sees to.
+func (in *inside) removeFiles() {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	for _, unlink := range in.files {
+		unlink()
+	}
+}
+
+// listenPacket is ListenPacket in a worker.
+func (in *inside) listenPacket(ctx context.Context, t target, lc ListenConfig) (net.PacketConn, error) {
+	if lc.Exclusive {
+		if err := in.waitDrained(ctx); err != nil {
+			return nil, listenError(t, err, "")
+		}
+		c, err := openPacket(ctx, t)
+		if err != nil {
+			return nil, listenError(t, err, "this worker opens it, for itself")
+		}
+		return in.newPacketConn(t, c, in.ownFile(t)), nil
+	}
+	g, err := in.ask(ctx, &t)
+	if err != nil {
+		return nil, err
+	}
+	defer g.h.release()
+	release := func() { in.closed(t, g.key) }
+	if g.h == nil {
+		release()
+		return nil, listenError(t, ErrNotSupported, "the master sent no socket")
+	}
+	c, err := packetConnOf(g.h)
+	if err != nil {
+		release()
+		return nil, listenError(t, err, "")
+	}
+	return in.newPacketConn(t, c, release), nil
+}
+
+// sockaddrOf is the address of a socket that stays in the master.
+func sockaddrOf(t target, s *sockname) net.Addr {
+	if isUnix(t.network) {
+		return &net.UnixAddr{Name: t.named, Net: t.network}
+	}
+	if s == nil { // node's answer without one: what was asked for
+		a, _ := net.ResolveTCPAddr("tcp", t.address)
+		return a
+	}
+	return &net.TCPAddr{IP: net.ParseIP(s.Address), Port: s.Port}
+}

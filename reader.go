@@ -1,0 +1,378 @@
+package cluster
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+)
+
+// What arrives over a link, from the bytes to the message or the call: all of it
+// runs on the link's one reader.
+
+// maxInternal bounds, in bytes, a message of the protocol: what an address is
+// asked for with is kept for as long as the address is open.
+const maxInternal = 64 << 10
+
+const (
+	// fullRead is how much is read at once, in bytes.
+	fullRead = 64 << 10
+	// maxHeld bounds the descriptors that a peer can make this side hold with a
+	// line that it does not end.
+	maxHeld = 64
+)
+
+// read is the reader's goroutine.
+func (l *link) read() {
+	defer close(l.done)
+	for {
+		in, err := l.ch.recv()
+		l.take(in)
+		if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
+			if err != io.EOF && !errors.Is(err, os.ErrClosed) {
+				l.p.report(fmt.Errorf("cluster: channel of worker %d: %w", l.p.id, err))
+			}
+			break
+		}
+		if l.final.Load() {
+			l.readRest()
+			break
+		}
+		l.pause()
+	}
+	l.shut()
+}
+
+// pause stops reading while too much input waits to be delivered.
+func (l *link) pause() {
+	for !l.flow.enter() {
+		if l.flow.unclaimed() {
+			l.p.report(fmt.Errorf("cluster: worker %d: %d bytes of messages and requests wait for a handler; its channel is not read until one takes them: %w",
+				l.p.id, l.flow.max, ErrBacklog))
+		}
+		l.waitDelivered()
+	}
+}
+
+// waitDelivered waits until something was delivered. Nothing is read meanwhile,
+// so the end of the channel, which may be the master's death, has to be watched
+// for on the side.
+func (l *link) waitDelivered() {
+	watched := make(chan struct{})
+	go func() {
+		defer close(watched)
+		if l.ch.waitHangup() {
+			l.flow.open()
+		}
+	}()
+	l.flow.wait()
+	l.ch.interrupt()
+	<-watched
+	if !l.final.Load() {
+		l.ch.resume()
+		if l.final.Load() { // just now: its interrupt must not be undone
+			l.ch.interrupt()
+		}
+	}
+}
+
+// finish makes the reader take what is there and end: the peer has exited. A
+// grandchild that inherited the channel could hold it open for ever.
+func (l *link) finish() {
+	l.final.Store(true)
+	l.flow.open()
+	l.ch.interrupt()
+}
+
+// readRest takes what the kernel has now and no more: who still holds the other
+// end could write for ever.
+func (l *link) readRest() {
+	for left := l.ch.unread(); left > 0; {
+		in, err := l.ch.tryRecv()
+		if err == nil {
+			left -= in.n
+		}
+		l.take(in)
+		if err != nil {
+			return
+		}
+	}
+}
+
+// take handles what one recvmsg returned.
+func (l *link) take(in *input) {
+	if in == nil {
+		return
+	}
+	defer in.free()
+	l.fds = append(l.fds, in.fds...)
+	l.unread = in.n
+	l.in.feed(in.data[:in.n], l.line, l.tooLong)
+	l.slab, l.kept = nil, 0
+	l.deliver()
+	if l.asked > 0 {
+		l.answer(appendCount(nil, actReceived, l.asked))
+		l.asked = 0
+	}
+	l.held = 0
+	if l.in.partial() {
+		l.held = min(len(l.fds), maxHeld)
+	}
+	l.dropDescriptors(l.held, len(l.fds))
+}
+
+// dropDescriptors closes fds[from:to], which belong to no message.
+func (l *link) dropDescriptors(from, to int) {
+	if from >= to {
+		return
+	}
+	closeDescriptors(l.fds[from:to])
+	l.fds = append(l.fds[:from], l.fds[to:]...)
+	l.fault("%d descriptors came with no message that takes them; closed", to-from)
+}
+
+// claim returns the oldest descriptor, or nil.
+func (l *link) claim() *handle {
+	if len(l.fds) == 0 {
+		return nil
+	}
+	fd := l.fds[0]
+	l.fds = l.fds[1:]
+	if l.held > 0 {
+		l.held--
+	}
+	return newHandle(fd)
+}
+
+// deliver posts the messages read so far, so that what is reported next comes
+// after them.
+func (l *link) deliver() {
+	if len(l.batch) == 0 {
+		return
+	}
+	if cap(l.batch) > 2*len(l.batch) {
+		// One that is kept for a slow callback must not be much larger than what
+		// it counts.
+		l.batch = slices.Clone(l.batch)
+	}
+	l.messages.Add(int64(len(l.batch)))
+	l.flow.add(l.size)
+	l.p.events.post(event{msgs: l.batch, size: l.size})
+	l.batch, l.size = nil, 0
+}
+
+// maxBatch is how many messages are posted at once: the callbacks need not
+// wait for a whole read.
+const maxBatch = 256
+
+// message takes one for the application.
+func (l *link) message(raw []byte) {
+	if l.batch == nil {
+		// The next messages are about as large.
+		l.batch = make([]Message, 0, 1+min(max(0, l.unread)/(len(raw)+1), maxBatch-1))
+	}
+	l.batch = append(l.batch, Message{raw})
+	l.size += len(raw) + messageCost
+	if len(l.batch) == maxBatch {
+		l.deliver()
+	}
+}
+
+// slabSize is what small messages of one read share an allocation of. Any of
+// them keeps it all.
+const slabSize = 2 << 10
+
+// keep copies a message out of the buffer of this read. The slabs grow with
+// what is kept, so that a single small message keeps no large one.
+func (l *link) keep(raw []byte) []byte {
+	if len(raw) > slabSize/8 {
+		return bytes.Clone(raw)
+	}
+	if len(raw) > cap(l.slab)-len(l.slab) {
+		l.slab = make([]byte, 0, max(len(raw), min(4*l.kept, l.unread, slabSize)))
+	}
+	l.kept += len(raw)
+	start := len(l.slab)
+	l.slab = append(l.slab, raw...)
+	return l.slab[start:len(l.slab):len(l.slab)]
+}
+
+// faultCost is what a report counts against the input bound, beside its text.
+const faultCost = 512
+
+// fault reports that the peer broke the protocol.
+func (l *link) fault(format string, args ...any) {
+	l.deliver()
+	l.p.accuse(fmt.Errorf("cluster: worker %d: "+format, append([]any{l.p.id}, args...)...))
+}
+
+func (l *link) tooLong() {
+	l.fault("%w: dropped, the bound is %d bytes", ErrMessageTooLong, l.in.max)
+	l.dropHeld()
+}
+
+// dropHeld closes the descriptors that came while the line that ends now was
+// half read: they were for it, and not for a later one.
+func (l *link) dropHeld() {
+	n := l.held
+	l.held = 0
+	l.dropDescriptors(0, n)
+}
+
+// line handles one line.
+func (l *link) line(raw []byte, owned bool) {
+	if !valid(raw) {
+		l.fault("not JSON: %s", excerpt(raw))
+	} else if cmd, ok := internalCmd(raw); ok {
+		l.deliver()
+		l.internal(cmd, raw)
+	} else {
+		if !owned {
+			raw = l.keep(raw)
+		}
+		l.message(raw)
+	}
+	l.unread -= len(raw) + 1
+	l.dropHeld()
+}
+
+// internal handles a message of the protocol's own. What it does not know it
+// ignores, as node does.
+func (l *link) internal(cmd string, raw []byte) {
+	switch cmd {
+	case cmdOurs:
+		m, err := parseOurs(raw)
+		if err != nil {
+			l.fault("bad internal message %s: %w", excerpt(raw), err)
+			return
+		}
+		l.ours(m)
+	case cmdAck:
+		l.handleAcked(true)
+	case cmdNack:
+		l.handleAcked(false)
+	case cmdHandle:
+		l.handle(raw)
+	case cmdCluster:
+		l.cluster(raw, nil)
+	case cmdSocketsClose:
+		l.sockets(raw, wire{Cmd: cmdSocketsClosed})
+	case cmdSocketsCount:
+		l.sockets(raw, wire{Cmd: cmdSocketsNumber, Count: ptr(0)})
+	}
+}
+
+// sockets answers what node asks about sockets that it has sent here: they were
+// closed when they came.
+func (l *link) sockets(raw []byte, answer wire) {
+	var m wire
+	if err := json.Unmarshal(raw, &m); err != nil {
+		l.fault("bad internal message %s: %w", excerpt(raw), err)
+		return
+	}
+	answer.Key = m.Key
+	l.answer(answer.line())
+}
+
+// handle takes a message that came with a descriptor. It is acknowledged before
+// it is looked at, as node does: its sender sends nothing more until then.
+func (l *link) handle(raw []byte) {
+	h := l.claim()
+	if h == nil {
+		l.answer([]byte(`{"cmd":"` + cmdNack + `"}` + "\n"))
+		l.fault("a handle message came without its descriptor: %s", excerpt(raw))
+		return
+	}
+	l.answer([]byte(`{"cmd":"` + cmdAck + `"}` + "\n"))
+	var outer wire
+	if err := json.Unmarshal(raw, &outer); err != nil {
+		h.release()
+		l.fault("bad internal message %s: %w", excerpt(raw), err)
+		return
+	}
+	if cmd, ok := internalCmd(outer.Msg); ok {
+		// Nothing else of the protocol comes with a descriptor. In particular no
+		// further NODE_HANDLE: nested ones would each hold a copy of the rest.
+		if cmd == cmdCluster {
+			l.cluster(outer.Msg, h)
+			return
+		}
+		h.release()
+		l.fault("a handle came with %q; closed", cmd)
+		return
+	}
+	// A handle that the application over there sent: there is no way to hand it
+	// to a callback, but the message that it came with is a message.
+	h.release()
+	l.fault("a handle of type %q was closed: %w", outer.Type, ErrNotSupported)
+	if len(outer.Msg) > 0 {
+		l.message(outer.Msg)
+	}
+}
+
+// cluster handles a NODE_CLUSTER message: the answer to a question of ours, or
+// something for the side.
+func (l *link) cluster(raw []byte, h *handle) {
+	if len(raw) > maxInternal {
+		h.release()
+		l.fault("an internal message of %d bytes is ignored: %s", len(raw), excerpt(raw))
+		return
+	}
+	var m wire
+	if err := json.Unmarshal(raw, &m); err != nil {
+		h.release()
+		l.fault("bad internal message %s: %w", excerpt(raw), err)
+		return
+	}
+	if m.Ack == nil {
+		l.side.internal(&m, h)
+		return
+	}
+	l.mu.Lock()
+	answer := l.answers[*m.Ack]
+	delete(l.answers, *m.Ack)
+	l.mu.Unlock()
+	if answer == nil {
+		h.release()
+		return
+	}
+	answer(&m, h)
+}
+
+// ours handles a NODE_GO_CLUSTER message.
+func (l *link) ours(m ours) {
+	switch m.Act {
+	case actAsk:
+		l.asked = max(l.asked, m.N)
+	case actReceived:
+		l.received(m.N)
+	case actRequest:
+		l.requested(asked{m.ID, Message{bytes.Clone(m.Msg)}})
+	case actReply:
+		l.replied(m)
+	default:
+		if len(m.Msg) > maxInternal {
+			l.fault("an internal message of %d bytes is ignored: %s", len(m.Msg), excerpt(m.Msg))
+			return
+		}
+		l.side.internal(&wire{Cmd: cmdOurs, Act: m.Act, Msg: m.Msg}, nil)
+	}
+}
+
+// received tells those whose messages the peer has received.
+func (l *link) received(n uint64) {
+	l.mu.Lock()
+	i := 0
+	for i < len(l.receipts) && l.receipts[i].n <= n {
+		i++
+	}
+	told := l.receipts[:i]
+	l.receipts = l.receipts[i:]
+	l.mu.Unlock()
+	for _, r := range told {
+		r.fn(nil)
+	}
+}
