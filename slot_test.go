@@ -1612,9 +1612,12 @@ func (m *master) inconsistent() string {
 			return fmt.Sprintf("slot %d has a replacement without the token", i)
 		case s.cur == nil && s.mode == slotLive && s.retry == nil && m.forking == 0 && !m.replacing(s):
 			return fmt.Sprintf("slot %d is left empty", i)
-		case s.gen.bin.closed:
-			return fmt.Sprintf("slot %d has no program", i)
 		}
+		_, done, err := s.gen.bin.forExec(workerChannelFD)
+		if err != nil {
+			return fmt.Sprintf("slot %d has no program: %v", i, err)
+		}
+		done()
 	}
 	for _, p := range m.workers {
 		if p.child.slot != nil && !owners[p] && !p.voluntary.Load() {
