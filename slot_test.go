@@ -1270,7 +1270,7 @@ func TestRecycleAfterReload(t *testing.T) {
 		require.NoError(t, n.m.setup(o))
 		time.Sleep(time.Minute - 1)
 		go func() {
-			time.Sleep(1)
+			time.Sleep(time.Nanosecond)
 			n.m.reloadWorkers(context.Background())
 		}()
 		time.Sleep(time.Second)
@@ -1326,7 +1326,7 @@ func TestWatchdog(t *testing.T) {
 			synctest.Wait()
 			require.Empty(t, n.killed())
 			require.Equal(t, 101, n.pinged(all[0]), "nothing queues")
-			time.Sleep(1)
+			time.Sleep(time.Nanosecond)
 			synctest.Wait()
 			require.Equal(t, []os.Signal{syscall.SIGQUIT}, n.killed())
 			require.ErrorIs(t, outcome(t, errs), ErrStalled)

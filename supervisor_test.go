@@ -151,7 +151,7 @@ func blockedCheck() { select {} }
 
 //go:noinline
 func spin() {
-	for {
+	for spun := 0; spun >= 0; spun++ {
 	}
 }
 
