@@ -209,6 +209,9 @@ func (w *Process) sendError(call string, err error) error {
 // process ends). When ctx ends first it returns ctx.Err(), and the drain goes
 // on; past Options.ShutdownTimeout the master kills the worker, which is an
 // error too.
+//
+// In the worker, what the drain waits for must not wait for the drain: a handler
+// of an HTTP or other request, and an OnShutdown hook, starts it with go.
 func (w *Process) Disconnect(ctx context.Context) error {
 	switch {
 	case w == nil:
