@@ -129,8 +129,8 @@ func TestSocketsOfAnotherProcess(t *testing.T) {
 	cmd := exec.Command(os.Args[0])
 	cmd.ExtraFiles = []*os.File{f}
 	p := startCmd(t, cmd, activatedTwice, "ADDRESS="+addr.String(), "LISTEN_FDS=1", "LISTEN_PID=1")
+	require.Contains(t, p.expect("FATAL cluster: listen"), "address already in use")
 	require.Equal(t, 1, p.exit())
-	require.Contains(t, p.output(), "address already in use")
 	flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0)
 	require.NoError(t, err)
 	require.Zero(t, flags&unix.O_NONBLOCK)
