@@ -390,13 +390,15 @@ func TestNodePrimaryKill(t *testing.T) {
 		{`ask(w, {do: 'spin'}); w.process.kill('SIGKILL')`, "null SIGKILL false true"},
 		{`process.kill(w.process.pid, 'SIGTERM')`, "0 null false true"},
 		{`ask(w, {do: 'panic', text: 'as told'})`, "2 null false true"},
-		{`w.disconnect(); w.destroy('SIGKILL')`, "null SIGKILL true true"},
+		// A worker with nothing to finish can be quicker than the signal.
+		{`w.disconnect(); w.destroy('SIGKILL')`, "(null SIGKILL|0 null) true true"},
 	} {
 		var w int
 		n.run(`const w = fork(); await until(w, 'online');`+c.code+`; return w.id`).decode(t, &w)
-		require.Equal(t, c.exit, n.exit(w), c.code)
+		require.Regexp(t, "^"+c.exit+"$", n.exit(w), c.code)
 	}
-	require.Contains(t, n.p.output(), "panic: as told")
+	// Its output comes another way than its exit.
+	eventually(t, func() bool { return strings.Contains(n.p.output(), "panic: as told") }, "the panic in the output")
 	n.end()
 }
 
