@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net"
 	"os"
 	"os/exec"
@@ -300,7 +301,7 @@ func hostileTest(t *testing.T, name string, a attack) {
 		require.Less(t, slowest, patience, "no report of %q", a.report)
 	}
 	require.Less(t, slowest, 5*time.Second, "the honest worker waits")
-	require.Less(t, most-before, int64(hostileMessage+8<<20), "the master grows")
+	require.Less(t, most-before, int64(hostileMessage+8<<20)*raceFactor, "the master grows")
 	if !a.killed && !a.ends {
 		require.False(t, villain.IsDead())
 		require.NoError(t, villain.Kill())
@@ -316,12 +317,17 @@ func hostileTest(t *testing.T, name string, a attack) {
 	require.False(t, friend.IsDead())
 }
 
-// memoryInUse is what the last collection found alive, in bytes.
+// memoryInUse is what a collection found alive, in bytes: the least that three
+// found, since each counts as alive what was made while it went on.
 func memoryInUse() int64 {
-	runtime.GC()
-	live := []metrics.Sample{{Name: "/gc/heap/live:bytes"}, {Name: "/memory/classes/heap/stacks:bytes"}}
-	metrics.Read(live)
-	return int64(live[0].Value.Uint64() + live[1].Value.Uint64())
+	least := int64(math.MaxInt64)
+	for range 3 {
+		runtime.GC()
+		live := []metrics.Sample{{Name: "/gc/heap/live:bytes"}, {Name: "/memory/classes/heap/stacks:bytes"}}
+		metrics.Read(live)
+		least = min(least, int64(live[0].Value.Uint64()+live[1].Value.Uint64()))
+	}
+	return least
 }
 
 func requireEcho(t *testing.T, c net.Conn) {

@@ -155,7 +155,7 @@ func TestRequestBehindAFlood(t *testing.T) {
 	var sent int
 	// In the worker the flood meets ErrBacklog, and die, unless the master reads on.
 	for i := 0; i < count; i += 50 {
-		require.NoError(t, w.Request(t.Context(), talk{Cmd: "count", N: 50, Pad: strings.Repeat("x", 1000)}, &sent))
+		require.NoError(t, w.Request(t.Context(), talk{Cmd: "count", N: 50, Pad: strings.Repeat("x", 400)}, &sent))
 	}
 	for i := range count {
 		require.Equal(t, i%50, await(t, got, "message"))
