@@ -14,6 +14,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -58,8 +59,9 @@ func Example() {
 	if err := cluster.SetupMaster(cluster.Options{Workers: 2, Env: again("Example")}); err != nil {
 		log.Fatal(err)
 	}
+	var listening atomic.Int32
 	defer cluster.OnListening(func(w *cluster.Process, addr net.Addr) {
-		if w.Slot() != 0 {
+		if listening.Add(1) < 2 {
 			return
 		}
 		body, err := get("http://" + addr.String())
