@@ -28,6 +28,16 @@ func copyBinary(t *testing.T, path string) {
 	t.Helper()
 	b, err := os.ReadFile(os.Args[0])
 	require.NoError(t, err)
+	writeProgram(t, path, b)
+}
+
+// writeProgram writes a file to execute. A child that another goroutine forks
+// meanwhile would hold it open for writing until its own exec, and until then
+// nobody could execute it: no fork until it is closed.
+func writeProgram(t *testing.T, path string, b []byte) {
+	t.Helper()
+	syscall.ForkLock.RLock()
+	defer syscall.ForkLock.RUnlock()
 	require.NoError(t, os.WriteFile(path, b, 0o755))
 }
 

@@ -96,7 +96,7 @@ func TestReloadOfOptionsExec(t *testing.T) {
 	copyBinary(t, v1)
 	copyBinary(t, v2)
 	script := func(version string) {
-		require.NoError(t, os.WriteFile(link+".sh", []byte("#!/bin/sh\nexec "+version+" \"$@\"\n"), 0o755))
+		writeProgram(t, link+".sh", []byte("#!/bin/sh\nexec "+version+" \"$@\"\n"))
 	}
 	exe := func(w *cluster.Process) string { return ask[about](t, w, order{Cmd: "about"}).Exe }
 	for name, c := range map[string]struct {
