@@ -42,8 +42,7 @@ type link struct {
 	answers  map[int64]func(m *wire, h *handle) // by the seq of the question
 	handles  []outHandle                        // not yet sent
 	handleUp bool                               // one is on its way, not acknowledged
-	parting  bool                               // the worker was told to disconnect, or said that it does
-	parted   bool                               // and was answered: it can take no descriptor
+	parting  parting
 	requests requests
 }
 
@@ -208,19 +207,6 @@ func (l *link) answer(line []byte) {
 // message is not complete, and a later one would overwrite it.
 func (l *link) sendHandle(typ string, m *wire, h *handle) { l.askHandle(typ, m, h, nil) }
 
-// parts notes that the worker says that it ends by itself, and reports whether
-// it is to be answered. A node worker disconnects on that answer as well as on
-// the order to disconnect, and dies of an error when it gets both; and of
-// another one when a descriptor comes behind the answer.
-func (l *link) parts() (answer bool) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	answer = !l.parting || l.peer == peerGo
-	l.parting = true
-	l.parted = answer && l.peer != peerGo
-	return answer
-}
-
 // askHandle is sendHandle for a message that has an answer, as in ask. A peer
 // that gets the message without the descriptor, again and again, refuses it.
 func (l *link) askHandle(typ string, m *wire, h *handle, answer func(m *wire, h *handle)) {
@@ -228,7 +214,7 @@ func (l *link) askHandle(typ string, m *wire, h *handle, answer func(m *wire, h 
 	inner := m.line()
 	outer := wire{Cmd: cmdHandle, Type: typ, Msg: inner[:len(inner)-1]}
 	l.mu.Lock()
-	if l.err != nil || l.parted {
+	if l.err != nil || l.leaves() {
 		l.mu.Unlock()
 		h.release()
 		if answer != nil {
@@ -254,7 +240,7 @@ const maxHandles = 2 * maxAddresses
 
 // nextHandle sends the oldest handle if none is on its way. l.mu is held.
 func (l *link) nextHandle() {
-	if l.handleUp || l.parted || len(l.handles) == 0 {
+	if l.handleUp || len(l.handles) == 0 {
 		return
 	}
 	l.handleUp = true
@@ -275,7 +261,7 @@ func (l *link) handleAcked(ok bool) {
 	l.handleUp = false
 	var refused func(*wire, *handle)
 	h := &l.handles[0]
-	if h.tries++; ok || h.tries >= maxHandleTries {
+	if h.tries++; ok || h.tries >= maxHandleTries || l.leaves() {
 		h.h.release()
 		if !ok {
 			refused = l.answers[h.seq]

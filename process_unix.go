@@ -263,22 +263,6 @@ func (o *outputPipes) drain() {
 	}
 }
 
-// orderDisconnect tells the worker to drain, and a Go worker how long it may.
-func (l *link) orderDisconnect(timeout time.Duration) {
-	m := &wire{Act: actDisconnect}
-	l.mu.Lock()
-	known := l.parting
-	l.parting = true
-	if l.peer == peerGo {
-		known = false // it may have less time now
-		m.Go = &extension{Timeout: timeout.Milliseconds()}
-	}
-	l.mu.Unlock()
-	if !known {
-		l.order(m)
-	}
-}
-
 // openMax bounds the loop over descriptors where no system call does it.
 const openMax = 1 << 16
 

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"os"
 	"syscall"
-	"time"
 )
 
 const sigKill = syscall.SIGKILL
@@ -41,8 +40,6 @@ func exitOf(state *os.ProcessState) Exit {
 type outputPipes struct{}
 
 func (o *outputPipes) drain() {}
-
-func (l *link) orderDisconnect(time.Duration) {}
 
 func uidText(int) string { return "the master opens it" }
 

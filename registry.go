@@ -68,16 +68,29 @@ func (m *master) query(p *Process, w *wire) {
 		t.scheduling = p.child.opts.Scheduling
 	}
 	e, err := m.acquire(context.Background(), t, w.Data, p)
-	switch {
-	case err != nil:
+	if err == nil && e != nil {
+		m.call(func() { err = m.grant(p, w, e) })
+	}
+	if err != nil {
 		refuse(err)
-	case e != nil:
-		m.reply(p, w, e)
 	}
 }
 
-// reply gives the worker its share of e.
-func (m *master) reply(p *Process, w *wire, e *entry) {
+// grant gives p its share of e, unless it is on its way out: in the mailbox, so
+// that the order to disconnect comes either before, and there is no answer, or
+// behind it. A node worker that gets an address after it has disconnected keeps
+// listening, without a channel, and never ends.
+func (m *master) grant(p *Process, w *wire, e *entry) error {
+	if m.registry.entries[e.key] != e {
+		return ErrClosed // all was stopped meanwhile
+	}
+	if p.State() >= Draining || !p.connected.Load() || !p.link.grants(e.key) {
+		return nil
+	}
+	if _, twice := e.holders[p]; twice {
+		return syscall.EADDRINUSE // asked twice before it was open
+	}
+	e.holders[p] = struct{}{}
 	out := &wire{Ack: w.Seq, Key: e.key, Data: e.data, Go: &extension{Listening: true}}
 	if e.rr == nil {
 		typ := typeNative
@@ -86,16 +99,17 @@ func (m *master) reply(p *Process, w *wire, e *entry) {
 		}
 		out.Errno = ptr(0)
 		p.link.sendHandle(typ, out, e.h.retain())
-		return
+		return nil
 	}
 	out.Cmd, out.Seq, out.Sockname = cmdCluster, nextSeq(), socknameOf(e.addr)
 	p.link.answer(out.line())
 	e.rr.add(p)
+	return nil
 }
 
-// acquire returns the entry for t, opened, with p (unless it is nil) as one of
-// its holders; or nil for a worker that is being drained, which gets no answer.
-// It waits while somebody else opens the same address.
+// acquire returns the entry for t, opened, for p or (nil) the master itself; or
+// nil for a worker that is being drained, which gets no answer. It waits while
+// somebody else opens the same address.
 func (m *master) acquire(ctx context.Context, t target, data json.RawMessage, p *Process) (e *entry, err error) {
 	var open bool
 	m.call(func() { e, open, err = m.registry.claim(t, data, p) })
@@ -113,17 +127,6 @@ func (m *master) acquire(ctx context.Context, t target, data json.RawMessage, p 
 	}
 	if e.err != nil {
 		return nil, e.err
-	}
-	if p != nil {
-		gone := false
-		m.call(func() {
-			if gone = !p.connected.Load(); !gone {
-				e.holders[p] = struct{}{}
-			}
-		})
-		if gone {
-			return nil, nil
-		}
 	}
 	return e, nil
 }

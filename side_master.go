@@ -32,6 +32,7 @@ func (s *masterSide) internal(w *wire, h *handle) {
 			p.link.fault("%w", err)
 			return
 		}
+		p.link.listens()
 		m.call(func() {
 			p.emitListening(addr)
 			if !p.child.opts.ManualReady {
@@ -39,12 +40,13 @@ func (s *masterSide) internal(w *wire, h *handle) {
 			}
 		})
 	case actClose:
+		p.link.closes(w.Key)
 		m.call(func() { m.registry.close(p, w.Key) })
 	case actVoluntary:
-		m.call(func() { p.voluntary.Store(true) })
-		if p.link.parts() {
-			p.link.answer((&wire{Cmd: cmdCluster, Ack: w.Seq, Seq: nextSeq()}).line())
-		}
+		m.call(func() {
+			p.voluntary.Store(true)
+			p.link.parts(&wire{Cmd: cmdCluster, Ack: w.Seq, Seq: nextSeq()})
+		})
 	case actReady:
 		m.call(func() { m.ready(p) })
 	case actPong:

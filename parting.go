@@ -1,0 +1,119 @@
+package cluster
+
+import (
+	"slices"
+	"time"
+)
+
+// parting is how far a worker is on its way out, as its link knows it; under
+// the link's lock. A Go worker takes whatever still comes. A node worker does
+// not: it disconnects on the order to do so and on the answer to its own word
+// that it will, dies of an error when it gets both or when a descriptor comes
+// behind, and never ends if it is granted an address after it has closed all
+// that it had.
+type parting struct {
+	begun   bool     // it was told to disconnect, or said that it does
+	granted []string // addresses, by key, that it has not said that it listens on
+}
+
+// leaves reports whether the peer takes nothing new any more. l.mu is held.
+func (l *link) leaves() bool { return l.parting.begun && l.peer != peerGo }
+
+// grants notes that the worker is about to be granted the address, or returns
+// false: it is on its way out.
+func (l *link) grants(key string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.leaves() {
+		return false
+	}
+	if l.peer != peerGo {
+		l.parting.granted = append(l.parting.granted, key)
+	}
+	return true
+}
+
+// listens notes that the worker listens on the oldest address that it was
+// granted: it says so in the order of the answers, and not for which.
+func (l *link) listens() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.parting.granted) > 0 {
+		l.parting.granted = l.parting.granted[1:]
+	}
+}
+
+// closes notes that the worker has closed the address.
+func (l *link) closes(key string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if i := slices.Index(l.parting.granted, key); i >= 0 {
+		l.parting.granted = slices.Delete(l.parting.granted, i, i+1)
+	}
+}
+
+// parts answers a worker that says that it is to end of its own accord, with m.
+// A node worker that has been told to disconnect gets no second word. One that
+// closed what it had while a grant was under way to it is told to disconnect
+// instead, which closes that too.
+func (l *link) parts(m *wire) {
+	l.mu.Lock()
+	told, crossed := l.leaves(), len(l.parting.granted) > 0
+	l.parting.begun = true
+	dropped := l.dropHandles()
+	l.mu.Unlock()
+	switch {
+	case told:
+	case crossed:
+		l.order(&wire{Act: actDisconnect})
+	default:
+		l.answer(m.line())
+	}
+	refuseHandles(dropped)
+}
+
+// orderDisconnect tells the worker to drain, and a Go worker how long it may.
+func (l *link) orderDisconnect(timeout time.Duration) {
+	m := &wire{Act: actDisconnect}
+	l.mu.Lock()
+	told := l.leaves()
+	l.parting.begun = true
+	if l.peer == peerGo {
+		m.Go = &extension{Timeout: timeout.Milliseconds()} // less than before, maybe
+	}
+	dropped := l.dropHandles()
+	l.mu.Unlock()
+	if !told {
+		l.order(m)
+	}
+	refuseHandles(dropped)
+}
+
+// dropHandles takes back the descriptors that a worker on its way out cannot
+// take: all but the one that it has to acknowledge. It returns who waits for
+// what was to become of them. l.mu is held.
+func (l *link) dropHandles() (answers []func(*wire, *handle)) {
+	if !l.leaves() {
+		return nil
+	}
+	keep := 0
+	if l.handleUp {
+		keep = 1
+	}
+	for _, h := range l.handles[min(keep, len(l.handles)):] {
+		h.h.release()
+		if answer := l.answers[h.seq]; answer != nil {
+			answers = append(answers, answer)
+			delete(l.answers, h.seq)
+		}
+	}
+	l.handles = l.handles[:min(keep, len(l.handles))]
+	return answers
+}
+
+// refuseHandles tells them that the peer will not take what they sent.
+func refuseHandles(answers []func(*wire, *handle)) {
+	for _, answer := range answers {
+		answer(nil, nil)
+	}
+}

@@ -1,0 +1,84 @@
+//go:build unix
+
+package cluster
+
+import (
+	"encoding/json"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// TestParting: what a node worker on its way out is told, and that it is told
+// nothing else. The link of a Go worker goes on as before.
+func TestParting(t *testing.T) {
+	ack := &wire{Cmd: cmdCluster, Ack: ptr(int64(5))}
+	disconnect := func(l *testLink) { l.orderDisconnect(time.Second) }
+	for name, c := range map[string]struct {
+		peer  peerKind
+		steps []func(l *testLink)
+		want  []string // acts; "" for the acknowledgement
+	}{
+		"told": {peerNode, []func(l *testLink){disconnect, disconnect}, []string{actDisconnect}},
+		"of its own accord": {peerNode, []func(l *testLink){
+			func(l *testLink) { l.parts(ack) }, disconnect}, []string{""}},
+		"told, and then of its own accord": {peerNode, []func(l *testLink){
+			disconnect, func(l *testLink) { l.parts(ack) }}, []string{actDisconnect}},
+		"across a grant": {peerNode, []func(l *testLink){
+			func(l *testLink) { require.True(t, l.grants("a")) }, func(l *testLink) { l.parts(ack) }}, []string{actDisconnect}},
+		"after a grant": {peerNode, []func(l *testLink){
+			func(l *testLink) { require.True(t, l.grants("a")) }, (*testLink).hears, func(l *testLink) { l.parts(ack) }}, []string{""}},
+		"after a grant that it closed": {peerNode, []func(l *testLink){
+			func(l *testLink) { require.True(t, l.grants("a")); require.True(t, l.grants("b")) },
+			func(l *testLink) { l.closes("b") }, (*testLink).hears, func(l *testLink) { l.parts(ack) }}, []string{""}},
+		"no grant when told": {peerNode, []func(l *testLink){
+			disconnect, func(l *testLink) { require.False(t, l.grants("a")) }}, []string{actDisconnect}},
+		"no grant when answered": {peerNode, []func(l *testLink){
+			func(l *testLink) { l.parts(ack) }, func(l *testLink) { require.False(t, l.grants("a")) }}, []string{""}},
+		"a Go worker": {peerGo, []func(l *testLink){
+			disconnect, func(l *testLink) { require.True(t, l.grants("a")) }, disconnect, func(l *testLink) { l.parts(ack) }},
+			[]string{actDisconnect, actDisconnect, ""}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			l := newTestLink(t, c.peer, Options{}).start()
+			for _, step := range c.steps {
+				step(l)
+			}
+			for _, act := range c.want {
+				var w wire
+				require.NoError(t, json.Unmarshal([]byte(l.readLine()), &w))
+				require.Equal(t, act, w.Act)
+				require.Equal(t, act == "", w.Ack != nil)
+			}
+			l.quiet()
+		})
+	}
+}
+
+func (l *testLink) hears() { l.listens() }
+
+// TestPartingTakesBackHandles: of the descriptors that wait for a node worker
+// when it is told to disconnect, it has the one under way; who sent the others
+// is told at once, and may give them to another. None is sent again.
+func TestPartingTakesBackHandles(t *testing.T) {
+	l := newTestLink(t, peerNode, Options{}).start()
+	answers := make(chan int, 3)
+	var tokens []*token
+	for i := range 3 {
+		tokens = append(tokens, l.sendToken("k", func(_ *wire, h *handle) {
+			require.Nil(t, h)
+			answers <- i
+		}))
+	}
+	l.orderDisconnect(time.Second)
+	require.Equal(t, 1, waitFor(t, answers, "answer"))
+	require.Equal(t, 2, waitFor(t, answers, "answer"))
+	tokens[1].requireClosed()
+	tokens[2].requireClosed()
+	require.Contains(t, l.readLine(), cmdHandle)
+	require.Contains(t, l.readLine(), actDisconnect)
+	l.write(`{"cmd":"NODE_HANDLE_NACK"}` + "\n")
+	require.Equal(t, 0, waitFor(t, answers, "answer"))
+	l.quiet()
+}
