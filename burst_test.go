@@ -25,19 +25,25 @@ func newBucket(room int) *bucket {
 	return k
 }
 
-func (k *bucket) send(p []byte, _ int, wait bool) (int, error) {
+func (k *bucket) send(p []byte, _ int) (int, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	for k.room == 0 {
-		if !wait {
-			return 0, errWouldBlock
-		}
-		k.space.Wait()
+	if k.room == 0 {
+		return 0, errWouldBlock
 	}
 	n := min(len(p), k.room)
 	k.room -= n
 	k.calls = append(k.calls, string(p[:n]))
 	return n, nil
+}
+
+func (k *bucket) waitRoom(error) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for k.room == 0 {
+		k.space.Wait()
+	}
+	return nil
 }
 
 func (k *bucket) drain(n int) {
@@ -168,6 +174,30 @@ func TestBurstToASlowPeer(t *testing.T) {
 			require.True(t, all[:min(len(all), before+1000)] == k.got(), "text and order")
 		}
 		require.Zero(t, o.queued())
+	})
+}
+
+// TestStalledSenderTriesAgain: a sender that keeps its only P busy writes by
+// itself when there is room again: the goroutine that waits for it cannot run,
+// and the peer would starve beside megabytes of queue.
+func TestStalledSenderTriesAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := newBucket(0)
+		o := &outbox{ch: k, max: plenty}
+		all := burstOf(t, o, 100)
+		time.Sleep(holdTime)
+		synctest.Wait() // the goroutine waits for room
+		k.mu.Lock()
+		k.room = plenty // nobody tells it
+		k.mu.Unlock()
+		for len(k.got()) < len(all) {
+			all += burstOf(t, o, 100)
+			require.LessOrEqual(t, len(all)-len(k.got()), 2*wholeBatch)
+		}
+		k.drain(0)
+		time.Sleep(holdTime)
+		synctest.Wait()
+		require.True(t, all == k.got(), "text and order")
 	})
 }
 

@@ -183,46 +183,59 @@ func parseRights(oob []byte) (fds []int) {
 	return fds
 }
 
-// tooManyRefsPause is how long send waits when the kernel takes no more
-// descriptors of this user.
-const tooManyRefsPause = 10 * time.Millisecond
-
 // send gives the kernel as much of p as it takes now, with fd (unless it is
-// negative) attached to the first byte. When it takes nothing, send waits for
-// room, or, if wait is false, returns errWouldBlock.
-func (c *channel) send(p []byte, fd int, wait bool) (n int, err error) {
+// negative) attached to the first byte.
+func (c *channel) send(p []byte, fd int) (n int, err error) {
 	var oob []byte
 	if fd >= 0 {
 		oob = unix.UnixRights(fd)
 	}
-	try := func(s uintptr) bool {
+	ctlErr := c.rc.Control(func(s uintptr) {
 		for {
-			n, err = unix.SendmsgN(int(s), p, oob, nil, sendFlags)
-			if err != unix.EINTR {
-				return err != unix.EAGAIN && err != unix.ENOBUFS
+			if n, err = unix.SendmsgN(int(s), p, oob, nil, sendFlags); err != unix.EINTR {
+				return
 			}
 		}
-	}
-	var connErr error
-	if wait {
-		connErr = c.rc.Write(try)
-	} else {
-		connErr = c.rc.Control(func(s uintptr) { try(s) })
-	}
+	})
 	switch {
-	case connErr != nil:
-		return 0, closedError(connErr)
-	case err == unix.ETOOMANYREFS && wait:
-		// This user has more descriptors under way, in all its processes, than
-		// it may have open. There is no event for the end of that.
-		time.Sleep(tooManyRefsPause)
-		return c.send(p, fd, wait)
-	case err == unix.EAGAIN || err == unix.ENOBUFS || err == unix.ETOOMANYREFS:
+	case ctlErr != nil:
+		return 0, closedError(ctlErr)
+	case err == unix.EAGAIN:
 		return 0, errWouldBlock
+	case err == unix.ETOOMANYREFS || err == unix.ENOBUFS:
+		return 0, errExhausted
 	case err != nil:
 		return 0, os.NewSyscallError("sendmsg", err)
 	}
 	return n, nil
+}
+
+// errExhausted says that the system has no room, though this channel has: this
+// user has more descriptors under way, in all its processes, than it may have
+// open, or the kernel is short of memory.
+var errExhausted = errors.New("channel: system resources exhausted")
+
+// exhaustedPause is how long to wait then: there is no event for the end of it.
+const exhaustedPause = 10 * time.Millisecond
+
+// isNoRoom reports whether send is to be tried again after waitRoom.
+func isNoRoom(err error) bool { return err == errWouldBlock || err == errExhausted }
+
+// waitRoom waits until the kernel takes more.
+func (c *channel) waitRoom(noRoom error) error {
+	if noRoom == errExhausted {
+		time.Sleep(exhaustedPause)
+		return nil
+	}
+	err := c.rc.Write(func(fd uintptr) bool {
+		p := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLOUT}}
+		n, err := unix.Poll(p, 0)
+		return n > 0 || err != nil && err != unix.EINTR // an error shows in the next send
+	})
+	if err != nil {
+		return closedError(err)
+	}
+	return nil
 }
 
 // waitHangup returns true when the peer has closed its end, even while data of

@@ -21,14 +21,16 @@ type input struct {
 
 func (in *input) free() {}
 
-func (c *channel) recv() (*input, error)               { return nil, os.ErrClosed }
-func (c *channel) tryRecv() (*input, error)            { return nil, os.ErrClosed }
-func (c *channel) send([]byte, int, bool) (int, error) { return 0, os.ErrClosed }
-func (c *channel) waitHangup() bool                    { return true }
-func (c *channel) resume()                             {}
-func (c *channel) unread() int                         { return 0 }
-func (c *channel) interrupt()                          {}
-func (c *channel) close()                              {}
+func (c *channel) recv() (*input, error)         { return nil, os.ErrClosed }
+func (c *channel) tryRecv() (*input, error)      { return nil, os.ErrClosed }
+func (c *channel) send([]byte, int) (int, error) { return 0, os.ErrClosed }
+func (c *channel) waitRoom(error) error          { return os.ErrClosed }
+func isNoRoom(error) bool                        { return false }
+func (c *channel) waitHangup() bool              { return true }
+func (c *channel) resume()                       {}
+func (c *channel) unread() int                   { return 0 }
+func (c *channel) interrupt()                    {}
+func (c *channel) close()                        {}
 
 func closeDescriptors([]int) {}
 

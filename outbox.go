@@ -18,13 +18,16 @@ type outbox struct {
 	mu       sync.Mutex
 	buf      []byte        // lines not yet given to a writer
 	marks    []fdMark      // descriptors that go with lines in buf
+	batch    batch         // the writer's, while there is one
 	spare    []byte        // the last writer's buffer, for reuse
 	messages atomic.Int64  // of applications, ever
 	enqueued uint64        // bytes that ever were put into buf
 	written  uint64        // bytes of those that the kernel has taken
 	answers  int           // of the bytes not written yet, those that max does not count
-	inFlight int           // answers among those that a writer has
+	inFlight int           // answers among those in batch
 	writing  bool          // a writer is at work, and will look at buf again
+	parked   bool          // a goroutine waits until the kernel has room
+	tried    uint64        // enqueued when the kernel last had none
 	last     time.Duration // when a line came, or a write ended, last; since epoch
 	run      int           // lines in a row that came within burst of that
 	timer    *time.Timer   // writes what is held back
@@ -37,7 +40,19 @@ type outbox struct {
 
 // sender is the part of a channel that an outbox needs.
 type sender interface {
-	send(p []byte, fd int, wait bool) (int, error)
+	// send gives the kernel as much of p as it takes now, with fd (unless it is
+	// negative) attached to the first byte. An error that isNoRoom says that it
+	// takes nothing yet.
+	send(p []byte, fd int) (int, error)
+	// waitRoom waits until it is worth to try again after noRoom.
+	waitRoom(noRoom error) error
+}
+
+// batch is what is being written.
+type batch struct {
+	whole []byte
+	left  []byte // the end of whole that the kernel has not taken
+	marks []fdMark
 }
 
 // fdMark says that a descriptor goes with the line at buf[start:end].
@@ -123,7 +138,7 @@ func (o *outbox) put(kind lineKind, h *handle, lines ...[]byte) (pos uint64, err
 	}
 	o.writing = true
 	o.mu.Unlock()
-	o.write(false)
+	o.write(true)
 	return pos, nil
 }
 
@@ -145,6 +160,9 @@ func (o *outbox) count() {
 // hold reports whether what is in buf is better written later, and sees to it
 // that it is. o.mu is held.
 func (o *outbox) hold() bool {
+	if o.parked {
+		return o.enqueued-o.tried < wholeBatch
+	}
 	if o.run < burstRun || o.urgent || len(o.buf) >= wholeBatch {
 		return false
 	}
@@ -165,11 +183,11 @@ func (o *outbox) release() {
 	o.armed = false
 	o.run = 0
 	o.mu.Unlock()
-	o.flush(true)
+	o.flush(false)
 }
 
 // flush begins to write what nobody writes yet.
-func (o *outbox) flush(wait bool) {
+func (o *outbox) flush(one bool) {
 	o.mu.Lock()
 	if o.writing {
 		o.mu.Unlock()
@@ -177,87 +195,123 @@ func (o *outbox) flush(wait bool) {
 	}
 	o.writing = true
 	o.mu.Unlock()
-	o.write(wait)
+	o.write(one)
 }
 
-// write is the writer: it empties buf into the kernel, batch by batch. Unless
-// it may wait it does one batch and leaves the rest to a goroutine, so that no
-// sender writes for others.
-func (o *outbox) write(wait bool) {
-	for {
-		batch, marks := o.take()
-		if batch == nil {
+// write is the writer: it empties buf into the kernel, batch by batch. Who
+// sends writes one and leaves the rest to a goroutine, so that no sender writes
+// for others. Nothing here waits for the peer.
+func (o *outbox) write(one bool) {
+	for o.take() {
+		if noRoom := o.writeBatch(); noRoom != nil {
+			o.stall(noRoom)
 			return
 		}
-		if rest, restMarks := o.writeBatch(batch, marks, wait); rest > 0 {
-			go func() {
-				o.writeBatch(batch[len(batch)-rest:], restMarks, true)
-				if o.done(batch) {
-					o.write(true)
-				}
-			}()
+		if !o.done() {
 			return
 		}
-		if !o.done(batch) {
-			return
-		}
-		if !wait {
-			go o.write(true)
+		if one {
+			go o.write(false)
 			return
 		}
 	}
 }
 
-// take hands buf to the writer, or nil, and the writer is none any more.
-func (o *outbox) take() (batch []byte, marks []fdMark) {
+// take makes buf the writer's batch, unless there is something left of the last
+// one. It reports false if there is nothing to write: then the writer is none any
+// more.
+func (o *outbox) take() bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if len(o.buf) == 0 || o.err != nil {
+	if o.err != nil {
 		o.writing = false
-		return nil, nil
+		o.drop()
+		return false
 	}
-	batch, marks = o.buf, o.marks
+	if len(o.batch.left) > 0 {
+		return true
+	}
+	if len(o.buf) == 0 {
+		o.writing = false
+		return false
+	}
+	o.batch = batch{whole: o.buf, left: o.buf, marks: o.marks}
 	o.buf, o.spare, o.marks = o.spare[:0], nil, nil
 	o.inFlight, o.urgent = o.answers, false
-	return batch, marks
+	return true
 }
 
-// writeBatch writes p, each descriptor with the first byte of its line and no
-// other line in the same call: node takes the descriptor for whichever line
-// ends first. It returns how much the kernel refused; all of it on an error,
-// after which the channel is as good as closed.
-func (o *outbox) writeBatch(p []byte, marks []fdMark, wait bool) (rest int, left []fdMark) {
-	off := 0 // of p, in the coordinates of marks
-	for len(p) > 0 {
-		end, fd := len(p), -1
-		if len(marks) > 0 {
-			if m := marks[0]; m.start > off {
+// writeBatch writes the batch, each descriptor with the first byte of its line
+// and no other line in the same call: node takes the descriptor for whichever
+// line ends first. When the kernel has no room it leaves the rest and returns
+// why. After any other error the channel is as good as closed.
+func (o *outbox) writeBatch() (noRoom error) {
+	b := &o.batch
+	for len(b.left) > 0 {
+		off := len(b.whole) - len(b.left)
+		end, fd := len(b.left), -1
+		if len(b.marks) > 0 {
+			if m := b.marks[0]; m.start > off {
 				end = m.start - off
 			} else {
 				end, fd = m.end-off, m.h.fd
 			}
 		}
-		n, err := o.ch.send(p[:end], fd, wait)
-		if err == errWouldBlock {
-			for i := range marks { // counted from the rest on
-				marks[i].start -= off
-				marks[i].end -= off
-			}
-			return len(p), marks
+		n, err := o.ch.send(b.left[:end], fd)
+		if isNoRoom(err) {
+			return err
 		}
 		if err != nil {
-			releaseMarks(marks)
+			releaseMarks(b.marks)
+			b.left, b.marks = nil, nil
 			o.fail()
-			return 0, nil
+			return nil
 		}
 		if fd >= 0 { // it went with the first byte, however few went along
-			marks[0].h.release()
-			marks = marks[1:]
+			b.marks[0].h.release()
+			b.marks = b.marks[1:]
 		}
-		p, off = p[n:], off+n
+		b.left = b.left[n:]
 		o.advance(n)
 	}
-	return 0, nil
+	return nil
+}
+
+// stall ends the writing for now: the kernel has no room, and a goroutine waits
+// for some. A sender that has added a whole batch meanwhile tries again by itself:
+// where it keeps the only P busy that goroutine does not run.
+func (o *outbox) stall(noRoom error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.writing = false
+	if o.err != nil {
+		o.drop()
+		return
+	}
+	o.tried = o.enqueued
+	if !o.parked {
+		o.parked = true
+		go o.awaitRoom(noRoom)
+	}
+}
+
+// awaitRoom writes on once the kernel has room.
+func (o *outbox) awaitRoom(noRoom error) {
+	err := o.ch.waitRoom(noRoom)
+	o.mu.Lock()
+	o.parked = false
+	o.mu.Unlock()
+	if err != nil {
+		o.fail()
+		return
+	}
+	o.flush(false)
+}
+
+// drop gives up what the writer has left. o.mu is held, and nobody writes.
+func (o *outbox) drop() {
+	releaseMarks(o.batch.marks)
+	o.batch = batch{}
 }
 
 func releaseMarks(marks []fdMark) {
@@ -281,16 +335,17 @@ func (o *outbox) advance(n int) {
 	}
 }
 
-// done takes a written batch's buffer back for reuse, unless it grew large, and
-// reports whether the writer is to go on.
-func (o *outbox) done(batch []byte) (more bool) {
+// done takes the written batch's buffer back for reuse, unless it grew large,
+// and reports whether the writer is to go on.
+func (o *outbox) done() (more bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.answers -= o.inFlight
 	o.inFlight = 0
-	if cap(batch) <= 2*wholeBatch {
-		o.spare = batch[:0]
+	if whole := o.batch.whole; cap(whole) <= 2*wholeBatch {
+		o.spare = whole[:0]
 	}
+	o.batch = batch{}
 	o.last = time.Since(epoch)
 	o.writing = len(o.buf) > 0 && o.err == nil && !o.hold()
 	return o.writing
@@ -311,7 +366,7 @@ func (o *outbox) whenWritten(pos uint64, fn func(error)) {
 		o.waiting = append(o.waiting, written{pos, fn})
 		o.urgent = true
 		o.mu.Unlock()
-		o.flush(false)
+		o.flush(true)
 	}
 }
 
@@ -350,6 +405,9 @@ func (o *outbox) close(err error) {
 	}
 	marks, waiting := o.marks, o.waiting
 	o.buf, o.spare, o.marks, o.waiting = nil, nil, nil, nil
+	if !o.writing {
+		o.drop()
+	}
 	o.mu.Unlock()
 	releaseMarks(marks)
 	for _, w := range waiting {

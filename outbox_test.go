@@ -19,13 +19,12 @@ import (
 
 // kernel is a sender that takes what its test lets it take.
 type kernel struct {
-	mu     sync.Mutex
-	room   sync.Cond
-	take   func(p []byte) int // how much of p is taken now; 0: none, wait
-	calls  []string           // what was taken, call by call
-	fds    []int              // what came with them, -1 for none
-	err    error              // of the next call
-	waited int
+	mu    sync.Mutex
+	room  sync.Cond
+	take  func(p []byte) int // how much of p is taken now; 0: none, wait
+	calls []string           // what was taken, call by call
+	fds   []int              // what came with them, -1 for none
+	err   error              // of the next call
 }
 
 func newKernel(take func(p []byte) int) *kernel {
@@ -37,23 +36,27 @@ func newKernel(take func(p []byte) int) *kernel {
 func all(p []byte) int   { return len(p) }
 func nothing([]byte) int { return 0 }
 
-func (k *kernel) send(p []byte, fd int, wait bool) (int, error) {
+func (k *kernel) send(p []byte, fd int) (int, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	for {
-		if k.err != nil {
-			return 0, k.err
-		}
-		if n := k.take(p); n > 0 {
-			k.calls, k.fds = append(k.calls, string(p[:n])), append(k.fds, fd)
-			return n, nil
-		}
-		if !wait {
-			return 0, errWouldBlock
-		}
-		k.waited++
+	if k.err != nil {
+		return 0, k.err
+	}
+	n := k.take(p)
+	if n == 0 {
+		return 0, errWouldBlock
+	}
+	k.calls, k.fds = append(k.calls, string(p[:n])), append(k.fds, fd)
+	return n, nil
+}
+
+func (k *kernel) waitRoom(error) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for k.err == nil && k.take([]byte{0}) == 0 {
 		k.room.Wait()
 	}
+	return nil
 }
 
 func (k *kernel) set(take func(p []byte) int, err error) {

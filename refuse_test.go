@@ -57,7 +57,7 @@ func (r *refuser) run() {
 				syscall.Close(fd)
 			}
 			answer := (&wire{Cmd: cmdCluster, Ack: &outer.Msg.Seq, Accepted: &take}).line()
-			r.ch.send(append([]byte(`{"cmd":"`+cmdAck+"\"}\n"), answer...), -1, true)
+			r.ch.send(append([]byte(`{"cmd":"`+cmdAck+"\"}\n"), answer...), -1)
 		}
 		if err != nil {
 			return
