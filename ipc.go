@@ -12,8 +12,8 @@ import (
 // receipts, the handle queue and questions of the internal protocol. Requests
 // are in request.go.
 //
-// One goroutine reads. It waits for nothing but the peer, except that it stops
-// reading while too much input is undelivered.
+// One goroutine reads at a time (baton.go). It waits for nothing but the peer,
+// except that it stops reading while too much input is undelivered.
 type link struct {
 	ch   *channel
 	out  outbox
@@ -22,16 +22,19 @@ type link struct {
 	side side
 
 	messages atomic.Int64 // of the application over there, ever
-	in       framer       // of the reader, as all until the blank line
-	unread   int          // bytes of this read, about, that are not looked at yet
-	slab     []byte       // where small messages of one read are kept
-	kept     int          // bytes of those
-	fds      []int        // received and not yet claimed, oldest first
-	held     int          // of fds, those that came with the line that is half read
-	batch    []Message    // of one read, not delivered yet
-	size     int          // of batch, in the flow's bytes
-	asked    uint64       // the last receipt that the peer asked for in this read
-	final    atomic.Bool  // the peer has exited: read what is there, do not wait
+	baton    baton        // who reads; all until the blank line is theirs
+	in       framer
+	unread   int         // bytes of this read, about, that are not looked at yet
+	slab     []byte      // where small messages of one read are kept
+	kept     int         // bytes of those
+	fds      []int       // received and not yet claimed, oldest first
+	held     int         // of fds, those that came with the line that is half read
+	batch    []Message   // of one read, not delivered yet
+	size     int         // of batch, in the flow's bytes
+	asked    uint64      // the last receipt that the peer asked for in this read
+	job      job         // the last request of this read
+	byCaller bool        // a caller reads
+	final    atomic.Bool // the peer has exited: read what is there, do not wait
 	done     chan struct{}
 
 	mu       sync.Mutex
@@ -91,6 +94,7 @@ func newLink(ch *channel, p *Process, s side, peer peerKind, o *Options) *link {
 		answers: make(map[int64]func(*wire, *handle)),
 	}
 	l.requests.next = make(chan job)
+	l.baton.init()
 	l.out = outbox{ch: ch, max: o.MaxQueue, onFail: l.finish}
 	l.flow.init(o.MaxQueue)
 	return l
@@ -130,6 +134,7 @@ func (l *link) sendReceipt(line []byte, fn func(error)) error {
 		return nil
 	}
 	l.receipts = append(l.receipts, r)
+	l.baton.pickUp()
 	return nil
 }
 
@@ -190,6 +195,7 @@ func (l *link) expect(seq int64, answer func(m *wire, h *handle)) {
 		l.answers[seq] = answer
 	}
 	l.mu.Unlock()
+	l.baton.pickUp()
 	if closed {
 		answer(nil, nil)
 	}
@@ -244,6 +250,7 @@ func (l *link) nextHandle() {
 		return
 	}
 	l.handleUp = true
+	l.baton.pickUp()
 	l.out.put(orderLine, l.handles[0].h.retain(), l.handles[0].line)
 }
 
@@ -289,7 +296,17 @@ func (l *link) flush(ctx context.Context) error {
 }
 
 // close ends the link from this side. The reader notices and does the rest.
-func (l *link) close() { l.ch.close() }
+func (l *link) close() {
+	l.ch.close()
+	l.baton.pickUp()
+}
+
+// awaits reports whether anything here waits for the peer to say something.
+func (l *link) awaits() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.receipts) > 0 || len(l.answers) > 0 || len(l.requests.calls) > 0 || l.handleUp
+}
 
 // shut is the end of the link, and tells the side.
 func (l *link) shut() {

@@ -273,7 +273,7 @@ func (m *master) endFork(p *Process, order forkOrder, err error) {
 	m.watchWorker(p)
 	m.ageWorker(p)
 	if p.link != nil { // nil in tests of the state alone
-		go p.link.read()
+		go p.link.work(job{read: true})
 		go m.reap(p)
 	}
 	switch {

@@ -2,16 +2,18 @@ package cluster
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"slices"
+	"sync/atomic"
 )
 
-// What arrives over a link, from the bytes to the message or the call: all of it
-// runs on the link's one reader.
+// What arrives over a link, from the bytes to the message or the call. Who has the
+// baton runs all of it: nearly always the link's one reader.
 
 // maxInternal bounds, in bytes, a message of the protocol: what an address is
 // asked for with is kept for as long as the address is open.
@@ -25,25 +27,45 @@ const (
 	maxHeld = 64
 )
 
-// read is the reader's goroutine.
+// read is the reader: it reads to the end, or until it passes the reading on to
+// another goroutine, because it has a request to answer.
 func (l *link) read() {
-	defer close(l.done)
 	for {
+		l.baton.await()
+		l.pause()
 		in, err := l.ch.recv()
 		l.take(in)
-		if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
-			if err != io.EOF && !errors.Is(err, os.ErrClosed) {
-				l.p.report(fmt.Errorf("cluster: channel of worker %d: %w", l.p.id, err))
-			}
-			break
-		}
-		if l.final.Load() {
+		switch {
+		case l.final.Load():
 			l.readRest()
-			break
+		case err == nil:
+			if l.job.fn != nil {
+				l.passOn()
+				return
+			}
+			continue
+		case errors.Is(err, os.ErrDeadlineExceeded):
+			l.resume() // somebody's interrupt; for what, the baton knows
+			continue
+		case err != io.EOF && !errors.Is(err, os.ErrClosed):
+			l.p.report(fmt.Errorf("cluster: channel of worker %d: %w", l.p.id, err))
 		}
-		l.pause()
+		break
+	}
+	if l.job.fn != nil {
+		l.spawn(l.job)
 	}
 	l.shut()
+	close(l.done)
+}
+
+// passOn lets another goroutine read, and answers the request that came last in
+// this read: a lone request is answered by who has read it, without a switch.
+func (l *link) passOn() {
+	j := l.job
+	l.job = job{}
+	l.spawn(job{read: true})
+	l.do(j)
 }
 
 // pause stops reading while too much input waits to be delivered.
@@ -62,19 +84,50 @@ func (l *link) pause() {
 // for on the side.
 func (l *link) waitDelivered() {
 	watched := make(chan struct{})
+	var delivered atomic.Bool
 	go func() {
 		defer close(watched)
-		if l.ch.waitHangup() {
-			l.flow.open()
+		for !l.ch.waitHangup() {
+			if delivered.Load() || l.final.Load() {
+				return
+			}
+			l.resume() // it was for the baton
 		}
+		l.flow.open()
 	}()
 	l.flow.wait()
+	delivered.Store(true)
 	l.ch.interrupt()
 	<-watched
-	if !l.final.Load() {
-		l.ch.resume()
-		if l.final.Load() { // just now: its interrupt must not be undone
-			l.ch.interrupt()
+	l.resume()
+}
+
+// resume undoes an interrupt, except that of finish.
+func (l *link) resume() {
+	if l.final.Load() {
+		return
+	}
+	l.ch.resume()
+	if l.final.Load() { // just now
+		l.ch.interrupt()
+	}
+}
+
+// readFor reads for the caller that has the baton, until c is answered. Whatever else comes
+// up it leaves to the reader, who finds it again.
+func (l *link) readFor(ctx context.Context, c *call) {
+	l.byCaller = true
+	defer func() { l.byCaller = false }()
+	if ctx.Done() != nil {
+		defer context.AfterFunc(ctx, l.ch.interrupt)()
+	}
+	for !c.over() && ctx.Err() == nil && !l.final.Load() && l.flow.enter() {
+		in, err := l.ch.recv()
+		l.take(in)
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			l.resume()
+		} else if err != nil {
+			return
 		}
 	}
 }
@@ -85,6 +138,7 @@ func (l *link) finish() {
 	l.final.Store(true)
 	l.flow.open()
 	l.ch.interrupt()
+	l.baton.pickUp()
 }
 
 // readRest takes what the kernel has now and no more: who still holds the other

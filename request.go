@@ -8,6 +8,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 )
 
 // responder is one OnRequest or Respond; an empty cmd fits every request.
@@ -67,17 +68,29 @@ type requests struct {
 	waiting []asked // the peer's, that no handler fits yet
 
 	running sync.WaitGroup // the peer's, being answered
-	next    chan job       // to the goroutine that waits for one
-	resting atomic.Bool    // there is such a goroutine
+	next    chan job       // to the goroutine that rests until there is one
+	resting atomic.Int32   // goroutines that do: one, or none
 }
 
 // call is one Request under way.
 type call struct {
-	id   uint64
-	line []byte
-	done chan struct{}
-	msg  []byte
-	err  error
+	id    uint64
+	began time.Duration // since epoch
+	alone bool          // no other was under way then
+	line  []byte
+	done  chan struct{}
+	msg   []byte
+	err   error
+}
+
+// over reports whether the call has ended.
+func (c *call) over() bool {
+	select {
+	case <-c.done:
+		return true
+	default:
+		return false
+	}
 }
 
 // asked is a Request of the peer's.
@@ -96,16 +109,14 @@ func (e *remoteError) Error() string { return e.text }
 // request sends v and waits for the answer, which the reader hands over without
 // a detour through the events: their goroutine may be who is calling.
 func (l *link) request(ctx context.Context, v, reply any) error {
-	c := &call{done: make(chan struct{})}
+	c := &call{began: time.Since(epoch), done: make(chan struct{})}
 	err := encodeUser(v, func(line []byte) error { return l.startCall(c, line) })
 	if err != nil {
 		return err
 	}
 	l.flow.expect(1)
 	defer l.flow.expect(-1)
-	select {
-	case <-c.done:
-	case <-ctx.Done():
+	if !l.waitCall(ctx, c) {
 		l.forgetCall(c)
 		return ctx.Err()
 	}
@@ -119,6 +130,37 @@ func (l *link) request(ctx context.Context, v, reply any) error {
 		return fmt.Errorf("cluster: reply %s: %w", excerpt(c.msg), err)
 	}
 	return nil
+}
+
+// waitCall waits for the end of c, reading the channel itself if it has the baton.
+// It returns false if ctx ends first.
+func (l *link) waitCall(ctx context.Context, c *call) (ended bool) {
+	mine, granted := l.baton.begin(c)
+	if granted != nil {
+		l.ch.interrupt()
+		select {
+		case <-granted:
+			mine = true
+		case <-c.done:
+			mine = l.baton.withdraw()
+		case <-ctx.Done():
+			mine = l.baton.withdraw()
+		}
+		l.resume()
+	}
+	if mine {
+		l.readFor(ctx, c)
+	}
+	l.baton.end(mine, !c.over())
+	if mine && (l.final.Load() || l.awaits()) {
+		l.baton.pickUp() // who waits saw that somebody reads
+	}
+	select {
+	case <-c.done:
+		return true
+	case <-ctx.Done():
+		return false
+	}
 }
 
 func (l *link) startCall(c *call, msg []byte) error {
@@ -142,6 +184,7 @@ func (l *link) startCall(c *call, msg []byte) error {
 	if r.calls == nil {
 		r.calls = make(map[uint64]*call)
 	}
+	c.alone = len(r.calls) == 0
 	r.calls[c.id] = c
 	var room [callHead]byte
 	head, body, tail := callParts(room[:0], actRequest, c.id, msg)
@@ -228,38 +271,56 @@ func (l *link) failRequests(err error) {
 // a goroutine.
 const requestCost = 4 << 10
 
-// requested starts the answer to a request of the peer's, on the reader: were
-// it to wait for the callbacks before it, nested calls could deadlock.
+// requested sees to the answer to a request of the peer's. The reader does not
+// wait for the callbacks before it: nested calls could deadlock.
 func (l *link) requested(a asked) {
 	l.flow.add(a.size())
-	if !l.respond(a) {
-		l.flow.addRequests(1)
-		l.requests.mu.Lock()
-		l.requests.waiting = append(l.requests.waiting, a)
-		l.requests.mu.Unlock()
-		l.retryRequests() // a handler may have come in between
+	if j, ok := l.jobFor(a); ok {
+		if l.byCaller { // who has better things to do
+			l.spawn(j)
+			return
+		}
+		if l.job.fn != nil {
+			l.spawn(l.job)
+		}
+		l.job = j // see passOn
+		return
 	}
+	l.flow.addRequests(1)
+	l.requests.mu.Lock()
+	l.requests.waiting = append(l.requests.waiting, a)
+	l.requests.mu.Unlock()
+	l.retryRequests() // a handler may have come in between
 }
 
-// respond answers a on a goroutine of its own, if a handler fits.
-func (l *link) respond(a asked) bool {
+// jobFor is the answering of a, if a handler fits.
+func (l *link) jobFor(a asked) (j job, ok bool) {
 	fn := findResponder(a.msg)
 	if fn == nil {
-		return false
+		return job{}, false
 	}
 	l.requests.running.Add(1)
-	select {
-	case l.requests.next <- job{a, fn}:
-	default:
-		go l.work(job{a, fn})
-	}
-	return true
+	return job{asked: a, fn: fn}, true
 }
 
-// job is a request with the handler that is to answer it.
+// job is what a goroutine of the link's does: to answer a request by the handler
+// found for it, or to read.
 type job struct {
 	asked
-	fn func(*Process, Message) (any, error)
+	fn   func(*Process, Message) (any, error)
+	read bool
+}
+
+// spawn runs j on a goroutine of its own: the one that rests, if there is one.
+func (l *link) spawn(j job) {
+	select {
+	case l.requests.next <- j:
+		// By who sends: where there is one P the other has not run yet, and this
+		// goroutine may be the next to rest.
+		l.requests.resting.Add(-1)
+	default:
+		go l.work(j)
+	}
 }
 
 // work does j, on a goroutine of its own, which then waits for another job
@@ -267,13 +328,16 @@ type job struct {
 // a new one costs as much as the rest.
 func (l *link) work(j job) {
 	for {
-		l.do(j)
-		if l.requests.resting.Swap(true) {
+		if j.read {
+			l.read()
+		} else {
+			l.do(j)
+		}
+		if !l.requests.resting.CompareAndSwap(0, 1) {
 			return
 		}
 		select {
 		case j = <-l.requests.next:
-			l.requests.resting.Store(false)
 		case <-l.done:
 			return
 		}
@@ -314,7 +378,9 @@ func (l *link) retryRequests() {
 	r.mu.Unlock()
 	var still []asked
 	for _, m := range waiting {
-		if !l.respond(m) {
+		if j, ok := l.jobFor(m); ok {
+			l.spawn(j)
+		} else {
 			still = append(still, m)
 		}
 	}

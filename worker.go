@@ -62,7 +62,7 @@ func newWorker(id int, ch *channel, hello announcement) *Process {
 		online.Go = &extension{Version: protocolVersion}
 	}
 	p.link.order(online)
-	go p.link.read()
+	go p.link.work(job{read: true})
 	return p
 }
 

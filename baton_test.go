@@ -1,0 +1,245 @@
+//go:build unix
+
+package cluster
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"strconv"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// echoes lets the peer of l answer every request with what was asked, until the
+// channel ends. What it is asked as "silence" it does not answer.
+func (l *testLink) echoes() {
+	go func() {
+		for {
+			line, err := l.lines.ReadBytes('\n')
+			if err != nil {
+				return
+			}
+			var m struct {
+				Act string
+				ID  uint64
+				Msg json.RawMessage
+			}
+			if json.Unmarshal(line, &m) == nil && m.Act == actRequest && string(m.Msg) != `"silence"` {
+				fmt.Fprintf(l.peer, `{"cmd":"NODE_GO_CLUSTER","act":"reply","id":%d,"msg":%s}`+"\n", m.ID, m.Msg)
+			}
+		}
+	}()
+}
+
+func (l *testLink) ask(ctx context.Context, n int) error {
+	var got int
+	if err := l.request(ctx, n, &got); err != nil {
+		return err
+	}
+	if got != n {
+		return fmt.Errorf("asked %d, got %d", n, got)
+	}
+	return nil
+}
+
+// who has it.
+func (b *baton) who() holder {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.holder
+}
+
+// callerLeads asks as one that has asked again and again, however busy the
+// machine is, until the caller has had the baton, and leaves it to nobody.
+func (l *testLink) callerLeads() {
+	l.t.Helper()
+	for n, deadline := 0, time.Now().Add(patienceIn); ; n++ {
+		l.baton.mu.Lock()
+		l.baton.run, l.baton.ended = soonRun, time.Since(epoch)+time.Hour
+		l.baton.mu.Unlock()
+		require.NoError(l.t, l.ask(context.Background(), n))
+		if l.baton.who() == nobody {
+			return
+		}
+		require.True(l.t, time.Now().Before(deadline), "no caller gets the baton")
+	}
+}
+
+// callerKeeps is callerLeads, and the reader does not get the baton back.
+func (l *testLink) callerKeeps() {
+	l.t.Helper()
+	for {
+		l.callerLeads()
+		if l.baton.timer.Stop() {
+			return // armed, so that nobody starts it again
+		}
+	}
+}
+
+// TestCallerReads: one that asks again and again reads the answers itself, and
+// all else that comes meanwhile is heard as ever: while it reads, while nobody
+// does, and when the reader does again.
+func TestCallerReads(t *testing.T) {
+	l := newTestLink(t, peerGo, Options{}).take().start()
+	l.echoes()
+	for i := range 20 {
+		l.callerLeads()
+		text := strconv.Itoa(i)
+		switch i % 3 {
+		case 0: // nobody reads
+			l.write(text + "\n")
+			require.Equal(t, text, l.message())
+		case 1: // the caller does, and answers another's request as well
+			l.write(text + "\n")
+			require.NoError(t, l.ask(t.Context(), i))
+			require.Equal(t, text, l.message())
+		case 2: // the reader does: a receipt is waited for
+			received := make(chan error, 1)
+			require.NoError(t, l.send("x", func(err error) { received <- err }))
+			l.write(fmt.Sprintf(`{"cmd":"NODE_GO_CLUSTER","act":"received","n":%d}`+"\n", i/3+1))
+			require.NoError(t, waitFor(t, received, "receipt"))
+			l.write(text + "\n")
+			require.Equal(t, text, l.message())
+		}
+	}
+}
+
+// TestCallerThatReadsGivesUp: the end of its context ends the wait of a caller
+// that reads, and the link goes on.
+func TestCallerThatReadsGivesUp(t *testing.T) {
+	l := newTestLink(t, peerGo, Options{}).take().start()
+	l.echoes()
+	for i := range 10 {
+		l.callerLeads()
+		ctx, cancel := context.WithTimeout(t.Context(), time.Duration(i)*time.Millisecond)
+		require.ErrorIs(t, l.request(ctx, "silence", nil), context.DeadlineExceeded)
+		cancel()
+		l.write(`"after"` + "\n")
+		require.Equal(t, `"after"`, l.message())
+		require.NoError(t, l.ask(t.Context(), i))
+	}
+}
+
+// TestEndOfTheLinkForACallerThatReads: whatever ends the link ends the call, and
+// the reader, also when it is nobody who reads.
+func TestEndOfTheLinkForACallerThatReads(t *testing.T) {
+	for name, end := range map[string]func(l *testLink){
+		"peer gone":    func(l *testLink) { l.peer.Close() },
+		"closed":       func(l *testLink) { l.close() },
+		"process gone": func(l *testLink) { l.finish() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			l := newTestLink(t, peerGo, Options{}).start()
+			l.echoes()
+			l.callerKeeps()
+			failed := make(chan error, 1)
+			go func() { failed <- l.request(context.Background(), "silence", nil) }()
+			for l.baton.who() != caller {
+				time.Sleep(time.Millisecond)
+			}
+			end(l)
+			require.ErrorIs(t, waitFor(t, failed, "error"), ErrClosed)
+			waitFor(t, l.ended, "end of the link")
+		})
+		t.Run(name+", nobody reads", func(t *testing.T) {
+			l := newTestLink(t, peerGo, Options{}).start()
+			l.echoes()
+			l.callerLeads()
+			end(l)
+			waitFor(t, l.ended, "end of the link")
+		})
+	}
+}
+
+// TestManyCallers: callers that come and go, some of whom read, some of whom give
+// up, lose no answer and no message.
+func TestManyCallers(t *testing.T) {
+	const callers, calls = 4, 500
+	l := newTestLink(t, peerGo, Options{}).take().start()
+	l.echoes()
+	var all sync.WaitGroup
+	for c := range callers {
+		all.Go(func() {
+			for i := range calls {
+				if err := l.ask(t.Context(), c*calls+i); err != nil {
+					t.Error(err)
+				}
+				if i%100 == 99 {
+					ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
+					if err := l.request(ctx, "silence", nil); err != context.DeadlineExceeded {
+						t.Error(err)
+					}
+					cancel()
+				}
+				if i%(c+3) == 0 {
+					time.Sleep(time.Duration(i%7) * 100 * time.Microsecond)
+				}
+			}
+		})
+	}
+	all.Go(func() {
+		for range calls {
+			l.write("1\n")
+			time.Sleep(200 * time.Microsecond)
+		}
+	})
+	all.Wait()
+	for range calls {
+		require.Equal(t, "1", l.message())
+	}
+}
+
+// TestBatonComesBack: nobody has it while callers come back for it, and the
+// reader when none has for two graces.
+func TestBatonComesBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var b baton
+		b.init()
+		reads := make(chan struct{})
+		pass := func() { // what the reader does
+			b.await()
+			reads <- struct{}{}
+		}
+		now := func() time.Duration { return time.Since(epoch) }
+		quick := func() (mine bool, granted <-chan struct{}) {
+			mine, granted = b.begin(&call{began: now(), alone: true})
+			return
+		}
+		for range soonRun {
+			b.end(false, false)
+			mine, granted := quick()
+			require.False(t, mine)
+			if granted != nil {
+				go pass()
+				<-granted
+				b.end(true, false)
+			}
+		}
+		require.Equal(t, nobody, b.who())
+		for range 50 {
+			time.Sleep(grace * 9 / 10)
+			mine, _ := quick()
+			require.True(t, mine)
+			b.end(true, false)
+		}
+		time.Sleep(grace / 2)
+		require.Equal(t, nobody, b.who())
+		left := now()
+		<-reads
+		require.LessOrEqual(t, now()-left, 2*grace)
+		require.Equal(t, reader, b.who())
+
+		mine, granted := b.begin(&call{began: now() + soon*2, alone: true})
+		require.False(t, mine || granted != nil, "not soon after the last")
+		for range 2 * soonRun {
+			b.end(false, false)
+			mine, granted := b.begin(&call{began: now()})
+			require.False(t, mine || granted != nil, "not alone")
+		}
+	})
+}
