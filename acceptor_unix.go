@@ -28,20 +28,39 @@ func newAcceptor(h *handle) (acceptor, error) {
 	return acceptor{f, rc}, nil
 }
 
-// accept waits for a connection.
-func (a acceptor) accept() (fd int, err error) {
+// accept waits for a connection. Each time that there may be one it asks wanted
+// first; if there is no want any more it returns errUnwanted.
+func (a acceptor) accept(wanted func() bool) (fd int, err error) {
 	waitErr := a.rc.Read(func(s uintptr) bool {
-		for {
-			fd, err = acceptCloexec(int(s))
-			if err != unix.EINTR && err != unix.ECONNABORTED {
-				return err != unix.EAGAIN
-			}
+		if !wanted() {
+			err = errUnwanted
+			return true
 		}
+		fd, err = acceptNow(int(s))
+		return err != unix.EAGAIN
 	})
 	if waitErr != nil {
 		return -1, waitErr
 	}
 	return fd, err
+}
+
+// tryAccept accepts a connection if one waits.
+func (a acceptor) tryAccept() (fd int, ok bool) {
+	a.rc.Control(func(s uintptr) {
+		var err error
+		fd, err = acceptNow(int(s))
+		ok = err == nil
+	})
+	return fd, ok
+}
+
+func acceptNow(s int) (fd int, err error) {
+	for {
+		if fd, err = acceptCloexec(s); err != unix.EINTR && err != unix.ECONNABORTED {
+			return fd, err
+		}
+	}
 }
 
 // close makes a waiting accept return.

@@ -33,6 +33,7 @@ type link struct {
 	size     int         // of batch, in the flow's bytes
 	asked    uint64      // the last receipt that the peer asked for in this read
 	job      job         // the last request of this read
+	acked    bool        // an acknowledgement may have to be written
 	byCaller bool        // a caller reads
 	final    atomic.Bool // the peer has exited: read what is there, do not wait
 	done     chan struct{}
@@ -202,8 +203,17 @@ func (l *link) expect(seq int64, answer func(m *wire, h *handle)) {
 }
 
 // answer sends what the peer asked for.
-func (l *link) answer(line []byte) {
-	if _, err := l.out.put(answerLine, nil, line); errors.Is(err, ErrBacklog) {
+func (l *link) answer(line []byte) { l.answerAs(answerLine, line) }
+
+// acknowledge answers a message with a descriptor, when all of this read is
+// looked at: what follows from it often goes along. Only the reader calls it.
+func (l *link) acknowledge(cmd string) {
+	l.acked = true
+	l.answerAs(lateLine, []byte(`{"cmd":"`+cmd+`"}`+"\n"))
+}
+
+func (l *link) answerAs(kind lineKind, line []byte) {
+	if _, err := l.out.put(kind, nil, line); errors.Is(err, ErrBacklog) {
 		l.side.overrun()
 	}
 }
@@ -219,6 +229,12 @@ func (l *link) askHandle(typ string, m *wire, h *handle, answer func(m *wire, h 
 	m.Cmd, m.Seq = cmdCluster, nextSeq()
 	inner := m.line()
 	outer := wire{Cmd: cmdHandle, Type: typ, Msg: inner[:len(inner)-1]}
+	l.askHandleLine(outer.line(), *m.Seq, h, answer)
+}
+
+// askHandleLine is askHandle with the line as it is to be, of which the message
+// has the number seq.
+func (l *link) askHandleLine(line []byte, seq int64, h *handle, answer func(m *wire, h *handle)) {
 	l.mu.Lock()
 	if l.err != nil || l.leaves() {
 		l.mu.Unlock()
@@ -229,9 +245,9 @@ func (l *link) askHandle(typ string, m *wire, h *handle, answer func(m *wire, h 
 		return
 	}
 	if answer != nil {
-		l.answers[*m.Seq] = answer
+		l.answers[seq] = answer
 	}
-	l.handles = append(l.handles, outHandle{line: outer.line(), h: h, seq: *m.Seq})
+	l.handles = append(l.handles, outHandle{line: line, h: h, seq: seq})
 	l.nextHandle()
 	tooMany := len(l.handles) > maxHandles
 	l.mu.Unlock()

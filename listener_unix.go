@@ -295,11 +295,13 @@ func packetConnOf(h *handle) (net.PacketConn, error) {
 	return net.FilePacketConn(f)
 }
 
+// connOf makes a connection of h, which nobody else holds, and takes it over.
 func connOf(h *handle) (net.Conn, error) {
-	f, err := fileOf(h)
-	if err != nil {
-		return nil, err
+	if err := unix.SetNonblock(h.fd, true); err != nil {
+		h.release()
+		return nil, os.NewSyscallError("fcntl", err)
 	}
+	f := os.NewFile(uintptr(h.fd), "cluster-socket")
 	defer f.Close()
 	return net.FileConn(f)
 }

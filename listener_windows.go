@@ -37,9 +37,10 @@ func holdPacket(target, *entry) (net.PacketConn, error) { return nil, ErrNotSupp
 
 type acceptor struct{}
 
-func newAcceptor(*handle) (acceptor, error) { return acceptor{}, ErrNotSupported }
-func (acceptor) accept() (int, error)       { return -1, os.ErrClosed }
-func (acceptor) close()                     {}
+func newAcceptor(*handle) (acceptor, error)      { return acceptor{}, ErrNotSupported }
+func (acceptor) accept(func() bool) (int, error) { return -1, os.ErrClosed }
+func (acceptor) tryAccept() (int, bool)          { return -1, false }
+func (acceptor) close()                          {}
 
 type plainSockets struct{}
 

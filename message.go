@@ -79,7 +79,7 @@ func wordOf(quoted []byte) string {
 }
 
 // words are those of the frequent messages.
-var words = []string{cmdOurs, cmdCluster, cmdHandle, cmdAck, actRequest, actReply, actAsk, actReceived}
+var words = []string{cmdOurs, cmdCluster, cmdHandle, cmdAck, actRequest, actReply, actAsk, actReceived, actNewConn, typeNative}
 
 // stringMember returns the last member of that name of the object that raw, a
 // valid JSON value, is, if its value is a string. Names match exactly, as in

@@ -92,6 +92,7 @@ const (
 	promptLine                 // the same, but somebody waits for what comes back: never held back
 	orderLine                  // of this side's own accord: few, not bounded
 	answerLine                 // what the peer made us say: bounded by maxAnswers
+	lateLine                   // the same, with no hurry: it goes with the next line, or with a flush
 )
 
 // put queues complete lines, and sees to it that they are written. It never
@@ -107,7 +108,7 @@ func (o *outbox) put(kind lineKind, h *handle, lines ...[]byte) (pos uint64, err
 	case o.err != nil:
 		err = o.err
 	case kind <= promptLine && queued > 0 && queued+size > o.max,
-		kind == answerLine && o.answers+size > maxAnswers:
+		kind >= answerLine && o.answers+size > maxAnswers:
 		err = ErrBacklog
 	}
 	if err != nil {
@@ -115,7 +116,7 @@ func (o *outbox) put(kind lineKind, h *handle, lines ...[]byte) (pos uint64, err
 		h.release()
 		return 0, err
 	}
-	if kind == answerLine {
+	if kind >= answerLine {
 		o.answers += size
 	}
 	start := len(o.buf)
@@ -132,7 +133,7 @@ func (o *outbox) put(kind lineKind, h *handle, lines ...[]byte) (pos uint64, err
 	pos = o.enqueued
 	o.count()
 	o.urgent = o.urgent || kind != userLine
-	if o.writing || o.hold() {
+	if o.writing || kind == lateLine || o.hold() {
 		o.mu.Unlock()
 		return pos, nil
 	}

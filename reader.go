@@ -171,6 +171,10 @@ func (l *link) take(in *input) {
 		l.answer(appendCount(nil, actReceived, l.asked))
 		l.asked = 0
 	}
+	if l.acked {
+		l.acked = false
+		l.out.flush(true)
+	}
 	l.held = 0
 	if l.in.partial() {
 		l.held = min(len(l.fds), maxHeld)
@@ -336,13 +340,13 @@ func (l *link) sockets(raw []byte, answer wire) {
 func (l *link) handle(raw []byte) {
 	h := l.claim()
 	if h == nil {
-		l.answer([]byte(`{"cmd":"` + cmdNack + `"}` + "\n"))
+		l.acknowledge(cmdNack)
 		l.fault("a handle message came without its descriptor: %s", excerpt(raw))
 		return
 	}
-	l.answer([]byte(`{"cmd":"` + cmdAck + `"}` + "\n"))
-	var outer wire
-	if err := json.Unmarshal(raw, &outer); err != nil {
+	l.acknowledge(cmdAck)
+	outer, err := parseWire(raw)
+	if err != nil {
 		h.release()
 		l.fault("bad internal message %s: %w", excerpt(raw), err)
 		return
@@ -375,8 +379,8 @@ func (l *link) cluster(raw []byte, h *handle) {
 		l.fault("an internal message of %d bytes is ignored: %s", len(raw), excerpt(raw))
 		return
 	}
-	var m wire
-	if err := json.Unmarshal(raw, &m); err != nil {
+	m, err := parseWire(raw)
+	if err != nil {
 		h.release()
 		l.fault("bad internal message %s: %w", excerpt(raw), err)
 		return

@@ -14,7 +14,9 @@ type robin struct {
 	mu      sync.Mutex
 	changed sync.Cond
 	offers  []offer
-	over    bool // takes no more: draining or closed
+	taken   []*handle // offers that an Accept under way has as good as taken
+	waiting int       // Accept calls that wait
+	over    bool      // takes no more: draining or closed
 	closed  bool
 	waiter  *time.Timer // of SetDeadline
 	limit   time.Time
@@ -59,7 +61,7 @@ func (in *inside) answerOffer(o offer, accepted bool) {
 	if !accepted {
 		o.h.release()
 	}
-	in.p.link.answer((&wire{Cmd: cmdCluster, Ack: o.seq, Accepted: &accepted, Seq: nextSeq()}).line())
+	in.p.link.answer(acceptedLine(o.seq, accepted))
 }
 
 func (r *robin) take(o offer) bool {
@@ -68,8 +70,15 @@ func (r *robin) take(o offer) bool {
 	if r.over || len(r.offers) >= maxOffers {
 		return false
 	}
-	r.offers = append(r.offers, o)
 	r.changed.Signal()
+	if r.waiting > len(r.taken) {
+		// An Accept waits for it, which nothing but this connection can end now.
+		// Told at once, with the acknowledgement: the next one comes the sooner.
+		r.taken = append(r.taken, o.h)
+		r.in.answerOffer(o, true)
+		return true
+	}
+	r.offers = append(r.offers, o)
 	return true
 }
 
@@ -79,6 +88,14 @@ func (r *robin) Accept() (net.Conn, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for {
+		if len(r.taken) > 0 {
+			h := r.taken[0]
+			r.taken = r.taken[1:]
+			if c, err := connOf(h); err == nil {
+				return c, nil
+			}
+			continue // reset meanwhile
+		}
 		switch {
 		case r.closed:
 			return nil, net.ErrClosed
@@ -87,17 +104,13 @@ func (r *robin) Accept() (net.Conn, error) {
 		case len(r.offers) > 0:
 			o := r.offers[0]
 			r.offers = r.offers[1:]
-			c, err := connOf(o.h)
-			if err != nil { // reset meanwhile
-				r.in.answerOffer(o, true)
-				o.h.release()
-				continue
-			}
+			r.taken = append(r.taken, o.h)
 			r.in.answerOffer(o, true)
-			o.h.release()
-			return c, nil
+			continue
 		}
+		r.waiting++
 		r.changed.Wait()
+		r.waiting--
 	}
 }
 

@@ -1,7 +1,9 @@
 package cluster
 
 import (
+	"errors"
 	"slices"
+	"strconv"
 	"sync"
 	"time"
 )
@@ -10,9 +12,11 @@ import (
 // each to the next free worker, as node's SCHED_RR: a worker that has one it
 // has not answered for gets no other, so a stopped one holds at most one.
 // Connections are accepted only while a worker is free; the rest wait in the
-// kernel. It has a lock of its own, since the readers answer while it accepts.
+// kernel. It has a lock of its own, since the readers answer while it accepts:
+// who frees a worker takes the next connection for it, and only if none waits
+// the accepting goroutine waits for one.
 type roundRobin struct {
-	key  string
+	head []byte // of the line that carries a connection
 	sock acceptor
 
 	mu      sync.Mutex
@@ -49,7 +53,7 @@ func newRoundRobin(key string, h *handle) (*roundRobin, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &roundRobin{key: key, sock: sock, workers: make(map[*Process]*turn)}
+	r := &roundRobin{head: appendNewConn(nil, key), sock: sock, workers: make(map[*Process]*turn)}
 	r.changed.L = &r.mu
 	go r.accept()
 	return r, nil
@@ -59,7 +63,10 @@ func newRoundRobin(key string, h *handle) (*roundRobin, error) {
 func (r *roundRobin) accept() {
 	delay := time.Duration(0)
 	for r.waitFree() {
-		fd, err := r.sock.accept()
+		fd, err := r.sock.accept(r.wants)
+		if err == errUnwanted {
+			continue
+		}
 		if err != nil {
 			if delay = nextAcceptDelay(delay); !r.sleep(delay) {
 				return
@@ -76,6 +83,17 @@ func (r *roundRobin) accept() {
 		r.pending = append(r.pending, newHandle(fd))
 		r.dispatch()
 	}
+}
+
+// errUnwanted says that no worker is free any more: who gave a connection back,
+// or freed another worker, was faster.
+var errUnwanted = errors.New("no worker is free")
+
+// wants is hungry, for the acceptor.
+func (r *roundRobin) wants() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.closed || r.hungry()
 }
 
 // nextAcceptDelay is how long to wait after accept failed, for want of
@@ -101,31 +119,47 @@ func (r *roundRobin) sleep(d time.Duration) (open bool) {
 func (r *roundRobin) waitFree() (open bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for !r.closed && (len(r.free) == 0 || len(r.pending) > 0) {
+	for !r.closed && !r.hungry() {
 		r.changed.Wait()
 	}
 	return !r.closed
 }
 
+// hungry reports whether a worker is free and no connection waits for it. r.mu
+// is held.
+func (r *roundRobin) hungry() bool { return len(r.free) > 0 && len(r.pending) == 0 }
+
 // dispatch hands over what it can. It is called with the lock and gives it up:
 // a link that is closed answers at once.
 func (r *roundRobin) dispatch() {
 	var out []handover
-	for len(r.free) > 0 && len(r.pending) > 0 {
+	for len(r.free) > 0 && !r.closed {
+		if len(r.pending) == 0 {
+			fd, ok := r.sock.tryAccept()
+			if !ok {
+				r.changed.Signal()
+				break
+			}
+			r.pending = append(r.pending, newHandle(fd))
+		}
 		out = append(out, handover{r.free[0], r.pending[0]})
 		r.free, r.pending = r.free[1:], r.pending[1:]
 	}
-	if len(r.free) > 0 {
-		r.changed.Signal()
-	}
 	r.mu.Unlock()
 	for _, o := range out {
-		o.t.p.link.askHandle(typeNative, &wire{Act: actNewConn, Key: r.key}, o.conn.retain(),
-			func(m *wire, h *handle) {
-				h.release()
-				r.answered(o, m)
-			})
+		r.handOver(o)
 	}
+}
+
+// handOver sends the connection to the worker.
+func (r *roundRobin) handOver(o handover) {
+	seq := *nextSeq()
+	line := make([]byte, 0, len(r.head)+24)
+	line = strconv.AppendInt(append(line, r.head...), seq, 10)
+	o.t.p.link.askHandleLine(append(line, closeNewConn...), seq, o.conn.retain(), func(m *wire, h *handle) {
+		h.release()
+		r.answered(o, m)
+	})
 }
 
 // answered is called when the worker took or refused the connection, or (nil)

@@ -190,6 +190,79 @@ func appendFailure(b []byte, id uint64, text string) []byte {
 	return append(append(b, quoted...), "}\n"...)
 }
 
+// appendNewConn is the line of a connection for the worker to serve, up to the
+// number that ends it; closeNewConn is the rest.
+func appendNewConn(b []byte, key string) []byte {
+	quoted, _ := json.Marshal(key)
+	b = append(b, `{"cmd":"`+cmdHandle+`","type":"`+typeNative+`","msg":{"cmd":"`+cmdCluster+`","act":"`+actNewConn+`","key":`...)
+	return append(append(b, quoted...), `,"seq":`...)
+}
+
+const closeNewConn = "}}\n"
+
+// acceptedLine answers one.
+func acceptedLine(ack *int64, accepted bool) []byte {
+	if ack == nil {
+		return (&wire{Cmd: cmdCluster, Accepted: &accepted, Seq: nextSeq()}).line()
+	}
+	b := append([]byte(nil), `{"cmd":"`+cmdCluster+`","ack":`...)
+	b = strconv.AppendInt(b, *ack, 10)
+	b = append(b, `,"accepted":`...)
+	b = strconv.AppendBool(b, accepted)
+	b = append(b, `,"seq":`...)
+	b = strconv.AppendInt(b, *nextSeq(), 10)
+	return append(b, "}\n"...)
+}
+
+// parseWire reads an internal message, a valid JSON value. Those of which each
+// connection has some have few members, all simple; it is read from these as
+// encoding/json would, which reads all others.
+func parseWire(raw []byte) (m wire, err error) {
+	for name, value := range members(raw) {
+		ok := false
+		switch string(name) {
+		case "cmd":
+			m.Cmd, ok = simpleText(value)
+		case "act":
+			m.Act, ok = simpleText(value)
+		case "type":
+			m.Type, ok = simpleText(value)
+		case "key":
+			m.Key, ok = simpleText(value)
+		case "seq":
+			m.Seq, ok = simpleNumber(value)
+		case "ack":
+			m.Ack, ok = simpleNumber(value)
+		case "accepted":
+			ok = string(value) == "true" || string(value) == "false"
+			m.Accepted = ptr(string(value) == "true")
+		case "msg":
+			m.Msg, ok = bytes.Clone(value), true
+		}
+		if !ok {
+			m = wire{}
+			err = json.Unmarshal(raw, &m)
+			return m, err
+		}
+	}
+	if m.Cmd == "" { // no object, say
+		err = json.Unmarshal(raw, &m)
+	}
+	return m, err
+}
+
+func simpleText(value []byte) (string, bool) {
+	if !bytes.HasPrefix(value, quote) {
+		return "", false
+	}
+	return wordOf(value), true
+}
+
+func simpleNumber(value []byte) (*int64, bool) {
+	n, err := strconv.ParseInt(string(value), 10, 64)
+	return &n, err == nil
+}
+
 // ours is a message of NODE_GO_CLUSTER.
 type ours struct {
 	Act   string
