@@ -27,6 +27,7 @@ type master struct {
 	slots       []*slot
 	gaveUp      error        // why, for Run
 	works       bool         // a worker of a slot that is removed proved the program
+	lastOut     error        // how it came that a slot is out, for the last of them
 	idle        *generation  // what the next slots get, while Scale has left none
 	lastGen     int          // the newest generation's number
 	completed   int          // the last generation that reached every slot

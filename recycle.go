@@ -21,6 +21,7 @@ type recycle struct {
 	age         time.Duration
 	memory      int64
 	notBefore   time.Time // after a replacement that failed
+	due         bool      // before it had its slot
 	timer       *time.Timer
 }
 
@@ -75,7 +76,14 @@ func (m *master) counted(p *Process, n int) {
 
 // wantRecycle queues p to be replaced.
 func (m *master) wantRecycle(p *Process) {
-	if p == nil || p.child.slot == nil || p.child.slot.cur != p || p.State() >= Draining || m.stop != nil {
+	if p == nil || p.child.slot == nil || p.child.slot.mode == slotGone || p.State() >= Draining || m.stop != nil {
+		return
+	}
+	s := p.child.slot
+	if s.next == p { // it says so once only
+		p.child.recycle.due = true
+	}
+	if s.cur != p {
 		return
 	}
 	wait := max(p.child.opts.Recycle.MinAge-time.Since(p.child.started), time.Until(p.child.recycle.notBefore))
@@ -83,8 +91,8 @@ func (m *master) wantRecycle(p *Process) {
 		m.recycleAfter(p, wait)
 		return
 	}
-	// A reload of its slot may fail.
-	underWay := m.token != nil && m.token.s == p.child.slot && m.token.why == ReasonRecycle
+	// A reload of its slot may fail; and what drains for p is no successor of it.
+	underWay := m.replacing(s) && m.token.why == ReasonRecycle
 	if !underWay && !slices.Contains(m.recycling, p) {
 		m.recycling = append(m.recycling, p)
 	}
@@ -108,6 +116,9 @@ func (m *master) nextRecycle() {
 			}
 			// The old worker serves on, and is due again later.
 			s.recycles++
+			if p.IsDead() {
+				return
+			}
 			d := s.gen.opts.Backoff.delay(s.recycles + 1)
 			p.logger().Warn("cluster: the replacement of a worker that is due failed", "worker", p.id, "slot", s.n, "err", err, "retry", d)
 			p.child.recycle.notBefore = time.Now().Add(d)

@@ -105,6 +105,7 @@ func (m *master) nextJob() {
 	job := m.reload
 	if job == nil {
 		m.nextRecycle()
+		m.checkAllOut() // the last may have gone out while a replacement was under way
 		return
 	}
 	if job.gen == nil {
@@ -116,10 +117,18 @@ func (m *master) nextJob() {
 			return
 		}
 	}
+	old := false
 	for _, p := range m.workers {
-		if p.child.slot != nil && p.child.gen != job.gen {
-			return // of a slot that was removed; its death goes on
+		if s := p.child.slot; s != nil && p.child.gen != job.gen {
+			old = true
+			// Without Run those are left that were there when the supervision gave up.
+			if s.mode == slotGone && p.child.reason == "" {
+				m.drainFor(p, ReasonReload)
+			}
 		}
+	}
+	if old {
+		return // the last one's death goes on
 	}
 	m.endReload(nil)
 	m.nextJob()
@@ -164,10 +173,14 @@ func (m *master) checkPromotion(p *Process) {
 	m.releaseGeneration(oldGen)
 	if old == nil {
 		m.endReplacement(r, nil)
-		return
+	} else {
+		s.everUp = s.everUp || old.child.longUp()
+		r.old = old
+		m.drainFor(old, r.why)
 	}
-	r.old = old
-	m.drainFor(old, r.why)
+	if p.child.recycle.due {
+		m.wantRecycle(p)
+	}
 }
 
 // replacedDied goes on when the predecessor is gone, so that no old code
@@ -199,8 +212,10 @@ func (m *master) replacementFailed(r *replacement, err error) {
 		m.token = nil
 		m.refork(s, s.nextDelay())
 	}
+	if s.mode == slotOut {
+		m.lastOut = err
+	}
 	m.endReplacement(r, err)
-	m.checkAllOut(err)
 }
 
 // dropReplacement cancels r, which is not up yet, without an outcome.

@@ -83,11 +83,11 @@ func (m *master) autoFork() error {
 	}
 	var slots []*slot
 	m.call(func() { slots, err = m.beginAutoFork(gen) })
-	if err != nil {
-		return callError("AutoFork", err)
-	}
 	if len(slots) == 0 {
 		gen.bin.close()
+	}
+	if err != nil {
+		return callError("AutoFork", err)
 	}
 	for _, s := range slots {
 		// A Scale or a Reload may have decided otherwise meanwhile.
@@ -226,6 +226,7 @@ func (m *master) death(p *Process, e Exit, wasReady bool) {
 		return
 	}
 	s.lastExit = e.String()
+	s.everUp = s.everUp || p.child.longUp()
 	switch {
 	case s.next == p:
 		s.next = nil
@@ -242,13 +243,11 @@ func (m *master) curDied(s *slot, p *Process, e Exit, wasReady bool) {
 		return // nothing follows, or the replacement inherits the slot
 	}
 	opts := s.gen.opts
-	longUp := p.child.longUp()
-	s.everUp = s.everUp || longUp
 	ready := time.Duration(0)
 	if wasReady {
 		ready = time.Since(p.child.readyAt)
 	}
-	if ready >= opts.Backoff.Reset || !wasReady && longUp {
+	if ready >= opts.Backoff.Reset || !wasReady && p.child.longUp() {
 		s.failures = 0
 	}
 	switch {
@@ -279,12 +278,13 @@ func (m *master) curDied(s *slot, p *Process, e Exit, wasReady bool) {
 func (m *master) slotOut(s *slot, p *Process, e Exit) {
 	s.mode = slotOut
 	p.logger().Warn("cluster: a worker asks not to be replaced", "worker", p.id, "pid", p.pid, "slot", s.n, "exit", e.String())
-	m.checkAllOut(fmt.Errorf("the last with %v%s", e, p.lastOutput()))
+	m.lastOut = fmt.Errorf("the last with %v%s", e, p.lastOutput())
+	m.checkAllOut()
 }
 
 // checkAllOut gives up when no slot is to be filled again, and no replacement
 // is on its way to one.
-func (m *master) checkAllOut(last error) {
+func (m *master) checkAllOut() {
 	if len(m.slots) == 0 || m.token != nil || m.reload != nil {
 		return
 	}
@@ -293,7 +293,7 @@ func (m *master) checkAllOut(last error) {
 			return
 		}
 	}
-	m.giveUp(fmt.Errorf("cluster: %w: all exited with status %d (ExitNoRestart), %w", ErrNoWorkers, ExitNoRestart, last), m.slots[0].gen.opts)
+	m.giveUp(fmt.Errorf("cluster: %w: all exited with status %d (ExitNoRestart), %w", ErrNoWorkers, ExitNoRestart, m.lastOut), m.slots[0].gen.opts)
 }
 
 // nextDelay counts one more crash and returns how long to wait.

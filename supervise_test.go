@@ -4,12 +4,8 @@ package cluster
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"os"
-	"os/exec"
-	"slices"
-	"sync"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -17,136 +13,6 @@ import (
 
 	"github.com/stretchr/testify/require"
 )
-
-// The defaults of the options, as the tests expect them.
-const (
-	backoffReset    = 30 * time.Second
-	backoffMax      = 15 * time.Second
-	backoffJitter   = 0.2
-	maxBootFailures = 5
-)
-
-// nursery is a master whose children are not processes: the test says when one
-// is online, ready or dead. Time is the bubble's.
-type nursery struct {
-	t     *testing.T
-	m     *master
-	forks chan *Process
-
-	mu    sync.Mutex
-	fail  error // of the forks from now on
-	kills []os.Signal
-	pings map[*Process]int
-	pulse pulse // what the workers say when they are pinged
-	mute  bool  // they do not answer
-	deaf  bool  // they cannot be pinged
-}
-
-// exits are real process states, made before the bubble, by exit status.
-type exits map[int]*os.ProcessState
-
-func realExits(t *testing.T) exits {
-	t.Helper()
-	all := make(exits)
-	for code, script := range map[int]string{0: "exit 0", 1: "exit 1", 2: "exit 2", ExitNoRestart: "exit 78", -1: "kill -9 $$"} {
-		c := exec.Command("/bin/sh", "-c", script)
-		c.Run()
-		all[code] = c.ProcessState
-	}
-	return all
-}
-
-func newNursery(t *testing.T, o Options) *nursery {
-	t.Helper()
-	n := &nursery{t: t, m: newMaster(), forks: make(chan *Process, 100), pings: make(map[*Process]int)}
-	n.m.start = func(p *Process, env []string) error {
-		n.mu.Lock()
-		defer n.mu.Unlock()
-		if n.fail != nil {
-			return n.fail
-		}
-		p.child.started = time.Now()
-		n.forks <- p
-		return nil
-	}
-	n.m.kill = func(p *Process, sig os.Signal) error {
-		n.mu.Lock()
-		defer n.mu.Unlock()
-		n.kills = append(n.kills, sig)
-		return nil
-	}
-	n.m.ping = func(p *Process) bool {
-		n.mu.Lock()
-		defer n.mu.Unlock()
-		n.pings[p]++
-		if !n.mute && !n.deaf {
-			answer, _ := json.Marshal(n.pulse)
-			n.m.post(func() { n.m.beaten(p, answer) })
-		}
-		return !n.deaf
-	}
-	require.NoError(t, n.m.setup(o))
-	return n
-}
-
-// fork waits for the next fork, and returns it and how long it took.
-func (n *nursery) fork() (*Process, time.Duration) {
-	n.t.Helper()
-	begun := time.Now()
-	select {
-	case p := <-n.forks:
-		synctest.Wait()
-		return p, time.Since(begun)
-	case <-time.After(time.Hour):
-		n.t.Fatal("nothing is forked")
-		return nil, 0
-	}
-}
-
-// none checks that nothing is forked for d.
-func (n *nursery) none(d time.Duration) {
-	n.t.Helper()
-	time.Sleep(d)
-	synctest.Wait()
-	require.Empty(n.t, n.forks)
-}
-
-// killed are the signals sent so far, to any worker.
-func (n *nursery) killed() []os.Signal {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	return slices.Clone(n.kills)
-}
-
-// failing makes the forks from now on fail, or not with nil.
-func (n *nursery) failing(err error) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	n.fail = err
-}
-
-func (n *nursery) online(p *Process) { n.m.call(func() { n.m.online(p) }) }
-func (n *nursery) ready(p *Process)  { n.m.call(func() { n.m.online(p); n.m.ready(p) }) }
-func (n *nursery) die(p *Process, state *os.ProcessState) {
-	n.m.call(func() { n.m.exited(p, state) })
-}
-
-// stop ends the cluster: what is left dies at once.
-func (n *nursery) stop() {
-	n.m.call(func() { n.m.beginStop() })
-	for _, p := range n.m.list() {
-		n.die(p, nil)
-	}
-	synctest.Wait()
-}
-
-// near checks a delay that has jitter.
-func near(t *testing.T, want, got time.Duration) {
-	t.Helper()
-	slack := time.Duration(float64(want) * backoffJitter)
-	require.GreaterOrEqual(t, got, want-slack)
-	require.LessOrEqual(t, got, want+slack)
-}
 
 // TestBackoff: the first crash is answered at once, the following ever later up
 // to a bound, and a worker that was ready for long makes the next crash a first
@@ -588,4 +454,33 @@ func TestStateOnlyGrows(t *testing.T) {
 		require.Equal(t, s, p.State())
 		require.NotContains(t, s.String(), "State(")
 	}
+}
+
+// TestRefusedAutoForkHoldsNothing: the program that it has looked up is closed
+// again, whether it was refused or had nothing to do.
+func TestRefusedAutoForkHoldsNothing(t *testing.T) {
+	held := func() (n int) {
+		dir, err := os.Open("/dev/fd")
+		require.NoError(t, err)
+		defer dir.Close()
+		names, err := dir.Readdirnames(-1)
+		require.NoError(t, err)
+		return len(names)
+	}
+	synctest.Test(t, func(t *testing.T) {
+		n := newNursery(t, Options{Workers: 1, Exec: "/bin/sh"})
+		require.NoError(t, n.m.autoFork())
+		p, _ := n.fork()
+		before := held()
+		for range 20 {
+			require.NoError(t, n.m.autoFork())
+		}
+		n.in(func(m *master) { m.beginStop() })
+		for range 20 {
+			require.ErrorIs(t, n.m.autoFork(), ErrClosed)
+		}
+		// The stop has closed the one that was in use.
+		require.LessOrEqual(t, held(), before)
+		n.die(p, nil)
+	})
 }
