@@ -15,6 +15,7 @@ type seen struct {
 	slots    map[*slot]bool
 	gens     map[*generation]bool
 	draining map[*Process]bool
+	retries  map[*time.Timer]*slot
 }
 
 // wrong tells what does not hold, if anything.
@@ -104,8 +105,16 @@ func (w *world) wrongTimers(m *master) string {
 		}
 	}
 	for s := range w.seen.slots {
+		if s.retry != nil {
+			w.seen.retries[s.retry] = s
+		}
 		if (s.mode != slotLive || s.cur != nil || m.replacing(s)) && left(s.retry) {
 			return fmt.Sprintf("slot %d is %v, and waits for its backoff", s.n, s.mode)
+		}
+	}
+	for retry, s := range w.seen.retries {
+		if retry != s.retry && left(retry) {
+			return fmt.Sprintf("slot %d waits for a backoff that was decided otherwise", s.n)
 		}
 	}
 	return ""
@@ -136,6 +145,9 @@ func (w *world) wrongPrograms(m *master) string {
 	used := make(map[*generation]bool)
 	if m.idle != nil {
 		used[m.idle] = true
+		if len(m.slots) > 0 {
+			return "a program is held for slots to come, though there are some"
+		}
 	}
 	if m.reload != nil && m.reload.gen != nil {
 		used[m.reload.gen] = true

@@ -72,7 +72,7 @@ func newWorld(t *testing.T, exit exits, o Options, listen, run bool) *world {
 		nursery: newNursery(t, o), exit: exit, listen: listen,
 		deaths: make(map[*Process][]Exit), sent: make(map[*Process][]os.Signal), silent: make(map[*Process]bool), pulses: make(map[*Process]pulse),
 		held: make(map[*Process]bool), doomed: make(map[*Process]bool), expect: make(map[*Process]Reason),
-		seen: seen{slots: make(map[*slot]bool), gens: make(map[*generation]bool), draining: make(map[*Process]bool)},
+		seen: seen{slots: make(map[*slot]bool), gens: make(map[*generation]bool), draining: make(map[*Process]bool), retries: make(map[*time.Timer]*slot)},
 	}
 	w.m.start, w.m.kill, w.m.ping = w.start, w.note, w.ask
 	if run {
