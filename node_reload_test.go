@@ -3,6 +3,8 @@
 package cluster_test
 
 import (
+	"bufio"
+	"bytes"
 	"net"
 	"os"
 	"path/filepath"
@@ -65,6 +67,79 @@ func TestReloadOfNodeWorkers(t *testing.T) {
 		clients.Wait()
 		require.Positive(t, answered.Load())
 	})
+}
+
+// TestReloadOfNodeWorkersLosesNothing is TestReloadLosesNothing with node
+// workers, over tcp and unix: reload after reload not one request fails, and no
+// old worker answers afterwards.
+//
+// One thing is node's, not ours: its server.close closes connections on which no
+// request is under way at once, in the middle of what a client may just be
+// sending. HTTP has it that a client may try again then, on a new connection, if
+// no byte of an answer has come; those that keep theirs do so here. (net/http's
+// client does it too, but not when it fails while it writes a body.) What fails
+// on the new one is lost; and one-shot clients never try again.
+//
+// With CLUSTER_LONG=1 there are 20 reloads and 10 000 requests for each.
+func TestReloadOfNodeWorkersLosesNothing(t *testing.T) {
+	reloads, requests := 2, int64(300)
+	if long() {
+		reloads, requests = 20, 10_000
+	}
+	for _, network := range []string{"tcp", "unix"} {
+		schedulings(t, func(t *testing.T, s cluster.Scheduling) {
+			l := &load{t: t, network: network, body: bytes.Repeat([]byte("x"), 16<<10), stop: make(chan struct{})}
+			l.http = unusedAddress(t, network, "http")
+			address := l.http
+			if network == "tcp" {
+				_, address, _ = net.SplitHostPort(address)
+			}
+			withMaster(t, "", cluster.Options{Exec: nodeBinary(t), Args: []string{nodeScript(t, "echo.js"), address}, Workers: 2, Scheduling: s})
+			loseNothing(t, l, reloads, requests, 1, l.patient(), l.patient(), l.patient(), l.oneShot, l.oneShot, l.oneShot)
+		})
+	}
+}
+
+// patient is a client that keeps its connection, and sends a request again, on a
+// new one, if the server closes the old one before it answers.
+func (l *load) patient() func() error {
+	var c *counted
+	var r *bufio.Reader
+	return func() error {
+		for {
+			kept := c != nil
+			if !kept {
+				conn, err := net.Dial(l.network, l.http)
+				if err != nil {
+					return err
+				}
+				c = &counted{Conn: conn}
+				r = bufio.NewReader(c)
+			}
+			before := c.read
+			closing, err := l.exchange(c, r, false)
+			silent := c.read == before
+			if closing || l.stopped() {
+				c.Close()
+				c = nil
+			}
+			if err == nil || !kept || !silent {
+				return err
+			}
+		}
+	}
+}
+
+// counted counts what is read.
+type counted struct {
+	net.Conn
+	read int
+}
+
+func (c *counted) Read(p []byte) (int, error) {
+	n, err := c.Conn.Read(p)
+	c.read += n
+	return n, err
 }
 
 // TestRecycleOfNodeWorkers: under RoundRobin the master counts the connections

@@ -1,0 +1,255 @@
+//go:build unix
+
+package cluster_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/go-cluster/cluster"
+	"github.com/stretchr/testify/require"
+)
+
+// assault is something that happens to a cluster under siege. begin returns when
+// it is under way, and the func that it returns waits for its end. It happens to
+// one slot: 0 for the first of a pair, which is where a reload begins.
+type assault struct {
+	name  string
+	begin func(b *siege, slot int) (end func())
+}
+
+// assaults are those that need real processes.
+var assaults = []assault{
+	{"reload", func(b *siege, _ int) func() { return b.reload(false) }},
+	{"failing reload", func(b *siege, _ int) func() { return b.reload(true) }},
+	{"SIGKILL of a worker", func(b *siege, slot int) func() {
+		w := b.worker(slot)
+		b.ends(w, syscall.SIGKILL)
+		return func() { b.dead(w) }
+	}},
+	{"SIGTERM to a worker", func(b *siege, slot int) func() {
+		w := b.worker(slot)
+		b.ends(w, syscall.SIGTERM)
+		return func() { b.dead(w) }
+	}},
+	{"stall", func(b *siege, slot int) func() {
+		w := b.worker(slot)
+		b.ends(w, syscall.SIGSTOP)
+		return func() { b.dead(w) }
+	}},
+	{"crash loop", func(b *siege, slot int) func() {
+		// Of what the slot runs: the next version is better.
+		w, before := b.worker(slot), last()
+		var files []string
+		for v := range b.fresh {
+			f := troubleFile(b.dir, slot, itoa(v))
+			require.NoError(b.t, os.WriteFile(f, nil, 0o644))
+			files = append(files, f)
+		}
+		b.ends(w, syscall.SIGKILL)
+		b.dead(w)
+		// Who takes its place is forked after it, or is a replacement under way.
+		b.until(func() bool {
+			return last() > before || slices.ContainsFunc(cluster.Workers(), func(p *cluster.Process) bool { return p.Slot() == slot })
+		}, "a successor")
+		b.looping = true
+		return func() {
+			b.looping = false
+			for _, f := range files {
+				if err := os.Remove(f); err != nil { // two of a kind share them
+					require.ErrorIs(b.t, err, os.ErrNotExist)
+				}
+			}
+		}
+	}},
+	{"recycling", func(b *siege, slot int) func() {
+		w, before := b.worker(slot), last()
+		if err := w.Send(order{Cmd: "hoard"}); errors.Is(err, cluster.ErrClosed) {
+			return func() {}
+		}
+		b.until(func() bool { return last() > before || w.State() > cluster.Ready }, "a replacement")
+		return func() { b.until(func() bool { return w.State() > cluster.Ready }, "the end of a worker that is due") }
+	}},
+	{"scale up", func(b *siege, _ int) func() {
+		before := last()
+		require.NoError(b.t, cluster.Scale(cluster.Stats().Target+1))
+		b.forks(before)
+		return func() {}
+	}},
+	{"scale down", func(b *siege, _ int) func() {
+		require.NoError(b.t, cluster.Scale(cluster.Stats().Target-1))
+		return func() {}
+	}},
+	{"Disconnect", func(b *siege, _ int) func() {
+		b.mu.Lock()
+		b.stopping = true
+		b.mu.Unlock()
+		stopped := make(chan error, 1)
+		go func() { stopped <- cluster.Disconnect(within(b.t, patience)) }()
+		b.until(func() bool { return cluster.Stats().Target == 0 }, "the stop")
+		return func() {
+			if err := await(b.t, stopped, "end of Disconnect"); err != nil { // one that is stopped does not drain
+				require.ErrorIs(b.t, err, context.DeadlineExceeded)
+				require.Contains(b.t, b.t.Name(), "stall")
+			}
+			require.Empty(b.t, cluster.Workers())
+		}
+	}},
+}
+
+// reload begins one, of what works or of what does not.
+func (b *siege) reload(broken bool) func() {
+	b.deploy(broken)
+	version, before := b.version, last()
+	done := make(chan error, 1)
+	go func() { done <- cluster.Reload(within(b.t, patience)) }()
+	var over bool
+	var err error
+	b.until(func() bool {
+		select {
+		case err = <-done:
+			over = true
+		default:
+		}
+		return over || last() > before
+	}, "a reload")
+	return func() {
+		if !over {
+			err = await(b.t, done, "end of a reload")
+		}
+		b.mu.Lock()
+		stopping := b.stopping
+		b.mu.Unlock()
+		switch {
+		case stopping && (errors.Is(err, cluster.ErrClosed) || errors.Is(err, cluster.ErrNoWorkers)):
+		case broken && !stopping:
+			require.ErrorContains(b.t, err, "ended before it was up: exit status 3")
+		case err != nil:
+			require.NoError(b.t, err)
+		case !broken:
+			b.l.oldest.Store(int64(version))
+		}
+	}
+}
+
+// ends sends a signal to a worker that may be gone already.
+func (b *siege) ends(w *cluster.Process, sig syscall.Signal) {
+	if err := w.OSProcess().Signal(sig); err != nil {
+		require.ErrorIs(b.t, err, os.ErrProcessDone)
+	}
+}
+
+func (b *siege) dead(w *cluster.Process) {
+	b.t.Helper()
+	b.until(w.IsDead, fmt.Sprintf("the death of worker %d", w.ID()))
+}
+
+// TestPairsUnderLoad: what TestPairs does to the state machine, done to real
+// processes that serve: each pair of the assaults begins while the load goes on,
+// which loses nothing but what was in flight on a worker that died of it; when
+// both are over each slot has its worker again, of the right version.
+//
+// With CLUSTER_LONG=1 all pairs are tried; else some, others each day.
+func TestPairsUnderLoad(t *testing.T) {
+	chosen := func(i, j int) bool { return (i*len(assaults)+j+time.Now().YearDay())%13 == 0 }
+	if os.Getenv("CLUSTER_LONG") != "" {
+		chosen = func(int, int) bool { return true }
+	}
+	for k, s := range []cluster.Scheduling{cluster.Shared, cluster.RoundRobin} {
+		t.Run(s.String(), func(t *testing.T) {
+			b := besiege(t, s)
+			for i, first := range assaults {
+				for j, second := range assaults {
+					if (i+j)%2 == k && chosen(i, j) {
+						t.Run(first.name+" and "+second.name, func(t *testing.T) {
+							b.t = t
+							b.pair(first, second)
+						})
+						if t.Failed() {
+							return // what is left of it would be the next one's
+						}
+					}
+				}
+			}
+			b.t = t
+			close(b.l.stop)
+			b.l.running.Wait()
+			require.Zero(t, b.l.failuresCount, "of %d requests: %v", b.l.requests.Load(), b.l.failures)
+			require.LessOrEqual(t, b.excused, siegeClients*len(b.deaths), "each client had one in flight")
+			t.Logf("%d requests, %d lost with %d workers that died", b.l.requests.Load(), b.excused, len(b.deaths))
+		})
+	}
+}
+
+func (b *siege) pair(first, second assault) {
+	t := b.t
+	failures := func() int {
+		b.l.mu.Lock()
+		defer b.l.mu.Unlock()
+		return b.l.failuresCount
+	}
+	b.deploy(false)
+	b.fresh = b.version
+	before, served := failures(), b.l.requests.Load()
+	endFirst := first.begin(b, 0)
+	endSecond := func() {}
+	if b.stopped() && second.name != "Disconnect" {
+		// There is nothing for it to happen to but what drains.
+		if strings.Contains(second.name, "reload") {
+			require.Error(t, cluster.Reload(within(t, patience)))
+		}
+		if strings.Contains(second.name, "scale") {
+			if err := cluster.Scale(siegeWorkers); err != nil {
+				require.ErrorIs(t, err, cluster.ErrClosed)
+			}
+		}
+		for _, w := range cluster.Workers() {
+			switch second.name {
+			case "SIGKILL of a worker":
+				b.ends(w, syscall.SIGKILL)
+			case "SIGTERM to a worker":
+				b.ends(w, syscall.SIGTERM)
+			}
+			break
+		}
+	} else {
+		endSecond = second.begin(b, 0)
+	}
+	endFirst()
+	endSecond()
+	if b.stopped() {
+		require.NoError(t, cluster.Disconnect(context.Background()))
+		require.NoError(t, cluster.SetupMaster(b.options()))
+		b.deploy(false)
+		require.NoError(t, cluster.AutoFork())
+	} else {
+		// The siege's own version goes on, whatever failed.
+		b.deploy(false)
+		require.NoError(t, cluster.Scale(siegeWorkers))
+	}
+	b.calm()
+	b.mu.Lock()
+	b.stopping = false
+	b.mu.Unlock()
+	b.until(func() bool { return b.l.requests.Load() > served+20 }, "requests")
+	require.Equal(t, before, failures(), "%v", b.l.failures)
+}
+
+func (b *siege) stopped() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.stopping
+}
+
+func (b *siege) options() cluster.Options {
+	o := cluster.Settings()
+	o.Workers = siegeWorkers
+	return o
+}
