@@ -234,6 +234,29 @@ func TestScaleFillsEmptySlots(t *testing.T) {
 	}
 }
 
+// TestScaleLeavesToReload: an empty slot that a reload is filling is not filled
+// by Scale as well.
+func TestScaleLeavesToReload(t *testing.T) {
+	exit := realExits(t)
+	for name, empty := range emptySlot {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				n, all := filled(t, Options{Workers: 2})
+				defer n.stop()
+				empty(n, all[0], exit)
+				done := n.reload()
+				next := n.started()
+				require.NoError(t, n.m.scale(2))
+				n.none(30 * time.Second)
+				n.ready(next)
+				n.replaced(all[1], exit[0])
+				require.NoError(t, outcome(t, done))
+				require.Same(t, next, n.slot(0).cur)
+			})
+		})
+	}
+}
+
 // TestScaleRetriesForks: a worker that cannot be started is an error of Scale,
 // and is tried again.
 func TestScaleRetriesForks(t *testing.T) {

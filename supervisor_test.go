@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
@@ -121,6 +122,8 @@ var troublemaker = program("troublemaker", func() {
 		switch kind {
 		case "spin":
 			spin()
+		case "busy":
+			beBusy()
 		case "memory":
 			hoard = bytes.Repeat([]byte{1}, 256<<20)
 		case "orphan":
@@ -145,6 +148,22 @@ var troublemaker = program("troublemaker", func() {
 })
 
 var hoard []byte
+
+// beBusy leaves the worker no idle moment: more goroutines than it has cores for
+// compute, and a large heap of pointers is collected all the time.
+func beBusy() {
+	heap := make([]*[16]byte, 1<<20)
+	for i := range heap {
+		heap[i] = new([16]byte)
+	}
+	for range 4 {
+		go spin()
+	}
+	for {
+		runtime.GC()
+		runtime.KeepAlive(heap)
+	}
+}
 
 //go:noinline
 func blockedCheck() { select {} }

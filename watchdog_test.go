@@ -55,6 +55,23 @@ func TestFailingCheck(t *testing.T) {
 	require.NotContains(t, p.output(), "stall")
 }
 
+// TestBusyWorker: one that computes on all its cores, collects garbage all the
+// time and serves beside it answers late, and is not killed for it.
+func TestBusyWorker(t *testing.T) {
+	t.Parallel()
+	p, ups := supervise(t, supervision{Workers: 1, Env: []string{"TROUBLE=busy", "GOMAXPROCS=1"}, Watchdog: cluster.Watchdog{Interval: tick, Timeout: 5 * time.Second}})
+	kill(t, ups[0].pid, syscall.SIGUSR1)
+	for end := time.Now().Add(7 * time.Second); time.Now().Before(end); {
+		answer, err := get("http://127.0.0.1:" + ups[0].rest[0])
+		require.NoError(t, err)
+		require.Equal(t, itoa(ups[0].pid), answer)
+	}
+	require.Equal(t, ups[0].pid, p.stats().Workers[0].PID)
+	p.signal(syscall.SIGTERM)
+	require.Zero(t, p.exit())
+	require.NotContains(t, p.output(), "stall")
+}
+
 // TestPausedMaster: one that was stopped for longer than the timeout kills
 // nobody when it goes on.
 func TestPausedMaster(t *testing.T) {
