@@ -147,16 +147,24 @@ func near(t *testing.T, want, got time.Duration) {
 	require.LessOrEqual(t, got, want+slack)
 }
 
-// filled makes a cluster of which all workers are ready.
-func filled(t *testing.T, o Options) (*nursery, []*Process) {
+// born makes a cluster whose workers are forked.
+func born(t *testing.T, o Options) (n *nursery, all []*Process) {
 	t.Helper()
-	n := newNursery(t, o)
+	n = newNursery(t, o)
 	require.NoError(t, n.m.autoFork())
-	var all []*Process
 	for range o.Workers {
 		p, _ := n.fork()
-		n.ready(p)
 		all = append(all, p)
+	}
+	return n, all
+}
+
+// filled makes a cluster of which all workers are ready.
+func filled(t *testing.T, o Options) (n *nursery, all []*Process) {
+	t.Helper()
+	n, all = born(t, o)
+	for _, p := range all {
+		n.ready(p)
 	}
 	return n, all
 }

@@ -70,11 +70,9 @@ func TestMaxBootFailures(t *testing.T) {
 func TestProofOutlivesItsSlot(t *testing.T) {
 	exit := realExits(t)
 	synctest.Test(t, func(t *testing.T) {
-		n := newNursery(t, Options{Workers: 2})
+		n, all := born(t, Options{Workers: 2})
 		defer n.stop()
-		require.NoError(t, n.m.autoFork())
-		p, _ := n.fork()
-		other, _ := n.fork()
+		p, other := all[0], all[1]
 		n.ready(other)
 		require.NoError(t, n.m.scale(1))
 		n.die(other, exit[0])
@@ -220,10 +218,9 @@ func TestProofOutlivesItsWorker(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				n := newNursery(t, Options{Workers: 1})
+				n, all := born(t, Options{Workers: 1})
 				defer n.stop()
-				require.NoError(t, n.m.autoFork())
-				old, _ := n.fork()
+				old := all[0]
 				n.online(old)
 				time.Sleep(backoffReset)
 				n.reload()

@@ -79,10 +79,9 @@ func TestReloadWaitsForWhatTheSlotWas(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				n := newNursery(t, Options{Workers: 1, ManualReady: c.manual})
+				n, all := born(t, Options{Workers: 1, ManualReady: c.manual})
 				defer n.stop()
-				require.NoError(t, n.m.autoFork())
-				old, _ := n.fork()
+				old := all[0]
 				switch c.before {
 				case Online:
 					n.online(old)
@@ -494,11 +493,9 @@ func TestReloadUsesWhatIsInForce(t *testing.T) {
 func TestReloadAfterGivingUp(t *testing.T) {
 	exit := realExits(t)
 	synctest.Test(t, func(t *testing.T) {
-		n := newNursery(t, Options{Workers: 2, MaxBootFailures: 1})
+		n, all := born(t, Options{Workers: 2, MaxBootFailures: 1})
 		defer n.stop()
-		require.NoError(t, n.m.autoFork())
-		p, _ := n.fork()
-		left, _ := n.fork()
+		p, left := all[0], all[1]
 		n.die(p, exit[1])
 		n.ready(left)
 		n.none(time.Hour)

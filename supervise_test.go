@@ -20,10 +20,9 @@ import (
 func TestBackoff(t *testing.T) {
 	exit := realExits(t)
 	synctest.Test(t, func(t *testing.T) {
-		n := newNursery(t, Options{Workers: 1})
+		n, all := born(t, Options{Workers: 1})
 		defer n.stop()
-		require.NoError(t, n.m.autoFork())
-		p, _ := n.fork()
+		p := all[0]
 		n.ready(p) // once is enough: this program works
 		for _, want := range []time.Duration{0, 100, 200, 400, 800, 1600, 3200, 6400, 12800, 15000, 15000} {
 			n.die(p, exit[1])
@@ -49,11 +48,9 @@ func TestBackoff(t *testing.T) {
 func TestBackoffIsPerSlot(t *testing.T) {
 	exit := realExits(t)
 	synctest.Test(t, func(t *testing.T) {
-		n := newNursery(t, Options{Workers: 2})
+		n, all := born(t, Options{Workers: 2})
 		defer n.stop()
-		require.NoError(t, n.m.autoFork())
-		first, _ := n.fork()
-		second, _ := n.fork()
+		first, second := all[0], all[1]
 		require.Equal(t, []int{0, 1}, []int{first.Slot(), second.Slot()})
 		n.ready(first)
 		n.ready(second)
@@ -120,11 +117,9 @@ func TestVoluntaryExitIsNotReplaced(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				n := newNursery(t, Options{Workers: 2})
+				n, all := born(t, Options{Workers: 2})
 				defer n.stop()
-				require.NoError(t, n.m.autoFork())
-				p, _ := n.fork()
-				other, _ := n.fork()
+				p, other := all[0], all[1]
 				n.ready(p)
 				end(n, p)
 				synctest.Wait()
@@ -148,10 +143,9 @@ func TestVoluntaryExitIsNotReplaced(t *testing.T) {
 func TestProbeIsNotVoluntary(t *testing.T) {
 	exit := realExits(t)
 	synctest.Test(t, func(t *testing.T) {
-		n := newNursery(t, Options{Workers: 1})
+		n, all := born(t, Options{Workers: 1})
 		defer n.stop()
-		require.NoError(t, n.m.autoFork())
-		p, _ := n.fork()
+		p := all[0]
 		require.NoError(t, n.m.killWorker(p, syscall.Signal(0)))
 		n.die(p, exit[1])
 		n.fork()
@@ -163,11 +157,9 @@ func TestProbeIsNotVoluntary(t *testing.T) {
 func TestBootLoop(t *testing.T) {
 	exit := realExits(t)
 	synctest.Test(t, func(t *testing.T) {
-		n := newNursery(t, Options{Workers: 2})
+		n, all := born(t, Options{Workers: 2})
 		defer n.stop()
-		require.NoError(t, n.m.autoFork())
-		p, _ := n.fork()
-		other, _ := n.fork()
+		p, other := all[0], all[1]
 		for range maxBootFailures - 1 {
 			n.online(p)
 			n.die(p, exit[1])
@@ -213,11 +205,9 @@ func TestBootLoopOnlyForUnprovenPrograms(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				n := newNursery(t, Options{Workers: 2})
+				n, all := born(t, Options{Workers: 2})
 				defer n.stop()
-				require.NoError(t, n.m.autoFork())
-				p, _ := n.fork()
-				other, _ := n.fork()
+				p, other := all[0], all[1]
 				prove(n, other)
 				for range 4 * maxBootFailures {
 					n.die(p, exit[1])
@@ -266,10 +256,9 @@ func TestBootLoopOnlyForUnprovenPrograms(t *testing.T) {
 func TestStartTimeoutEndsWithOnline(t *testing.T) {
 	for _, manual := range []bool{false, true} {
 		synctest.Test(t, func(t *testing.T) {
-			n := newNursery(t, Options{Workers: 1, ManualReady: manual})
+			n, all := born(t, Options{Workers: 1, ManualReady: manual})
 			defer n.stop()
-			require.NoError(t, n.m.autoFork())
-			p, _ := n.fork()
+			p := all[0]
 			n.online(p)
 			time.Sleep(2 * defaultStartTimeout)
 			synctest.Wait()
@@ -287,10 +276,9 @@ func TestStartTimeoutEndsWithOnline(t *testing.T) {
 func TestForkFailureIsACrash(t *testing.T) {
 	exit := realExits(t)
 	synctest.Test(t, func(t *testing.T) {
-		n := newNursery(t, Options{Workers: 1})
+		n, all := born(t, Options{Workers: 1})
 		defer n.stop()
-		require.NoError(t, n.m.autoFork())
-		p, _ := n.fork()
+		p := all[0]
 		n.ready(p)
 		n.failing(errors.New("no more processes"))
 		n.die(p, exit[1])
@@ -342,10 +330,8 @@ func TestAutoForkAllOrNothing(t *testing.T) {
 func TestNoForkWhileStopping(t *testing.T) {
 	exit := realExits(t)
 	synctest.Test(t, func(t *testing.T) {
-		n := newNursery(t, Options{Workers: 2})
-		require.NoError(t, n.m.autoFork())
-		crashing, _ := n.fork()
-		p, _ := n.fork()
+		n, all := born(t, Options{Workers: 2})
+		crashing, p := all[0], all[1]
 		n.ready(p)
 		for range 2 {
 			n.die(crashing, exit[1])
@@ -468,9 +454,8 @@ func TestRefusedAutoForkHoldsNothing(t *testing.T) {
 		return len(names)
 	}
 	synctest.Test(t, func(t *testing.T) {
-		n := newNursery(t, Options{Workers: 1, Exec: "/bin/sh"})
-		require.NoError(t, n.m.autoFork())
-		p, _ := n.fork()
+		n, all := born(t, Options{Workers: 1, Exec: "/bin/sh"})
+		p := all[0]
 		before := held()
 		for range 20 {
 			require.NoError(t, n.m.autoFork())
