@@ -45,6 +45,12 @@ func (w *world) wrongToken(m *master) string {
 		}
 	}
 	r := m.token
+	for _, p := range m.workers {
+		s, why := p.child.slot, p.child.reason
+		if s != nil && s.mode != slotGone && m.stop == nil && p.State() >= Draining && (why == ReasonReload || why == ReasonRecycle) && (r == nil || r.old != p) {
+			return fmt.Sprintf("worker %d has been replaced, and others are while it drains", p.id)
+		}
+	}
 	switch {
 	case nexts > 1:
 		return fmt.Sprintf("%d replacements at a time", nexts)

@@ -191,6 +191,27 @@ func TestRecycleGivesWayToReload(t *testing.T) {
 	}
 }
 
+// TestCancelledRecyclingIsWantedStill: when the reload that it gave way to fails,
+// the worker is as due as before.
+func TestCancelledRecyclingIsWantedStill(t *testing.T) {
+	exit := realExits(t)
+	synctest.Test(t, func(t *testing.T) {
+		n, all := filled(t, Options{Workers: 2, Recycle: Recycle{Connections: 1}})
+		defer n.stop()
+		time.Sleep(time.Minute)
+		n.in(func(m *master) { m.wantRecycle(all[1]) })
+		synctest.Wait()
+		cancelled := n.started()
+		done := n.reload()
+		n.die(cancelled, exit[-1])
+		synctest.Wait()
+		n.die(n.started(), exit[1])
+		require.Error(t, outcome(t, done))
+		_, e := n.replaced(all[1], exit[0])
+		require.Equal(t, ReasonRecycle, e.Reason)
+	})
+}
+
 // TestRecycleAfterReload: what was due during a reload that failed has its turn
 // after it.
 func TestRecycleAfterReload(t *testing.T) {

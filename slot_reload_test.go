@@ -447,7 +447,7 @@ func TestReloadDuringACrashLoop(t *testing.T) {
 		require.Equal(t, 1, fixed.Slot())
 		n.ready(fixed)
 		require.NoError(t, outcome(t, done))
-		n.none(time.Hour)
+		n.none(time.Second) // less than would make it a first crash anyway
 		n.die(fixed, exit[1])
 		_, took := n.fork()
 		require.Zero(t, took, "a first crash")
