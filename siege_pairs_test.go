@@ -236,7 +236,9 @@ func (b *siege) pair(first, second assault) {
 	}
 	b.calm()
 	b.mu.Lock()
-	b.stopping = false
+	if b.stopping {
+		b.stopping, b.reopened = false, time.Now()
+	}
 	b.mu.Unlock()
 	b.until(func() bool { return b.l.requests.Load() > served+20 }, "requests")
 	require.Equal(t, before, failures(), "%v", b.l.failures)

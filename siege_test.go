@@ -32,6 +32,7 @@ type siege struct {
 	deaths   []time.Time // of workers that did not drain
 	excused  int
 	stopping bool
+	reopened time.Time     // after the last stop
 	changed  chan struct{} // something happened
 }
 
@@ -128,11 +129,12 @@ func (b *siege) excuse(began time.Time, _ error) bool {
 	began = began.Add(-100 * time.Millisecond) // its connection may be the dead one's
 	for end := time.Now().Add(3 * time.Second); ; time.Sleep(10 * time.Millisecond) {
 		b.mu.Lock()
+		stopping := b.stopping || began.Before(b.reopened)
 		died := slices.ContainsFunc(b.deaths, func(d time.Time) bool { return d.After(began) })
-		if died && !b.stopping {
+		if died && !stopping {
 			b.excused++
 		}
-		excused := died || b.stopping
+		excused := died || stopping
 		b.mu.Unlock()
 		if excused || time.Now().After(end) { // the death may be reported later than the client sees it
 			return excused
