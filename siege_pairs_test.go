@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"os"
 	"slices"
-	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -201,24 +200,7 @@ func (b *siege) pair(first, second assault) {
 	endFirst := first.begin(b, 0)
 	endSecond := func() {}
 	if b.stopped() && second.name != "Disconnect" {
-		// There is nothing for it to happen to but what drains.
-		if strings.Contains(second.name, "reload") {
-			require.Error(t, cluster.Reload(within(t, patience)))
-		}
-		if strings.Contains(second.name, "scale") {
-			if err := cluster.Scale(siegeWorkers); err != nil {
-				require.ErrorIs(t, err, cluster.ErrClosed)
-			}
-		}
-		for _, w := range cluster.Workers() {
-			switch second.name {
-			case "SIGKILL of a worker":
-				b.ends(w, syscall.SIGKILL)
-			case "SIGTERM to a worker":
-				b.ends(w, syscall.SIGTERM)
-			}
-			break
-		}
+		b.duringStop(second)
 	} else {
 		endSecond = second.begin(b, 0)
 	}
@@ -242,6 +224,28 @@ func (b *siege) pair(first, second assault) {
 	b.mu.Unlock()
 	b.until(func() bool { return b.l.requests.Load() > served+20 }, "requests")
 	require.Equal(t, before, failures(), "%v", b.l.failures)
+}
+
+// duringStop is an assault on a cluster that ends: there is nothing for it to
+// happen to but what drains.
+func (b *siege) duringStop(a assault) {
+	t, all := b.t, cluster.Workers()
+	switch a.name {
+	case "reload", "failing reload":
+		require.Error(t, cluster.Reload(within(t, patience)))
+	case "scale up", "scale down":
+		if err := cluster.Scale(siegeWorkers); err != nil { // else the stop is over already
+			require.ErrorIs(t, err, cluster.ErrClosed)
+		}
+	case "SIGKILL of a worker", "crash loop":
+		if len(all) > 0 {
+			b.ends(all[0], syscall.SIGKILL)
+		}
+	case "SIGTERM to a worker":
+		if len(all) > 0 {
+			b.ends(all[0], syscall.SIGTERM)
+		}
+	}
 }
 
 func (b *siege) stopped() bool {
