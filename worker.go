@@ -56,12 +56,13 @@ func newWorker(id int, ch *channel, hello announcement) *Process {
 	}
 	p.link = newLink(ch, p, &workerSide{in: in}, peer, &Options{MaxMessage: hello.MaxMessage, MaxQueue: hello.MaxQueue})
 	live.add(p)
-	in.watchSignals() // before online: whoever has seen that may send one
+	in.watchTerm() // before online: whoever has seen that may send it
 	online := &wire{Act: actOnline}
 	if in.goMaster() {
 		online.Go = &extension{Version: protocolVersion}
 	}
 	p.link.order(online)
+	leaveGroupSignals()
 	go p.link.work(job{read: true})
 	return p
 }
@@ -69,11 +70,17 @@ func newWorker(id int, ch *channel, hello announcement) *Process {
 // goMaster reports whether the master speaks more than node's protocol.
 func (in *inside) goMaster() bool { return in.hello.Version >= protocolVersion }
 
-// watchSignals makes SIGTERM a drain, and leaves to the master what a terminal
-// sends to all its processes at once.
-func (in *inside) watchSignals() {
+// leaveGroupSignals leaves to the master what a terminal sends to all its
+// processes at once. For each signal the runtime switches to a thread of its own
+// and back, which nobody has to wait for: one that comes before meets a worker
+// that does not listen yet.
+func leaveGroupSignals() {
 	// Not signal.Ignore, which this worker's own children would inherit.
 	signal.Notify(make(chan os.Signal, 1), groupSignals...)
+}
+
+// watchTerm makes SIGTERM a drain.
+func (in *inside) watchTerm() {
 	term := make(chan os.Signal, 1)
 	signal.Notify(term, termSignal)
 	go func() {
