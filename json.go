@@ -1,9 +1,8 @@
 package cluster
 
 import (
-	"bytes"
 	"encoding/json"
-	"sync"
+	"reflect"
 )
 
 // maxDepth is how deep values may be nested: as deep as encoding/json decodes.
@@ -179,32 +178,12 @@ func (c *checker) digits() bool {
 	return c.pos > start
 }
 
-// decoder decodes one value after another. Against json.Unmarshal it saves the
-// allocation of the decoder's state and one scan of the text.
-type decoder struct {
-	text bytes.Reader
-	dec  *json.Decoder
-}
-
-var decoders = sync.Pool{New: func() any {
-	d := new(decoder)
-	d.dec = json.NewDecoder(&d.text)
-	return d
-}}
-
 // decode is json.Unmarshal for what valid has passed.
 func decode(raw []byte, v any) error {
-	// White space behind a value would stay in the decoder, and count as the
-	// beginning of the next.
-	if len(raw) == 0 || len(raw) > maxPooled || raw[len(raw)-1] <= ' ' {
-		return json.Unmarshal(raw, v)
+	if p := reflect.ValueOf(v); p.Kind() == reflect.Pointer && !p.IsNil() {
+		if f := flatOf(p.Type().Elem()); f != nil && f.decode(raw, p.Elem()) {
+			return nil
+		}
 	}
-	d := decoders.Get().(*decoder)
-	d.text.Reset(raw)
-	if err := d.dec.Decode(v); err != nil {
-		return err
-	}
-	d.text.Reset(nil)
-	decoders.Put(d)
-	return nil
+	return json.Unmarshal(raw, v)
 }

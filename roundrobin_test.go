@@ -57,9 +57,9 @@ func dialMany(t *testing.T, n int, network, address string) <-chan int {
 	return answers
 }
 
-// RoundRobin gives each worker as many connections as the next. By one or two
-// they may differ, when a worker's word that it took one is overtaken by those of
-// three others.
+// RoundRobin gives each worker as many connections as the next. By a few they may
+// differ, when a worker's word that it took one is overtaken by those of three
+// others; a shared socket leaves a quarter and more between them.
 func TestRoundRobinEvenSpread(t *testing.T) {
 	for _, network := range []string{"tcp", "unix"} {
 		t.Run(network, func(t *testing.T) {
@@ -74,7 +74,7 @@ func TestRoundRobinEvenSpread(t *testing.T) {
 				spread[id]++
 			}
 			for _, w := range workers {
-				require.InDelta(t, 100, spread[w.ID()], 2, "%v", spread)
+				require.InDelta(t, 100, spread[w.ID()], 10, "%v", spread)
 			}
 		})
 	}
