@@ -3,9 +3,12 @@
 package cluster_test
 
 import (
+	"errors"
+	"io/fs"
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 
@@ -166,7 +169,11 @@ func sockets(t *testing.T, pid int) (all []string) {
 	names, err := os.ReadDir(dir)
 	require.NoError(t, err)
 	for _, n := range names {
-		if what, err := os.Readlink(filepath.Join(dir, n.Name())); err != nil || len(what) > 7 && what[:7] == "socket:" {
+		what, err := os.Readlink(filepath.Join(dir, n.Name()))
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // closed meanwhile
+		}
+		if err != nil || strings.HasPrefix(what, "socket:") {
 			all = append(all, n.Name())
 		}
 	}
