@@ -2,41 +2,318 @@ package cluster
 
 import (
 	"errors"
+	"fmt"
+	"io"
 	"os"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/windows"
 )
 
-// channel will be one end of a duplex named pipe.
-type channel struct{}
+// channel is one end of the named pipe between the master and a worker: bytes
+// both ways. It is overlapped. What is received goes through the runtime's
+// poller; what is sent does not, as that has no write which can be told to
+// return when the pipe is full: see send. One goroutine receives and one at a
+// time sends.
+type channel struct {
+	f  *os.File
+	rc syscall.RawConn
 
-var errWouldBlock = errors.New("channel: would block")
+	mu      sync.Mutex
+	closed  bool
+	stop    chan struct{} // closed by interrupt
+	stopped bool          // stop is closed
 
-func inheritChannel(int) (*channel, error) { return nil, ErrNotSupported }
-
-// input will be what one read returned.
-type input struct {
-	data []byte
-	n    int
-	fds  []int
+	out outgoing // of the one that sends
 }
 
-func (in *input) free() {}
+// errWouldBlock says that the pipe is full.
+var errWouldBlock = errors.New("channel: would block")
 
-func (c *channel) recv() (*input, error)         { return nil, os.ErrClosed }
-func (c *channel) tryRecv() (*input, error)      { return nil, os.ErrClosed }
-func (c *channel) send([]byte, int) (int, error) { return 0, os.ErrClosed }
-func (c *channel) waitRoom(error) error          { return os.ErrClosed }
-func isNoRoom(error) bool                        { return false }
-func (c *channel) waitHangup() bool              { return true }
-func (c *channel) resume()                       {}
-func (c *channel) unread() int                   { return 0 }
-func (c *channel) interrupt()                    {}
-func (c *channel) close()                        {}
+// clientEnd is the worker's end of a channel as the master has it: a handle that
+// is on no completion port, since the worker puts it on its own.
+type clientEnd windows.Handle
 
+// Close closes it in this process.
+func (e clientEnd) Close() error { return windows.CloseHandle(windows.Handle(e)) }
+
+// newChannelPair returns the master's end of a new channel and the end for a
+// worker to inherit.
+func newChannelPair() (*channel, clientEnd, error) {
+	server, client, err := newPipe(windows.PIPE_ACCESS_DUPLEX, windows.GENERIC_READ|windows.GENERIC_WRITE, windows.FILE_FLAG_OVERLAPPED)
+	if err != nil {
+		return nil, 0, err
+	}
+	ours, err := newChannel(server)
+	if err != nil {
+		windows.CloseHandle(client)
+		return nil, 0, err
+	}
+	return ours, clientEnd(client), nil
+}
+
+// newChannel takes ownership of h, an overlapped end of a pipe.
+func newChannel(h windows.Handle) (*channel, error) {
+	c := &channel{f: os.NewFile(uintptr(h), "cluster-channel"), stop: make(chan struct{})}
+	var err error
+	if c.rc, err = c.f.SyscallConn(); err != nil {
+		c.f.Close()
+		return nil, err
+	}
+	if c.out.event, err = windows.CreateEvent(nil, 1, 0, nil); err != nil {
+		c.f.Close()
+		return nil, os.NewSyscallError("CreateEvent", err)
+	}
+	return c, nil
+}
+
+// inheritChannel makes a channel of the handle that the master left open for
+// this worker. It fails when that is none: then the variable that named it was
+// inherited from somebody else's worker.
+func inheritChannel(fd int) (*channel, error) {
+	if fd%4 != 0 {
+		// Not a handle but a descriptor of the C runtime: the primary is node,
+		// which speaks frames of libuv's own over its pipes. Going on would make a
+		// master of a worker: a fork bomb.
+		fmt.Fprintf(os.Stderr, "cluster: this process is a worker of a node primary: %v on Windows; run primary and workers with this package\n", ErrNotSupported)
+		os.Exit(1)
+	}
+	h := windows.Handle(fd)
+	if !isOurPipe(h) {
+		return nil, fmt.Errorf("handle %#x is not a channel", fd)
+	}
+	// What this worker starts itself must not hold the channel open, or the
+	// master would never see its end.
+	windows.SetHandleInformation(h, windows.HANDLE_FLAG_INHERIT, 0)
+	return newChannel(h)
+}
+
+// input is what one read returned.
+type input struct {
+	data [fullRead]byte
+	n    int   // of data
+	fds  []int // none: sockets come in the messages, see claim
+}
+
+// inputs are the buffers. An overlapped read needs one from its beginning: a
+// channel that is idle has one, unlike on Unix.
+var inputs = sync.Pool{New: func() any { return new(input) }}
+
+func (in *input) free() {
+	in.n = 0
+	inputs.Put(in)
+}
+
+// recv waits for input, which is to be freed, whatever err is; it may be nil.
+// The error is io.EOF at the end, and os.ErrDeadlineExceeded after interrupt.
+func (c *channel) recv() (in *input, err error) {
+	in = inputs.Get().(*input)
+	in.n, err = c.f.Read(in.data[:])
+	if err == nil || in.n > 0 {
+		return in, nil
+	}
+	in.free()
+	switch {
+	case err == io.EOF, errors.Is(err, windows.ERROR_BROKEN_PIPE), errors.Is(err, windows.ERROR_PIPE_NOT_CONNECTED), errors.Is(err, windows.ERROR_NO_DATA):
+		return nil, io.EOF
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return nil, os.ErrDeadlineExceeded
+	case errors.Is(err, os.ErrClosed):
+		return nil, os.ErrClosed
+	}
+	return nil, err
+}
+
+// tryRecv is recv without the wait: it returns errWouldBlock instead. It is for
+// after interrupt, which it undoes where there is something to read.
+func (c *channel) tryRecv() (in *input, err error) {
+	for {
+		n := 0
+		ctlErr := c.rc.Control(func(h uintptr) { n, err = peekPipe(windows.Handle(h)) })
+		switch {
+		case ctlErr != nil:
+			return nil, os.ErrClosed
+		case err != nil:
+			return nil, io.EOF
+		case n == 0:
+			return nil, errWouldBlock
+		}
+		c.resume()
+		if in, err = c.recv(); err != os.ErrDeadlineExceeded { // interrupted once more
+			return in, err
+		}
+	}
+}
+
+// unread is how many bytes recv would return without waiting.
+func (c *channel) unread() (n int) {
+	c.rc.Control(func(h uintptr) { n, _ = peekPipe(windows.Handle(h)) })
+	return n
+}
+
+// outgoing is the write under way. The kernel has its address, so it is a part
+// of the channel, which is on the heap, and the heap does not move.
+type outgoing struct {
+	ov      windows.Overlapped
+	event   windows.Handle // set by the end of a write; the kernel resets it when one begins
+	buf     []byte         // of a write that has not ended, or whose end send has not seen
+	pending bool           // there is one
+	waiting bool           // waitRoom waits for the event
+}
+
+// send gives the pipe p, or a part of it, and returns how much it has taken.
+// When the pipe is full the write has begun all the same, and cannot be taken
+// back, as the reader may have had a part of it. So after errWouldBlock the next
+// send is of the same bytes, and tells what became of that write.
+func (c *channel) send(p []byte, _ int) (n int, err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	o := &c.out
+	switch {
+	case c.closed:
+		return 0, os.ErrClosed
+	case o.pending:
+		n, err = c.endedWrite()
+	default:
+		n, err = c.beginWrite(p[:min(len(p), pipeBuffer)])
+	}
+	switch err {
+	case windows.ERROR_IO_PENDING, windows.ERROR_IO_INCOMPLETE:
+		o.pending = true
+		return 0, errWouldBlock
+	}
+	o.pending, o.buf = false, nil
+	return n, os.NewSyscallError("WriteFile", err)
+}
+
+// isNoRoom reports whether send is to be tried again after waitRoom.
+func isNoRoom(err error) bool { return err == errWouldBlock }
+
+// waitRoom waits until the pipe has taken what it was given last.
+func (c *channel) waitRoom(error) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		return os.ErrClosed
+	}
+	c.out.waiting = true
+	c.mu.Unlock()
+	err := awaitHandle(c.out.event)
+	c.mu.Lock()
+	c.out.waiting = false
+	if c.closed {
+		c.letGo()
+		return os.ErrClosed
+	}
+	return err
+}
+
+// beginWrite is one WriteFile. Its completion goes to the event and, as the low
+// bit says, not to the completion port.
+func (c *channel) beginWrite(p []byte) (n int, err error) {
+	o := &c.out
+	o.buf = p
+	o.ov = windows.Overlapped{HEvent: o.event | 1}
+	ctlErr := c.rc.Control(func(h uintptr) { err = windows.WriteFile(windows.Handle(h), o.buf, nil, &o.ov) })
+	if ctlErr != nil {
+		return 0, os.ErrClosed
+	}
+	return int(o.ov.InternalHigh), err
+}
+
+// endedWrite is how that ended, or ERROR_IO_INCOMPLETE.
+func (c *channel) endedWrite() (n int, err error) {
+	var done uint32
+	ctlErr := c.rc.Control(func(h uintptr) {
+		err = windows.GetOverlappedResult(windows.Handle(h), &c.out.ov, &done, false)
+	})
+	if ctlErr != nil {
+		return 0, os.ErrClosed
+	}
+	return int(done), err
+}
+
+// letGo frees what a write needs, once the kernel needs it no more. c.mu is held,
+// and the channel closed.
+func (c *channel) letGo() {
+	if c.out.pending {
+		windows.WaitForSingleObject(c.out.event, windows.INFINITE) // it was cancelled
+		c.out.pending, c.out.buf = false, nil
+	}
+	windows.CloseHandle(c.out.event)
+}
+
+// hangupPoll is how often waitHangup looks: a pipe tells nobody that its other
+// end is closed while there is something to read.
+const hangupPoll = 50 * time.Millisecond
+
+// waitHangup returns true when the peer has closed its end, even while data of
+// it is unread, or false after interrupt. It must not run at the same time as
+// recv.
+func (c *channel) waitHangup() bool {
+	ticker := time.NewTicker(hangupPoll)
+	defer ticker.Stop()
+	for {
+		c.mu.Lock()
+		stop := c.stop
+		c.mu.Unlock()
+		select {
+		case <-stop:
+			return false
+		default:
+		}
+		gone := true
+		c.rc.Control(func(h uintptr) { gone = pipeClosed(windows.Handle(h)) })
+		if gone {
+			return true
+		}
+		select {
+		case <-stop:
+			return false
+		case <-ticker.C:
+		}
+	}
+}
+
+// resume undoes interrupt.
+func (c *channel) resume() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.stopped {
+		c.stop, c.stopped = make(chan struct{}), false
+	}
+	c.f.SetReadDeadline(time.Time{})
+}
+
+// interrupt makes recv and waitHangup return, now or when they are next called,
+// until resume.
+func (c *channel) interrupt() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.stopped {
+		close(c.stop)
+		c.stopped = true
+	}
+	c.f.SetReadDeadline(time.Unix(1, 0))
+}
+
+// close closes this end; a recv or send under way returns. What the pipe has
+// taken stays there for the peer to read.
+func (c *channel) close() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		return
+	}
+	c.closed = true
+	c.rc.Control(func(h uintptr) { windows.CancelIoEx(windows.Handle(h), &c.out.ov) })
+	c.f.Close()
+	if !c.out.waiting {
+		c.letGo()
+	}
+}
+
+// closeDescriptors: none come beside the bytes.
 func closeDescriptors([]int) {}
-
-// handle will be a shared socket.
-type handle struct{ fd int }
-
-func newHandle(fd int) *handle    { return &handle{fd} }
-func (h *handle) retain() *handle { return h }
-func (h *handle) release()        {}

@@ -66,6 +66,8 @@ func trackOf(c net.Conn) *track {
 			return w.t
 		case *unixConn:
 			return w.t
+		case *socketTrack:
+			return w.t
 		case *otherConn:
 			return w.t
 		case interface{ NetConn() net.Conn }:
@@ -88,6 +90,8 @@ func (l *listener) trackConn(c net.Conn) (net.Conn, *track) {
 		return &tcpConn{c, t}, t
 	case *net.UnixConn:
 		return &unixConn{c, t}, t
+	case streamConn:
+		return &socketTrack{c, t}, t
 	}
 	return &otherConn{c, t}, t
 }
@@ -115,6 +119,33 @@ func (c *unixConn) Write(p []byte) (int, error)       { return c.t.write(p) }
 func (c *unixConn) Close() error                      { return c.t.close() }
 func (c *unixConn) SetDeadline(d time.Time) error     { return c.t.setDeadline(d) }
 func (c *unixConn) SetReadDeadline(d time.Time) error { return c.t.setReadDeadline(d) }
+
+// streamConn is a TCP connection that is none of package net's, with what those
+// can do: what a shared socket on Windows accepts.
+type streamConn interface {
+	net.Conn
+	syscall.Conn
+	CloseRead() error
+	CloseWrite() error
+	SetKeepAlive(on bool) error
+	SetKeepAliveConfig(config net.KeepAliveConfig) error
+	SetKeepAlivePeriod(d time.Duration) error
+	SetLinger(sec int) error
+	SetNoDelay(noDelay bool) error
+	SetReadBuffer(bytes int) error
+	SetWriteBuffer(bytes int) error
+}
+
+type socketTrack struct {
+	streamConn
+	t *track
+}
+
+func (c *socketTrack) Read(p []byte) (int, error)        { return c.t.read(p) }
+func (c *socketTrack) Write(p []byte) (int, error)       { return c.t.write(p) }
+func (c *socketTrack) Close() error                      { return c.t.close() }
+func (c *socketTrack) SetDeadline(d time.Time) error     { return c.t.setDeadline(d) }
+func (c *socketTrack) SetReadDeadline(d time.Time) error { return c.t.setReadDeadline(d) }
 
 type otherConn struct {
 	net.Conn

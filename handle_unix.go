@@ -35,3 +35,21 @@ func (h *handle) release() {
 		unix.Close(h.fd)
 	}
 }
+
+// attach returns what carries h to the peer: the line as it is, and the
+// descriptor beside it.
+func (l *link) attach(line []byte, h *handle) ([]byte, *handle) { return line, h.retain() }
+
+// claim returns the oldest descriptor, or nil, for a line that should have come
+// with one.
+func (l *link) claim([]byte) *handle {
+	if len(l.fds) == 0 {
+		return nil
+	}
+	fd := l.fds[0]
+	l.fds = l.fds[1:]
+	if l.held > 0 {
+		l.held--
+	}
+	return newHandle(fd)
+}

@@ -267,7 +267,8 @@ func (l *link) nextHandle() {
 	}
 	l.handleUp = true
 	l.baton.pickUp()
-	l.out.put(orderLine, l.handles[0].h.retain(), l.handles[0].line)
+	line, h := l.attach(l.handles[0].line, l.handles[0].h)
+	l.out.put(orderLine, h, line)
 }
 
 // maxHandleTries is how often a handle is sent to a peer that answers that no

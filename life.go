@@ -47,6 +47,9 @@ func (m *master) killWorker(p *Process, sigs ...os.Signal) (err error) {
 				err = ErrClosed
 				return
 			}
+			if err = deliverable(sig); err != nil {
+				break
+			}
 			// Before the signal: the worker may die of it before this returns.
 			if !isProbe(sig) {
 				p.voluntary.Store(true)
@@ -90,6 +93,7 @@ func (m *master) online(p *Process) {
 		return
 	}
 	p.child.onlineAt = time.Now()
+	letDrain(p)
 	p.emitOnline()
 	if m.needed(p) == Online {
 		p.child.startTimer.Stop()

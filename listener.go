@@ -70,6 +70,9 @@ func (lc ListenConfig) Listen(ctx context.Context, network, address string) (net
 	if err == nil && isPacket(network) {
 		err = net.UnknownNetworkError(network)
 	}
+	if err == nil {
+		err = supported(t, Worker != nil && !lc.Exclusive || Worker == nil && std.forked.Load())
+	}
 	if err != nil {
 		return nil, listenError(t, err, "")
 	}
@@ -96,6 +99,9 @@ func (lc ListenConfig) ListenPacket(ctx context.Context, network, address string
 	t, err := newTarget(network, address, lc)
 	if err == nil && !isPacket(network) {
 		err = net.UnknownNetworkError(network)
+	}
+	if err == nil {
+		err = supported(t, Worker != nil && !lc.Exclusive || Worker == nil && std.forked.Load())
 	}
 	if err != nil {
 		return nil, listenError(t, err, "")

@@ -274,7 +274,7 @@ func validateEnv(what string, env []string) error {
 			return fmt.Errorf("cluster: %s: %q is not of the form K=V", what, kv)
 		case strings.ContainsRune(kv, 0):
 			return fmt.Errorf("cluster: %s: %q contains a NUL byte", what, kv)
-		case slices.Contains(roleEnv, k):
+		case slices.Contains(roleEnv, envName(k)):
 			return fmt.Errorf("cluster: %s: %s is set by the master for each worker", what, k)
 		}
 	}
@@ -287,7 +287,7 @@ func (o *Options) resolveExec() error {
 	switch {
 	case o.Exec == "":
 		return nil
-	case !strings.ContainsRune(o.Exec, filepath.Separator):
+	case filepath.Base(o.Exec) == o.Exec: // Windows has two separators
 		path, err := exec.LookPath(o.Exec)
 		if err != nil {
 			return fmt.Errorf("cluster: Options.Exec: %w", err)

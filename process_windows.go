@@ -3,29 +3,89 @@ package cluster
 import (
 	"fmt"
 	"os"
+	"os/exec"
+	"strings"
 	"syscall"
+	"time"
+
+	"golang.org/x/sys/windows"
 )
 
-const sigKill = syscall.SIGKILL
+// startProcess makes p's channel and process. The process inherits its standard
+// files, its end of the channel, and nothing else: package syscall gives the
+// system the list.
+func startProcess(p *Process, env []string) error {
+	c := p.child
+	ours, theirs, err := newChannelPair()
+	if err != nil {
+		return err
+	}
+	p.link = newLink(ours, p, &masterSide{m: c.m, p: p}, peerUnknown, c.opts)
+	// The worker's end must not stay open here, or its death would be no EOF.
+	defer theirs.Close()
 
-var stopSignals = []os.Signal{os.Interrupt, syscall.SIGTERM}
-
-var groupSignals = []os.Signal{os.Interrupt}
-
-const termSignal = syscall.SIGTERM
-
-func isProbe(os.Signal) bool { return false }
-
-// startProcess: workers on Windows are not built yet.
-func startProcess(*Process, []string) error {
-	return fmt.Errorf("workers on Windows: %w", ErrNotSupported)
+	cmd := &exec.Cmd{
+		Args: append([]string{c.gen.bin.argv0}, c.opts.Args...),
+		Dir:  c.opts.Dir,
+		Env:  workerEnv(p, env, int(theirs)),
+		SysProcAttr: &syscall.SysProcAttr{
+			AdditionalInheritedHandles: []syscall.Handle{syscall.Handle(theirs)},
+			// Ctrl-C is for the master, which orders the workers to drain.
+			CreationFlags: windows.CREATE_NEW_PROCESS_GROUP,
+		},
+	}
+	if _, err := os.Stdin.Stat(); err == nil {
+		cmd.Stdin = os.Stdin
+	}
+	c.output, err = newOutputPipes(p, cmd)
+	if err != nil {
+		p.link.end()
+		return err
+	}
+	path, done, err := c.gen.bin.forExec(0)
+	if err == nil {
+		cmd.Path = path
+		c.started = time.Now()
+		err = cmd.Start()
+		done()
+	}
+	c.output.started()
+	if err != nil {
+		c.output.drain()
+		p.link.end()
+		return err
+	}
+	c.proc, p.pid = cmd.Process, cmd.Process.Pid
+	if err := enterJob(c.proc); err != nil && !exited(c.proc) {
+		p.logger().Warn("cluster: a worker is in no job and may outlive the master", "worker", p.id, "pid", p.pid, "err", err)
+	}
+	return nil
 }
 
-func waitExit(proc *os.Process) (*os.ProcessState, error) { return proc.Wait() }
+// exited reports whether proc has ended.
+func exited(proc *os.Process) (yes bool) {
+	proc.WithHandle(func(h uintptr) {
+		event, err := windows.WaitForSingleObject(windows.Handle(h), 0)
+		yes = err == nil && event == windows.WAIT_OBJECT_0
+	})
+	return yes
+}
+
+// waitExit waits for proc without a thread: os.Process.Wait alone keeps one in
+// the kernel for each worker.
+func waitExit(proc *os.Process) (*os.ProcessState, error) {
+	var done *watched
+	proc.WithHandle(func(h uintptr) { done, _ = watchHandle(windows.Handle(h), true) })
+	if done != nil {
+		<-done.signal
+		done.stop() // the handle is open until Wait
+	}
+	return proc.Wait()
+}
 
 func validateCredential(c *Credential) error {
 	if c != nil {
-		return fmt.Errorf("cluster: Options.Credential: %w", ErrNotSupported)
+		return fmt.Errorf("cluster: Options.Credential on Windows: %w; start the master as the user that workers are to be", ErrNotSupported)
 	}
 	return nil
 }
@@ -37,19 +97,9 @@ func exitOf(state *os.ProcessState) Exit {
 	return Exit{Code: state.ExitCode(), State: state}
 }
 
-type outputPipes struct{}
-
-func (o *outputPipes) drain() {}
-
+// uidText is for error messages.
 func uidText(int) string { return "the master opens it" }
 
-func surviveSIGPIPE() {}
-
-func errnoOf(n int) error {
-	if n < 0 {
-		n = -n
-	}
-	return syscall.Errno(n)
-}
-
-func readNow(uintptr, []byte) (int, error) { return 0, ErrNotSupported }
+// envName is the name of a variable by which it is compared: case does not
+// count here.
+func envName(name string) string { return strings.ToUpper(name) }

@@ -192,19 +192,6 @@ func (l *link) dropDescriptors(from, to int) {
 	l.fault("%d descriptors came with no message that takes them; closed", to-from)
 }
 
-// claim returns the oldest descriptor, or nil.
-func (l *link) claim() *handle {
-	if len(l.fds) == 0 {
-		return nil
-	}
-	fd := l.fds[0]
-	l.fds = l.fds[1:]
-	if l.held > 0 {
-		l.held--
-	}
-	return newHandle(fd)
-}
-
 // deliver posts the messages read so far, so that what is reported next comes
 // after them.
 func (l *link) deliver() {
@@ -338,7 +325,7 @@ func (l *link) sockets(raw []byte, answer wire) {
 // handle takes a message that came with a descriptor. It is acknowledged before
 // it is looked at, as node does: its sender sends nothing more until then.
 func (l *link) handle(raw []byte) {
-	h := l.claim()
+	h := l.claim(raw)
 	if h == nil {
 		l.acknowledge(cmdNack)
 		l.fault("a handle message came without its descriptor: %s", excerpt(raw))

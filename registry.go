@@ -297,7 +297,7 @@ func listenError(t target, err error, hint string) error {
 	}
 	var errno syscall.Errno
 	if errors.As(err, &errno) { // without "bind: "
-		err = errno
+		err = portableErrno(errno)
 	}
 	if hint != "" {
 		hint = " (" + hint + ")"

@@ -110,7 +110,9 @@ func (l *listener) Accept() (net.Conn, error) {
 			return nil, err
 		}
 		if l.keepAlive.Enable {
-			if tcp, ok := c.(*net.TCPConn); ok {
+			if tcp, ok := c.(interface {
+				SetKeepAliveConfig(net.KeepAliveConfig) error
+			}); ok {
 				tcp.SetKeepAliveConfig(l.keepAlive)
 			}
 		}

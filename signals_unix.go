@@ -29,5 +29,11 @@ func errnoOf(n int) error {
 	return syscall.Errno(n)
 }
 
+// portableErrno is errno for a program that is written for all systems.
+func portableErrno(errno syscall.Errno) error { return errno }
+
 // readNow is one read(2) that does not wait.
 func readNow(fd uintptr, p []byte) (int, error) { return unix.Read(int(fd), p) }
+
+// deliverable says which signals can be sent: all.
+func deliverable(os.Signal) error { return nil }

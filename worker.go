@@ -170,6 +170,11 @@ func (in *inside) disconnect(ctx context.Context) error {
 }
 
 func (in *inside) kill(sig ...os.Signal) error {
+	for _, s := range sig {
+		if err := deliverable(s); err != nil {
+			return callError("Kill", err)
+		}
+	}
 	if in.p.IsConnected() {
 		in.sayVoluntary(context.Background())
 		ctx, cancel := context.WithTimeout(context.Background(), handshakeTimeout)

@@ -1,13 +1,9 @@
-//go:build unix
-
 package cluster
 
 import (
 	"net"
 	"sync"
 	"syscall"
-
-	"golang.org/x/sys/unix"
 )
 
 // plainSockets are the sockets that Listen opened while this process had not
@@ -33,7 +29,7 @@ func (p *plainSockets) add(t target, addr net.Addr, s any) {
 	open := p.list[:0]
 	for _, s := range p.list {
 		if fd, err := dupDescriptor(s.conn); err == nil {
-			unix.Close(fd)
+			newHandle(fd).release()
 			open = append(open, s)
 		}
 	}
@@ -73,7 +69,7 @@ func (s plainSocket) keepFile() (release func()) {
 	return func() {
 		ln.SetUnlinkOnClose(true)
 		if fd, err := dupDescriptor(ln); err == nil {
-			unix.Close(fd)
+			newHandle(fd).release()
 			return
 		}
 		unlink()

@@ -1,21 +1,8 @@
 package cluster
 
-import (
-	"net"
-	"os"
-	"syscall"
-)
+import "net"
 
-// What supervision takes from Unix, and Windows has not.
-
-var controlSignals []os.Signal
-
-const (
-	reloadSignal = syscall.Signal(-1)
-	upSignal     = syscall.Signal(-2)
-	downSignal   = syscall.Signal(-3)
-	dumpSignal   = syscall.SIGKILL
-)
+// What service managers of Unix offer, and none has here.
 
 // notifier: there is no sd_notify.
 type notifier struct{}
@@ -35,11 +22,3 @@ var activated activatedSockets
 type activatedSockets struct{}
 
 func (*activatedSockets) find(target) (*handle, net.Addr) { return nil, nil }
-
-type tail struct{}
-
-func (*tail) handOver(*Process) {}
-
-func (*Process) lastOutput() string { return "" }
-
-func takeStderr(*handle) {}

@@ -1,0 +1,252 @@
+package cluster
+
+import (
+	"errors"
+	"io"
+	"net"
+	"os"
+	"sync"
+	"syscall"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/windows"
+)
+
+// socketConn is a TCP connection made of a socket that AcceptEx has accepted or
+// the master has handed over. Package net has no way from a socket to its own
+// type that leaves the socket as it is. What does the waiting is an os.File: it
+// puts the socket on the runtime's completion port, on which it is the first.
+type socketConn struct {
+	h             *handle
+	f             *os.File
+	local, remote net.Addr
+	once          sync.Once
+}
+
+var _ streamConn = (*socketConn)(nil)
+
+// newSocketConn makes a connection of h, of which it keeps a reference, with the
+// settings that package net gives one.
+func newSocketConn(h *handle) (*socketConn, error) {
+	s := h.socket()
+	local, err := windows.Getsockname(s)
+	if err != nil {
+		return nil, os.NewSyscallError("getsockname", err)
+	}
+	remote, err := windows.Getpeername(s)
+	if err != nil {
+		return nil, os.NewSyscallError("getpeername", err)
+	}
+	c := &socketConn{
+		h: h.retain(), f: os.NewFile(uintptr(s), "tcp"),
+		local: tcpAddrOf(local), remote: tcpAddrOf(remote),
+	}
+	c.SetNoDelay(true)
+	c.SetKeepAliveConfig(net.KeepAliveConfig{Enable: true})
+	return c, nil
+}
+
+// LocalAddr returns this end's address.
+func (c *socketConn) LocalAddr() net.Addr { return c.local }
+
+// RemoteAddr returns the client's address.
+func (c *socketConn) RemoteAddr() net.Addr { return c.remote }
+
+// opError is err as package net would return it.
+func (c *socketConn) opError(op string, err error) error {
+	switch {
+	case err == nil || err == io.EOF:
+		return err
+	case errors.Is(err, os.ErrClosed):
+		err = net.ErrClosed
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		err = os.ErrDeadlineExceeded
+	default:
+		err = socketError(err)
+	}
+	return &net.OpError{Op: op, Net: "tcp", Source: c.local, Addr: c.remote, Err: err}
+}
+
+func (c *socketConn) Read(p []byte) (int, error) {
+	n, err := c.f.Read(p)
+	return n, c.opError("read", err)
+}
+
+func (c *socketConn) Write(p []byte) (int, error) {
+	n, err := c.f.Write(p)
+	return n, c.opError("write", err)
+}
+
+// Close closes the connection. An os.File closes what it has with CloseHandle,
+// which is not for sockets: it would leave behind what Winsock knows of it. So
+// the file is made to fail at that, and what it does before, which is to end all
+// that waits for it, is what is wanted.
+func (c *socketConn) Close() error {
+	err := c.opError("close", net.ErrClosed)
+	c.once.Do(func() {
+		s := c.h.socket()
+		windows.SetHandleInformation(s, protectFromClose, protectFromClose)
+		c.f.Close()
+		windows.SetHandleInformation(s, protectFromClose, 0)
+		c.h.release()
+		err = nil
+	})
+	return err
+}
+
+// protectFromClose is HANDLE_FLAG_PROTECT_FROM_CLOSE.
+const protectFromClose = 2
+
+func (c *socketConn) SetDeadline(t time.Time) error {
+	return c.opError("set", c.f.SetDeadline(t))
+}
+
+func (c *socketConn) SetReadDeadline(t time.Time) error {
+	return c.opError("set", c.f.SetReadDeadline(t))
+}
+
+func (c *socketConn) SetWriteDeadline(t time.Time) error {
+	return c.opError("set", c.f.SetWriteDeadline(t))
+}
+
+// SyscallConn gives access to the socket.
+func (c *socketConn) SyscallConn() (syscall.RawConn, error) { return c.f.SyscallConn() }
+
+// control calls fn with the socket, which stays open meanwhile.
+func (c *socketConn) control(op string, fn func(s windows.Handle) error) error {
+	rc, err := c.f.SyscallConn()
+	if err == nil {
+		ctlErr := rc.Control(func(s uintptr) { err = fn(windows.Handle(s)) })
+		if ctlErr != nil {
+			err = ctlErr
+		}
+	}
+	return c.opError(op, err)
+}
+
+func (c *socketConn) setInt(level, opt, value int) error {
+	return c.control("set", func(s windows.Handle) error { return windows.SetsockoptInt(s, level, opt, value) })
+}
+
+// CloseRead shuts down the reading side.
+func (c *socketConn) CloseRead() error {
+	return c.control("close", func(s windows.Handle) error { return windows.Shutdown(s, windows.SHUT_RD) })
+}
+
+// CloseWrite shuts down the writing side: the client reads an end.
+func (c *socketConn) CloseWrite() error {
+	return c.control("close", func(s windows.Handle) error { return windows.Shutdown(s, windows.SHUT_WR) })
+}
+
+// SetNoDelay turns Nagle's algorithm off, which is the default, or on.
+func (c *socketConn) SetNoDelay(noDelay bool) error {
+	return c.setInt(windows.IPPROTO_TCP, windows.TCP_NODELAY, boolInt(noDelay))
+}
+
+// SetLinger is what [net.TCPConn.SetLinger] is.
+func (c *socketConn) SetLinger(sec int) error {
+	l := windows.Linger{}
+	if sec >= 0 {
+		l = windows.Linger{Onoff: 1, Linger: int32(sec)}
+	}
+	// Winsock's has two members of 16 bits.
+	raw := [2]uint16{uint16(l.Onoff), uint16(l.Linger)}
+	return c.control("set", func(s windows.Handle) error {
+		return windows.Setsockopt(s, windows.SOL_SOCKET, windows.SO_LINGER, (*byte)(unsafe.Pointer(&raw)), int32(unsafe.Sizeof(raw)))
+	})
+}
+
+// SetReadBuffer sets the size of the system's buffer.
+func (c *socketConn) SetReadBuffer(bytes int) error {
+	return c.setInt(windows.SOL_SOCKET, windows.SO_RCVBUF, bytes)
+}
+
+// SetWriteBuffer sets the size of the system's buffer.
+func (c *socketConn) SetWriteBuffer(bytes int) error {
+	return c.setInt(windows.SOL_SOCKET, windows.SO_SNDBUF, bytes)
+}
+
+// SetKeepAlive turns keep-alive probes on or off.
+func (c *socketConn) SetKeepAlive(on bool) error {
+	return c.setInt(windows.SOL_SOCKET, windows.SO_KEEPALIVE, boolInt(on))
+}
+
+// SetKeepAlivePeriod sets the time between probes.
+func (c *socketConn) SetKeepAlivePeriod(d time.Duration) error {
+	return c.setKeepAlive(d, d)
+}
+
+// The defaults of package net.
+const (
+	keepAliveIdle     = 15 * time.Second
+	keepAliveInterval = 15 * time.Second
+)
+
+// SetKeepAliveConfig is what [net.TCPConn.SetKeepAliveConfig] is. A zero Idle or
+// Interval is package net's default, and so is a negative one here, as the
+// system sets both or none.
+func (c *socketConn) SetKeepAliveConfig(config net.KeepAliveConfig) error {
+	if !config.Enable {
+		return c.SetKeepAlive(false)
+	}
+	idle, interval := config.Idle, config.Interval
+	if idle <= 0 {
+		idle = keepAliveIdle
+	}
+	if interval <= 0 {
+		interval = keepAliveInterval
+	}
+	if err := c.setKeepAlive(idle, interval); err != nil {
+		return err
+	}
+	if config.Count > 0 { // since Windows 10 1703; else it is 10
+		return c.setInt(windows.IPPROTO_TCP, windows.TCP_KEEPCNT, config.Count)
+	}
+	return nil
+}
+
+// setKeepAlive turns it on, with these times.
+func (c *socketConn) setKeepAlive(idle, interval time.Duration) error {
+	ka := windows.TCPKeepalive{OnOff: 1, Time: milliseconds(idle), Interval: milliseconds(interval)}
+	if err := c.SetKeepAlive(true); err != nil {
+		return err
+	}
+	return c.control("set", func(s windows.Handle) error {
+		var n uint32
+		return windows.WSAIoctl(s, windows.SIO_KEEPALIVE_VALS, (*byte)(unsafe.Pointer(&ka)), uint32(unsafe.Sizeof(ka)), nil, 0, &n, nil, 0)
+	})
+}
+
+// milliseconds rounds up.
+func milliseconds(d time.Duration) uint32 {
+	return uint32((d + time.Millisecond - 1) / time.Millisecond)
+}
+
+func boolInt(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+// readNow is one read that does not wait.
+func readNow(fd uintptr, p []byte) (int, error) {
+	var waiting uint32
+	s := windows.Handle(fd)
+	var n uint32
+	if err := windows.WSAIoctl(s, fionread, nil, 0, (*byte)(unsafe.Pointer(&waiting)), uint32(unsafe.Sizeof(waiting)), &n, nil, 0); err != nil {
+		return 0, err
+	}
+	if waiting == 0 || len(p) == 0 {
+		return 0, nil
+	}
+	// There is something, and nobody else reads: it does not wait.
+	buf := windows.WSABuf{Len: uint32(len(p)), Buf: &p[0]}
+	var flags uint32
+	err := windows.WSARecv(s, &buf, 1, &n, &flags, nil, nil)
+	return int(n), err
+}
+
+// fionread asks for the bytes that wait to be read: _IOR('f', 127, u_long).
+const fionread = 0x4004667f

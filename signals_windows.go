@@ -1,0 +1,47 @@
+package cluster
+
+import (
+	"fmt"
+	"os"
+	"syscall"
+)
+
+// sigKill ends a process that takes no orders.
+const sigKill = syscall.SIGKILL
+
+// stopSignals end Run. The runtime makes an os.Interrupt of Ctrl-C and
+// Ctrl-Break, and a SIGTERM of a console that is closed, a logoff and a shutdown.
+var stopSignals = []os.Signal{os.Interrupt, syscall.SIGTERM}
+
+// groupSignals reach every process of a console: a worker leaves them to the
+// master's order. Ctrl-C does not come to a worker, which has a process group of
+// its own; Ctrl-Break does.
+var groupSignals = []os.Signal{os.Interrupt}
+
+// termSignal: the console is closed, and the system ends what does not end by
+// itself in a few seconds.
+const termSignal = syscall.SIGTERM
+
+// There are no others, so none for Run to do something else than to stop.
+var controlSignals []os.Signal
+
+const (
+	reloadSignal = syscall.Signal(-1)
+	upSignal     = syscall.Signal(-2)
+	downSignal   = syscall.Signal(-3)
+	dumpSignal   = syscall.SIGKILL // nothing makes a process print its goroutines
+)
+
+// isProbe tells the signal that only asks whether a process exists.
+func isProbe(os.Signal) bool { return false }
+
+// deliverable says which signals can be sent: only that to end at once.
+func deliverable(sig os.Signal) error {
+	if sig != os.Kill {
+		return fmt.Errorf("signal %v on Windows: %w; use Disconnect, or Kill without a signal", sig, ErrNotSupported)
+	}
+	return nil
+}
+
+// surviveSIGPIPE: a write to a closed standard output is an error here.
+func surviveSIGPIPE() {}
