@@ -27,6 +27,7 @@ type accepting struct {
 	limit   time.Time
 	closed  bool
 	spare   []*acceptance // not in use
+	running sync.WaitGroup
 }
 
 // newAcceptor makes an acceptor of h, of which it keeps a reference.
@@ -111,22 +112,22 @@ func (a *accepting) accept(wanted func() bool) (fd int, err error) {
 // tryAccept: nothing accepts a connection only if one waits.
 func (a *accepting) tryAccept() (fd int, ok bool) { return -1, false }
 
-// begin returns what an accept needs. The socket stays open until end.
+// begin returns what an accept needs. close waits for its end.
 func (a *accepting) begin() (*acceptance, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if err := a.over(); err != nil {
 		return nil, err
 	}
-	a.h.retain()
 	if n := len(a.spare); n > 0 {
+		a.running.Add(1)
 		o := a.spare[n-1]
 		a.spare = a.spare[:n-1]
 		return o, nil
 	}
 	o, err := newAcceptance()
-	if err != nil {
-		a.h.release()
+	if err == nil {
+		a.running.Add(1)
 	}
 	return o, err
 }
@@ -139,7 +140,7 @@ func (a *accepting) end(o *acceptance) {
 	} else {
 		a.spare = append(a.spare, o)
 	}
-	a.h.release()
+	a.running.Done()
 }
 
 // over says why nothing is accepted now. a.mu is held.
@@ -234,20 +235,26 @@ func (a *accepting) wake() {
 	a.changed = make(chan struct{})
 }
 
-// close makes waiting accepts return.
-func (a *accepting) close() {
+// close makes waiting accepts return, and waits until they have: one that is
+// still under way would take a connection from the processes that go on. It
+// reports whether it is the first.
+func (a *accepting) close() (first bool) {
 	a.mu.Lock()
-	defer a.mu.Unlock()
-	if a.closed {
-		return
+	first = !a.closed
+	if first {
+		a.closed = true
+		a.wake()
+		for _, o := range a.spare {
+			o.free()
+		}
+		a.spare = nil
 	}
-	a.closed = true
-	a.wake()
-	for _, o := range a.spare {
-		o.free()
+	a.mu.Unlock()
+	a.running.Wait()
+	if first {
+		a.h.release()
 	}
-	a.spare = nil
-	a.h.release()
+	return first
 }
 
 // socketListener is a net.Listener on a shared socket.
@@ -297,13 +304,9 @@ func (l *socketListener) Accept() (net.Conn, error) {
 }
 
 func (l *socketListener) Close() error {
-	l.mu.Lock()
-	closed := l.closed
-	l.mu.Unlock()
-	if closed {
+	if !l.close() {
 		return l.opError("close", net.ErrClosed)
 	}
-	l.close()
 	return nil
 }
 

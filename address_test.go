@@ -79,6 +79,8 @@ func TestTargetListening(t *testing.T) {
 
 // A node worker's queries are read as node means them.
 func TestTargetOfNode(t *testing.T) {
+	slashAbs, err := filepath.Abs("/abs/x.sock") // with a drive before it on Windows
+	require.NoError(t, err)
 	for _, test := range []struct {
 		query   string
 		key     string
@@ -89,7 +91,7 @@ func TestTargetOfNode(t *testing.T) {
 		{`{"address":"127.0.0.1","port":81,"addressType":4,"backlog":false}`, "tcp4 127.0.0.1:81", 0},
 		{`{"address":"::","port":81,"addressType":6,"flags":1}`, "tcp6 [::]:81", 0},
 		{`{"address":"::","port":81,"addressType":6,"backlog":511}`, "tcp :81", 511},
-		{`{"address":"/abs/x.sock","port":-1,"addressType":-1}`, "unix /abs/x.sock", 0},
+		{`{"address":"/abs/x.sock","port":-1,"addressType":-1}`, "unix " + slashAbs, 0},
 		{`{"address":"/cwd/\u0000abs-x","port":-1,"addressType":-1}`, "unix @abs-x", 0},
 		{`{"address":"0.0.0.0","port":53,"addressType":"udp4","fd":-1,"flags":0}`, "udp4 0.0.0.0:53", 0},
 		{`{"address":null,"port":null,"addressType":null,"fd":5}`, "tcp fd 5", 0},

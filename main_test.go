@@ -1,5 +1,3 @@
-//go:build unix
-
 package cluster_test
 
 // The tests' tools. Processes are real: TestMain executes the test binary again
@@ -54,6 +52,7 @@ func TestMain(m *testing.M) {
 			fmt.Fprintln(os.Stderr, "no test program", name)
 			os.Exit(3)
 		}
+		prepareProgram()
 		main()
 		os.Exit(0)
 	}
@@ -62,8 +61,9 @@ func TestMain(m *testing.M) {
 	// The goroutine of os/signal stays once it runs: let it be there before the
 	// first count.
 	c := make(chan os.Signal, 1)
-	signal.Notify(c, syscall.SIGUSR2)
+	signal.Notify(c, os.Interrupt)
 	signal.Stop(c)
+	prepareTests()
 	slog.SetDefault(slog.New(slog.NewTextHandler(io.Discard, nil)))
 	// What runs in processes of its own mostly waits for a drain: more of that can
 	// go on at a time than there are cores.
@@ -140,24 +140,7 @@ type counts struct {
 }
 
 func census() counts {
-	c := counts{goroutines: runtime.NumGoroutine()}
-	if dir, err := os.Open("/dev/fd"); err == nil {
-		names, _ := dir.Readdirnames(-1)
-		dir.Close()
-		c.fds = len(names) - 1
-	}
-	c.children = children(os.Getpid())
-	return c
-}
-
-// children returns the pids of pid's children, zombies included. Linux only.
-func children(pid int) (pids []string) {
-	lists, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid))
-	for _, l := range lists {
-		b, _ := os.ReadFile(l)
-		pids = append(pids, strings.Fields(string(b))...)
-	}
-	return pids
+	return counts{goroutines: runtime.NumGoroutine(), fds: openFiles(), children: children(os.Getpid())}
 }
 
 // await returns what comes over c, or fails the test.
@@ -224,6 +207,7 @@ type proc struct {
 	mu    sync.Mutex
 	log   strings.Builder
 	done  chan struct{} // closed when it has exited
+	group processGroup  // it and its workers
 }
 
 // start runs a program in a process of its own, with its own process group.
@@ -237,14 +221,12 @@ func startCmd(t testing.TB, cmd *exec.Cmd, programName string, env ...string) *p
 	t.Helper()
 	p := &proc{t: t, cmd: cmd, lines: make(chan string, 10000), done: make(chan struct{})}
 	p.cmd.Env = append(append(os.Environ(), programEnv+"="+programName), env...)
-	if p.cmd.SysProcAttr == nil {
-		p.cmd.SysProcAttr = new(syscall.SysProcAttr)
-	}
-	p.cmd.SysProcAttr.Setpgid = true
+	ownGroup(p.cmd)
 	r, w, err := os.Pipe()
 	require.NoError(t, err)
 	p.cmd.Stdout, p.cmd.Stderr = w, w
 	require.NoError(t, p.cmd.Start())
+	p.group = groupOf(p.cmd.Process)
 	w.Close()
 	go func() {
 		defer r.Close()
@@ -260,7 +242,7 @@ func startCmd(t testing.TB, cmd *exec.Cmd, programName string, env ...string) *p
 		close(p.done)
 	}()
 	t.Cleanup(func() {
-		syscall.Kill(-p.cmd.Process.Pid, syscall.SIGKILL)
+		p.group.kill()
 		<-p.done
 		if t.Failed() {
 			t.Logf("output of %s:\n%s", programName, p.output())
@@ -287,7 +269,7 @@ func (p *proc) expect(prefix string) string {
 
 func (p *proc) signal(sig os.Signal) {
 	p.t.Helper()
-	require.NoError(p.t, p.cmd.Process.Signal(sig))
+	kill(p.t, p.cmd.Process.Pid, sig.(syscall.Signal))
 }
 
 // exit waits for the end and returns the exit status, -1 after a signal.
@@ -300,31 +282,7 @@ func (p *proc) exit() int {
 // groupEmpty waits until no process of the program's group is left.
 func (p *proc) groupEmpty() {
 	p.t.Helper()
-	eventually(p.t, func() bool { return !groupRuns(p.cmd.Process.Pid) }, "the end of all its processes")
-}
-
-// groupRuns reports whether some process of the group runs. Zombies do not
-// count where they can be told: they are their new parent's to reap, and the
-// first process of a container may take its time.
-func groupRuns(pgid int) bool {
-	if syscall.Kill(-pgid, 0) == syscall.ESRCH {
-		return false
-	}
-	stats, _ := filepath.Glob("/proc/[0-9]*/stat")
-	for _, path := range stats {
-		b, _ := os.ReadFile(path)
-		// pid (name) state ppid pgrp …
-		f := strings.Fields(string(b[strings.LastIndexByte(string(b), ')')+1:]))
-		if len(f) <= 2 || f[2] != strconv.Itoa(pgid) {
-			continue
-		}
-		// The first thread may be gone before others that hold the descriptors.
-		threads, _ := os.ReadDir(filepath.Join(filepath.Dir(path), "task"))
-		if f[0] != "Z" || len(threads) > 1 {
-			return true
-		}
-	}
-	return len(stats) == 0
+	eventually(p.t, func() bool { return !p.group.runs() }, "the end of all its processes")
 }
 
 // get fetches url on a connection of its own.
@@ -356,9 +314,32 @@ func dialable(addr net.Addr) string {
 	return "127.0.0.1:" + port
 }
 
+// tempDir is a directory that goes with the test. Wine cannot remove a directory
+// as t.TempDir does.
+func tempDir(t testing.TB) string {
+	dir, err := os.MkdirTemp("", "cluster")
+	require.NoError(t, err)
+	t.Cleanup(func() {
+		filepath.Walk(dir, func(path string, info os.FileInfo, err error) error {
+			if err == nil && !info.IsDir() {
+				os.Remove(path)
+			}
+			return nil
+		})
+		os.Remove(dir)
+	})
+	return dir
+}
+
 func itoa(n int) string { return strconv.Itoa(n) }
 
 func atoi(s string) int {
 	n, _ := strconv.Atoi(s)
 	return n
+}
+
+// requireKilled checks how a worker ended that was killed.
+func requireKilled(t testing.TB, e cluster.Exit) {
+	t.Helper()
+	require.Equal(t, system.killed, fmt.Sprint(e.Code, " ", e.Signal))
 }

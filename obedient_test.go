@@ -1,5 +1,3 @@
-//go:build unix
-
 package cluster_test
 
 import (
@@ -8,10 +6,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"runtime"
-	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -101,29 +96,6 @@ func aboutSelf(env []string) about {
 		}
 	}
 	return a
-}
-
-// descriptors lists this process's descriptors above 2, but those of the Go
-// runtime itself, as "3 socket:[123]".
-func descriptors() (list []string) {
-	dir, err := os.Open("/dev/fd")
-	die(err)
-	defer dir.Close()
-	names, err := dir.Readdirnames(-1)
-	die(err)
-	for _, name := range names {
-		fd, err := strconv.Atoi(name)
-		if err != nil || fd <= 2 || fd == int(dir.Fd()) {
-			continue
-		}
-		target, _ := os.Readlink(filepath.Join("/dev/fd", name))
-		if slices.ContainsFunc([]string{"eventpoll", "eventfd", "/sys/fs/cgroup/"}, func(s string) bool { return strings.Contains(target, s) }) {
-			continue
-		}
-		list = append(list, strings.TrimSpace(name+" "+target))
-	}
-	slices.Sort(list)
-	return list
 }
 
 // ask gives an order to a worker and returns its answer.
@@ -217,25 +189,3 @@ func (l *lineWriter) Write(p []byte) (int, error) {
 
 // both is an Options.Output that takes the standard output and error of all.
 func (l *lineWriter) both(*cluster.Process) (stdout, stderr io.Writer) { return l, l }
-
-// pause stops a process, and returns when it has come to a stop: with several
-// threads that is later than the signal.
-func pause(t testing.TB, pid int) {
-	t.Helper()
-	require.NoError(t, syscall.Kill(pid, syscall.SIGSTOP))
-	stopped := func() bool {
-		stats, _ := filepath.Glob("/proc/" + strconv.Itoa(pid) + "/task/*/stat")
-		for _, path := range stats {
-			b, _ := os.ReadFile(path)
-			if f := strings.Fields(string(b[strings.LastIndexByte(string(b), ')')+1:])); len(f) > 0 && f[0] != "T" {
-				return false
-			}
-		}
-		if len(stats) > 0 {
-			return true
-		}
-		out, _ := exec.Command("ps", "-o", "stat=", "-p", strconv.Itoa(pid)).Output() // no /proc
-		return strings.HasPrefix(string(out), "T")
-	}
-	eventually(t, stopped, "the process to stop")
-}

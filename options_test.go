@@ -1,5 +1,3 @@
-//go:build unix
-
 package cluster_test
 
 import (
@@ -29,16 +27,6 @@ func copyBinary(t *testing.T, path string) {
 	b, err := os.ReadFile(os.Args[0])
 	require.NoError(t, err)
 	writeProgram(t, path, b)
-}
-
-// writeProgram writes a file to execute. A child that another goroutine forks
-// meanwhile would hold it open for writing until its own exec, and until then
-// nobody could execute it: no fork until it is closed.
-func writeProgram(t *testing.T, path string, b []byte) {
-	t.Helper()
-	syscall.ForkLock.RLock()
-	defer syscall.ForkLock.RUnlock()
-	require.NoError(t, os.WriteFile(path, b, 0o755))
 }
 
 // TestOptionsErrorsNameTheField: SetupMaster refuses what makes no sense with
@@ -109,14 +97,20 @@ func TestSettings(t *testing.T) {
 func TestOptionsExec(t *testing.T) {
 	start, err := os.Getwd()
 	require.NoError(t, err)
-	dir, err := filepath.EvalSymlinks(t.TempDir())
+	dir, err := filepath.EvalSymlinks(tempDir(t))
 	require.NoError(t, err)
-	program := filepath.Join(dir, "worker-program")
+	if filepath.VolumeName(dir) != filepath.VolumeName(start) { // no path leads from one to the other
+		dir, err = os.MkdirTemp(start, ".cluster-test-")
+		require.NoError(t, err)
+		t.Cleanup(func() { os.Remove(dir) })
+	}
+	program := filepath.Join(dir, "worker-program"+system.exe)
 	copyBinary(t, program)
+	t.Cleanup(func() { os.Remove(program) })
 	relative, err := filepath.Rel(start, program)
 	require.NoError(t, err)
 	t.Chdir("/")
-	t.Setenv("PATH", dir+":"+os.Getenv("PATH"))
+	t.Setenv("PATH", dir+system.pathList+os.Getenv("PATH"))
 	for name, path := range map[string]string{"absolute": program, "relative": relative, "bare": "worker-program"} {
 		t.Run(name, func(t *testing.T) {
 			withMaster(t, obedient, cluster.Options{Exec: path})
@@ -174,7 +168,7 @@ func TestOptionsEnv(t *testing.T) {
 // TestOptionsDir: a worker starts in Dir, and an error of it names the
 // directory.
 func TestOptionsDir(t *testing.T) {
-	dir, err := filepath.EvalSymlinks(t.TempDir())
+	dir, err := filepath.EvalSymlinks(tempDir(t))
 	require.NoError(t, err)
 	withMaster(t, obedient, cluster.Options{Dir: dir})
 	require.Equal(t, dir, ask[about](t, forkOne(t), order{Cmd: "about"}).Dir)
@@ -209,30 +203,6 @@ func TestOptionsMaxProcs(t *testing.T) {
 			require.Equal(t, c.want, ask[about](t, forkOne(t, c.fork...), order{Cmd: "about"}).MaxProcs)
 		})
 	}
-}
-
-// TestOptionsCredential: workers run as the user and with the groups that are
-// named, and with no other group; without the privilege Fork says so.
-func TestOptionsCredential(t *testing.T) {
-	withMaster(t, obedient, cluster.Options{Credential: &cluster.Credential{UID: 65534, GID: 65533, Groups: []uint32{65532}}, Dir: "/"})
-	w, err := cluster.Fork()
-	if os.Getuid() != 0 {
-		require.ErrorIs(t, err, syscall.EPERM)
-		return
-	}
-	require.NoError(t, err)
-	self := ask[about](t, w, order{Cmd: "about"})
-	require.Equal(t, []int{65534, 65533}, []int{self.UID, self.GID})
-	require.Subset(t, []int{65532, 65533}, self.Groups)
-	// The sockets are the master's to open, and it can still end the worker.
-	ask[string](t, w, order{Cmd: "listen"})
-	require.NoError(t, w.Disconnect(within(t, patience)))
-
-	o := cluster.Settings()
-	o.Credential = &cluster.Credential{UID: 65534, GID: 65533}
-	require.NoError(t, cluster.SetupMaster(o))
-	self = ask[about](t, forkOne(t), order{Cmd: "about"})
-	require.Subset(t, []int{65533}, self.Groups, "the master's supplementary groups are dropped")
 }
 
 // TestManualReady: with ManualReady a listener does not make a worker ready,
@@ -270,7 +240,7 @@ func TestManualReady(t *testing.T) {
 // TestStartTimeout: a worker that is not online in time, or under ManualReady
 // not ready, is killed, reported, and not taken for a voluntary exit.
 func TestStartTimeout(t *testing.T) {
-	silent := cluster.Options{Exec: "/bin/sh", Args: []string{"-c", "exec sleep 1000"}, StartTimeout: 50 * time.Millisecond}
+	silent := cluster.Options{Env: []string{"CLUSTER_TEST_HANG=1"}, StartTimeout: 50 * time.Millisecond}
 	unready := cluster.Options{ManualReady: true, StartTimeout: 300 * time.Millisecond}
 	for name, o := range map[string]cluster.Options{"not online": silent, "not ready": unready} {
 		t.Run(name, func(t *testing.T) {
@@ -281,8 +251,7 @@ func TestStartTimeout(t *testing.T) {
 			require.ErrorContains(t, await(t, failed, "error"), name[len("not "):]+" within")
 			d := await(t, dead, "death")
 			require.Same(t, w, d.w)
-			require.Equal(t, syscall.SIGKILL, d.e.Signal)
-			require.Equal(t, -1, d.e.Code)
+			requireKilled(t, d.e)
 			require.False(t, d.e.Voluntary)
 			require.GreaterOrEqual(t, d.e.Uptime, o.StartTimeout)
 		})
@@ -306,7 +275,7 @@ func TestShutdownTimeout(t *testing.T) {
 		require.ErrorIs(t, err, context.DeadlineExceeded)
 		require.ErrorContains(t, err, itoa(w.ID()))
 		d := await(t, dead, "death")
-		require.Equal(t, syscall.SIGKILL, d.e.Signal)
+		requireKilled(t, d.e)
 		require.True(t, d.e.Voluntary)
 	}
 }
@@ -351,7 +320,7 @@ func TestLoggerIsQuiet(t *testing.T) {
 	require.NoError(t, w.OSProcess().Kill())
 	await(t, dead, "death")
 	stopAll(t)
-	require.Contains(t, log.String(), "signal: killed")
+	require.Contains(t, log.String(), system.killedText)
 	require.Contains(t, log.String(), "worker="+itoa(w.ID()))
 }
 
@@ -359,8 +328,8 @@ func TestLoggerIsQuiet(t *testing.T) {
 // death is reported.
 func TestOutputPipes(t *testing.T) {
 	var out, errs logBuffer
-	withMaster(t, obedient, cluster.Options{
-		Exec: "/bin/sh", Args: []string{"-c", "echo error >&2; dd if=/dev/zero bs=1024 count=1024 2>/dev/null"},
+	withMaster(t, printing, cluster.Options{
+		Env:    []string{"STDERR=error", "ZEROS=1048576"},
 		Output: func(*cluster.Process) (stdout, stderr io.Writer) { return &out, &errs },
 	})
 	seen := make(chan int, 1)
@@ -374,8 +343,7 @@ func TestOutputPipes(t *testing.T) {
 // the order in which they were written, from one goroutine.
 func TestOutputOneWriterForBoth(t *testing.T) {
 	var both racyWriter
-	withMaster(t, obedient, cluster.Options{
-		Exec: "/bin/sh", Args: []string{"-c", "for i in 1 2 3 4 5 6 7 8 9; do echo o$i; echo e$i >&2; done"},
+	withMaster(t, alternating, cluster.Options{
 		Output: func(*cluster.Process) (stdout, stderr io.Writer) { return &both, &both },
 	})
 	dead := deaths(t)
@@ -391,7 +359,7 @@ type racyWriter struct{ bytes.Buffer }
 // TestOutputFiles: an *os.File is handed to the worker itself, io.Discard
 // silences, and the master has no pipe and no goroutine for either.
 func TestOutputFiles(t *testing.T) {
-	file, err := os.Create(filepath.Join(t.TempDir(), "out"))
+	file, err := os.Create(filepath.Join(tempDir(t), "out"))
 	require.NoError(t, err)
 	defer file.Close()
 	withMaster(t, obedient, cluster.Options{
@@ -415,31 +383,13 @@ func (failingWriter) Write([]byte) (int, error) { return 0, errors.New("disk ful
 // TestOutputWriterFails: a writer that fails does not stop the worker, as a
 // pipe that nobody reads would.
 func TestOutputWriterFails(t *testing.T) {
-	withMaster(t, obedient, cluster.Options{
-		Exec: "/bin/sh", Args: []string{"-c", "dd if=/dev/zero bs=1024 count=1024 2>/dev/null; exit 7"},
+	withMaster(t, printing, cluster.Options{
+		Env:    []string{"ZEROS=1048576", "EXIT=7"},
 		Output: func(*cluster.Process) (stdout, stderr io.Writer) { return failingWriter{}, nil },
 	})
 	dead := deaths(t)
 	forkOne(t)
 	require.Equal(t, 7, await(t, dead, "death").e.Code)
-}
-
-// TestOutputHeldByGrandchild: a grandchild that keeps the pipe open does not
-// delay the worker's death for as long as it lives, and what it writes later
-// is still copied.
-func TestOutputHeldByGrandchild(t *testing.T) {
-	out := newLineWriter()
-	withMaster(t, obedient, cluster.Options{Output: out.both})
-	dead := deaths(t)
-	w := forkOne(t)
-	hold := filepath.Join(t.TempDir(), "hold")
-	require.NoError(t, syscall.Mkfifo(hold, 0o600))
-	ask[int](t, w, order{Cmd: "child", Text: "echo begin; read line <" + hold + "; echo $line"})
-	require.Equal(t, "begin", await(t, out.c, "output of the grandchild"))
-	require.NoError(t, w.Disconnect(within(t, patience)))
-	await(t, dead, "death")
-	require.NoError(t, os.WriteFile(hold, []byte("later\n"), 0))
-	require.Equal(t, "later", await(t, out.c, "output after the worker's death"))
 }
 
 // TestOutputInherited: by default a worker writes to the master's own standard
@@ -467,4 +417,14 @@ func printingMaster(output func(*cluster.Process) (stdout, stderr io.Writer)) {
 	die(err)
 	die(w.Request(context.Background(), order{Cmd: "print", Text: "to stdout\n"}, nil))
 	die(cluster.Disconnect(context.Background()))
+}
+
+// writeProgram writes a file to execute. A child that another goroutine forks
+// meanwhile would hold it open for writing until its own exec, and until then
+// nobody could execute it: no fork until it is closed.
+func writeProgram(t *testing.T, path string, b []byte) {
+	t.Helper()
+	syscall.ForkLock.RLock()
+	defer syscall.ForkLock.RUnlock()
+	require.NoError(t, os.WriteFile(path, b, 0o755))
 }

@@ -1,7 +1,9 @@
 package cluster
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"strings"
@@ -53,13 +55,27 @@ func startProcess(p *Process, env []string) error {
 	if err != nil {
 		c.output.drain()
 		p.link.end()
-		return err
+		return startError(err, cmd)
 	}
 	c.proc, p.pid = cmd.Process, cmd.Process.Pid
 	if err := enterJob(c.proc); err != nil && !exited(c.proc) {
 		p.logger().Warn("cluster: a worker is in no job and may outlive the master", "worker", p.id, "pid", p.pid, "err", err)
 	}
 	return nil
+}
+
+// startError is err, which says neither that the directory is missing nor which,
+// and of a missing program that it is not in PATH.
+func startError(err error, cmd *exec.Cmd) error {
+	if cmd.Dir != "" {
+		if _, dirErr := os.Stat(cmd.Dir); dirErr != nil {
+			return dirErr
+		}
+	}
+	if errors.Is(err, exec.ErrNotFound) {
+		return &fs.PathError{Op: "program", Path: cmd.Path, Err: fs.ErrNotExist}
+	}
+	return err
 }
 
 // exited reports whether proc has ended.

@@ -1,5 +1,3 @@
-//go:build unix
-
 package cluster_test
 
 import (
@@ -20,7 +18,6 @@ import (
 
 	"github.com/go-cluster/cluster"
 	"github.com/stretchr/testify/require"
-	"golang.org/x/sys/unix"
 )
 
 // puppet is a worker that listens on what the test tells it by requests. Every
@@ -56,6 +53,7 @@ type listenResult struct {
 	Network, Addr            string
 	Err                      string
 	InUse, Denied, NotExists bool // what errors.Is finds in Err
+	Unsupported              bool
 }
 
 // socketInfo is what the kernel says of a puppet's socket.
@@ -92,6 +90,7 @@ func (p *puppetSockets) listen(_ *cluster.Process, q listenOrder) (r listenResul
 		return listenResult{
 			Err:   err.Error(),
 			InUse: errors.Is(err, syscall.EADDRINUSE), Denied: errors.Is(err, syscall.EACCES), NotExists: errors.Is(err, fs.ErrNotExist),
+			Unsupported: errors.Is(err, errors.ErrUnsupported),
 		}, nil
 	}
 	p.mu.Lock()
@@ -125,11 +124,7 @@ func (p *puppetSockets) inspect(_ *cluster.Process, q socketOrder) (info socketI
 	if err != nil {
 		return info, err
 	}
-	err = rc.Control(func(fd uintptr) {
-		flags, _ := unix.FcntlInt(fd, unix.F_GETFL, 0)
-		info.NonBlock = flags&unix.O_NONBLOCK != 0
-		info.Protocol, info.Backlog = socketProtocol(fd), socketBacklog(fd)
-	})
+	err = rc.Control(func(fd uintptr) { info = inspectSocket(fd) })
 	return info, err
 }
 
@@ -226,8 +221,7 @@ func killed(t *testing.T, workers ...*cluster.Process) {
 // stop stops w with SIGSTOP: it does nothing any more.
 func stop(t *testing.T, w *cluster.Process) {
 	t.Helper()
-	require.NoError(t, w.OSProcess().Signal(syscall.SIGSTOP))
-	eventually(t, func() bool { return isStopped(w.PID()) }, "SIGSTOP")
+	pause(t, w.PID())
 }
 
 // asked connects and returns the id and the settings in the puppet's answer.

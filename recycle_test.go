@@ -1,10 +1,7 @@
-//go:build unix
-
 package cluster_test
 
 import (
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -26,7 +23,7 @@ func TestRecycledWorker(t *testing.T) {
 			}
 		}},
 		"age":    {cluster.Recycle{Age: 2 * time.Second}, func(*testing.T, event) {}},
-		"memory": {cluster.Recycle{Memory: 200 << 20}, func(t *testing.T, w event) { kill(t, w.pid, syscall.SIGUSR1) }},
+		"memory": {cluster.Recycle{Memory: 200 << 20}, func(t *testing.T, w event) { kill(t, w.pid, sigPoke) }},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -1,5 +1,3 @@
-//go:build unix
-
 package cluster_test
 
 import (
@@ -12,65 +10,16 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"testing"
 	"time"
 
 	"github.com/go-cluster/cluster"
 	"github.com/stretchr/testify/require"
 )
-
-// moveLink makes path lead to file, in one step, as a deployment does.
-func moveLink(t *testing.T, file, path string) {
-	t.Helper()
-	require.NoError(t, os.Symlink(file, path+".new"))
-	require.NoError(t, os.Rename(path+".new", path))
-}
-
-// TestReloadRunsTheNewBinary: a reload takes the file to which the master's path
-// leads now; a crashed worker is replaced by what its slot ran. When there is no
-// such file the reload fails, and the old workers go on.
-func TestReloadRunsTheNewBinary(t *testing.T) {
-	t.Parallel()
-	dir := t.TempDir()
-	v1, v2, current := filepath.Join(dir, "v1"), filepath.Join(dir, "v2"), filepath.Join(dir, "current")
-	copyBinary(t, v1)
-	copyBinary(t, v2)
-	moveLink(t, v1, current)
-	s := supervision{Workers: 2}
-	p := startCmd(t, exec.Command(current), supervisor, supervise1(t, &s, nil)...)
-	ups := p.ups(2)
-	runs := func(e event, exe string) {
-		t.Helper()
-		require.Equal(t, exe, e.rest[1])
-	}
-	runs(ups[0], v1)
-	moveLink(t, v2, current)
-	kill(t, ups[0].pid, syscall.SIGKILL)
-	ups[0] = p.event("up")
-	runs(ups[0], v1)
-
-	p.signal(syscall.SIGHUP)
-	rests := p.all("up 0 ", "up 1 ", "reload", died(ups[0], cluster.ReasonReload), died(ups[1], cluster.ReasonReload))
-	for i := range ups {
-		ups[i] = parseEvent(itoa(i) + " " + rests[i])
-		runs(ups[i], v2)
-	}
-	require.Equal(t, " 2 2 <nil>", rests[2])
-
-	moveLink(t, filepath.Join(dir, "v3"), current)
-	p.signal(syscall.SIGHUP)
-	require.Contains(t, p.expect("reload 0 2"), "no such file")
-	kill(t, ups[1].pid, syscall.SIGKILL)
-	runs(p.event("up"), v2)
-	p.terminate()
-}
 
 // versioned is a worker that says in its environment which version it is.
 var versioned = program("versioned", func() {
@@ -85,48 +34,6 @@ var versioned = program("versioned", func() {
 	serveOrders()
 	select {}
 })
-
-// TestReloadOfOptionsExec: the program of Options.Exec is held as well: what a
-// deployment puts in its place comes with the reload. A script is executed by
-// its path, at every fork.
-func TestReloadOfOptionsExec(t *testing.T) {
-	dir := t.TempDir()
-	link := filepath.Join(dir, "program")
-	v1, v2 := filepath.Join(dir, "v1"), filepath.Join(dir, "v2")
-	copyBinary(t, v1)
-	copyBinary(t, v2)
-	script := func(version string) {
-		writeProgram(t, link+".sh", []byte("#!/bin/sh\nexec "+version+" \"$@\"\n"))
-	}
-	exe := func(w *cluster.Process) string { return ask[about](t, w, order{Cmd: "about"}).Exe }
-	for name, c := range map[string]struct {
-		exec   string
-		deploy func(version string)
-		pinned bool
-	}{
-		"binary": {link, func(v string) { moveLink(t, v, link) }, true},
-		"script": {link + ".sh", script, false},
-	} {
-		t.Run(name, func(t *testing.T) {
-			c.deploy(v1)
-			withMaster(t, versioned, cluster.Options{Workers: 1, Exec: c.exec})
-			listening := listenings(t)
-			require.NoError(t, cluster.AutoFork())
-			w := await(t, listening, "listening")
-			require.Equal(t, v1, exe(w))
-			c.deploy(v2)
-			require.NoError(t, w.OSProcess().Kill())
-			w = await(t, listening, "listening")
-			if c.pinned {
-				require.Equal(t, v1, exe(w))
-			} else {
-				require.Equal(t, v2, exe(w))
-			}
-			require.NoError(t, cluster.Reload(within(t, patience)))
-			require.Equal(t, v2, exe(await(t, listening, "listening")))
-		})
-	}
-}
 
 // TestReloadFailureTellsWhy: the error has the exit and the last lines of the
 // new worker's standard error, wherever that goes; the old workers stay, and the
@@ -201,79 +108,6 @@ var inWorker = program("in-worker", func() {
 func TestSupervisionIsTheMasters(t *testing.T) {
 	withMaster(t, inWorker, cluster.Options{})
 	require.Equal(t, "as expected", ask[string](t, forkOne(t), order{Cmd: "errors"}))
-}
-
-// TestStderrIsHandedOver: what a worker says before it is ready passes through
-// the master; from then on its standard error is the master's own.
-func TestStderrIsHandedOver(t *testing.T) {
-	withMaster(t, obedient, cluster.Options{})
-	fd2 := func(pid string) string {
-		file, err := os.Readlink("/proc/" + pid + "/fd/2")
-		require.NoError(t, err)
-		return file
-	}
-	w := forkOne(t)
-	pid := strconv.Itoa(w.PID())
-	ask[about](t, w, order{Cmd: "about"})
-	require.NotEqual(t, fd2("self"), fd2(pid))
-	ask[string](t, w, order{Cmd: "listen"})
-	eventually(t, func() bool { return fd2(pid) == fd2("self") }, "the master's standard error in the worker")
-}
-
-// TestMasterOutlivesItsStderr: that nobody reads the master's standard error any
-// more ends neither it nor a worker that has something to say before it is ready.
-func TestMasterOutlivesItsStderr(t *testing.T) {
-	t.Parallel()
-	r, w, err := os.Pipe()
-	require.NoError(t, err)
-	r.Close()
-	defer w.Close()
-	s := supervision{Workers: 1, Env: []string{"FAIL=" + os.Args[0]}, MaxBootFailures: -1, Quiet: true} // it says so and exits
-	cmd := exec.Command("/bin/sh", "-c", `exec "$0" 2>&3 3>&-`, os.Args[0])
-	cmd.ExtraFiles = []*os.File{w}
-	p := startCmd(t, cmd, supervisor, supervise1(t, &s, nil)...)
-	for range 4 {
-		require.Equal(t, []string{"crash", "3"}, p.event("dead").rest)
-	}
-	p.terminate()
-}
-
-// TestSignalsOfRun: HUP reloads, TTIN and TTOU scale, not under one. Workers
-// leave these signals to the master, as they come to the whole group of a
-// terminal.
-func TestSignalsOfRun(t *testing.T) {
-	t.Parallel()
-	p, ups := supervise(t, supervision{Workers: 1})
-	group := func(sig syscall.Signal) { kill(t, -p.cmd.Process.Pid, sig) }
-	group(syscall.SIGTTIN)
-	second := p.event("up")
-	require.Equal(t, 1, second.slot)
-	require.Equal(t, 2, p.stats().Target)
-	group(syscall.SIGTTOU)
-	p.dead(second.pid, cluster.ReasonScale)
-	group(syscall.SIGTTOU)
-	group(syscall.SIGHUP)
-	rests := p.all("up 0 ", "reload ", died(ups[0], cluster.ReasonReload))
-	require.Equal(t, "1 2 <nil>", rests[1])
-	s := p.stats()
-	require.Equal(t, 1, s.Target)
-	require.Equal(t, parseEvent("0 "+rests[0]).pid, s.Workers[0].PID)
-	p.terminate()
-}
-
-// TestNoSignals: they are the program's own; even SIGTERM does what it does to
-// any program, and the workers drain as their master is gone.
-func TestNoSignals(t *testing.T) {
-	t.Parallel()
-	p, ups := supervise(t, supervision{Workers: 1, NoSignals: true})
-	p.signal(syscall.SIGHUP)
-	p.expect("own hangup")
-	s := p.stats()
-	require.Equal(t, ups[0].pid, s.Workers[0].PID)
-	require.Equal(t, 1, s.Generation)
-	p.signal(syscall.SIGTERM)
-	require.Equal(t, -1, p.exit())
-	p.groupEmpty()
 }
 
 // ---- no request is lost
@@ -462,7 +296,7 @@ func TestReloadLosesNothing(t *testing.T) {
 	if os.Getenv("CLUSTER_LONG") != "" {
 		reloads, requests = 20, 100_000
 	}
-	for _, network := range []string{"tcp", "unix"} {
+	for _, network := range system.networks {
 		for _, scheduling := range []cluster.Scheduling{cluster.Shared, cluster.RoundRobin} {
 			t.Run(fmt.Sprint(network, " ", scheduling), func(t *testing.T) {
 				l := &load{t: t, network: network, body: bytes.Repeat([]byte("x"), 16<<10), stop: make(chan struct{})}
@@ -511,7 +345,7 @@ func loseNothing(t *testing.T, l *load, reloads int, requests int64, listeners i
 func unusedAddress(t *testing.T, network, name string) string {
 	t.Helper()
 	if network == "unix" {
-		return filepath.Join(t.TempDir(), name)
+		return filepath.Join(tempDir(t), name)
 	}
 	ln, err := net.Listen(network, "127.0.0.1:0")
 	require.NoError(t, err)

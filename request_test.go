@@ -1,5 +1,3 @@
-//go:build unix
-
 package cluster_test
 
 import (
@@ -8,7 +6,6 @@ import (
 	"fmt"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
@@ -243,12 +240,11 @@ func TestRequestEndsWithItsContext(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
 	defer cancel()
 	require.ErrorIs(t, w.Request(ctx, talk{Cmd: "never"}, nil), context.DeadlineExceeded)
-	require.NoError(t, w.OSProcess().Signal(syscall.SIGSTOP))
-	eventually(t, func() bool { return processState(w.PID()) == "T" }, "the worker is stopped")
+	pause(t, w.PID())
 	ctx, cancel = context.WithTimeout(t.Context(), 20*time.Millisecond)
 	defer cancel()
 	require.ErrorIs(t, w.Request(ctx, talk{Cmd: "add", N: 1}, nil), context.DeadlineExceeded)
-	require.NoError(t, w.OSProcess().Signal(syscall.SIGCONT))
+	kill(t, w.PID(), sigCont)
 	var n int
 	require.NoError(t, w.Request(t.Context(), talk{Cmd: "add", N: 41}, &n))
 	require.Equal(t, 42, n)

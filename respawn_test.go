@@ -1,5 +1,3 @@
-//go:build unix
-
 package cluster_test
 
 import (
@@ -7,8 +5,8 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"path/filepath"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -94,9 +92,9 @@ func TestRespawn(t *testing.T) {
 	}{
 		"crash":          {func(t *testing.T, w *cluster.Process) { tell(t, w, order{Cmd: "exit", Code: 3}) }, true, "3 <nil> false"},
 		"exit 0":         {func(t *testing.T, w *cluster.Process) { tell(t, w, order{Cmd: "exit"}) }, true, "0 <nil> false"},
-		"killed":         {func(t *testing.T, w *cluster.Process) { require.NoError(t, w.OSProcess().Kill()) }, true, "-1 killed false"},
-		"SIGTERM to it":  {func(t *testing.T, w *cluster.Process) { require.NoError(t, syscall.Kill(w.PID(), syscall.SIGTERM)) }, true, "0 <nil> false"},
-		"Kill":           {func(t *testing.T, w *cluster.Process) { require.NoError(t, w.Kill()) }, false, "-1 killed true"},
+		"killed":         {func(t *testing.T, w *cluster.Process) { require.NoError(t, w.OSProcess().Kill()) }, true, system.killed + " false"},
+		"SIGTERM to it":  {func(t *testing.T, w *cluster.Process) { kill(t, w.PID(), syscall.SIGTERM) }, true, "0 <nil> false"},
+		"Kill":           {func(t *testing.T, w *cluster.Process) { require.NoError(t, w.Kill()) }, false, system.killed + " true"},
 		"Kill SIGTERM":   {func(t *testing.T, w *cluster.Process) { require.NoError(t, w.Kill(syscall.SIGTERM)) }, false, "0 <nil> true"},
 		"Disconnect":     {func(t *testing.T, w *cluster.Process) { require.NoError(t, w.Disconnect(within(t, patience))) }, false, "0 <nil> true"},
 		"its Disconnect": {func(t *testing.T, w *cluster.Process) { tell(t, w, order{Cmd: "disconnect"}) }, false, "0 <nil> true"},
@@ -106,6 +104,9 @@ func TestRespawn(t *testing.T) {
 			tell(t, w, order{Cmd: "exit"})
 		}, true, "0 <nil> false"},
 	} {
+		if strings.Contains(name, "SIGTERM") && !system.term {
+			continue
+		}
 		t.Run(name, func(t *testing.T) {
 			withMaster(t, obedient, cluster.Options{Workers: 2})
 			online, dead := onlines(t), deaths(t)
@@ -136,61 +137,19 @@ func TestRespawn(t *testing.T) {
 	}
 }
 
-// versionMaster is a master that prints, for each worker, the pid and the file
-// that it runs; its workers are the program of the environment.
-var versionMaster = program("version-master", func() {
-	die(cluster.SetupMaster(cluster.Options{Workers: 1, Env: []string{programEnv + "=" + obedient}}))
-	cluster.OnOnline(func(w *cluster.Process) {
-		var a about
-		die(w.Request(context.Background(), order{Cmd: "about"}, &a))
-		fmt.Println("worker", w.PID(), a.Slot)
-	})
-	cluster.OnError(func(_ *cluster.Process, err error) { fmt.Println("error", err) })
-	die(cluster.Run(context.Background()))
-})
-
-// TestRespawnRunsTheMastersBinary: after another program was put in the place
-// of the binary, or nothing, a crashed worker is still replaced by the version
-// that the master runs.
-func TestRespawnRunsTheMastersBinary(t *testing.T) {
-	t.Parallel()
-	other, err := exec.LookPath("false")
-	require.NoError(t, err)
-	binary := filepath.Join(t.TempDir(), "server")
-	copyBinary(t, binary)
-	p := startCmd(t, exec.Command(binary), versionMaster)
-	pid := func() (pid int) {
-		_, err := fmt.Sscan(p.expect("worker"), &pid, new(int))
-		require.NoError(t, err)
-		return pid
-	}
-	first := pid()
-	require.NoError(t, os.Remove(binary))
-	require.NoError(t, os.Symlink(other, binary))
-	require.NoError(t, syscall.Kill(first, syscall.SIGKILL))
-	second := pid()
-	require.NotEqual(t, first, second)
-	require.NoError(t, os.Remove(binary))
-	require.NoError(t, syscall.Kill(second, syscall.SIGKILL))
-	require.NotEqual(t, second, pid())
-	p.signal(syscall.SIGTERM)
-	require.Zero(t, p.exit())
-	p.groupEmpty()
-	require.NotContains(t, p.output(), "error")
-}
-
 // TestAutoForkLeavesNone: when the last worker cannot be started, AutoFork says
 // so and no worker is left; it works again at once.
 func TestAutoForkLeavesNone(t *testing.T) {
-	dir := filepath.Join(t.TempDir(), "dir")
-	require.NoError(t, os.Mkdir(dir, 0o755))
+	o, spoil, repair := spoilable(t)
 	var once sync.Once
-	withMaster(t, obedient, cluster.Options{Workers: 3, Dir: dir, Output: func(w *cluster.Process) (stdout, stderr io.Writer) {
+	o.Workers = 3
+	o.Output = func(w *cluster.Process) (stdout, stderr io.Writer) {
 		if w.Slot() == 2 {
-			once.Do(func() { os.Remove(dir) })
+			once.Do(spoil)
 		}
 		return nil, nil
-	}})
+	}
+	withMaster(t, obedient, o)
 	dead, forks := deaths(t), make(chan *cluster.Process, 10)
 	hook(t, cluster.OnFork(func(w *cluster.Process) { forks <- w }))
 	require.ErrorIs(t, cluster.AutoFork(), os.ErrNotExist)
@@ -199,7 +158,7 @@ func TestAutoForkLeavesNone(t *testing.T) {
 		await(t, forks, "fork")
 		require.True(t, await(t, dead, "death").e.Voluntary)
 	}
-	require.NoError(t, os.Mkdir(dir, 0o755))
+	repair()
 	require.NoError(t, cluster.AutoFork())
 	require.Len(t, cluster.Workers(), 3)
 }
@@ -225,7 +184,7 @@ func TestWorkerNotYetStarted(t *testing.T) {
 
 	// A worker that could not be started is dead, for those who saw it.
 	o := cluster.Settings()
-	o.Exec = filepath.Join(t.TempDir(), "not executable")
+	o.Exec = filepath.Join(tempDir(t), "not executable")
 	require.NoError(t, os.WriteFile(o.Exec, []byte("text"), 0o644))
 	require.NoError(t, cluster.SetupMaster(o))
 	_, err := cluster.Fork()

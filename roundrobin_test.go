@@ -1,15 +1,8 @@
-//go:build unix
-
 package cluster_test
 
 import (
-	"errors"
-	"io/fs"
 	"net"
-	"os"
 	"path/filepath"
-	"strings"
-	"syscall"
 	"testing"
 
 	"github.com/go-cluster/cluster"
@@ -64,11 +57,11 @@ func dialMany(t *testing.T, n int, network, address string) <-chan int {
 // differ, when a worker's word that it took one is overtaken by those of three
 // others; a shared socket leaves a quarter and more between them.
 func TestRoundRobinEvenSpread(t *testing.T) {
-	for _, network := range []string{"tcp", "unix"} {
+	for _, network := range system.networks {
 		t.Run(network, func(t *testing.T) {
 			address := "127.0.0.1:0"
 			if network == "unix" {
-				address = filepath.Join(t.TempDir(), "s")
+				address = filepath.Join(tempDir(t), "s")
 			}
 			workers, addr := robins(t, 4, network, address)
 			spread := make(map[int]int)
@@ -106,7 +99,7 @@ func TestRoundRobinContinuedWorker(t *testing.T) {
 	for range 3 {
 		require.Equal(t, workers[1].ID(), await(t, answers, "answer of the worker that runs"))
 	}
-	require.NoError(t, workers[0].OSProcess().Signal(syscall.SIGCONT))
+	kill(t, workers[0].PID(), sigCont)
 	require.Equal(t, workers[0].ID(), await(t, answers, "answer of the worker that goes on"))
 	id, _ := asked(t, "tcp", addr)
 	require.NotZero(t, id)
@@ -144,40 +137,6 @@ func TestRoundRobinAcceptedByApplication(t *testing.T) {
 			require.Equal(t, w.ID(), await(t, answers, "answer"))
 		}
 	})
-}
-
-// The master takes no connection off the kernel's queue while no worker is free,
-// and holds no descriptor of one that a worker has.
-func TestRoundRobinHoldsLittle(t *testing.T) {
-	w := puppets(t, 1, cluster.Options{Scheduling: cluster.RoundRobin})[0]
-	held := hold(t, w, "tcp", "127.0.0.1:0")
-	before := len(sockets(t, os.Getpid()))
-	answers := dialMany(t, 30, "tcp", held.Addr)
-	const ends = 30 // the test's own
-	require.LessOrEqual(t, len(sockets(t, os.Getpid())), before+ends+2)
-	request(t, w, socketOrder{"accept", held.N}, nil)
-	for range 30 {
-		require.Equal(t, w.ID(), await(t, answers, "answer"))
-	}
-	eventually(t, func() bool { return len(sockets(t, os.Getpid())) <= before+ends }, "the master lets go of the connections")
-}
-
-// sockets are the descriptors of a process. On Linux, those that are sockets.
-func sockets(t *testing.T, pid int) (all []string) {
-	t.Helper()
-	dir := "/dev/fd"
-	names, err := os.ReadDir(dir)
-	require.NoError(t, err)
-	for _, n := range names {
-		what, err := os.Readlink(filepath.Join(dir, n.Name()))
-		if errors.Is(err, fs.ErrNotExist) {
-			continue // closed meanwhile
-		}
-		if err != nil || strings.HasPrefix(what, "socket:") {
-			all = append(all, n.Name())
-		}
-	}
-	return all
 }
 
 // The drain of one worker takes it out of the rotation, and of all of them

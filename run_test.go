@@ -1,5 +1,3 @@
-//go:build unix
-
 package cluster_test
 
 import (
@@ -78,7 +76,7 @@ func TestRunStops(t *testing.T) {
 	}{
 		"SIGTERM": {idle, func(p *proc) { p.signal(syscall.SIGTERM) }},
 		"SIGINT":  {idle, func(p *proc) { p.signal(syscall.SIGINT) }},
-		"Ctrl-C":  {idle, func(p *proc) { require.NoError(p.t, syscall.Kill(-p.cmd.Process.Pid, syscall.SIGINT)) }},
+		"Ctrl-C":  {idle, func(p *proc) { p.ctrlC() }},
 		"ctx":     {endingRun, func(*proc) {}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -145,7 +143,7 @@ func TestRunHadToKill(t *testing.T) {
 			if c.signals > 1 {
 				p.signal(syscall.SIGTERM)
 			}
-			p.expect("death -1 killed true")
+			p.expect("death " + system.killed + " true")
 			require.Contains(t, p.expect("returned"), c.want)
 			require.Equal(t, 1, p.exit())
 			p.groupEmpty()
@@ -217,7 +215,7 @@ func TestRunFails(t *testing.T) {
 		withMaster(t, obedient, cluster.Options{Exec: "/no/such/file"})
 		require.ErrorIs(t, cluster.Run(t.Context()), os.ErrNotExist)
 	})
-	crash := cluster.Options{Workers: 1, Exec: "/bin/sh", Args: []string{"-c", "exit 9"}}
+	crash := cluster.Options{Workers: 1, Env: []string{programEnv + "=" + failing, "EXIT=9"}}
 	t.Run("boot loop", func(t *testing.T) {
 		withMaster(t, obedient, crash)
 		dead := deaths(t)
@@ -332,7 +330,7 @@ func TestDisconnectIsExclusive(t *testing.T) {
 	require.ErrorIs(t, err, cluster.ErrClosed)
 	require.ErrorIs(t, cluster.AutoFork(), cluster.ErrClosed)
 	require.Empty(t, done)
-	require.NoError(t, w.OSProcess().Signal(syscall.SIGCONT))
+	kill(t, w.PID(), sigCont)
 	for range 5 {
 		require.NoError(t, await(t, done, "end of Disconnect"))
 	}
@@ -353,7 +351,7 @@ func TestDisconnectContext(t *testing.T) {
 	require.Equal(t, context.DeadlineExceeded, w.Disconnect(ctx))
 	require.False(t, w.IsDead())
 	require.True(t, w.ExitedAfterDisconnect())
-	require.NoError(t, w.OSProcess().Signal(syscall.SIGCONT))
+	kill(t, w.PID(), sigCont)
 	require.Zero(t, await(t, dead, "death").e.Code)
 
 	w = forkOne(t)
@@ -364,7 +362,7 @@ func TestDisconnectContext(t *testing.T) {
 	require.Equal(t, context.Canceled, cluster.Disconnect(gone))
 	require.True(t, w.IsDead())
 	d := await(t, dead, "death")
-	require.Equal(t, syscall.SIGKILL, d.e.Signal)
+	requireKilled(t, d.e)
 	require.True(t, d.e.Voluntary)
 }
 
@@ -401,7 +399,7 @@ func TestDisconnectEndsAForkLoop(t *testing.T) {
 	done := make(chan error, 1)
 	go func() { done <- cluster.Disconnect(within(t, patience)) }()
 	require.ErrorIs(t, await(t, closed, "refused fork"), cluster.ErrClosed)
-	require.NoError(t, slow.OSProcess().Signal(syscall.SIGCONT))
+	kill(t, slow.PID(), sigCont)
 	require.NoError(t, await(t, done, "end of Disconnect"))
 	require.Greater(t, forked.Load(), int32(first))
 	// Afterwards forks work again, and a callback that comes late makes one.
@@ -447,7 +445,7 @@ func TestMasterDiesWhileWorkersStart(t *testing.T) {
 	t.Parallel()
 	for range 10 {
 		p := start(t, dyingMaster)
-		require.Equal(t, -1, p.exit())
+		require.Equal(t, system.killedCode, p.exit())
 		p.groupEmpty()
 	}
 }
@@ -457,7 +455,9 @@ func TestMasterDiesWhileWorkersStart(t *testing.T) {
 var dyingMaster = program("dying-master", func() {
 	die(cluster.AutoFork())
 	if cluster.IsMaster() {
-		syscall.Kill(os.Getpid(), syscall.SIGKILL)
+		self, err := os.FindProcess(os.Getpid())
+		die(err)
+		self.Kill()
 	}
 	ln, err := cluster.Listen("tcp", "127.0.0.1:0")
 	die(err)

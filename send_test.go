@@ -1,5 +1,3 @@
-//go:build unix
-
 package cluster_test
 
 import (
@@ -239,8 +237,7 @@ func TestStoppedWorker(t *testing.T) {
 		m.Decode(&v)
 		got <- v.N
 	}))
-	require.NoError(t, w.OSProcess().Signal(syscall.SIGSTOP))
-	eventually(t, func() bool { return processState(w.PID()) == "T" }, "the worker is stopped")
+	pause(t, w.PID())
 	require.NoError(t, w.Send(talk{N: 0}, func(err error) { received <- err }))
 	accepted, pad, begun := 1, strings.Repeat("x", 1000), time.Now()
 	for ; ; accepted++ {
@@ -260,7 +257,7 @@ func TestStoppedWorker(t *testing.T) {
 	require.Empty(t, received)
 	require.Empty(t, got)
 
-	require.NoError(t, w.OSProcess().Signal(syscall.SIGCONT))
+	kill(t, w.PID(), sigCont)
 	for n := range accepted {
 		require.Equal(t, n, await(t, got, "message"))
 	}
@@ -274,25 +271,14 @@ func TestSendContextEnds(t *testing.T) {
 	w := forkOnline(t)
 	got := make(chan string, 2)
 	hook(t, w.OnMessage(func(_ *cluster.Process, m cluster.Message) { got <- m.String() }))
-	require.NoError(t, w.OSProcess().Signal(syscall.SIGSTOP))
-	eventually(t, func() bool { return processState(w.PID()) == "T" }, "the worker is stopped")
+	pause(t, w.PID())
 	ctx, cancel := context.WithCancel(t.Context())
 	time.AfterFunc(10*time.Millisecond, cancel)
 	require.ErrorIs(t, w.SendContext(ctx, 1), context.Canceled)
 	require.Empty(t, got)
-	require.NoError(t, w.OSProcess().Signal(syscall.SIGCONT))
+	kill(t, w.PID(), sigCont)
 	require.Equal(t, "1", await(t, got, "message"))
 	require.NoError(t, w.SendContext(t.Context(), 2))
-}
-
-// processState is the letter that ps shows. Linux only.
-func processState(pid int) string {
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	if err != nil {
-		return ""
-	}
-	_, rest, _ := strings.Cut(string(b), ") ")
-	return rest[:1]
 }
 
 // TestSendToTheDead: what is sent to a worker that is gone, or was on its way,
@@ -302,8 +288,7 @@ func TestSendToTheDead(t *testing.T) {
 	w := forkOnline(t)
 	dead, received := make(chan struct{}), make(chan error, 1)
 	hook(t, w.OnExit(func(*cluster.Process, cluster.Exit) { close(dead) }))
-	require.NoError(t, w.OSProcess().Signal(syscall.SIGSTOP))
-	eventually(t, func() bool { return processState(w.PID()) == "T" }, "the worker is stopped")
+	pause(t, w.PID())
 	require.NoError(t, w.Send(1, func(err error) { received <- err }))
 	waiting := make(chan error, 2)
 	go func() { waiting <- w.Request(context.Background(), 1, nil) }()
@@ -350,7 +335,11 @@ func TestReservedCmdIsNotSent(t *testing.T) {
 func TestSentBeforeTheEndArrives(t *testing.T) {
 	const count = 2000
 	withMaster(t, lastWords, cluster.Options{})
-	for _, how := range []string{"disconnect", "term", "self"} {
+	hows := []string{"disconnect", "self"}
+	if system.term {
+		hows = append(hows, "term")
+	}
+	for _, how := range hows {
 		t.Run(how, func(t *testing.T) {
 			rec := newRecorder()
 			hook(t, cluster.Handle("last", func(_ *cluster.Process, v talk) { rec.add("last %d", v.N) }))
@@ -364,7 +353,7 @@ func TestSentBeforeTheEndArrives(t *testing.T) {
 			case "disconnect":
 				require.NoError(t, w.Disconnect(t.Context()))
 			case "term":
-				require.NoError(t, w.OSProcess().Signal(syscall.SIGTERM))
+				kill(t, w.PID(), syscall.SIGTERM)
 			case "self":
 				require.NoError(t, w.Send("leave"))
 			}

@@ -1,5 +1,3 @@
-//go:build unix
-
 package cluster_test
 
 import (
@@ -15,7 +13,6 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
-	"os/signal"
 	"strings"
 	"sync"
 	"syscall"
@@ -104,12 +101,12 @@ func setupWebMaster() {
 		fmt.Println("death", w.PID(), e.Code, e.Signal, e.Voluntary)
 	})
 	order := make(chan os.Signal, 1)
-	signal.Notify(order, syscall.SIGUSR1)
+	notify(order)
 	go func() {
 		<-order
 		err := cluster.Disconnect(context.Background())
 		fmt.Println("disconnected", err)
-		syscall.Kill(os.Getpid(), syscall.SIGTERM)
+		stopSelf()
 	}()
 	// Run goes on in the background, so that no signal comes before it handles
 	// them; what main calls joins it.
@@ -191,8 +188,8 @@ func fetch(n int, url string) <-chan fetched {
 // stops are the ways in which a whole cluster is asked to stop.
 var stops = map[string]func(p *proc){
 	"SIGTERM":    func(p *proc) { p.signal(syscall.SIGTERM) },
-	"SIGINT":     func(p *proc) { require.NoError(p.t, syscall.Kill(-p.cmd.Process.Pid, syscall.SIGINT)) }, // Ctrl-C
-	"Disconnect": func(p *proc) { p.signal(syscall.SIGUSR1) },
+	"SIGINT":     func(p *proc) { p.ctrlC() }, // Ctrl-C
+	"Disconnect": func(p *proc) { p.signal(sigPoke) },
 }
 
 // However the server is written and however the cluster is stopped, a request in
@@ -220,32 +217,9 @@ func TestServeSlowRequests(t *testing.T) {
 				require.Equal(t, 0, p.exit())
 				p.groupEmpty()
 				_, err := net.Dial("tcp", addr)
-				require.ErrorIs(t, err, syscall.ECONNREFUSED)
+				require.ErrorIs(t, err, errRefused)
 			})
 		}
-	}
-}
-
-// SIGTERM to one worker lets it finish and exit with 0, though nobody asked the
-// master; another takes its place.
-func TestServeSigtermToWorker(t *testing.T) {
-	for _, mode := range webModes {
-		t.Run(mode, func(t *testing.T) {
-			t.Parallel()
-			p, addr := startWeb(t, mode)
-			slow := fetch(1, "http://"+addr+"/slow")
-			pid := atoi(p.expect("begun"))
-			require.NoError(t, syscall.Kill(pid, syscall.SIGTERM))
-			f := await(t, slow, "answer")
-			require.NoError(t, f.err)
-			require.Len(t, f.body, fullBody)
-			require.Equal(t, itoa(pid)+" 0 <nil> false", p.expect("death"))
-			require.Equal(t, addr, p.expect("listening"))
-			_, err := get("http://" + addr)
-			require.NoError(t, err)
-			p.signal(syscall.SIGTERM)
-			require.Equal(t, 0, p.exit())
-		})
 	}
 }
 
@@ -433,11 +407,19 @@ func TestServeLosesNoRequest(t *testing.T) {
 				dead := make(chan cluster.Exit, 100)
 				hook(t, cluster.OnDeath(func(_ *cluster.Process, e cluster.Exit) { dead <- e }))
 				for range 3 {
+					if !system.term {
+						require.NoError(t, cluster.Reload(within(t, patience)))
+						for range 2 {
+							require.Equal(t, 0, await(t, dead, "death").Code)
+							await(t, listening, "listening event of the next worker")
+						}
+						continue
+					}
 					for _, w := range cluster.Workers() {
 						if w.State() != cluster.Ready {
 							continue
 						}
-						require.NoError(t, w.OSProcess().Signal(syscall.SIGTERM))
+						kill(t, w.PID(), syscall.SIGTERM)
 						require.Equal(t, 0, await(t, dead, "death").Code)
 						await(t, listening, "listening event of the next worker")
 					}

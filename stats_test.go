@@ -1,5 +1,3 @@
-//go:build unix
-
 package cluster_test
 
 import (
@@ -81,7 +79,7 @@ func TestStatsAtEachStep(t *testing.T) {
 	}
 
 	// What a stopped worker has not read.
-	kill(t, bySlot[1].PID(), syscall.SIGSTOP)
+	pause(t, bySlot[1].PID())
 	require.NoError(t, bySlot[1].Send(string(make([]byte, 1<<20))))
 	eventually(t, func() bool { return cluster.Stats().Workers[1].Queue > 1<<19 }, "a queue")
 	age := cluster.Stats().Workers[1].HeartbeatAge
@@ -93,7 +91,7 @@ func TestStatsAtEachStep(t *testing.T) {
 	w := s.Workers[1]
 	require.Equal(t, next.PID(), w.PID)
 	require.Equal(t, 1, w.Restarts)
-	require.Contains(t, w.LastExit, "signal: killed")
+	require.Contains(t, w.LastExit, system.killedText)
 	require.Equal(t, before.Exits[cluster.ReasonCrash]+1, s.Exits[cluster.ReasonCrash])
 
 	// A slot without a worker.

@@ -1,5 +1,3 @@
-//go:build unix
-
 package cluster_test
 
 import (
@@ -62,13 +60,13 @@ var supervisor = program("supervisor", func() {
 	})
 	// What the program does itself with a signal.
 	own := make(chan os.Signal, 10)
-	signal.Notify(own, syscall.SIGUSR1)
+	notify(own)
 	if s.NoSignals {
 		signal.Notify(own, syscall.SIGHUP)
 	}
 	go func() {
 		for sig := range own {
-			if sig == syscall.SIGUSR1 {
+			if sig == sigPoke {
 				b, err := json.Marshal(cluster.Stats())
 				die(err)
 				fmt.Println("stats", string(b))
@@ -99,7 +97,7 @@ var troublemaker = program("troublemaker", func() {
 		}
 	}
 	trouble := make(chan os.Signal, 1)
-	signal.Notify(trouble, syscall.SIGUSR1)
+	notify(trouble)
 	begun := make(chan struct{})
 	kind := os.Getenv("TROUBLE")
 	cluster.OnCheck(func(context.Context) error {
@@ -259,15 +257,10 @@ func (p *proc) terminate() {
 	p.groupEmpty()
 }
 
-func kill(t *testing.T, pid int, sig syscall.Signal) {
-	t.Helper()
-	require.NoError(t, syscall.Kill(pid, sig))
-}
-
 // stats asks a supervisor for its Stats.
 func (p *proc) stats() (s cluster.Snapshot) {
 	p.t.Helper()
-	p.signal(syscall.SIGUSR1)
+	p.signal(sigPoke)
 	require.NoError(p.t, json.Unmarshal([]byte(p.expect("stats ")), &s))
 	return s
 }

@@ -1,0 +1,48 @@
+//go:build unix
+
+package cluster_test
+
+import (
+	"context"
+	"os"
+	"os/exec"
+	"strconv"
+	"syscall"
+	"testing"
+
+	"github.com/go-cluster/cluster"
+	"github.com/stretchr/testify/require"
+)
+
+// holder gives its channel to a child that never ends, talks, and ends itself.
+var holder = program("holder", func() {
+	fd, err := syscall.Dup(3)
+	die(err)
+	c := exec.Command("/bin/sleep", "1000")
+	c.ExtraFiles = []*os.File{os.NewFile(uintptr(fd), "channel")}
+	die(c.Start())
+	cluster.Worker.Send(c.Process.Pid)
+	for i := range chatter {
+		cluster.Worker.Send(i)
+	}
+	cluster.Worker.Disconnect(context.Background())
+})
+
+// TestDeathComesAfterTheMessages: even if a grandchild holds the channel open,
+// a worker's death is reported, and after all that it said.
+func TestDeathComesAfterTheMessages(t *testing.T) {
+	withMaster(t, holder, cluster.Options{})
+	rec := newRecorder()
+	hook(t, cluster.OnMessage(func(_ *cluster.Process, m cluster.Message) { rec.add("%s", m) }))
+	hook(t, cluster.OnDisconnect(func(*cluster.Process) { rec.add("disconnect") }))
+	hook(t, cluster.OnDeath(func(_ *cluster.Process, e cluster.Exit) { rec.add("death %d %v", e.Code, e.Voluntary) }))
+	forkOne(t)
+	rec.until(t, "death")
+	lines := rec.all()
+	require.NoError(t, syscall.Kill(atoi(lines[0]), syscall.SIGKILL), "the grandchild lives")
+	var want []string
+	for i := range chatter {
+		want = append(want, strconv.Itoa(i))
+	}
+	require.Equal(t, append(want, "disconnect", "death 0 true"), lines[1:])
+}

@@ -1,0 +1,226 @@
+package cluster_test
+
+import (
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"syscall"
+	"testing"
+	"unsafe"
+
+	"github.com/go-cluster/cluster"
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/windows"
+)
+
+var (
+	modntdll    = windows.NewLazySystemDLL("ntdll.dll")
+	modkernel32 = windows.NewLazySystemDLL("kernel32.dll")
+
+	procSuspendProcess        = modntdll.NewProc("NtSuspendProcess")
+	procResumeProcess         = modntdll.NewProc("NtResumeProcess")
+	procAllocConsole          = modkernel32.NewProc("AllocConsole")
+	procFreeConsole           = modkernel32.NewProc("FreeConsole")
+	procSetConsoleCtrlHandler = modkernel32.NewProc("SetConsoleCtrlHandler")
+)
+
+// underWine reports whether this is no Windows.
+func underWine() bool { return modntdll.NewProc("wine_get_version").Find() == nil }
+
+// lacking is what Wine 8 has not, though Windows has.
+func lacking() map[string]string {
+	if !underWine() {
+		return nil
+	}
+	return map[string]string{
+		"UDP":        "Wine has no SIO_UDP_NETRESET, without which package net opens no UDP socket",
+		"AF_UNIX":    "Wine has no unix sockets",
+		"Ctrl-Break": "Wine's GenerateConsoleCtrlEvent knows no CTRL_BREAK_EVENT",
+	}
+}
+
+// prepareTests gives the test process a console of its own, by which it can send
+// Ctrl-C.
+func prepareTests() {
+	in, out, err := windows.Stdin, windows.Stdout, windows.Stderr
+	procFreeConsole.Call()
+	procAllocConsole.Call()
+	// They may be the console's now.
+	windows.SetStdHandle(windows.STD_INPUT_HANDLE, in)
+	windows.SetStdHandle(windows.STD_OUTPUT_HANDLE, out)
+	windows.SetStdHandle(windows.STD_ERROR_HANDLE, err)
+}
+
+// prepareProgram lets a master have Ctrl-C, which the first process of a group
+// does not get unless it says so. Its workers are each the first of their own.
+func prepareProgram() {
+	if cluster.IsMaster() {
+		procSetConsoleCtrlHandler.Call(0, 0)
+	}
+}
+
+// The signals by which tests control processes. There are none: kill does what
+// they would.
+const (
+	sigStop = syscall.Signal(0x101)
+	sigCont = syscall.Signal(0x102)
+	sigPoke = syscall.Signal(0x103) // do what the test is about
+)
+
+// pokeName is the event that stands for a process's sigPoke.
+func pokeName(pid int) *uint16 {
+	name, _ := windows.UTF16PtrFromString(fmt.Sprintf(`Local\cluster-test-poke-%d`, pid))
+	return name
+}
+
+// notify is signal.Notify for sigPoke.
+func notify(c chan<- os.Signal) {
+	event, err := windows.CreateEvent(nil, 0, 0, pokeName(os.Getpid()))
+	die(err)
+	go func() {
+		for {
+			windows.WaitForSingleObject(event, windows.INFINITE)
+			select {
+			case c <- sigPoke:
+			default:
+			}
+		}
+	}()
+}
+
+// kill does to a process what the signal does on Unix. SIGINT and SIGTERM are
+// Ctrl-C, for a master.
+func kill(t testing.TB, pid int, sig syscall.Signal) {
+	t.Helper()
+	if sig == sigPoke {
+		// It may not listen yet.
+		eventually(t, func() bool {
+			event, err := windows.OpenEvent(windows.EVENT_MODIFY_STATE, false, pokeName(pid))
+			if err != nil {
+				return false
+			}
+			defer windows.CloseHandle(event)
+			return windows.SetEvent(event) == nil
+		}, "the process's event")
+		return
+	}
+	if sig == syscall.SIGINT || sig == syscall.SIGTERM {
+		require.NoError(t, windows.GenerateConsoleCtrlEvent(windows.CTRL_C_EVENT, uint32(pid)))
+		return
+	}
+	h, err := windows.OpenProcess(windows.PROCESS_SUSPEND_RESUME|windows.PROCESS_TERMINATE, false, uint32(pid))
+	require.NoError(t, err)
+	defer windows.CloseHandle(h)
+	switch sig {
+	case sigStop:
+		status, _, _ := procSuspendProcess.Call(uintptr(h))
+		require.Zero(t, status)
+	case sigCont:
+		status, _, _ := procResumeProcess.Call(uintptr(h))
+		require.Zero(t, status)
+	case syscall.SIGKILL:
+		require.NoError(t, windows.TerminateProcess(h, 1))
+	default:
+		t.Fatalf("signal %v", sig)
+	}
+}
+
+// pause stops a process.
+func pause(t testing.TB, pid int) {
+	t.Helper()
+	kill(t, pid, sigStop)
+}
+
+// openFiles is not known: a handle is no file, and the runtime and the system's
+// thread pool have theirs.
+func openFiles() int { return 0 }
+
+// ownGroup makes a program the first process of a group of its own.
+func ownGroup(cmd *exec.Cmd) {
+	if cmd.SysProcAttr == nil {
+		cmd.SysProcAttr = new(syscall.SysProcAttr)
+	}
+	cmd.SysProcAttr.CreationFlags |= windows.CREATE_NEW_PROCESS_GROUP
+}
+
+// processGroup is a job with a program and its workers in it.
+type processGroup windows.Handle
+
+func groupOf(p *os.Process) processGroup {
+	job, err := windows.CreateJobObject(nil, nil)
+	die(err)
+	// What it has started by now is not in the job, but in its own.
+	die(p.WithHandle(func(h uintptr) { err = windows.AssignProcessToJobObject(job, windows.Handle(h)) }))
+	die(err)
+	return processGroup(job)
+}
+
+func (g processGroup) kill() {
+	windows.TerminateJobObject(windows.Handle(g), 1)
+	windows.CloseHandle(windows.Handle(g))
+}
+
+func (g processGroup) runs() bool {
+	var info struct {
+		times                             [4]int64
+		pageFaults, total, active, failed uint32
+	}
+	err := windows.QueryInformationJobObject(windows.Handle(g), windows.JobObjectBasicAccountingInformation,
+		uintptr(unsafe.Pointer(&info)), uint32(unsafe.Sizeof(info)), nil)
+	die(err)
+	return info.active > 0
+}
+
+// ctrlC is what the key does, to the processes of the program's own group.
+func (p *proc) ctrlC() {
+	p.t.Helper()
+	kill(p.t, p.cmd.Process.Pid, syscall.SIGINT)
+}
+
+// children returns the pids of pid's children that run.
+func children(pid int) (pids []string) {
+	snapshot, err := windows.CreateToolhelp32Snapshot(windows.TH32CS_SNAPPROCESS, 0)
+	die(err)
+	defer windows.CloseHandle(snapshot)
+	e := windows.ProcessEntry32{Size: uint32(unsafe.Sizeof(windows.ProcessEntry32{}))}
+	for err = windows.Process32First(snapshot, &e); err == nil; err = windows.Process32Next(snapshot, &e) {
+		if int(e.ParentProcessID) == pid {
+			pids = append(pids, itoa(int(e.ProcessID)))
+		}
+	}
+	return pids
+}
+
+// descriptors lists the handles of this process that are no work of its own:
+// those that can be inherited.
+func descriptors() []string { return nil }
+
+// inspectSocket: whether operations wait is not the socket's to say here.
+func inspectSocket(uintptr) socketInfo { return socketInfo{NonBlock: true} }
+
+func connSettings(net.Conn) string { return "-" }
+
+// stopSelf is Ctrl-C for this process, a master.
+func stopSelf() { die(windows.GenerateConsoleCtrlEvent(windows.CTRL_C_EVENT, uint32(os.Getpid()))) }
+
+// spoilable are options for workers, and what makes it impossible to start more
+// of them until it is repaired. A directory in which a process runs cannot go,
+// but the file of a program can get another name.
+func spoilable(t *testing.T) (o cluster.Options, spoil, repair func()) {
+	path := filepath.Join(tempDir(t), "program.exe")
+	copyBinary(t, path)
+	return cluster.Options{Exec: path},
+		func() { os.Rename(path, path+".away") }, func() { require.NoError(t, os.Rename(path+".away", path)) }
+}
+
+// errRefused is why nobody can be reached at an address.
+var errRefused error = windows.WSAECONNREFUSED
+
+// What the system says of an address that somebody has, and of one that nobody
+// may have.
+const (
+	errInUse  = windows.WSAEADDRINUSE
+	errDenied = windows.WSAEACCES
+)
