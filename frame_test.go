@@ -3,6 +3,8 @@ package cluster
 import (
 	"bytes"
 	"math/rand/v2"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -141,4 +143,19 @@ func FuzzFramer(f *testing.F) {
 		require.Equal(t, want, got)
 		require.LessOrEqual(t, framer.size, limit+1)
 	})
+}
+
+// tempDirIn is a directory that goes with the test. Wine cannot remove one as
+// t.TempDir does.
+func tempDirIn(t testing.TB) string {
+	dir, err := os.MkdirTemp("", "cluster")
+	require.NoError(t, err)
+	t.Cleanup(func() {
+		entries, _ := os.ReadDir(dir)
+		for _, e := range entries {
+			os.Remove(filepath.Join(dir, e.Name()))
+		}
+		os.Remove(dir)
+	})
+	return dir
 }

@@ -1,18 +1,13 @@
-//go:build unix
-
 package cluster
 
 import (
 	"encoding/json"
 	"errors"
-	"net"
-	"os"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
-	"golang.org/x/sys/unix"
 )
 
 // internalSeeds are one message of each kind, and some that are not quite.
@@ -60,41 +55,19 @@ func addSeeds(f *testing.F) {
 // fuzzPeer lets l read stream, in two writes of which the second comes with
 // descriptors, answers nothing and reads all; it returns when l has ended.
 // Nothing may be left: neither a descriptor nor something undelivered.
-func fuzzPeer(t *testing.T, l *link, theirs *os.File, stream []byte, fds uint8, cut uint16) {
-	null, err := os.Open(os.DevNull)
-	require.NoError(t, err)
-	defer null.Close()
-	rights := make([]int, fds)
-	for i := range rights {
-		rights[i] = int(null.Fd())
-	}
-	file, err := net.FileConn(theirs)
-	require.NoError(t, err)
-	theirs.Close()
-	peer := file.(*net.UnixConn)
+func fuzzPeer(t *testing.T, l *link, peer peerEnd, stream []byte, fds uint8, cut uint16) {
 	defer peer.Close()
 	drained := make(chan struct{})
 	go func() {
 		defer close(drained)
-		p, oob := make([]byte, 4096), make([]byte, 4096)
-		for {
-			_, oobn, _, _, err := peer.ReadMsgUnix(p, oob)
-			closeDescriptors(parseRights(oob[:oobn]))
-			if err != nil {
-				return
-			}
-		}
+		drainPeer(peer)
 	}()
 	at := min(int(cut), len(stream))
 	peer.Write(stream[:at])
 	if rest := stream[at:]; len(rest) > 0 {
-		if fds > 0 {
-			n, _, _ := peer.WriteMsgUnix(rest, unix.UnixRights(rights...), nil)
-			rest = rest[n:]
-		}
-		peer.Write(rest)
+		writePeer(peer, rest, fds)
 	}
-	peer.CloseWrite()
+	endPeer(peer)
 	waitFor(t, l.done, "end of the link")
 	waitFor(t, drained, "end of the peer")
 	require.Empty(t, l.fds)
@@ -112,10 +85,7 @@ func owing(t *testing.T, l *link) {
 	l.ask(&wire{Act: actQuery}, func(_ *wire, h *handle) { h.release() })
 	l.send("asked", func(error) {})
 	go l.request(t.Context(), 1, nil)
-	fd, err := unix.FcntlInt(0, unix.F_DUPFD_CLOEXEC, 0)
-	if err == nil {
-		l.askHandle(typeNative, &wire{Act: actNewConn, Key: "k"}, newHandle(fd), func(_ *wire, h *handle) { h.release() })
-	}
+	l.askHandle(typeNative, &wire{Act: actNewConn, Key: "k"}, someHandle(t), func(_ *wire, h *handle) { h.release() })
 }
 
 // FuzzMaster feeds the master whatever a worker may write.
@@ -138,7 +108,7 @@ func FuzzMaster(f *testing.F) {
 		p.OnError(func(*Process, error) {})
 		owing(t, p.link)
 		go p.link.read()
-		fuzzPeer(t, p.link, theirs, stream, fds, cut)
+		fuzzPeer(t, p.link, openPeer(t, theirs), stream, fds, cut)
 		m.call(func() {
 			p.state.Store(int32(Dead))
 			p.child.startTimer.Stop()
@@ -175,7 +145,7 @@ func FuzzWorker(f *testing.F) {
 		p.OnError(func(*Process, error) {})
 		owing(t, p.link)
 		go p.link.read()
-		fuzzPeer(t, p.link, theirs, stream, fds, cut)
+		fuzzPeer(t, p.link, openPeer(t, theirs), stream, fds, cut)
 		r.Close()
 		in.drain.mu.Lock()
 		for _, timer := range in.drain.timers {

@@ -1,5 +1,3 @@
-//go:build unix
-
 package cluster
 
 import (
@@ -7,15 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
-	"os"
 	"runtime"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
-	"golang.org/x/sys/unix"
 )
 
 // ---- bytes
@@ -90,51 +85,6 @@ func TestLargeMessageBothWays(t *testing.T) {
 
 const handleLine = `{"cmd":"NODE_HANDLE","type":"net.Native","msg":{"cmd":"NODE_CLUSTER","act":"newconn","key":"k","seq":1}}` + "\n"
 
-// TestHandleSplitAnywhere: wherever its line is cut, and whichever piece the
-// descriptor comes with, the handle finds its message and is acknowledged.
-func TestHandleSplitAnywhere(t *testing.T) {
-	for _, onLast := range []bool{false, true} {
-		l := newTestLink(t, peerGo, Options{}).take().start()
-		for cut := 1; cut < len(handleLine); cut++ {
-			k := newToken(t)
-			if onLast {
-				l.write(handleLine[:cut])
-				l.writeWith(handleLine[cut:], k.file)
-			} else {
-				l.writeWith(handleLine[:cut], k.file)
-				l.write(handleLine[cut:])
-			}
-			require.Equal(t, `{"cmd":"NODE_HANDLE_ACK"}`, l.readLine())
-			got := waitFor(t, l.internals, "handle")
-			require.Equal(t, "k", got.w.Key)
-			k.sent().requireSame(got.h)
-			k.requireClosed()
-		}
-		require.Empty(t, l.errors)
-	}
-}
-
-// TestHandlesKeepTheirOrder: descriptors belong to the handle messages in the
-// order in which they came, plain messages between them or not.
-func TestHandlesKeepTheirOrder(t *testing.T) {
-	l := newTestLink(t, peerGo, Options{}).take()
-	var tokens []*token
-	for i := range 20 {
-		k := newToken(t)
-		tokens = append(tokens, k)
-		l.write(fmt.Sprint(i) + "\n" + handleLine[:i])
-		l.writeWith(handleLine[i:], k.file)
-		k.sent()
-	}
-	l.start()
-	for i, k := range tokens {
-		require.Equal(t, fmt.Sprint(i), l.message())
-		k.requireSame(waitFor(t, l.internals, "handle").h)
-		k.requireClosed()
-	}
-	require.Empty(t, l.errors)
-}
-
 // TestHandleWithoutDescriptor is refused with a NACK and reported.
 func TestHandleWithoutDescriptor(t *testing.T) {
 	l := newTestLink(t, peerGo, Options{}).take().start()
@@ -142,170 +92,6 @@ func TestHandleWithoutDescriptor(t *testing.T) {
 	require.Equal(t, `{"cmd":"NODE_HANDLE_NACK"}`, l.readLine())
 	require.Contains(t, l.error(), "without its descriptor")
 	require.Empty(t, l.internals)
-}
-
-// TestStrayDescriptors that no message takes are closed and reported: with a
-// plain message, in the middle of one, more than the message takes, as many as
-// one message can carry, with a line that never ends, and with one too long.
-func TestStrayDescriptors(t *testing.T) {
-	for name, write := range map[string]func(l *testLink, files []*os.File){
-		"plain":     func(l *testLink, files []*os.File) { l.writeWith("1\n", files...) },
-		"half":      func(l *testLink, files []*os.File) { l.writeWith(`"ha`, files...); l.write("lf\"\n") },
-		"garbage":   func(l *testLink, files []*os.File) { l.writeWith("}\n", files...) },
-		"too long":  func(l *testLink, files []*os.File) { l.writeWith(strings.Repeat("x", 2000), files...); l.write("\n") },
-		"long half": func(l *testLink, files []*os.File) { l.writeWith("x", files...); l.write(strings.Repeat("x", 2000)) },
-		"the end":   func(l *testLink, files []*os.File) { l.writeWith(`"ha`, files...); l.peer.Close() },
-		"internal": func(l *testLink, files []*os.File) {
-			l.writeWith(`{"cmd":"NODE_GO_CLUSTER","act":"ask","n":1}`+"\n", files...)
-		},
-	} {
-		for _, n := range []int{1, 2, 70, maxDescriptors} {
-			t.Run(fmt.Sprint(name, " ", n), func(t *testing.T) {
-				l := newTestLink(t, peerGo, Options{MaxMessage: 1000}).take().start()
-				k := newToken(t)
-				files := make([]*os.File, n)
-				for i := range files {
-					files[i] = k.file
-				}
-				write(l, files)
-				k.sent().requireClosed()
-				if name != "the end" {
-					for !strings.Contains(l.error(), "descriptors came with no message that takes them") {
-					}
-				}
-			})
-		}
-	}
-}
-
-// TestSurplusDescriptors: of several that come with one handle message the
-// first is its own, the others are closed.
-func TestSurplusDescriptors(t *testing.T) {
-	l := newTestLink(t, peerGo, Options{}).take().start()
-	mine, other := newToken(t), newToken(t)
-	l.writeWith(handleLine[:10], mine.file, other.file, other.file)
-	l.write(handleLine[10:])
-	mine.sent().requireSame(waitFor(t, l.internals, "handle").h)
-	other.sent().requireClosed()
-	require.Contains(t, l.error(), "2 descriptors")
-}
-
-// TestDescriptorOfALineTooLong does not go to the handle message after it.
-func TestDescriptorOfALineTooLong(t *testing.T) {
-	l := newTestLink(t, peerGo, Options{MaxMessage: 1000}).take().start()
-	lost, mine := newToken(t), newToken(t)
-	l.writeWith(`{"cmd":"NODE_HANDLE","msg":"`, lost.file)
-	require.Eventually(t, func() bool { return l.ch.unread() == 0 }, patienceIn, time.Millisecond)
-	l.write(strings.Repeat("x", 2000))
-	l.write(`"}` + "\n")
-	l.writeWith(handleLine, mine.file)
-	mine.sent().requireSame(waitFor(t, l.internals, "handle").h)
-	lost.sent().requireClosed()
-}
-
-// TestHandleInAHandle is refused: each level would keep a copy of the rest.
-func TestHandleInAHandle(t *testing.T) {
-	l := newTestLink(t, peerGo, Options{}).take().start()
-	k := newToken(t)
-	l.writeWith(`{"cmd":"NODE_HANDLE","msg":{"cmd":"NODE_HANDLE","msg":{"cmd":"NODE_CLUSTER","act":"x"}}}`+"\n", k.file, k.file)
-	require.Equal(t, `{"cmd":"NODE_HANDLE_ACK"}`, l.readLine())
-	k.sent().requireClosed()
-	require.Contains(t, l.error(), "NODE_HANDLE")
-	l.quiet()
-	require.Empty(t, l.internals)
-}
-
-// TestHandleOfAnApplication: a handle that the application over there sends
-// with a message of its own is closed; the message is delivered.
-func TestHandleOfAnApplication(t *testing.T) {
-	l := newTestLink(t, peerNode, Options{}).take().start()
-	k := newToken(t)
-	l.writeWith(`{"cmd":"NODE_HANDLE","type":"net.Socket","msg":{"hello":1}}`+"\n", k.file)
-	require.Equal(t, `{"cmd":"NODE_HANDLE_ACK"}`, l.readLine())
-	require.Equal(t, `{"hello":1}`, l.message())
-	require.ErrorContains(t, waitFor(t, l.errors, "error"), "net.Socket")
-	k.sent().requireClosed()
-}
-
-// readHandle reads the next line, which must come with exactly one descriptor
-// on its first byte and with nothing else.
-func (l *testLink) readHandle() (line string, fd int) {
-	l.t.Helper()
-	p, oob := make([]byte, 4096), make([]byte, 4096)
-	l.peer.SetReadDeadline(time.Now().Add(patienceIn))
-	n, oobn, _, _, err := l.peer.ReadMsgUnix(p, oob)
-	require.NoError(l.t, err)
-	fds := parseRights(oob[:oobn])
-	require.Len(l.t, fds, 1, "with %q", p[:n])
-	require.Equal(l.t, 1, strings.Count(string(p[:n]), "\n"))
-	return strings.TrimSpace(string(p[:n])), fds[0]
-}
-
-func (l *testLink) sendToken(key string, answer func(*wire, *handle)) *token {
-	l.t.Helper()
-	k := newToken(l.t)
-	fd, err := unix.FcntlInt(k.file.Fd(), unix.F_DUPFD_CLOEXEC, 0)
-	require.NoError(l.t, err)
-	l.askHandle(typeNative, &wire{Act: actNewConn, Key: key}, newHandle(fd), answer)
-	return k.sent()
-}
-
-// TestOneHandleAtATime: the next handle waits for the acknowledgement of the
-// last one, in order; messages do not wait.
-func TestOneHandleAtATime(t *testing.T) {
-	l := newTestLink(t, peerGo, Options{}).start()
-	tokens := []*token{l.sendToken("a", nil), l.sendToken("b", nil), l.sendToken("c", nil)}
-	for i, key := range []string{"a", "b", "c"} {
-		line, fd := l.readHandle()
-		require.Contains(t, line, `"key":"`+key+`"`)
-		tokens[i].requireSame(newHandle(fd))
-		require.NoError(t, l.p.Send("between"))
-		require.Equal(t, `"between"`, l.readLine())
-		l.quiet() // no other handle before the acknowledgement
-		l.write(`{"cmd":"NODE_HANDLE_ACK"}` + "\n")
-	}
-	for _, k := range tokens {
-		k.requireClosed()
-	}
-	l.write(`{"cmd":"NODE_HANDLE_ACK"}` + "\n" + `{"cmd":"NODE_HANDLE_NACK"}` + "\n")
-	l.quiet() // acknowledgements of nothing are ignored
-}
-
-// TestRefusedHandleIsSentAgain three times in all, as node does, and then its
-// question is answered with no; the next one goes on.
-func TestRefusedHandleIsSentAgain(t *testing.T) {
-	l := newTestLink(t, peerGo, Options{}).start()
-	answered := make(chan *wire, 1)
-	refused := l.sendToken("a", func(w *wire, _ *handle) { answered <- w })
-	next := l.sendToken("b", nil)
-	for range maxHandleTries {
-		line, fd := l.readHandle()
-		require.Contains(t, line, `"key":"a"`)
-		unix.Close(fd)
-		l.write(`{"cmd":"NODE_HANDLE_NACK"}` + "\n")
-	}
-	require.False(t, *waitFor(t, answered, "answer").Accepted)
-	refused.requireClosed()
-	line, fd := l.readHandle()
-	require.Contains(t, line, `"key":"b"`)
-	next.requireSame(newHandle(fd))
-}
-
-// TestHandlesOfAnEndedLink are closed, and their questions answered with nil.
-func TestHandlesOfAnEndedLink(t *testing.T) {
-	l := newTestLink(t, peerGo, Options{}).start()
-	answers := make(chan *wire, 3)
-	answer := func(w *wire, _ *handle) { answers <- w }
-	a, b := l.sendToken("a", answer), l.sendToken("b", answer)
-	_, fd := l.readHandle()
-	unix.Close(fd)
-	l.peer.Close()
-	waitFor(t, l.ended, "end")
-	c := l.sendToken("c", answer)
-	for _, k := range []*token{a, b, c} {
-		k.requireClosed()
-		require.Nil(t, waitFor(t, answers, "answer"))
-	}
 }
 
 // ---- bounds
@@ -469,41 +255,6 @@ func TestExitWakesAPausedReader(t *testing.T) {
 	l.finish() // what the reaper does
 	waitFor(t, l.ended, "end of the link")
 	require.Equal(t, "last", waitFor(t, l.internals, "last word").w.Act)
-}
-
-// TestEndIsNotPutOff: neither who holds the channel after the worker's exit,
-// nor a worker that has shut down its reading side, can keep the reader at work
-// by writing on.
-func TestEndIsNotPutOff(t *testing.T) {
-	for name, end := range map[string]func(l *testLink){
-		"exit": func(l *testLink) { l.finish() },
-		"broken pipe": func(l *testLink) {
-			require.NoError(l.t, l.peer.CloseRead())
-			l.p.Send("nobody reads this")
-		},
-	} {
-		t.Run(name, func(t *testing.T) {
-			l := newTestLink(t, peerGo, Options{})
-			// Whenever the reader has read something there is more, so that it never
-			// finds nothing to read.
-			more := many(1, `{"cmd":"NODE_CLUSTER","act":"more"}`)
-			reading := make(chan struct{}, 1)
-			l.onInternal = func() {
-				if _, err := l.peer.Write([]byte(more)); err != nil {
-					return
-				}
-				select {
-				case reading <- struct{}{}:
-				default:
-				}
-			}
-			l.start()
-			l.write(strings.Repeat(more, 10))
-			waitFor(t, reading, "reading")
-			end(l)
-			waitFor(t, l.ended, "end of the link")
-		})
-	}
 }
 
 // TestLongInternalMessage is ignored: what an address is asked for with would
@@ -782,4 +533,4 @@ func TestMessageOfAnyKind(t *testing.T) {
 }
 
 // onlyReaderOf keeps io.Copy from splicing.
-func onlyReaderOf(c *net.UnixConn) io.Reader { return struct{ io.Reader }{c} }
+func onlyReaderOf(c io.Reader) io.Reader { return struct{ io.Reader }{c} }

@@ -1,20 +1,14 @@
-//go:build unix
-
 package cluster
 
 import (
 	"bufio"
 	"bytes"
 	"io"
-	"net"
-	"os"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
-	"golang.org/x/sys/unix"
 )
 
 // waitFor returns what comes over c, or fails the test.
@@ -29,11 +23,17 @@ func waitFor[T any](t testing.TB, c <-chan T, what string) T {
 	}
 }
 
-// testLink is a link over a real socketpair of which the test is the peer.
+// peerEnd is the worker's end of a channel, for a test.
+type peerEnd interface {
+	io.ReadWriteCloser
+	SetReadDeadline(t time.Time) error
+}
+
+// testLink is a link over a real channel of which the test is the peer.
 type testLink struct {
 	*link
 	t        testing.TB
-	peer     *net.UnixConn
+	peer     peerEnd
 	lines    *bufio.Reader // of peer, for tests without descriptors
 	messages chan string
 	errors   chan error
@@ -68,11 +68,9 @@ func newTestLink(t testing.TB, kind peerKind, o Options) *testLink {
 	require.NoError(t, err)
 	ours, theirs, err := newChannelPair()
 	require.NoError(t, err)
-	defer theirs.Close()
-	conn, err := net.FileConn(theirs)
-	require.NoError(t, err)
+	peer := openPeer(t, theirs)
 	l := &testLink{
-		t: t, peer: conn.(*net.UnixConn), lines: bufio.NewReader(conn),
+		t: t, peer: peer, lines: bufio.NewReader(peer),
 		messages: make(chan string, 100000), errors: make(chan error, 100000),
 		internals: make(chan internalCall, 1000), overruns: make(chan struct{}, 100000), ended: make(chan struct{}),
 	}
@@ -114,18 +112,6 @@ func (l *testLink) write(s string) {
 	require.NoError(l.t, err)
 }
 
-// writeWith writes s, descriptors attached to its first byte.
-func (l *testLink) writeWith(s string, files ...*os.File) {
-	l.t.Helper()
-	var fds []int
-	for _, f := range files {
-		fds = append(fds, int(f.Fd()))
-	}
-	n, _, err := l.peer.WriteMsgUnix([]byte(s), unix.UnixRights(fds...), nil)
-	require.NoError(l.t, err)
-	require.Equal(l.t, len(s), n)
-}
-
 // readLine returns what the link sent.
 func (l *testLink) readLine() string {
 	l.t.Helper()
@@ -146,45 +132,6 @@ func (l *testLink) quiet() {
 func (l *testLink) message() string { l.t.Helper(); return waitFor(l.t, l.messages, "message") }
 
 func (l *testLink) error() string { l.t.Helper(); return waitFor(l.t, l.errors, "error").Error() }
-
-// token is a descriptor to pass: closed by all who have it, its watch ends.
-type token struct {
-	t     testing.TB
-	file  *os.File // the end to pass
-	watch *os.File
-}
-
-func newToken(t testing.TB) *token {
-	t.Helper()
-	r, w, err := os.Pipe()
-	require.NoError(t, err)
-	t.Cleanup(func() { r.Close(); w.Close() })
-	return &token{t, w, r}
-}
-
-// sent gives up the test's own copy.
-func (k *token) sent() *token { k.file.Close(); return k }
-
-// requireClosed waits until nobody holds the descriptor.
-func (k *token) requireClosed() {
-	k.t.Helper()
-	k.watch.SetReadDeadline(time.Now().Add(patienceIn))
-	_, err := k.watch.Read(make([]byte, 1))
-	require.ErrorIs(k.t, err, io.EOF)
-}
-
-// requireSame checks that h is this descriptor, and releases it.
-func (k *token) requireSame(h *handle) {
-	k.t.Helper()
-	require.NotNil(k.t, h)
-	_, err := syscall.Write(h.fd, []byte("x"))
-	require.NoError(k.t, err)
-	k.watch.SetReadDeadline(time.Now().Add(patienceIn))
-	b := make([]byte, 1)
-	_, err = k.watch.Read(b)
-	require.NoError(k.t, err, "another descriptor")
-	h.release()
-}
 
 // many returns n lines.
 func many(n int, line string) string { return string(bytes.Repeat([]byte(line+"\n"), n)) }

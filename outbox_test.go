@@ -1,5 +1,3 @@
-//go:build unix
-
 package cluster
 
 import (
@@ -7,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -148,13 +145,8 @@ func TestPartialWrites(t *testing.T) {
 				line := fmt.Sprintf("%d %s\n", i, strings.Repeat("x", r.IntN(40)))
 				var h *handle
 				if r.IntN(3) == 0 {
-					f, err := os.Open(os.DevNull)
-					require.NoError(t, err)
-					fd, err := dupDescriptor(f)
-					require.NoError(t, err)
-					f.Close()
-					h = newHandle(fd)
-					starts[want.Len()] = fd
+					h = someHandle(t)
+					starts[want.Len()] = h.fd
 				}
 				_, err := o.put(orderLine, h, []byte(line))
 				require.NoError(t, err)
@@ -274,13 +266,8 @@ func TestFailedWrite(t *testing.T) {
 		failed := 0
 		o := &outbox{ch: k, max: 1000, onFail: func() { failed++ }}
 		require.NoError(t, o.say("1\n"))
-		f, err := os.Open(os.DevNull)
-		require.NoError(t, err)
-		defer f.Close()
-		fd, err := dupDescriptor(f)
-		require.NoError(t, err)
-		h := newHandle(fd)
-		_, err = o.put(orderLine, h.retain(), []byte("2\n"))
+		h := someHandle(t)
+		_, err := o.put(orderLine, h.retain(), []byte("2\n"))
 		require.NoError(t, err)
 		k.set(nothing, errors.New("broken pipe"))
 		synctest.Wait()

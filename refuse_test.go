@@ -1,5 +1,3 @@
-//go:build unix
-
 package cluster
 
 import (
@@ -8,7 +6,6 @@ import (
 	"io"
 	"net"
 	"sync/atomic"
-	"syscall"
 	"testing"
 	"time"
 
@@ -21,7 +18,7 @@ type refuser struct {
 	ch     *channel
 	offers atomic.Int32
 	take   atomic.Bool
-	taken  chan int // descriptors
+	taken  chan *handle
 }
 
 func (r *refuser) run() {
@@ -47,14 +44,13 @@ func (r *refuser) run() {
 			if json.Unmarshal(line, &outer) != nil || outer.Cmd != cmdHandle {
 				continue
 			}
-			fd := fds[0]
-			fds = fds[1:]
+			h := handleOf(line, &fds)
 			r.offers.Add(1)
 			take := r.take.Load()
 			if take {
-				r.taken <- fd
+				r.taken <- h
 			} else {
-				syscall.Close(fd)
+				h.release()
 			}
 			answer := (&wire{Cmd: cmdCluster, Ack: &outer.Msg.Seq, Accepted: &take}).line()
 			r.ch.send(append([]byte(`{"cmd":"`+cmdAck+"\"}\n"), answer...), -1)
@@ -77,19 +73,16 @@ func (noSide) overrun()                    {}
 func TestRoundRobinRefusal(t *testing.T) {
 	ours, theirs, err := newChannelPair()
 	require.NoError(t, err)
-	fd, err := dupDescriptor(theirs)
-	require.NoError(t, err)
-	theirs.Close()
-	end, err := newChannel(fd)
-	require.NoError(t, err)
+	end := workerChannel(t, theirs)
 	opts, err := Options{}.withDefaults()
 	require.NoError(t, err)
 	p := newProcess(1, -1)
+	p.pid = pid // on Windows a socket goes to a process
 	p.child = &child{opts: &opts}
 	p.connected.Store(true)
 	p.link = newLink(ours, p, noSide{}, peerNode, &opts)
 	go p.link.read()
-	worker := &refuser{ch: end, taken: make(chan int, 1)}
+	worker := &refuser{ch: end, taken: make(chan *handle, 1)}
 	go worker.run()
 
 	tgt, err := newTarget("tcp", "127.0.0.1:0", ListenConfig{})
@@ -109,8 +102,7 @@ func TestRoundRobinRefusal(t *testing.T) {
 	require.GreaterOrEqual(t, worker.offers.Load(), int32(2))
 
 	worker.take.Store(true)
-	taken := <-worker.taken
-	require.NoError(t, syscall.Close(taken))
+	(<-worker.taken).release()
 	client.SetReadDeadline(time.Now().Add(30 * time.Second))
 	_, err = client.Read(make([]byte, 1))
 	require.ErrorIs(t, err, io.EOF, "the master has closed its copy as well")

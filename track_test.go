@@ -1,5 +1,3 @@
-//go:build unix
-
 package cluster
 
 import (
@@ -23,12 +21,12 @@ func trackedPair(t *testing.T, network string) (server net.Conn, tr *track, clie
 	t.Helper()
 	address := "127.0.0.1:0"
 	if network == "unix" {
-		address = filepath.Join(t.TempDir(), "s")
+		address = filepath.Join(tempDirIn(t), "s")
 	}
-	ln, err := net.Listen(network, address)
+	ln, err := listenFor(network, address)
 	require.NoError(t, err)
 	defer ln.Close()
-	client, err = net.Dial(network, ln.Addr().String())
+	client, err = net.Dial(ln.Addr().Network(), ln.Addr().String())
 	require.NoError(t, err)
 	raw, err := ln.Accept()
 	require.NoError(t, err)
@@ -44,7 +42,7 @@ func trackedPair(t *testing.T, network string) (server net.Conn, tr *track, clie
 }
 
 func eachNetwork(t *testing.T, test func(t *testing.T, server net.Conn, tr *track, client net.Conn)) {
-	for _, network := range []string{"tcp", "unix"} {
+	for _, network := range connKinds {
 		t.Run(network, func(t *testing.T) {
 			server, tr, client := trackedPair(t, network)
 			test(t, server, tr, client)
@@ -84,10 +82,7 @@ func TestConnIsWhole(t *testing.T) {
 	eachNetwork(t, func(t *testing.T, server net.Conn, _ *track, client net.Conn) {
 		rc, err := server.(syscall.Conn).SyscallConn()
 		require.NoError(t, err)
-		require.NoError(t, rc.Control(func(fd uintptr) {
-			_, err := syscall.GetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_TYPE)
-			require.NoError(t, err)
-		}))
+		require.NoError(t, rc.Control(func(fd uintptr) { require.True(t, isSocket(fd)) }))
 		require.Equal(t, client.LocalAddr().String(), server.RemoteAddr().String())
 		require.Equal(t, client.RemoteAddr().String(), server.LocalAddr().String())
 
@@ -112,7 +107,7 @@ func TestConnIsWhole(t *testing.T) {
 // arrives as well.
 func TestConnReadFrom(t *testing.T) {
 	server, tr, client := trackedPair(t, "tcp")
-	path := filepath.Join(t.TempDir(), "f")
+	path := filepath.Join(tempDirIn(t), "f")
 	data := bytes.Repeat([]byte("abcdefgh"), 50_000)
 	require.NoError(t, os.WriteFile(path, data, 0o600))
 	f, err := os.Open(path)

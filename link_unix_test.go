@@ -1,0 +1,152 @@
+//go:build unix
+
+package cluster
+
+import (
+	"io"
+	"net"
+	"os"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
+)
+
+// writeWith writes s, descriptors attached to its first byte.
+func (l *testLink) writeWith(s string, files ...*os.File) {
+	l.t.Helper()
+	var fds []int
+	for _, f := range files {
+		fds = append(fds, int(f.Fd()))
+	}
+	n, _, err := l.peer.(*net.UnixConn).WriteMsgUnix([]byte(s), unix.UnixRights(fds...), nil)
+	require.NoError(l.t, err)
+	require.Equal(l.t, len(s), n)
+}
+
+// token is a descriptor to pass: closed by all who have it, its watch ends.
+type token struct {
+	t     testing.TB
+	file  *os.File // the end to pass
+	watch *os.File
+}
+
+func newToken(t testing.TB) *token {
+	t.Helper()
+	r, w, err := os.Pipe()
+	require.NoError(t, err)
+	t.Cleanup(func() { r.Close(); w.Close() })
+	return &token{t, w, r}
+}
+
+// sent gives up the test's own copy.
+func (k *token) sent() *token { k.file.Close(); return k }
+
+// requireClosed waits until nobody holds the descriptor.
+func (k *token) requireClosed() {
+	k.t.Helper()
+	k.watch.SetReadDeadline(time.Now().Add(patienceIn))
+	_, err := k.watch.Read(make([]byte, 1))
+	require.ErrorIs(k.t, err, io.EOF)
+}
+
+// requireSame checks that h is this descriptor, and releases it.
+func (k *token) requireSame(h *handle) {
+	k.t.Helper()
+	require.NotNil(k.t, h)
+	_, err := syscall.Write(h.fd, []byte("x"))
+	require.NoError(k.t, err)
+	k.watch.SetReadDeadline(time.Now().Add(patienceIn))
+	b := make([]byte, 1)
+	_, err = k.watch.Read(b)
+	require.NoError(k.t, err, "another descriptor")
+	h.release()
+}
+
+// openPeer takes over theirs.
+func openPeer(t testing.TB, theirs *os.File) peerEnd {
+	defer theirs.Close()
+	conn, err := net.FileConn(theirs)
+	require.NoError(t, err)
+	return conn.(*net.UnixConn)
+}
+
+// writePeer writes p, with n descriptors beside it.
+func writePeer(peer peerEnd, p []byte, n uint8) {
+	null, err := os.Open(os.DevNull)
+	if err != nil {
+		return
+	}
+	defer null.Close()
+	rights := make([]int, n)
+	for i := range rights {
+		rights[i] = int(null.Fd())
+	}
+	sent, _, _ := peer.(*net.UnixConn).WriteMsgUnix(p, unix.UnixRights(rights...), nil)
+	peer.Write(p[sent:])
+}
+
+// drainPeer reads to the end.
+func drainPeer(peer peerEnd) {
+	p, oob := make([]byte, 4096), make([]byte, 4096)
+	for {
+		_, oobn, _, _, err := peer.(*net.UnixConn).ReadMsgUnix(p, oob)
+		closeDescriptors(parseRights(oob[:oobn]))
+		if err != nil {
+			return
+		}
+	}
+}
+
+// endPeer says that nothing more is written.
+func endPeer(peer peerEnd) { peer.(*net.UnixConn).CloseWrite() }
+
+// someHandle is one that can be passed on.
+func someHandle(t testing.TB) *handle {
+	f, err := os.Open(os.DevNull)
+	require.NoError(t, err)
+	defer f.Close()
+	fd, err := dupDescriptor(f)
+	require.NoError(t, err)
+	return newHandle(fd)
+}
+
+// workerChannel takes over theirs as a worker does.
+func workerChannel(t testing.TB, theirs *os.File) *channel {
+	defer theirs.Close()
+	fd, err := dupDescriptor(theirs)
+	require.NoError(t, err)
+	ch, err := newChannel(fd)
+	require.NoError(t, err)
+	return ch
+}
+
+// handleOf is what came with the line, and takes it from fds.
+func handleOf(_ []byte, fds *[]int) *handle {
+	fd := (*fds)[0]
+	*fds = (*fds)[1:]
+	return newHandle(fd)
+}
+
+// connKinds are the kinds of connections that workers accept: package net's.
+var connKinds = []string{"tcp", "unix"}
+
+func listenFor(kind, address string) (net.Listener, error) { return net.Listen(kind, address) }
+
+// killedText is how the Exit of a process reads that was killed.
+const killedText = "signal: killed"
+
+// sendable is a signal that ends a worker and is not the default one, unsent one
+// that is no end.
+const (
+	sendable = syscall.SIGTERM
+	unsent   = syscall.Signal(0)
+)
+
+// isSocket asks the system.
+func isSocket(fd uintptr) bool {
+	_, err := unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_TYPE)
+	return err == nil
+}

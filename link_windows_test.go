@@ -1,0 +1,88 @@
+package cluster
+
+import (
+	"net"
+	"os"
+	"syscall"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/windows"
+)
+
+// openPeer takes over theirs.
+func openPeer(_ testing.TB, theirs clientEnd) peerEnd {
+	return os.NewFile(uintptr(theirs), "peer")
+}
+
+// writePeer writes p: nothing can go beside it.
+func writePeer(peer peerEnd, p []byte, _ uint8) { peer.Write(p) }
+
+// drainPeer reads to the end.
+func drainPeer(peer peerEnd) {
+	p := make([]byte, 4096)
+	for {
+		if _, err := peer.Read(p); err != nil {
+			return
+		}
+	}
+}
+
+// endPeer says that nothing more is written: a pipe has no half to close.
+func endPeer(peer peerEnd) { peer.Close() }
+
+// someHandle is one that can be passed on.
+func someHandle(t testing.TB) *handle {
+	s, err := newSocket(windows.AF_INET)
+	require.NoError(t, err)
+	return newHandle(int(s))
+}
+
+// workerChannel takes over theirs as a worker does.
+func workerChannel(t testing.TB, theirs clientEnd) *channel {
+	ch, err := newChannel(windows.Handle(theirs))
+	require.NoError(t, err)
+	return ch
+}
+
+// handleOf is what came with the line.
+func handleOf(line []byte, _ *[]int) *handle {
+	return (&link{p: &Process{inside: new(inside)}}).claim(line)
+}
+
+// connKinds are the kinds of connections that workers accept: package net's, and
+// those of a shared socket.
+var connKinds = []string{"tcp", "shared"}
+
+func listenFor(kind, address string) (net.Listener, error) {
+	if kind == "tcp" {
+		return net.Listen(kind, address)
+	}
+	t, err := newTarget("tcp", address, ListenConfig{})
+	if err != nil {
+		return nil, err
+	}
+	h, _, err := openSocket(t)
+	if err != nil {
+		return nil, err
+	}
+	defer h.release()
+	return newSocketListener(h)
+}
+
+// killedText is how the Exit of a process reads that was killed.
+const killedText = "exit status 1"
+
+const workerChannelFD = 0 // of no interest to forExec
+
+// sendable is the only signal that can be sent, unsent one that cannot.
+const (
+	sendable = syscall.SIGKILL
+	unsent   = syscall.SIGTERM
+)
+
+// isSocket asks the system.
+func isSocket(fd uintptr) bool {
+	_, err := windows.GetsockoptInt(windows.Handle(fd), windows.SOL_SOCKET, 0x1008 /* SO_TYPE */)
+	return err == nil
+}
