@@ -53,7 +53,7 @@ func sameWriter(a, b io.Writer) bool {
 func (o *outputPipes) target(w io.Writer, inherit *os.File) (*os.File, error) {
 	switch w {
 	case nil:
-		if _, err := inherit.Stat(); err != nil {
+		if !isOpen(inherit) {
 			return nil, nil // closed in the master: /dev/null
 		}
 		return inherit, nil

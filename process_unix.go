@@ -160,3 +160,9 @@ func envName(name string) string { return name }
 
 // letDrain: a worker whose master was killed drains anyway.
 func letDrain(*Process) {}
+
+// isOpen reports whether f, one of the standard files, is there to be inherited.
+func isOpen(f *os.File) bool {
+	_, err := f.Stat()
+	return err == nil
+}

@@ -36,7 +36,7 @@ func startProcess(p *Process, env []string) error {
 			CreationFlags: windows.CREATE_NEW_PROCESS_GROUP,
 		},
 	}
-	if _, err := os.Stdin.Stat(); err == nil {
+	if isOpen(os.Stdin) {
 		cmd.Stdin = os.Stdin
 	}
 	c.output, err = newOutputPipes(p, cmd)
@@ -119,3 +119,10 @@ func uidText(int) string { return "the master opens it" }
 // envName is the name of a variable by which it is compared: case does not
 // count here.
 func envName(name string) string { return strings.ToUpper(name) }
+
+// isOpen reports whether f, one of the standard files, is there to be inherited.
+// Stat would ask for more than a file that was itself inherited may tell.
+func isOpen(f *os.File) bool {
+	_, err := windows.GetFileType(windows.Handle(f.Fd()))
+	return err == nil
+}
