@@ -111,16 +111,45 @@ func (c *socketConn) SetWriteDeadline(t time.Time) error {
 }
 
 // SyscallConn gives access to the socket.
-func (c *socketConn) SyscallConn() (syscall.RawConn, error) { return c.f.SyscallConn() }
+func (c *socketConn) SyscallConn() (syscall.RawConn, error) {
+	rc, err := c.f.SyscallConn()
+	if err != nil {
+		return nil, c.opError("raw", net.ErrClosed)
+	}
+	return rawSocket{c, rc}, nil
+}
+
+// rawSocket is what SyscallConn returns: a file's, with the errors of a
+// connection.
+type rawSocket struct {
+	c  *socketConn
+	rc syscall.RawConn
+}
+
+func (r rawSocket) Control(f func(fd uintptr)) error {
+	if r.rc.Control(f) != nil { // it has no other reason
+		return r.c.opError("raw-control", net.ErrClosed)
+	}
+	return nil
+}
+
+func (r rawSocket) Read(f func(fd uintptr) bool) error {
+	return r.c.opError("raw-read", r.rc.Read(f))
+}
+
+func (r rawSocket) Write(f func(fd uintptr) bool) error {
+	return r.c.opError("raw-write", r.rc.Write(f))
+}
 
 // control calls fn with the socket, which stays open meanwhile.
 func (c *socketConn) control(op string, fn func(s windows.Handle) error) error {
-	rc, err := c.f.SyscallConn()
-	if err == nil {
-		ctlErr := rc.Control(func(s uintptr) { err = fn(windows.Handle(s)) })
-		if ctlErr != nil {
-			err = ctlErr
-		}
+	rc, err := c.SyscallConn()
+	if err != nil {
+		return err
+	}
+	ctlErr := rc.Control(func(s uintptr) { err = fn(windows.Handle(s)) })
+	if ctlErr != nil {
+		return ctlErr
 	}
 	return c.opError(op, err)
 }

@@ -18,6 +18,7 @@ var systems = map[bool]traits{
 		killedText: "signal: killed",
 		killedCode: -1,
 		backlog:    runtime.GOOS == "linux",
+		memory:     runtime.GOOS == "linux",
 		openedBy:   "the master opens it, as uid ",
 		networks:   []string{"tcp", "unix"},
 		sharedUDP:  true,
@@ -29,6 +30,7 @@ var systems = map[bool]traits{
 		killed:     "1 <nil>", // as TerminateProcess is told
 		killedText: "exit status 1",
 		killedCode: 1,
+		memory:     true,
 		openedBy:   "the master opens it",
 		networks:   []string{"tcp"},
 		exe:        ".exe",
@@ -41,6 +43,7 @@ type traits struct {
 	killedText string   // the same, as an Exit prints it
 	killedCode int      // its exit status
 	backlog    bool     // it tells how many connections wait at a socket
+	memory     bool     // and how much memory another process has
 	openedBy   string   // who opens sockets, in the error of a Listen
 	networks   []string // of streams, that workers can share
 	sharedUDP  bool     // and of datagrams

@@ -1,0 +1,247 @@
+package cluster_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+	"unsafe"
+
+	"github.com/go-cluster/cluster"
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/windows"
+)
+
+// TestRunStopsOnCtrlBreak as on Ctrl-C: the master orders its workers, which get
+// it as well, to drain.
+func TestRunStopsOnCtrlBreak(t *testing.T) {
+	need(t, "Ctrl-Break")
+	p := start(t, runMaster, "RUN_WORKERS="+idle)
+	p.expect("listening")
+	p.expect("listening")
+	require.NoError(t, windows.GenerateConsoleCtrlEvent(windows.CTRL_BREAK_EVENT, uint32(p.cmd.Process.Pid)))
+	p.expect("returned <nil>")
+	require.Zero(t, p.exit())
+	require.Equal(t, 2, strings.Count(p.output(), "death 0 <nil> true\n"))
+}
+
+// TestCtrlCIsTheMasters: a worker is in a process group of its own, to which
+// Ctrl-C does nothing; that of the master's makes the master stop it.
+func TestCtrlCIsTheMasters(t *testing.T) {
+	p := start(t, runMaster, "RUN_WORKERS="+idle)
+	var pids []int
+	for range 2 {
+		pids = append(pids, atoi(strings.Fields(p.expect("listening"))[0]))
+	}
+	for _, pid := range pids {
+		kill(t, pid, syscall.SIGINT)
+	}
+	p.ctrlC()
+	p.expect("returned <nil>")
+	require.Zero(t, p.exit())
+	require.Equal(t, 2, strings.Count(p.output(), "death 0 <nil> true\n"), "by the master's order")
+}
+
+// selfish is a worker that tries to send itself signals.
+var selfish = program("selfish", func() {
+	for _, sig := range []os.Signal{os.Interrupt, syscall.SIGTERM} {
+		err := cluster.Worker.Kill(sig)
+		cluster.Worker.Send(fmt.Sprint(errors.Is(err, errors.ErrUnsupported), err))
+	}
+	select {}
+})
+
+// TestSignalsAreUnsupported, and say so: the worker lives on, and its later end
+// is no voluntary one.
+func TestSignalsAreUnsupported(t *testing.T) {
+	withMaster(t, selfish, cluster.Options{})
+	said, dead := make(chan string, 10), deaths(t)
+	hook(t, cluster.OnMessage(func(_ *cluster.Process, m cluster.Message) { said <- m.String() }))
+	w := forkOne(t)
+	for _, name := range []string{"interrupt", "terminated"} {
+		require.Equal(t, `"true cluster: Kill: signal `+name+` on Windows: not supported here: unsupported operation; use Disconnect, or Kill without a signal"`,
+			await(t, said, "word of the worker"))
+	}
+	for _, sig := range []os.Signal{os.Interrupt, syscall.SIGTERM, syscall.SIGHUP, syscall.Signal(0)} {
+		err := w.Kill(sig)
+		require.ErrorIs(t, err, errors.ErrUnsupported)
+		require.ErrorContains(t, err, "signal "+sig.String()+" on Windows")
+	}
+	require.False(t, w.ExitedAfterDisconnect())
+	require.NoError(t, w.OSProcess().Kill())
+	e := await(t, dead, "death").e
+	require.False(t, e.Voluntary)
+	require.Equal(t, cluster.ReasonCrash, e.Reason)
+}
+
+// TestCredentialIsUnsupported, and says so.
+func TestCredentialIsUnsupported(t *testing.T) {
+	err := cluster.SetupMaster(cluster.Options{Credential: &cluster.Credential{UID: 1}})
+	require.ErrorIs(t, err, errors.ErrUnsupported)
+	require.ErrorContains(t, err, "Options.Credential on Windows")
+}
+
+// sleeping is a process that does not end, and is no worker.
+var sleeping = program("sleeping", func() { time.Sleep(time.Hour) })
+
+// parent is a worker that starts such a process. Its drain takes a moment.
+var parent = program("parent", func() {
+	c := exec.Command(os.Args[0])
+	c.Env = append(os.Environ(), programEnv+"="+sleeping)
+	die(c.Start())
+	cluster.OnShutdown(func(context.Context) error {
+		fmt.Println("orphan drained")
+		return nil
+	})
+	ln, err := cluster.Listen("tcp", "127.0.0.1:0")
+	die(err)
+	ln.Accept()
+})
+
+// TestNothingSurvivesAKilledMaster: a worker drains, and what it has started ends
+// with it.
+func TestNothingSurvivesAKilledMaster(t *testing.T) {
+	p := start(t, runMaster, "RUN_WORKERS="+parent)
+	p.expect("listening")
+	p.expect("listening")
+	p.signal(syscall.SIGKILL)
+	p.expect("orphan drained")
+	p.expect("orphan drained")
+	p.groupEmpty()
+}
+
+// forking is a master that says when its worker exists.
+var forking = program("forking", func() {
+	die(cluster.SetupMaster(cluster.Options{Workers: 1, Env: []string{"CLUSTER_TEST_HANG=1"}}))
+	die(cluster.AutoFork())
+	fmt.Println("forked")
+	time.Sleep(time.Hour)
+})
+
+// TestHungWorkerEndsWithItsMaster: one that never comes so far as to see the end
+// of its channel.
+func TestHungWorkerEndsWithItsMaster(t *testing.T) {
+	p := start(t, forking)
+	p.expect("forked")
+	p.signal(syscall.SIGKILL)
+	p.groupEmpty()
+}
+
+// heir is a worker that looks at the handles that it has inherited.
+var heir = program("heir", func() {
+	cluster.Respond("set", func(_ *cluster.Process, o order) (string, error) {
+		h, err := strconv.ParseUint(o.Text, 10, 64)
+		if err != nil {
+			return "", err
+		}
+		return fmt.Sprint(windows.SetEvent(windows.Handle(h))), nil
+	})
+	cluster.Respond("inheritable", func(*cluster.Process, order) (n int, err error) {
+		for h := windows.Handle(4); h < 1<<14; h += 4 {
+			if h == windows.Stdin || h == windows.Stdout || h == windows.Stderr {
+				continue
+			}
+			var flags uint32
+			ok, _, _ := procGetHandleInformation.Call(uintptr(h), uintptr(unsafe.Pointer(&flags)))
+			if ok != 0 && flags&windows.HANDLE_FLAG_INHERIT != 0 {
+				n++
+			}
+		}
+		return n, nil
+	})
+	select {}
+})
+
+var procGetHandleInformation = modkernel32.NewProc("GetHandleInformation")
+
+// TestOnlyTheChannelIsInherited: a handle of the master's that any child could
+// have is not the worker's, and what the worker has its own children do not get.
+func TestOnlyTheChannelIsInherited(t *testing.T) {
+	inherit := &windows.SecurityAttributes{InheritHandle: 1}
+	inherit.Length = uint32(unsafe.Sizeof(*inherit))
+	event, err := windows.CreateEvent(inherit, 1, 0, nil)
+	require.NoError(t, err)
+	defer windows.CloseHandle(event)
+	withMaster(t, heir, cluster.Options{})
+	w := forkOne(t)
+	ask[string](t, w, order{Cmd: "set", Text: fmt.Sprint(uintptr(event))})
+	set, err := windows.WaitForSingleObject(event, 0)
+	require.NoError(t, err)
+	require.EqualValues(t, windows.WAIT_TIMEOUT, set)
+	require.Zero(t, ask[int](t, w, order{Cmd: "inheritable"}))
+}
+
+// TestRoleNeedsALiveChannel: the variables alone, leaked into the environment of
+// some other process, make nobody a worker; nor does somebody else's pipe.
+func TestRoleNeedsALiveChannel(t *testing.T) {
+	var r, w windows.Handle
+	inherit := &windows.SecurityAttributes{InheritHandle: 1}
+	inherit.Length = uint32(unsafe.Sizeof(*inherit))
+	require.NoError(t, windows.CreatePipe(&r, &w, inherit, 0))
+	defer windows.CloseHandle(r)
+	defer windows.CloseHandle(w)
+	for _, fd := range []uintptr{uintptr(r), uintptr(w), 0xbad0, 0} {
+		out, err := roleOf(fd, []syscall.Handle{syscall.Handle(r), syscall.Handle(w)})
+		require.NoError(t, err)
+		require.Equal(t, "master", out, "and no variable is left")
+	}
+	// Under a node primary it is the number of a descriptor.
+	out, err := roleOf(3, nil)
+	var exit *exec.ExitError
+	require.ErrorAs(t, err, &exit)
+	require.Equal(t, 1, exit.ExitCode())
+	require.Empty(t, out)
+	require.Contains(t, string(exit.Stderr), "worker of a node primary: not supported here")
+}
+
+func roleOf(fd uintptr, handles []syscall.Handle) (string, error) {
+	c := exec.Command(os.Args[0])
+	c.Env = append(os.Environ(), programEnv+"="+sayRole, "NODE_UNIQUE_ID=7", "node_worker_id=7", fmt.Sprint("NODE_CHANNEL_FD=", fd))
+	c.SysProcAttr = &syscall.SysProcAttr{AdditionalInheritedHandles: handles}
+	out, err := c.Output()
+	return strings.TrimSpace(string(out)), err
+}
+
+// inUse is a worker that tries to listen where somebody else does.
+var inUse = program("in use", func() {
+	_, err := cluster.Listen("tcp", os.Getenv("ADDRESS"))
+	var errno syscall.Errno
+	cluster.Worker.Send(fmt.Sprint(errors.Is(err, windows.WSAEADDRINUSE), errors.Is(err, syscall.EADDRINUSE),
+		errors.Is(err, syscall.EACCES), errors.As(err, &errno) && errno == windows.WSAEADDRINUSE))
+	select {}
+})
+
+// TestErrorNumbersCrossTheBoundary: by both their names.
+func TestErrorNumbersCrossTheBoundary(t *testing.T) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer ln.Close()
+	withMaster(t, inUse, cluster.Options{Env: []string{"ADDRESS=" + ln.Addr().String()}})
+	said := make(chan string, 1)
+	hook(t, cluster.OnMessage(func(_ *cluster.Process, m cluster.Message) { said <- m.String() }))
+	forkOne(t)
+	require.Equal(t, `"true true false true"`, await(t, said, "word of the worker"))
+}
+
+// TestRoleVariablesInAnyCase: the environment has one spelling for all.
+func TestRoleVariablesInAnyCase(t *testing.T) {
+	_, err := cluster.Fork("node_worker_id=9")
+	require.ErrorContains(t, err, "set by the master")
+}
+
+// TestExitCodes are exact, the large ones too.
+func TestExitCodes(t *testing.T) {
+	for _, code := range []uint32{0, 7, 255, 0xC0000409} {
+		withMaster(t, failing, cluster.Options{Env: []string{fmt.Sprint("EXIT=", int(code))}})
+		dead := deaths(t)
+		forkOne(t)
+		require.Equal(t, int(code), await(t, dead, "death").e.Code)
+	}
+}

@@ -1,0 +1,479 @@
+package cluster
+
+import (
+	"errors"
+	"io"
+	"io/fs"
+	"net"
+	"os"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+	"unsafe"
+
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/windows"
+)
+
+// sharedSocket is a socket that listens, and a listener on it as a worker has one.
+func sharedSocket(t *testing.T, network, address string) (*handle, net.Listener) {
+	t.Helper()
+	tgt, err := newTarget(network, address, ListenConfig{})
+	require.NoError(t, err)
+	h, _, err := openSocket(tgt)
+	require.NoError(t, err)
+	t.Cleanup(h.release)
+	ln, err := newSocketListener(h)
+	require.NoError(t, err)
+	t.Cleanup(func() { ln.Close() })
+	return h, ln
+}
+
+// connected is a connection that ln has accepted, and the client's end.
+func connected(t *testing.T, ln net.Listener) (server *socketConn, client *net.TCPConn) {
+	t.Helper()
+	c, err := net.Dial("tcp", ln.Addr().String())
+	require.NoError(t, err)
+	t.Cleanup(func() { c.Close() })
+	s, err := ln.Accept()
+	require.NoError(t, err)
+	t.Cleanup(func() { s.Close() })
+	return s.(*socketConn), c.(*net.TCPConn)
+}
+
+// TestSharedSocketIsSharedByProcesses: two sockets that WSADuplicateSocket made
+// of one accept side by side, IPv4 and IPv6; Close ends the Accepts under way of
+// the one, at once, and the other has all connections from then on.
+func TestSharedSocketIsSharedByProcesses(t *testing.T) {
+	for _, address := range []string{"127.0.0.1:0", "[::1]:0", ":0"} {
+		t.Run(address, func(t *testing.T) {
+			h, ours := sharedSocket(t, "tcp", address)
+			text, err := duplicate(h.socket(), pid)
+			require.NoError(t, err)
+			s, err := adopt(text)
+			require.NoError(t, err)
+			other := newHandle(int(s))
+			defer other.release()
+			theirs, err := newSocketListener(other)
+			require.NoError(t, err)
+			defer theirs.Close()
+			require.Equal(t, ours.Addr(), theirs.Addr())
+
+			ends := make(chan error, 3)
+			for range cap(ends) {
+				go func() {
+					_, err := ours.Accept()
+					ends <- err
+				}()
+			}
+			time.Sleep(10 * time.Millisecond) // most of them wait then
+			begun := time.Now()
+			require.NoError(t, ours.Close())
+			require.Less(t, time.Since(begun), patienceIn/10)
+			for range cap(ends) {
+				require.ErrorIs(t, waitFor(t, ends, "end of Accept"), net.ErrClosed)
+			}
+			require.ErrorIs(t, ours.Close(), net.ErrClosed)
+			for range 20 {
+				server, client := connected(t, theirs)
+				_, err := server.Write([]byte("x"))
+				require.NoError(t, err)
+				_, err = io.ReadFull(client, make([]byte, 1))
+				require.NoError(t, err)
+			}
+		})
+	}
+}
+
+// TestSharedSocketDeadline: past, future, moved and lifted while an Accept waits.
+// What was in the queue stays there.
+func TestSharedSocketDeadline(t *testing.T) {
+	_, l := sharedSocket(t, "tcp", "127.0.0.1:0")
+	ln := l.(*socketListener)
+	accept := func() <-chan error {
+		return pending(func() error {
+			c, err := ln.Accept()
+			if err == nil {
+				c.Close()
+			}
+			return err
+		})
+	}
+	require.NoError(t, ln.SetDeadline(time.Unix(1, 0)))
+	err := result(t, accept())
+	require.ErrorIs(t, err, os.ErrDeadlineExceeded)
+	require.True(t, isTimeout(err))
+	require.NoError(t, ln.SetDeadline(time.Now().Add(20*time.Millisecond)))
+	require.ErrorIs(t, result(t, accept()), os.ErrDeadlineExceeded)
+	require.NoError(t, ln.SetDeadline(time.Time{}))
+	waiting := accept()
+	require.NoError(t, ln.SetDeadline(time.Now().Add(time.Hour)))
+	require.NoError(t, ln.SetDeadline(time.Unix(1, 0)))
+	require.ErrorIs(t, result(t, waiting), os.ErrDeadlineExceeded)
+	c, err := net.Dial("tcp", ln.Addr().String())
+	require.NoError(t, err)
+	defer c.Close()
+	require.NoError(t, ln.SetDeadline(time.Time{}))
+	require.NoError(t, result(t, accept()))
+	require.NoError(t, ln.Close())
+	require.ErrorIs(t, ln.SetDeadline(time.Time{}), net.ErrClosed)
+}
+
+// TestSharedSocketLeaksNothing: connection after connection, of many clients and
+// many Accepts at once, each is accepted once, and no handle is left.
+func TestSharedSocketLeaksNothing(t *testing.T) {
+	_, ln := sharedSocket(t, "tcp", "127.0.0.1:0")
+	const clients, each = 8, 25
+	var accepting sync.WaitGroup
+	accepted := make(chan net.Conn, clients*each)
+	for range 4 {
+		accepting.Go(func() {
+			for {
+				c, err := ln.Accept()
+				if err != nil {
+					return
+				}
+				accepted <- c
+			}
+		})
+	}
+	round := func() {
+		var dialing sync.WaitGroup
+		for range clients {
+			dialing.Go(func() {
+				for range each {
+					c, err := net.Dial("tcp", ln.Addr().String())
+					if err != nil {
+						t.Error(err)
+						return
+					}
+					io.ReadAll(c)
+					c.Close()
+				}
+			})
+		}
+		for range clients * each {
+			waitFor(t, accepted, "connection").Close()
+		}
+		dialing.Wait()
+	}
+	round() // the threads that it needs stay, and each has handles
+	before := handles(t)
+	for range 3 {
+		round()
+	}
+	require.Less(t, handles(t), before+clients*each/2, "of %d connections", 3*clients*each)
+	require.NoError(t, ln.Close())
+	accepting.Wait()
+	require.Empty(t, accepted)
+}
+
+var procHandleCount = modkernel32.NewProc("GetProcessHandleCount")
+
+// handles is how many this process has.
+func handles(t *testing.T) int {
+	t.Helper()
+	var n uint32
+	ok, _, err := procHandleCount.Call(uintptr(windows.CurrentProcess()), uintptr(unsafe.Pointer(&n)))
+	require.NotZero(t, ok, err)
+	return int(n)
+}
+
+// TestSocketOptions: a connection begins with what package net sets, and each can
+// be changed.
+func TestSocketOptions(t *testing.T) {
+	_, ln := sharedSocket(t, "tcp", "127.0.0.1:0")
+	c, _ := connected(t, ln)
+	get := func(level, opt int) int {
+		n, err := windows.GetsockoptInt(c.h.socket(), level, opt)
+		require.NoError(t, err)
+		return n
+	}
+	on := func(level, opt int) bool { return get(level, opt) != 0 }
+	require.True(t, on(windows.IPPROTO_TCP, windows.TCP_NODELAY))
+	require.True(t, on(windows.SOL_SOCKET, windows.SO_KEEPALIVE))
+	require.NoError(t, c.SetNoDelay(false))
+	require.False(t, on(windows.IPPROTO_TCP, windows.TCP_NODELAY))
+	require.NoError(t, c.SetKeepAlive(false))
+	require.False(t, on(windows.SOL_SOCKET, windows.SO_KEEPALIVE))
+	require.NoError(t, c.SetKeepAlivePeriod(time.Minute))
+	require.True(t, on(windows.SOL_SOCKET, windows.SO_KEEPALIVE))
+	require.NoError(t, c.SetKeepAliveConfig(net.KeepAliveConfig{}))
+	require.False(t, on(windows.SOL_SOCKET, windows.SO_KEEPALIVE))
+	require.NoError(t, c.SetKeepAliveConfig(net.KeepAliveConfig{Enable: true, Idle: 7 * time.Second, Interval: 3 * time.Second}))
+	require.True(t, on(windows.SOL_SOCKET, windows.SO_KEEPALIVE))
+	require.NoError(t, c.SetReadBuffer(1<<16))
+	require.NoError(t, c.SetWriteBuffer(1<<16))
+	require.NoError(t, c.SetLinger(0))
+	require.NoError(t, c.Close())
+	for _, err := range []error{c.SetNoDelay(true), c.SetKeepAlive(true), c.SetLinger(1), c.CloseWrite(), c.CloseRead()} {
+		require.ErrorIs(t, err, net.ErrClosed)
+	}
+}
+
+// TestSocketHalves: each side can be shut down for itself.
+func TestSocketHalves(t *testing.T) {
+	_, ln := sharedSocket(t, "tcp", "127.0.0.1:0")
+	server, client := connected(t, ln)
+	_, err := server.Write([]byte("all"))
+	require.NoError(t, err)
+	require.NoError(t, server.CloseWrite())
+	b, err := io.ReadAll(client)
+	require.NoError(t, err)
+	require.Equal(t, "all", string(b))
+	_, err = server.Write([]byte("more"))
+	require.Error(t, err)
+	_, err = client.Write([]byte("answer"))
+	require.NoError(t, err)
+	require.NoError(t, client.Close())
+	b, err = io.ReadAll(server)
+	require.NoError(t, err)
+	require.Equal(t, "answer", string(b))
+}
+
+// TestSocketRaw: SyscallConn gives the socket, and its Read waits until there is
+// something to read.
+func TestSocketRaw(t *testing.T) {
+	_, ln := sharedSocket(t, "tcp", "127.0.0.1:0")
+	server, client := connected(t, ln)
+	rc, err := server.SyscallConn()
+	require.NoError(t, err)
+	tries := make(chan struct{}, 100)
+	buf := make([]byte, 10)
+	got := 0
+	reading := pending(func() error {
+		return rc.Read(func(fd uintptr) bool {
+			tries <- struct{}{}
+			got, _ = readNow(fd, buf)
+			return got > 0
+		})
+	})
+	waitFor(t, tries, "first try")
+	_, err = client.Write([]byte("raw"))
+	require.NoError(t, err)
+	require.NoError(t, result(t, reading))
+	require.Equal(t, "raw", string(buf[:got]))
+	raw, err := ln.(syscall.Conn).SyscallConn()
+	require.NoError(t, err)
+	require.NoError(t, raw.Control(func(fd uintptr) { require.True(t, isSocket(fd)) }))
+	require.NoError(t, ln.Close())
+	require.ErrorIs(t, raw.Control(func(uintptr) {}), net.ErrClosed)
+}
+
+// TestSocketErrors have the numbers of Winsock, by both their names.
+func TestSocketErrors(t *testing.T) {
+	_, ln := sharedSocket(t, "tcp", "127.0.0.1:0")
+	server, client := connected(t, ln)
+	require.NoError(t, client.SetLinger(0))
+	require.NoError(t, client.Close()) // a reset
+	var err error
+	for err == nil {
+		_, err = server.Write(make([]byte, 1<<10))
+	}
+	var op *net.OpError
+	require.ErrorAs(t, err, &op)
+	require.Equal(t, server.LocalAddr(), op.Source)
+	require.NotErrorIs(t, err, os.ErrDeadlineExceeded)
+	// ReadFile has names of its own for what Winsock says.
+	err = server.opError("read", &fs.PathError{Op: "read", Path: "tcp", Err: windows.ERROR_NETNAME_DELETED})
+	require.ErrorIs(t, err, windows.WSAECONNRESET)
+	require.ErrorIs(t, err, syscall.ECONNRESET)
+
+	_, err = Listen("tcp", ln.Addr().String())
+	var errno syscall.Errno
+	for _, want := range []error{windows.WSAEADDRINUSE, syscall.EADDRINUSE} {
+		require.ErrorIs(t, err, want)
+	}
+	require.ErrorAs(t, err, &errno)
+	require.Equal(t, syscall.Errno(windows.WSAEADDRINUSE), errno)
+	require.NotErrorIs(t, err, syscall.EACCES)
+	for unix, winsock := range posix {
+		for _, number := range []syscall.Errno{unix, winsock} { // as the wire may have it
+			err := errnoOf(-int(number))
+			require.ErrorIs(t, err, unix)
+			require.ErrorIs(t, err, winsock)
+		}
+	}
+	require.ErrorIs(t, errnoOf(int(windows.WSAEACCES)), os.ErrPermission)
+}
+
+// TestBacklogIsSet also where package net would leave it at the system's.
+func TestBacklogIsSet(t *testing.T) {
+	ln, err := ListenConfig{Backlog: 5}.Listen(t.Context(), "tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer ln.Close()
+	require.IsType(t, new(socketListener), ln)
+	connected(t, ln)
+}
+
+// TestSocketInAMessage: it finds its way to a worker's side, and is the same.
+func TestSocketInAMessage(t *testing.T) {
+	h, ln := sharedSocket(t, "tcp", "127.0.0.1:0")
+	l := newTestLink(t, peerGo, Options{})
+	l.p.inside, l.p.pid = new(inside), pid
+	l.start()
+	line, beside := l.attach([]byte(handleLine), h)
+	require.Nil(t, beside)
+	l.write(string(line))
+	require.Equal(t, `{"cmd":"NODE_HANDLE_ACK"}`, l.readLine())
+	got := waitFor(t, l.internals, "handle")
+	require.Equal(t, "k", got.w.Key)
+	same, err := newSocketListener(got.h)
+	require.NoError(t, err)
+	got.h.release()
+	defer same.Close()
+	require.Equal(t, ln.Addr(), same.Addr())
+	connected(t, same)
+	for _, bad := range []string{"", "rubbish", strings.Repeat("A", 1000)} {
+		l.write(handleLine[:len(handleLine)-2] + `,"socket":"` + bad + "\"}\n")
+		require.Equal(t, `{"cmd":"NODE_HANDLE_NACK"}`, l.readLine())
+		require.Contains(t, l.error(), "without its descriptor")
+	}
+}
+
+// TestMasterTakesNoSocket: what a worker sends as one could be any handle of the
+// master's own, which would be closed.
+func TestMasterTakesNoSocket(t *testing.T) {
+	h, ln := sharedSocket(t, "tcp", "127.0.0.1:0")
+	l := newTestLink(t, peerGo, Options{}).start()
+	text, err := duplicate(h.socket(), pid)
+	require.NoError(t, err)
+	l.write(handleLine[:len(handleLine)-2] + `,"socket":"` + text + "\"}\n")
+	require.Equal(t, `{"cmd":"NODE_HANDLE_NACK"}`, l.readLine())
+	require.Contains(t, l.error(), "without its descriptor")
+	require.Empty(t, l.internals)
+	s, err := adopt(text) // nobody has taken it
+	require.NoError(t, err)
+	windows.Closesocket(s)
+	connected(t, ln)
+}
+
+// ---- the channel
+
+// TestFullPipe: a send that finds no room returns at once, whatever it is called
+// with waits, and all arrives in order.
+func TestFullPipe(t *testing.T) {
+	ours, theirs, err := newChannelPair()
+	require.NoError(t, err)
+	defer ours.close()
+	peer := openPeer(t, theirs)
+	defer peer.Close()
+	chunk := []byte(strings.Repeat("0123456789abcdef", 1<<10))
+	sent := 0
+	for {
+		n, err := ours.send(chunk, -1)
+		sent += n
+		if isNoRoom(err) {
+			break
+		}
+		require.NoError(t, err)
+		require.Less(t, sent, 100*pipeBuffer)
+	}
+	for range 3 {
+		_, err = ours.send(chunk, -1)
+		require.True(t, isNoRoom(err))
+	}
+	room := pending(func() error { return ours.waitRoom(errWouldBlock) })
+	require.Empty(t, room)
+	require.NoError(t, resultOfRead(peer, sent+len(chunk), chunk))
+	require.NoError(t, result(t, room))
+	n, err := ours.send(chunk, -1) // tells of the one that waited
+	require.NoError(t, err)
+	require.Equal(t, len(chunk), n)
+	require.Equal(t, 0, ours.unread())
+}
+
+// resultOfRead reads n bytes, which must be chunk again and again.
+func resultOfRead(r io.Reader, n int, chunk []byte) error {
+	b := make([]byte, n)
+	if _, err := io.ReadFull(r, b); err != nil {
+		return err
+	}
+	for i := range b {
+		if b[i] != chunk[i%len(chunk)] {
+			return errors.New("not what was sent")
+		}
+	}
+	return nil
+}
+
+// TestCloseOfAFullPipe ends the write under way and who waits for it.
+func TestCloseOfAFullPipe(t *testing.T) {
+	for _, waits := range []bool{true, false} {
+		ours, theirs, err := newChannelPair()
+		require.NoError(t, err)
+		peer := openPeer(t, theirs)
+		for err == nil {
+			_, err = ours.send(make([]byte, pipeBuffer), -1)
+		}
+		require.True(t, isNoRoom(err))
+		room := make(<-chan error)
+		if waits {
+			room = pending(func() error { return ours.waitRoom(errWouldBlock) })
+			require.Eventually(t, func() bool {
+				ours.mu.Lock()
+				defer ours.mu.Unlock()
+				return ours.out.waiting
+			}, patienceIn, time.Millisecond)
+		}
+		ours.close()
+		if waits {
+			require.ErrorIs(t, result(t, room), os.ErrClosed)
+		}
+		_, err = ours.send([]byte("x"), -1)
+		require.ErrorIs(t, err, os.ErrClosed)
+		_, err = io.Copy(io.Discard, peer)
+		require.NoError(t, err, "what the pipe had taken is the peer's")
+		require.NoError(t, peer.Close())
+	}
+}
+
+// TestHangup: the end is seen though there is something to read, and not before.
+func TestHangup(t *testing.T) {
+	ours, theirs, err := newChannelPair()
+	require.NoError(t, err)
+	defer ours.close()
+	peer := openPeer(t, theirs)
+	_, err = peer.Write([]byte("unread"))
+	require.NoError(t, err)
+	hangup := make(chan bool, 1)
+	watch := func() { hangup <- ours.waitHangup() }
+	go watch()
+	ours.interrupt()
+	require.False(t, waitFor(t, hangup, "interruption"))
+	ours.resume()
+	go watch()
+	require.Empty(t, hangup)
+	require.NoError(t, peer.Close())
+	require.True(t, waitFor(t, hangup, "hangup"))
+	require.Equal(t, len("unread"), ours.unread())
+	ours.interrupt()
+	in, err := ours.tryRecv()
+	require.NoError(t, err)
+	require.Equal(t, "unread", string(in.data[:in.n]))
+	in.free()
+	_, err = ours.tryRecv()
+	require.ErrorIs(t, err, io.EOF)
+}
+
+// TestWatchesEnd: of an event that is set, reset and set again each is seen; and
+// nothing is left.
+func TestWatchesEnd(t *testing.T) {
+	event, err := windows.CreateEvent(nil, 0, 0, nil)
+	require.NoError(t, err)
+	w, err := watchHandle(event, false)
+	require.NoError(t, err)
+	for range 100 {
+		require.NoError(t, windows.SetEvent(event))
+		waitFor(t, w.signal, "signal")
+	}
+	w.stop()
+	require.NoError(t, windows.SetEvent(event))
+	require.NoError(t, awaitHandle(event))
+	require.NoError(t, windows.CloseHandle(event))
+	watchers.Lock()
+	defer watchers.Unlock()
+	require.NotContains(t, watchers.all, w.id)
+}
