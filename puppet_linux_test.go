@@ -3,8 +3,6 @@ package cluster_test
 import (
 	"fmt"
 	"net"
-	"os"
-	"strings"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -50,11 +48,4 @@ func connSettings(c net.Conn) (s string) {
 		s = fmt.Sprintf("%d/%d/%d", get(unix.IPPROTO_TCP, unix.TCP_KEEPIDLE), get(unix.IPPROTO_TCP, unix.TCP_KEEPINTVL), get(unix.IPPROTO_TCP, unix.TCP_KEEPCNT))
 	})
 	return s
-}
-
-// isStopped reports whether SIGSTOP has come to the process.
-func isStopped(pid int) bool {
-	stat, _ := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	_, rest, _ := strings.Cut(string(stat), ") ")
-	return strings.HasPrefix(rest, "T")
 }
