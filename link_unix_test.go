@@ -150,3 +150,6 @@ func isSocket(fd uintptr) bool {
 	_, err := unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_TYPE)
 	return err == nil
 }
+
+// cutRaces is how often TestConnCutRace tries.
+const cutRaces = 100

@@ -86,3 +86,7 @@ func isSocket(fd uintptr) bool {
 	_, err := windows.GetsockoptInt(windows.Handle(fd), windows.SOL_SOCKET, 0x1008 /* SO_TYPE */)
 	return err == nil
 }
+
+// cutRaces is how often TestConnCutRace tries: under Wine each round trip takes
+// ten times as long.
+const cutRaces = 20

@@ -262,7 +262,7 @@ func TestConnCutIdle(t *testing.T) {
 // However a cut and a request race, a request is read whole or not at all.
 func TestConnCutRace(t *testing.T) {
 	const size = 7
-	for range 100 {
+	for range cutRaces {
 		server, tr, client := trackedPair(t, "tcp")
 		var both sync.WaitGroup
 		stop := make(chan struct{})

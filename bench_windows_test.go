@@ -1,0 +1,111 @@
+package cluster_test
+
+// What the package costs on Windows. There is no baseline: under Wine, where
+// these run, the figures are for the record and compare with nothing else.
+
+import (
+	"context"
+	"net"
+	"sync"
+	"testing"
+
+	"github.com/go-cluster/cluster"
+	"github.com/stretchr/testify/require"
+)
+
+// counted is what goes forth and back.
+type counted struct {
+	Cmd string `json:"cmd"`
+	N   int    `json:"n"`
+}
+
+var benchEcho = program("bench echo", func() {
+	cluster.Respond("count", func(_ *cluster.Process, c counted) (counted, error) { return c, nil })
+	select {}
+})
+
+// BenchmarkRoundTrip is one Request, answered by Respond.
+func BenchmarkRoundTrip(b *testing.B) {
+	withMaster(b, benchEcho, cluster.Options{})
+	w, err := cluster.Fork()
+	require.NoError(b, err)
+	ctx := context.Background()
+	require.NoError(b, w.Request(ctx, counted{"count", 0}, nil))
+	n := 0
+	for b.Loop() {
+		var reply counted
+		if err := w.Request(ctx, counted{"count", n}, &reply); err != nil || reply.N != n {
+			b.Fatal(reply, err)
+		}
+		n++
+	}
+}
+
+// BenchmarkForkOnline is the time from Fork to OnOnline.
+func BenchmarkForkOnline(b *testing.B) {
+	withMaster(b, benchEcho, cluster.Options{})
+	online, dead := make(chan struct{}, 1), make(chan struct{}, 1)
+	hook(b, cluster.OnOnline(func(*cluster.Process) { online <- struct{}{} }))
+	hook(b, cluster.OnDeath(func(*cluster.Process, cluster.Exit) { dead <- struct{}{} }))
+	for b.Loop() {
+		w, err := cluster.Fork()
+		require.NoError(b, err)
+		await(b, online, "online")
+		b.StopTimer()
+		require.NoError(b, w.Kill())
+		await(b, dead, "death")
+		b.StartTimer()
+	}
+}
+
+var benchAccept = program("bench accept", func() {
+	ln, err := cluster.Listen("tcp", "127.0.0.1:0")
+	die(err)
+	for {
+		c, err := ln.Accept()
+		die(err)
+		go func() {
+			c.Write([]byte("!"))
+			c.Close()
+		}()
+	}
+})
+
+// BenchmarkConnections is a new connection, accepted by one of two workers, which
+// writes a byte and closes it; eight clients at once.
+func BenchmarkConnections(b *testing.B) {
+	for _, s := range []cluster.Scheduling{cluster.Shared, cluster.RoundRobin} {
+		b.Run(s.String(), func(b *testing.B) {
+			withMaster(b, benchAccept, cluster.Options{Workers: 2, Scheduling: s})
+			listening := make(chan string, 2)
+			hook(b, cluster.OnListening(func(_ *cluster.Process, addr net.Addr) { listening <- addr.String() }))
+			require.NoError(b, cluster.AutoFork())
+			addr := await(b, listening, "listening")
+			await(b, listening, "listening")
+			var clients sync.WaitGroup
+			b.ResetTimer()
+			next := make(chan struct{}, b.N)
+			for range b.N {
+				next <- struct{}{}
+			}
+			close(next)
+			for range 8 {
+				clients.Go(func() {
+					for range next {
+						c, err := net.Dial("tcp", addr)
+						if err != nil {
+							b.Error(err)
+							return
+						}
+						if _, err := c.Read(make([]byte, 1)); err != nil {
+							b.Error(err)
+						}
+						c.Close()
+					}
+				})
+			}
+			clients.Wait()
+			b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "conn/s")
+		})
+	}
+}
