@@ -110,10 +110,17 @@
 //
 // There is one cluster per process: the package's functions share one state.
 //
-// Workers on Windows are not built yet: Fork and AutoFork return an error that
-// wraps [ErrNotSupported]. On macOS and the BSDs the code is the same as on
-// Linux; there Options.Exec's default is the file at the program's path, not the
-// file that runs.
+// On macOS and the BSDs the code is the same as on Linux; there, and on Windows,
+// Options.Exec's default is the file at the program's path, not the file that
+// runs.
+//
+// Windows is tested under Wine 8. It has no unix sockets here, no UDP socket that
+// workers share, no Options.Credential, no signal but that to end at once, and
+// no node peers: each is an error that wraps [errors.ErrUnsupported] and names it.
+// Connections that are accepted there are no *net.TCPConn, but have its methods.
+// A connection costs more under [RoundRobin] than elsewhere: a handle that is
+// duplicated, beside the two messages. What workers start themselves ends with
+// the cluster.
 //
 // With [Shared] scheduling the kernel decides which worker takes a connection,
 // and the spread is uneven while the load is low; [RoundRobin] is even, and every

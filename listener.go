@@ -50,7 +50,8 @@ type ListenConfig struct {
 // and its Accept waits until it is closed. In any other process it is net.Listen.
 //
 // The error wraps the system's, wherever it arose: errors.Is(err,
-// syscall.EADDRINUSE) holds in the worker too. A unix socket's file that a dead
+// syscall.EADDRINUSE) holds in the worker too, and on Windows, where it is
+// windows.WSAEADDRINUSE as well, and unix sockets are ErrNotSupported. A unix socket's file that a dead
 // process left behind is replaced; the file of a live one is EADDRINUSE.
 func Listen(network, address string) (net.Listener, error) {
 	return ListenConfig{}.Listen(context.Background(), network, address)
@@ -58,7 +59,8 @@ func Listen(network, address string) (net.Listener, error) {
 
 // ListenPacket announces on an address for datagrams: udp, udp4, udp6 or
 // unixgram. As with [Listen], workers share one socket: each datagram goes to
-// one of them.
+// one of them. On Windows they cannot: there it is ErrNotSupported, unless the
+// socket is Exclusive or the process no worker.
 func ListenPacket(network, address string) (net.PacketConn, error) {
 	return ListenConfig{}.ListenPacket(context.Background(), network, address)
 }

@@ -50,7 +50,8 @@ type Options struct {
 	Output func(w *Process) (stdout, stderr io.Writer)
 
 	// Credential, if set, makes workers run as that user and those groups. The
-	// master needs the privilege to do so, and opens the sockets with its own.
+	// master needs the privilege to do so, and opens the sockets with its own. Not
+	// on Windows: SetupMaster returns an error.
 	Credential *Credential
 
 	// Scheduling says how connections reach the workers: [Shared] or

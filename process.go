@@ -226,7 +226,7 @@ func (w *Process) Disconnect(ctx context.Context) error {
 // is voluntary, so nothing replaces the worker (use OSProcess to send a signal
 // that it is meant to survive). In the worker itself it tells the master and
 // exits with 0, or sends itself the signal. It returns ErrClosed if the worker
-// is dead.
+// is dead, and on Windows ErrNotSupported for any signal but os.Kill.
 func (w *Process) Kill(sig ...os.Signal) error {
 	switch {
 	case w == nil:
