@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"errors"
 	"net"
 	"os"
 	"runtime"
@@ -89,24 +90,41 @@ func (a *accepting) accept(wanted func() bool) (fd int, err error) {
 		return -1, err
 	}
 	defer a.end(o)
-	s, err := newSocket(a.family)
-	if err != nil {
-		return -1, err
-	}
 	for {
+		s, err := newSocket(a.family)
+		if err != nil {
+			return -1, err
+		}
 		err = a.acceptEx(o, s)
-		switch err {
-		case nil:
+		if err == nil {
 			return int(s), nil
-		case windows.WSAECONNRESET, windows.ERROR_NETNAME_DELETED, windows.WSAECONNABORTED:
-			continue // the client has gone before it was accepted
 		}
 		windows.Closesocket(s)
+		switch {
+		case clientGone(err):
+			continue
+		case err == windows.ERROR_OPERATION_ABORTED:
+			continue // not by us: the system does that when the thread ends that began it
+		}
 		if errno, ok := err.(syscall.Errno); ok {
 			err = os.NewSyscallError("AcceptEx", portableErrno(errno))
 		}
 		return -1, err
 	}
+}
+
+// clientGone reports whether err only says that the client has gone before it was
+// accepted, or just after. An error of Accept would end most servers.
+func clientGone(err error) bool {
+	var errno syscall.Errno
+	if !errors.As(err, &errno) {
+		return false
+	}
+	switch errno {
+	case windows.WSAECONNRESET, windows.WSAECONNABORTED, windows.WSAENOTCONN, windows.ERROR_NETNAME_DELETED:
+		return true
+	}
+	return false
 }
 
 // tryAccept: nothing accepts a connection only if one waits.
@@ -290,17 +308,21 @@ func (l *socketListener) opError(op string, err error) error {
 func always() bool { return true }
 
 func (l *socketListener) Accept() (net.Conn, error) {
-	fd, err := l.accept(always)
-	if err != nil {
-		return nil, l.opError("accept", err)
+	for {
+		fd, err := l.accept(always)
+		if err != nil {
+			return nil, l.opError("accept", err)
+		}
+		h := newHandle(fd)
+		c, err := newSocketConn(h)
+		h.release()
+		switch {
+		case err == nil:
+			return c, nil
+		case !clientGone(err):
+			return nil, l.opError("accept", err)
+		}
 	}
-	h := newHandle(fd)
-	defer h.release()
-	c, err := newSocketConn(h)
-	if err != nil {
-		return nil, l.opError("accept", err)
-	}
-	return c, nil
 }
 
 func (l *socketListener) Close() error {

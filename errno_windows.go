@@ -41,10 +41,14 @@ func winsockErrno(n syscall.Errno) syscall.Errno {
 // windows.WSAEADDRINUSE and syscall.EADDRINUSE.
 type winsockError struct{ errno syscall.Errno }
 
-func (e winsockError) Error() string   { return e.errno.Error() }
-func (e winsockError) Unwrap() error   { return e.errno }
-func (e winsockError) Timeout() bool   { return e.errno == windows.WSAETIMEDOUT }
-func (e winsockError) Temporary() bool { return e.errno.Temporary() }
+func (e winsockError) Error() string { return e.errno.Error() }
+func (e winsockError) Unwrap() error { return e.errno }
+func (e winsockError) Timeout() bool { return e.errno == windows.WSAETIMEDOUT }
+
+// Temporary tells a server that Accept is worth another try.
+func (e winsockError) Temporary() bool {
+	return e.errno.Temporary() || e.errno == windows.WSAEMFILE || e.errno == windows.WSAENOBUFS
+}
 
 func (e winsockError) Is(target error) bool {
 	n, ok := target.(syscall.Errno)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"os/exec"
@@ -244,4 +245,52 @@ func TestExitCodes(t *testing.T) {
 		forkOne(t)
 		require.Equal(t, int(code), await(t, dead, "death").e.Code)
 	}
+}
+
+var procGetProcessHandleCount = modkernel32.NewProc("GetProcessHandleCount")
+
+func handleCount(t *testing.T) int {
+	t.Helper()
+	var n uint32
+	ok, _, err := procGetProcessHandleCount.Call(uintptr(windows.CurrentProcess()), uintptr(unsafe.Pointer(&n)))
+	require.NotZero(t, ok, err)
+	return int(n)
+}
+
+// TestForksLeakNoHandles: fork after fork, whatever the workers end of, with
+// messages and output under way, the master has no more handles than before.
+func TestForksLeakNoHandles(t *testing.T) {
+	withMaster(t, obedient, cluster.Options{Output: func(*cluster.Process) (stdout, stderr io.Writer) { return new(logBuffer), nil }})
+	online, dead := onlines(t), deaths(t)
+	const workers = 8
+	round := func() {
+		for range workers {
+			forkOne(t)
+		}
+		for i := range workers {
+			w := await(t, online, "online")
+			switch i % 3 {
+			case 0:
+				require.NoError(t, w.Send("hello"))
+				require.NoError(t, w.Kill())
+			case 1:
+				ask[string](t, w, order{Cmd: "listen"})
+				require.NoError(t, w.Disconnect(within(t, patience)))
+			case 2:
+				tell(t, w, order{Cmd: "exit"})
+			}
+		}
+		stopAll(t)
+		for range workers {
+			await(t, dead, "death")
+		}
+	}
+	round() // the threads that it needs stay, and each has handles
+	round()
+	before := handleCount(t)
+	const rounds = 4
+	for range rounds {
+		round()
+	}
+	require.Less(t, handleCount(t), before+rounds*workers/2, "after %d workers", rounds*workers)
 }

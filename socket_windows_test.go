@@ -170,6 +170,28 @@ func TestSharedSocketLeaksNothing(t *testing.T) {
 	require.Empty(t, accepted)
 }
 
+// TestAcceptSurvivesResets: clients that go at once are no error.
+func TestAcceptSurvivesResets(t *testing.T) {
+	_, ln := sharedSocket(t, "tcp", "127.0.0.1:0")
+	for range 100 {
+		c, err := net.Dial("tcp", ln.Addr().String())
+		require.NoError(t, err)
+		require.NoError(t, c.(*net.TCPConn).SetLinger(0))
+		require.NoError(t, c.Close())
+	}
+	last, err := net.Dial("tcp", ln.Addr().String())
+	require.NoError(t, err)
+	defer last.Close()
+	for {
+		c, err := ln.Accept()
+		require.NoError(t, err)
+		c.Close()
+		if c.RemoteAddr().String() == last.LocalAddr().String() {
+			return
+		}
+	}
+}
+
 var procHandleCount = modkernel32.NewProc("GetProcessHandleCount")
 
 // handles is how many this process has.
