@@ -1,5 +1,3 @@
-//go:build unix
-
 package cluster_test
 
 import (
@@ -69,7 +67,7 @@ func Example() {
 		if err != nil {
 			fmt.Println(err)
 		}
-		syscall.Kill(os.Getpid(), syscall.SIGTERM) // or Ctrl-C: the workers drain
+		stopSelf() // a SIGTERM, or Ctrl-C: the workers drain
 	})()
 
 	if err := cluster.AutoFork(); err != nil { // does nothing in a worker
