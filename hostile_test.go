@@ -1,5 +1,3 @@
-//go:build unix
-
 package cluster_test
 
 import (
@@ -9,18 +7,15 @@ import (
 	"math"
 	"net"
 	"os"
-	"os/exec"
 	"runtime"
 	"runtime/metrics"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
 	"github.com/go-cluster/cluster"
 	"github.com/stretchr/testify/require"
-	"golang.org/x/sys/unix"
 )
 
 // Workers that write whatever they like to their channel. They are the test
@@ -28,8 +23,7 @@ import (
 // channel alone.
 
 const (
-	rawChannel = 3 // the descriptor
-	attackEnv  = "CLUSTER_TEST_ATTACK"
+	attackEnv = "CLUSTER_TEST_ATTACK"
 )
 
 // attack is what a hostile worker does, and how its master takes it.
@@ -85,33 +79,8 @@ var attacks = map[string]attack{
 		}
 	}, report: "does not read", killed: true},
 
-	"descriptors":           {run: func() { rawFloodWith("1\n", 253) }, report: "closed"},
-	"descriptors of a half": {run: func() { rawFloodWith("1", 253) }, report: "closed"},
-	"descriptors to keep": {run: func() { rawFloodWith(`{"cmd":"NODE_HANDLE","msg":{"cmd":"NODE_CLUSTER","act":"x"}}`+"\n", 1) },
-		report: "does not read", killed: true},
-	"nested handles": {run: func() {
-		rawFloodWith(strings.Repeat(`{"cmd":"NODE_HANDLE","msg":`, 60)+`"`+strings.Repeat("x", hostileMessage-3000)+`"`+strings.Repeat("}", 60)+"\n", 60)
-	}, report: "came with"},
-
-	"stops reading":            {run: func() { unix.Shutdown(rawChannel, unix.SHUT_RD); rawFlood(`{"cmd":"nobody"}` + "\n") }, ends: true},
-	"stops writing":            {run: func() { unix.Shutdown(rawChannel, unix.SHUT_WR) }, ends: true},
-	"stops both":               {run: func() { unix.Shutdown(rawChannel, unix.SHUT_RDWR) }, ends: true},
-	"closes":                   {run: func() { unix.Close(rawChannel) }},
-	"never speaks":             {run: func() {}},
-	"stops":                    {run: func() { syscall.Kill(os.Getpid(), syscall.SIGSTOP) }},
-	"dies half way":            {run: func() { rawSay(`{"cmd":"half`); os.Exit(0) }, ends: true},
-	"dies, half with a handle": {run: func() { rawSayWith(`{"cmd":"NODE_HANDLE"`, 3); os.Exit(0) }, ends: true},
-	"becomes another": {run: func() {
-		path, _ := exec.LookPath("sleep")
-		syscall.Exec(path, []string{"sleep", "1000"}, os.Environ())
-	}},
-	"leaves a child that floods": {run: func() {
-		cmd := exec.Command(os.Args[0])
-		cmd.Env = append(os.Environ(), attackEnv+"=child")
-		cmd.ExtraFiles = []*os.File{os.NewFile(rawChannel, "channel")}
-		die(cmd.Start())
-		os.Exit(0)
-	}, ends: true},
+	"never speaks":  {run: func() {}},
+	"dies half way": {run: func() { rawSay(`{"cmd":"half`); os.Exit(0) }, ends: true},
 	// not one of a worker's, but of the child that one leaves
 	"child": {run: func() { rawFlood(`{"cmd":"nobody"}` + "\n"); os.Exit(0) }},
 }
@@ -141,31 +110,8 @@ var hostile = program("hostile", func() {
 		rawSay(rawOnline)
 	}
 	attacks[name].run()
-	// Until the master closes the channel or is gone; without reading.
-	for {
-		p := []unix.PollFd{{Fd: rawChannel}}
-		if _, err := unix.Poll(p, 1000); err == nil && p[0].Revents&unix.POLLHUP != 0 {
-			os.Exit(0)
-		}
-		if os.Getppid() == 1 {
-			os.Exit(0)
-		}
-	}
+	rawEnd() // without reading
 })
-
-func rawSay(s string) error {
-	for p := []byte(s); len(p) > 0; {
-		n, err := syscall.Write(rawChannel, p)
-		if err == syscall.EINTR {
-			continue
-		}
-		if err != nil {
-			return err
-		}
-		p = p[n:]
-	}
-	return nil
-}
 
 // rawFlood says s for as long as the channel takes it.
 func rawFlood(s string) {
@@ -173,32 +119,6 @@ func rawFlood(s string) {
 		s = strings.Repeat(s, 1+(16<<10)/len(s))
 	}
 	for rawSay(s) == nil {
-	}
-}
-
-func rawReadAndFlood(s string) {
-	go io.Copy(io.Discard, os.NewFile(rawChannel, "channel"))
-	rawFlood(s)
-}
-
-// rawSayWith says s with n descriptors.
-func rawSayWith(s string, n int) error {
-	null, err := os.Open(os.DevNull)
-	die(err)
-	defer null.Close()
-	fds := make([]int, n)
-	for i := range fds {
-		fds[i] = int(null.Fd())
-	}
-	sent, err := unix.SendmsgN(rawChannel, []byte(s), unix.UnixRights(fds...), nil, 0)
-	if err == nil {
-		err = rawSay(s[sent:])
-	}
-	return err
-}
-
-func rawFloodWith(s string, n int) {
-	for rawSayWith(s, n) == nil {
 	}
 }
 
@@ -259,8 +179,7 @@ func hostileTest(t *testing.T, name string, a attack) {
 	defer echo.Close()
 	before := memoryInUse()
 
-	options.Exec, options.Args = "env", []string{"-u", "NODE_WORKER_ID", "-u", "NODE_UNIQUE_ID", os.Args[0]}
-	options.Env = []string{programEnv + "=" + hostile, attackEnv + "=" + name}
+	options.Env = []string{"CLUSTER_TEST_RAW=1", programEnv + "=" + hostile, attackEnv + "=" + name}
 	require.NoError(t, cluster.SetupMaster(options))
 	hook(t, cluster.OnFork(func(w *cluster.Process) {
 		w.OnOnline(func(*cluster.Process) { online <- struct{}{} })
@@ -312,7 +231,7 @@ func hostileTest(t *testing.T, name string, a attack) {
 	if a.ends {
 		require.Zero(t, e.Code)
 	} else {
-		require.Equal(t, syscall.SIGKILL, e.Signal)
+		requireKilled(t, e)
 	}
 	require.False(t, friend.IsDead())
 }
