@@ -137,12 +137,13 @@ func pause(t testing.TB, pid int) {
 // thread pool have theirs.
 func openFiles() int { return 0 }
 
-// ownGroup makes a program the first process of a group of its own.
+// ownGroup makes a program the first process of a group of its own. It does not
+// run before groupOf.
 func ownGroup(cmd *exec.Cmd) {
 	if cmd.SysProcAttr == nil {
 		cmd.SysProcAttr = new(syscall.SysProcAttr)
 	}
-	cmd.SysProcAttr.CreationFlags |= windows.CREATE_NEW_PROCESS_GROUP
+	cmd.SysProcAttr.CreationFlags |= windows.CREATE_NEW_PROCESS_GROUP | windows.CREATE_SUSPENDED
 }
 
 // processGroup is a job with a program and its workers in it.
@@ -151,8 +152,10 @@ type processGroup windows.Handle
 func groupOf(p *os.Process) processGroup {
 	job, err := windows.CreateJobObject(nil, nil)
 	die(err)
-	// What it has started by now is not in the job, but in its own.
-	die(p.WithHandle(func(h uintptr) { err = windows.AssignProcessToJobObject(job, windows.Handle(h)) }))
+	die(p.WithHandle(func(h uintptr) {
+		err = windows.AssignProcessToJobObject(job, windows.Handle(h))
+		procResumeProcess.Call(h)
+	}))
 	die(err)
 	return processGroup(job)
 }
