@@ -1,11 +1,10 @@
-//go:build unix
-
 package cluster
 
 import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"slices"
@@ -46,14 +45,32 @@ type exits map[int]*os.ProcessState
 
 func realExits(t *testing.T) exits {
 	t.Helper()
-	all := make(exits)
-	for code, script := range map[int]string{0: "exit 0", 1: "exit 1", 2: "exit 2", ExitNoRestart: "exit 78", -1: "kill -9 $$"} {
-		c := exec.Command("/bin/sh", "-c", script)
-		c.Run()
-		all[code] = c.ProcessState
-	}
+	all, err := endedProcesses()
+	require.NoError(t, err)
 	return all
 }
+
+// endedProcesses runs this binary for each: as the program failing, and, for
+// that which is killed, hanging.
+var endedProcesses = sync.OnceValues(func() (exits, error) {
+	all := make(exits)
+	for _, code := range []int{0, 1, 2, ExitNoRestart, -1} {
+		c := exec.Command(os.Args[0])
+		c.Env = append(os.Environ(), "CLUSTER_TEST_PROGRAM=failing", fmt.Sprint("EXIT=", code))
+		if code < 0 {
+			c.Env = append(c.Env, "CLUSTER_TEST_HANG=1")
+		}
+		if err := c.Start(); err != nil {
+			return nil, err
+		}
+		if code < 0 {
+			c.Process.Kill()
+		}
+		c.Wait()
+		all[code] = c.ProcessState
+	}
+	return all, nil
+})
 
 func newNursery(t *testing.T, o Options) *nursery {
 	t.Helper()

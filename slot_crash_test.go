@@ -1,11 +1,8 @@
-//go:build unix
-
 package cluster
 
 import (
 	"context"
 	"os"
-	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -175,8 +172,8 @@ func TestReasons(t *testing.T) {
 			{func(*Process) {}, exit[-1], ReasonCrash},
 			{func(*Process) {}, exit[0], ReasonDrain},
 			{func(p *Process) { n.m.killWorker(p) }, exit[-1], ReasonKill},
-			{func(p *Process) { n.m.killWorker(p, syscall.SIGTERM) }, exit[0], ReasonKill},
-			{func(p *Process) { n.m.killWorker(p, syscall.Signal(0)) }, exit[1], ReasonCrash},
+			{func(p *Process) { n.m.killWorker(p, sendable) }, exit[0], ReasonKill},
+			{func(p *Process) { n.m.killWorker(p, unsent) }, exit[1], ReasonCrash},
 			{func(p *Process) { go n.m.disconnectWorker(context.Background(), p) }, exit[0], ReasonDrain},
 			{func(p *Process) { n.in(func(m *master) { m.drainingItself(p) }) }, exit[0], ReasonDrain},
 			{func(p *Process) { n.in(func(m *master) { p.voluntary.Store(true) }) }, exit[0], ReasonDrain},
@@ -264,7 +261,7 @@ func TestLastOneOutDuringAJob(t *testing.T) {
 			n, all := filled(t, Options{Workers: 1})
 			defer n.stop()
 			o := n.m.settings()
-			o.Exec = t.TempDir() + "/missing"
+			o.Exec = tempDirIn(t) + "/missing"
 			require.NoError(t, n.m.setup(o))
 			done := make(chan error, 1)
 			n.in(func(m *master) { // the look-up ends after this step

@@ -1,5 +1,3 @@
-//go:build unix
-
 package cluster
 
 import (
@@ -236,7 +234,7 @@ func TestRecycleAfterReload(t *testing.T) {
 		n, all := filled(t, Options{Workers: 1, Recycle: Recycle{Age: time.Minute, Jitter: -1}})
 		defer n.stop()
 		o := n.m.settings()
-		o.Exec = t.TempDir() + "/missing"
+		o.Exec = tempDirIn(t) + "/missing"
 		require.NoError(t, n.m.setup(o))
 		time.Sleep(time.Minute - 1)
 		go func() {

@@ -1,5 +1,3 @@
-//go:build unix
-
 package cluster
 
 import (
@@ -141,10 +139,10 @@ func TestReloadAbortsAtTheFirstFailure(t *testing.T) {
 		"exits":           {func(n *nursery, p *Process) { n.die(p, exit[1]) }, "exit status 1", ReasonCrash},
 		"exits with 0":    {func(n *nursery, p *Process) { n.online(p); n.die(p, exit[0]) }, "exit status 0", ReasonCrash},
 		"ExitNoRestart":   {func(n *nursery, p *Process) { n.die(p, exit[ExitNoRestart]) }, "exit status 78", ReasonCrash},
-		"killed":          {func(n *nursery, p *Process) { n.die(p, exit[-1]) }, "signal: killed", ReasonCrash},
+		"killed":          {func(n *nursery, p *Process) { n.die(p, exit[-1]) }, killedText, ReasonCrash},
 		"never online":    {func(n *nursery, p *Process) { time.Sleep(defaultStartTimeout) }, "StartTimeout", ReasonReload},
 		"never ready":     {func(n *nursery, p *Process) { n.online(p); time.Sleep(defaultStartTimeout) }, "not ready within 1m0s (StartTimeout)", ReasonReload},
-		"somebody's Kill": {func(n *nursery, p *Process) { n.m.killWorker(p); n.die(p, exit[-1]) }, "signal: killed", ReasonKill},
+		"somebody's Kill": {func(n *nursery, p *Process) { n.m.killWorker(p); n.die(p, exit[-1]) }, killedText, ReasonKill},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -213,7 +211,7 @@ func TestReloadThatCannotFork(t *testing.T) {
 		require.Same(t, old[0], n.slot(0).cur)
 
 		o := n.m.settings()
-		o.Exec = t.TempDir() + "/missing"
+		o.Exec = tempDirIn(t) + "/missing"
 		require.NoError(t, n.m.setup(o))
 		require.ErrorIs(t, outcome(t, n.reload()), os.ErrNotExist)
 		n.none(time.Hour)

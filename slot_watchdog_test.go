@@ -1,11 +1,8 @@
-//go:build unix
-
 package cluster
 
 import (
 	"encoding/json"
 	"os"
-	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -48,13 +45,13 @@ func TestWatchdog(t *testing.T) {
 			require.Equal(t, 101, n.pinged(all[0]), "nothing queues")
 			time.Sleep(time.Nanosecond)
 			synctest.Wait()
-			require.Equal(t, []os.Signal{syscall.SIGQUIT}, n.killed())
+			require.Equal(t, []os.Signal{dumpSignal}, n.killed())
 			require.ErrorIs(t, outcome(t, errs), ErrStalled)
 			require.Empty(t, errs)
 			if !dumps {
 				time.Sleep(5 * time.Second)
 				synctest.Wait()
-				require.Equal(t, []os.Signal{syscall.SIGQUIT, os.Kill}, n.killed())
+				require.Equal(t, []os.Signal{dumpSignal, os.Kill}, n.killed())
 			}
 			e := n.end(all[0], exit[2])
 			require.Equal(t, ReasonStall, e.Reason)

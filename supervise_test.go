@@ -1,12 +1,9 @@
-//go:build unix
-
 package cluster
 
 import (
 	"context"
 	"errors"
 	"os"
-	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -111,7 +108,7 @@ func TestVoluntaryExitIsNotReplaced(t *testing.T) {
 			require.NoError(n.t, n.m.killWorker(p))
 			require.Equal(n.t, []os.Signal{os.Kill}, n.killed())
 		},
-		"Kill with a signal": func(n *nursery, p *Process) { require.NoError(n.t, n.m.killWorker(p, syscall.SIGTERM)) },
+		"Kill with a signal": func(n *nursery, p *Process) { require.NoError(n.t, n.m.killWorker(p, sendable)) },
 		"Disconnect":         func(n *nursery, p *Process) { go n.m.disconnectWorker(n.t.Context(), p) },
 		"its own wish":       func(n *nursery, p *Process) { n.m.call(func() { p.voluntary.Store(true) }) },
 	} {
@@ -136,20 +133,6 @@ func TestVoluntaryExitIsNotReplaced(t *testing.T) {
 			})
 		})
 	}
-}
-
-// TestProbeIsNotVoluntary: signal 0 asks whether the worker exists, and leaves
-// it and its slot as they are.
-func TestProbeIsNotVoluntary(t *testing.T) {
-	exit := realExits(t)
-	synctest.Test(t, func(t *testing.T) {
-		n, all := born(t, Options{Workers: 1})
-		defer n.stop()
-		p := all[0]
-		require.NoError(t, n.m.killWorker(p, syscall.Signal(0)))
-		n.die(p, exit[1])
-		n.fork()
-	})
 }
 
 // TestBootLoop: when workers keep dying before they are ready, and none ever

@@ -60,7 +60,7 @@ func TestFailingCheck(t *testing.T) {
 func TestBusyWorker(t *testing.T) {
 	t.Parallel()
 	p, ups := supervise(t, supervision{Workers: 1, Env: []string{"TROUBLE=busy", "GOMAXPROCS=1"}, Watchdog: cluster.Watchdog{Interval: tick}})
-	kill(t, ups[0].pid, syscall.SIGUSR1)
+	kill(t, ups[0].pid, sigPoke)
 	for range 5 {
 		begun := time.Now()
 		answer, err := get("http://127.0.0.1:" + ups[0].rest[0])

@@ -1,5 +1,3 @@
-//go:build unix
-
 package cluster
 
 import (
@@ -11,7 +9,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -277,7 +274,7 @@ func (w *world) step(p *Process) bool {
 	switch st := p.State(); {
 	case slices.Contains(signals, os.Kill):
 		w.die(p, w.exit[-1])
-	case slices.Contains(signals, os.Signal(syscall.SIGQUIT)):
+	case slices.Contains(signals, os.Signal(dumpSignal)):
 		w.die(p, w.exit[2])
 	case st >= Draining:
 		w.die(p, w.exit[0])
