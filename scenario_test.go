@@ -261,7 +261,7 @@ var scenarios = []scenario{
 		p := w.newest()
 		return func() { w.dies(p, 1) }
 	}},
-	{name: "Kill of the newest worker", breaks: "ended before it was up: signal: killed", mode: slotOff, begin: func(w *world, _ int) func() {
+	{name: "Kill of the newest worker", breaks: "ended before it was up: " + killedText, mode: slotOff, begin: func(w *world, _ int) func() {
 		p := w.newest()
 		if p == nil {
 			return noEnd
