@@ -60,7 +60,9 @@ func (c *socketConn) opError(op string, err error) error {
 		return err
 	case errors.Is(err, os.ErrClosed):
 		err = net.ErrClosed
-	case errors.Is(err, os.ErrDeadlineExceeded):
+	case errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, windows.ERROR_MORE_DATA):
+		// The second is Wine's, of a write that a deadline ended half way: Windows
+		// does not say that of a stream.
 		err = os.ErrDeadlineExceeded
 	default:
 		err = socketError(err)
