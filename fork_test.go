@@ -25,7 +25,7 @@ func TestLifeOfAWorker(t *testing.T) {
 	hook(t, cluster.OnFork(func(w *cluster.Process) { rec.add("fork %d", w.ID()) }))
 	hook(t, cluster.OnOnline(func(w *cluster.Process) { rec.add("online %v", w.State() >= cluster.Online) }))
 	hook(t, cluster.OnListening(func(w *cluster.Process, addr net.Addr) {
-		rec.add("listening %s %v", addr.Network(), addr.(*net.TCPAddr).Port > 0)
+		rec.add("listening %s %v %v", addr.Network(), addr.(*net.TCPAddr).Port > 0, w.State() == cluster.Ready)
 	}))
 	hook(t, cluster.OnDisconnect(func(w *cluster.Process) { rec.add("disconnect %v", w.IsConnected()) }))
 	hook(t, cluster.OnDeath(func(w *cluster.Process, e cluster.Exit) {
@@ -42,7 +42,7 @@ func TestLifeOfAWorker(t *testing.T) {
 	rec.until(t, "death")
 	require.Empty(t, cluster.Workers())
 	require.Equal(t, []string{
-		"fork " + itoa(w.ID()), "online true", "listening tcp true", "disconnect false",
+		"fork " + itoa(w.ID()), "online true", "listening tcp true true", "disconnect false",
 		"death 0 <nil> voluntary=true dead=true",
 	}, rec.all())
 }

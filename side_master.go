@@ -34,10 +34,10 @@ func (s *masterSide) internal(w *wire, h *handle) {
 		}
 		p.link.listens()
 		m.call(func() {
-			p.emitListening(addr)
 			if !p.child.opts.ManualReady {
-				m.ready(p)
+				m.ready(p) // which it is when the callbacks look
 			}
+			p.emitListening(addr)
 		})
 	case actClose:
 		p.link.closes(w.Key)
