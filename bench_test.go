@@ -28,8 +28,11 @@ import (
 )
 
 // rounds calls fn for as long as -benchtime says, and the given number of times
-// at least.
+// at least; with -short, for a look whether it works, once will do.
 func rounds(b *testing.B, least int, fn func()) {
+	if testing.Short() {
+		least = 1
+	}
 	n := 0
 	for b.Loop() {
 		fn()
