@@ -154,6 +154,31 @@ func TestEndOfTheLinkForACallerThatReads(t *testing.T) {
 	}
 }
 
+// TestCallersOfAPausedReader: callers that ask for the baton and give up while the
+// reader does not read, since too much waits for a handler, do not stop it for
+// good: the interrupts of both are in each other's way.
+func TestCallersOfAPausedReader(t *testing.T) {
+	const messages, calls = 1000, 1000
+	l := newTestLink(t, peerGo, Options{MaxQueue: 10 << 10}).start()
+	l.echoes()
+	l.write(many(messages, "1"))
+	l.error()
+	for i := range calls {
+		l.baton.mu.Lock()
+		l.baton.run, l.baton.ended = soonRun, time.Since(epoch)+time.Hour
+		l.baton.mu.Unlock()
+		ctx, cancel := context.WithTimeout(t.Context(), time.Duration(i%50)*time.Microsecond)
+		require.ErrorIs(t, l.request(ctx, "silence", nil), context.DeadlineExceeded)
+		cancel()
+	}
+	l.take()
+	taking(func() {})
+	for range messages {
+		require.Equal(t, "1", l.message())
+	}
+	require.NoError(t, l.ask(t.Context(), 1))
+}
+
 // TestManyCallers: callers that come and go, some of whom read, some of whom give
 // up, lose no answer and no message.
 func TestManyCallers(t *testing.T) {

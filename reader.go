@@ -92,6 +92,9 @@ func (l *link) waitDelivered() {
 				return
 			}
 			l.resume() // it was for the baton
+			if delivered.Load() {
+				return // and that has just undone the other one
+			}
 		}
 		l.flow.open()
 	}()
@@ -113,8 +116,8 @@ func (l *link) resume() {
 	}
 }
 
-// readFor reads for the caller that has the baton, until c is answered. Whatever else comes
-// up it leaves to the reader, who finds it again.
+// readFor reads for the caller that has the baton, until c is answered. Whatever
+// else comes up it leaves to the reader, who finds it again.
 func (l *link) readFor(ctx context.Context, c *call) {
 	l.byCaller = true
 	defer func() { l.byCaller = false }()

@@ -146,7 +146,9 @@ func (l *link) waitCall(ctx context.Context, c *call) (ended bool) {
 		case <-ctx.Done():
 			mine = l.baton.withdraw()
 		}
-		l.resume()
+		if mine {
+			l.resume()
+		} // else the reader does, who may have an interrupt of its own by now
 	}
 	if mine {
 		l.readFor(ctx, c)
