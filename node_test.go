@@ -354,6 +354,16 @@ func (n *nodePrimary) exit(w int) string {
 	return strings.TrimPrefix(n.find(n.t, prefix), prefix)
 }
 
+// disconnect waits until guest w has disconnected, which node tells before the exit
+// or after it: the channel and the process end apart.
+func (n *nodePrimary) disconnect(w int) string {
+	n.t.Helper()
+	prefix := fmt.Sprintf("disconnect %d ", w)
+	flags := strings.TrimPrefix(n.find(n.t, prefix), prefix)
+	require.Equal(n.t, 1, n.count(prefix))
+	return flags
+}
+
 // end lets the primary disconnect all and exit: it must succeed, and nothing be left.
 func (n *nodePrimary) end() {
 	n.t.Helper()
