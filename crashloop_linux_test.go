@@ -30,7 +30,7 @@ var hopeless = program("hopeless", func() {
 // TestCrashLoopIsCheap: four slots that crash for 20 seconds cost the master
 // less than 1 % of one core.
 func TestCrashLoopIsCheap(t *testing.T) {
-	if os.Getenv("CLUSTER_LONG") == "" {
+	if !long() {
 		t.Skip("takes 20 s: set CLUSTER_LONG=1, as CI does")
 	}
 	p := start(t, hopeless)

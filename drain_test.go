@@ -70,6 +70,9 @@ var duties = program("duties", func() {
 // the latest first, which can still Send; it does not wait for the callback of a
 // message.
 func TestDrainDuties(t *testing.T) {
+	if apart(t) {
+		return
+	}
 	withMaster(t, duties, cluster.Options{ShutdownTimeout: 20 * time.Second})
 	rec, dead := lines(t), deaths(t)
 	w := fork(t)
@@ -106,6 +109,9 @@ var stubborn = program("stubborn", func() {
 // A hook that does not return is told, and then left: the worker exits with 0
 // within ShutdownTimeout.
 func TestDrainStubbornHook(t *testing.T) {
+	if apart(t) {
+		return
+	}
 	withMaster(t, stubborn, cluster.Options{ShutdownTimeout: 2 * time.Second})
 	rec, dead := lines(t), deaths(t)
 	w := fork(t)

@@ -5,7 +5,6 @@ package cluster_test
 import (
 	"fmt"
 	"io"
-	"os"
 	"runtime"
 	"sync"
 	"testing"
@@ -30,9 +29,6 @@ done`
 func echoes() cluster.Options {
 	return cluster.Options{Exec: "/bin/sh", Args: []string{"-c", echoScript}}
 }
-
-// long reports whether the tests that take minutes are to be run in full.
-func long() bool { return os.Getenv("CLUSTER_LONG") == "1" }
 
 // TestForksLeakNothing: fork after fork, whatever the workers die of, leaves no
 // descriptor, goroutine, zombie or memory. CLUSTER_LONG=1 makes it 10 000.

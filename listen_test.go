@@ -351,6 +351,9 @@ func TestListenBothFamilies(t *testing.T) {
 // An Exclusive listener is the worker's own: it is reported, makes it ready, is
 // closed to others, and dies with it.
 func TestListenExclusive(t *testing.T) {
+	if apart(t) {
+		return
+	}
 	workers := puppets(t, 2, cluster.Options{})
 	reported := make(chan net.Addr, 10)
 	hook(t, workers[0].OnListening(func(_ *cluster.Process, addr net.Addr) { reported <- addr }))

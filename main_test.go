@@ -78,6 +78,9 @@ func TestMain(m *testing.M) {
 // not to measure anything.
 const patience = 30 * time.Second
 
+// long reports whether the tests that take minutes are to be run in full.
+func long() bool { return os.Getenv("CLUSTER_LONG") == "1" }
+
 // withMaster makes the test process a master whose workers run the program. At
 // the end of the test the cluster is stopped and nothing of it may be left.
 func withMaster(t testing.TB, programName string, o cluster.Options) {
@@ -103,6 +106,35 @@ func withMaster(t testing.TB, programName string, o cluster.Options) {
 		stopDeath()
 		require.NoError(t, cluster.SetupMaster(cluster.Options{}))
 	})
+}
+
+const apartEnv = "CLUSTER_TEST_APART"
+
+// apart runs the test in a process of its own, beside others, and reports that it
+// did: a process is one master at a time, and what one test of it counts is
+// another's. A test that takes long calls it first.
+func apart(t *testing.T) (done bool) {
+	t.Helper()
+	if os.Getenv(apartEnv) != "" {
+		return false
+	}
+	t.Parallel()
+	given := func(name string) string { return flag.Lookup("test." + name).Value.String() }
+	_, subtests, _ := strings.Cut(given("run"), "/")
+	subtests, _, _ = strings.Cut(subtests, "|") // from there on another test
+	c := exec.Command(os.Args[0], "-test.v", "-test.run=^"+t.Name()+"$/"+subtests, "-test.timeout="+given("timeout"))
+	c.Env = append(os.Environ(), apartEnv+"=1")
+	c.WaitDelay = patience // for what it might leave behind
+	out, err := c.CombinedOutput()
+	switch end := fmt.Sprintf(": %s (", t.Name()); {
+	case err == nil && strings.Contains(string(out), "--- SKIP"+end):
+		t.Skipf("%s", out)
+	case err != nil || !strings.Contains(string(out), "--- PASS"+end):
+		t.Fatalf("%v\n%s", err, out)
+	case testing.Verbose():
+		t.Logf("%s", out)
+	}
+	return true
 }
 
 // hook registers a callback for the length of the test.

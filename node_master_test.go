@@ -224,6 +224,9 @@ func TestNodeOutput(t *testing.T) {
 // TestNodeListen: net servers of node workers share an address; listen() without
 // a port, port 0 and explicit ports tell the real address on both sides.
 func TestNodeListen(t *testing.T) {
+	if apart(t) {
+		return
+	}
 	schedulings(t, func(t *testing.T, s cluster.Scheduling) {
 		c := newNodeCluster(t, cluster.Options{Scheduling: s})
 		workers := c.forkN(2)
@@ -268,6 +271,9 @@ func TestNodeListen(t *testing.T) {
 // TestNodePortZero: the n-th listen(0) is the same port in every worker, closed
 // and opened again or not.
 func TestNodePortZero(t *testing.T) {
+	if apart(t) {
+		return
+	}
 	schedulings(t, func(t *testing.T, s cluster.Scheduling) {
 		c := newNodeCluster(t, cluster.Options{Scheduling: s})
 		const twice = `
@@ -303,6 +309,9 @@ func TestNodePortZero(t *testing.T) {
 // with the address; a worker may disconnect on it; once the port is free a
 // retry succeeds.
 func TestNodeListenErrors(t *testing.T) {
+	if apart(t) {
+		return
+	}
 	schedulings(t, func(t *testing.T, s cluster.Scheduling) {
 		c := newNodeCluster(t, cluster.Options{Scheduling: s})
 		w, other := c.fork(), c.fork()
@@ -344,6 +353,9 @@ func TestNodeDatagramBindError(t *testing.T) {
 // TestNodeListenTwice: the second listen of one worker on one port is
 // EADDRINUSE, and spoils nothing for the other workers.
 func TestNodeListenTwice(t *testing.T) {
+	if apart(t) {
+		return
+	}
 	schedulings(t, func(t *testing.T, s cluster.Scheduling) {
 		c := newNodeCluster(t, cluster.Options{Scheduling: s})
 		workers := c.forkN(2)
@@ -404,6 +416,9 @@ func TestNodeIPv6Only(t *testing.T) {
 // TestNodeRestartServer: a worker closes and opens its server while another
 // serves; no connection is refused.
 func TestNodeRestartServer(t *testing.T) {
+	if apart(t) {
+		return
+	}
 	schedulings(t, func(t *testing.T, s cluster.Scheduling) {
 		c := newNodeCluster(t, cluster.Options{Scheduling: s})
 		workers := c.forkN(2)
@@ -427,6 +442,9 @@ func TestNodeRestartServer(t *testing.T) {
 // path served by somebody else is EADDRINUSE; readableAll and writableAll open
 // it to all.
 func TestNodeUnixSocket(t *testing.T) {
+	if apart(t) {
+		return
+	}
 	schedulings(t, func(t *testing.T, s cluster.Scheduling) {
 		dir := t.TempDir()
 		path := filepath.Join(dir, "s.sock")
@@ -486,6 +504,9 @@ func TestNodeLongUnixPath(t *testing.T) {
 // TestNodeDatagrams: node workers share a UDP port; each datagram reaches
 // exactly one of them.
 func TestNodeDatagrams(t *testing.T) {
+	if apart(t) {
+		return
+	}
 	schedulings(t, func(t *testing.T, s cluster.Scheduling) {
 		c := newNodeCluster(t, cluster.Options{Scheduling: s})
 		port := freePort(t)
@@ -610,6 +631,9 @@ func TestNodeCloseDuringBind(t *testing.T) {
 // TestNodeTLSTickets: the ticket keys of the first node worker are all workers',
 // so that a session goes on in whichever worker the next connection reaches.
 func TestNodeTLSTickets(t *testing.T) {
+	if apart(t) {
+		return
+	}
 	cert, key := certificate(t)
 	schedulings(t, func(t *testing.T, s cluster.Scheduling) {
 		c := newNodeCluster(t, cluster.Options{Scheduling: s})
@@ -636,6 +660,9 @@ func TestNodeTLSTickets(t *testing.T) {
 
 // TestNodeRoundRobin: connections one after another reach the workers in turn.
 func TestNodeRoundRobin(t *testing.T) {
+	if apart(t) {
+		return
+	}
 	c := newNodeCluster(t, cluster.Options{Scheduling: cluster.RoundRobin})
 	port := freePort(t)
 	for _, w := range c.forkN(4) {
@@ -682,6 +709,9 @@ func TestNodeDropConnections(t *testing.T) {
 // TestNodeLateConnection: a connection that reaches a worker after it closed its
 // server is served by another.
 func TestNodeLateConnection(t *testing.T) {
+	if apart(t) {
+		return
+	}
 	c := newNodeCluster(t, cluster.Options{Scheduling: cluster.RoundRobin})
 	port := freePort(t)
 	workers := c.forkN(2)
@@ -818,6 +848,9 @@ func TestNodeWorkerKill(t *testing.T) {
 // TestNodeMasterDisconnect: Disconnect of a node worker is voluntary, however
 // often and from wherever it is called, and whatever the worker is about.
 func TestNodeMasterDisconnect(t *testing.T) {
+	if apart(t) {
+		return
+	}
 	schedulings(t, func(t *testing.T, s cluster.Scheduling) {
 		c := newNodeCluster(t, cluster.Options{Scheduling: s})
 		workers := c.forkN(4)
@@ -846,6 +879,9 @@ func TestNodeMasterDisconnect(t *testing.T) {
 // TestNodeClusterDisconnect: many workers with two servers each, then Disconnect
 // of all, twice over: nothing is left in between.
 func TestNodeClusterDisconnect(t *testing.T) {
+	if apart(t) {
+		return
+	}
 	schedulings(t, func(t *testing.T, s cluster.Scheduling) {
 		c := newNodeCluster(t, cluster.Options{Scheduling: s})
 		ports := []int{freePort(t), freePort(t)}
@@ -930,6 +966,9 @@ func TestNodeKill(t *testing.T) {
 // TestNodeDrain: a slow request under way when the worker is told to disconnect
 // is answered, by its own server; only then it goes. New connections are others'.
 func TestNodeDrain(t *testing.T) {
+	if apart(t) {
+		return
+	}
 	schedulings(t, func(t *testing.T, s cluster.Scheduling) {
 		c := newNodeCluster(t, cluster.Options{Scheduling: s})
 		w := c.fork()
@@ -962,6 +1001,9 @@ func TestNodeDrain(t *testing.T) {
 // TestNodeDrainEnds: a worker that its clients or its own timers keep alive is
 // killed when its time is over. Under a node primary it stays for ever.
 func TestNodeDrainEnds(t *testing.T) {
+	if apart(t) {
+		return
+	}
 	c := newNodeCluster(t, cluster.Options{ShutdownTimeout: 500 * time.Millisecond})
 	w, lingering := c.fork(), c.fork()
 	slow := getting("http://" + c.web(w) + "/slow")
@@ -1017,6 +1059,9 @@ func TestNodeAutoFork(t *testing.T) {
 
 // TestNodeBootLoop: a node script that cannot start ends Run with ErrBootLoop.
 func TestNodeBootLoop(t *testing.T) {
+	if apart(t) {
+		return
+	}
 	checkLeaks(t)
 	o := cluster.Options{Exec: nodeBinary(t), Args: []string{filepath.Join(t.TempDir(), "missing.js")}, Workers: 1, Output: silent}
 	require.NoError(t, cluster.SetupMaster(o))

@@ -15,6 +15,9 @@ import (
 // after it has begun to disconnect would keep listening, without a channel, and
 // never end. So the grant comes in time, or not at all, or is taken back.
 func TestNodeDisconnectWhileListening(t *testing.T) {
+	if apart(t) {
+		return
+	}
 	schedulings(t, func(t *testing.T, s cluster.Scheduling) {
 		t.Run("by the master, before the grant", func(t *testing.T) {
 			asked, allowed := make(chan struct{}), make(chan struct{})

@@ -39,6 +39,9 @@ func nodeServer(t *testing.T, o cluster.Options) string {
 // TestReloadOfNodeWorkers: node workers are replaced like Go workers, one by
 // one, each ready before its predecessor drains, and no request is lost.
 func TestReloadOfNodeWorkers(t *testing.T) {
+	if apart(t) {
+		return
+	}
 	schedulings(t, func(t *testing.T, s cluster.Scheduling) {
 		url := "http://127.0.0.1:" + nodeServer(t, cluster.Options{Scheduling: s})
 		var clients sync.WaitGroup
@@ -82,6 +85,9 @@ func TestReloadOfNodeWorkers(t *testing.T) {
 //
 // With CLUSTER_LONG=1 there are 20 reloads and 10 000 requests for each.
 func TestReloadOfNodeWorkersLosesNothing(t *testing.T) {
+	if apart(t) {
+		return
+	}
 	reloads, requests := 2, int64(300)
 	if long() {
 		reloads, requests = 20, 10_000
@@ -145,6 +151,9 @@ func (c *counted) Read(p []byte) (int, error) {
 // TestRecycleOfNodeWorkers: under RoundRobin the master counts the connections
 // that it hands to a node worker, and replaces it at its limit.
 func TestRecycleOfNodeWorkers(t *testing.T) {
+	if apart(t) {
+		return
+	}
 	reasons := make(chan cluster.Reason, 100)
 	url := "http://127.0.0.1:" + nodeServer(t, cluster.Options{Scheduling: cluster.RoundRobin,
 		Recycle: cluster.Recycle{Connections: 10, MinAge: time.Millisecond, Jitter: -1}})

@@ -375,6 +375,7 @@ func (n *nodePrimary) end() {
 
 // policies runs a test under both of node's, each with a primary of its own.
 func policies(t *testing.T, test func(t *testing.T, n *nodePrimary), env ...string) {
+	t.Parallel()
 	for name, policy := range map[string]string{"None": "none", "RoundRobin": "rr"} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

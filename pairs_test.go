@@ -22,6 +22,7 @@ import (
 //
 // Each pair is tried in one of the four ways; with CLUSTER_LONG=1 in all.
 func TestPairs(t *testing.T) {
+	t.Parallel()
 	exit := realExits(t)
 	long := os.Getenv("CLUSTER_LONG") != ""
 	for i, a := range scenarios {

@@ -29,6 +29,7 @@ func readme(t *testing.T) string {
 // TestReadmeCompiles: every Go block of the README compiles, a program as it
 // stands and any other as the body of a function.
 func TestReadmeCompiles(t *testing.T) {
+	t.Parallel()
 	blocks := regexp.MustCompile("(?s)```go\n(.*?)```").FindAllStringSubmatch(readme(t), -1)
 	require.NotEmpty(t, blocks)
 	root, err := os.Getwd()

@@ -12,6 +12,7 @@ import (
 // TestRecycledWorker: a worker that has accepted so many connections, is so old,
 // or so large, is drained once its replacement is up.
 func TestRecycledWorker(t *testing.T) {
+	t.Parallel()
 	for name, c := range map[string]struct {
 		r     cluster.Recycle
 		cause func(t *testing.T, w event)

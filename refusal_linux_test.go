@@ -59,6 +59,7 @@ var takesOne = program("takes-one", func() {
 // that it is offered alone, as a Go worker does, or refuses it again and again,
 // as node does past its maxConnections.
 func TestRefusalIsCheap(t *testing.T) {
+	t.Parallel()
 	for _, kind := range []string{"Go", "node"} {
 		t.Run(kind, func(t *testing.T) {
 			t.Parallel()

@@ -292,8 +292,11 @@ func (l *load) session() error {
 //
 // With CLUSTER_LONG=1 there are 20 reloads and 100 000 requests for each.
 func TestReloadLosesNothing(t *testing.T) {
+	if apart(t) {
+		return
+	}
 	reloads, requests := 2, int64(300)
-	if os.Getenv("CLUSTER_LONG") != "" {
+	if long() {
 		reloads, requests = 20, 100_000
 	}
 	for _, network := range system.networks {

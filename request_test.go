@@ -235,6 +235,9 @@ func TestErrorsOfARequest(t *testing.T) {
 // TestRequestEndsWithItsContext; the worker goes on to answer others, and the
 // answer that comes too late disturbs nobody.
 func TestRequestEndsWithItsContext(t *testing.T) {
+	if apart(t) {
+		return
+	}
 	withMaster(t, talker, cluster.Options{ShutdownTimeout: time.Second}) // "never" holds up the drain
 	w := forkOnline(t)
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)

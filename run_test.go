@@ -211,6 +211,9 @@ func TestRunTakesOverWorkers(t *testing.T) {
 // TestRunFails: when the workers cannot be started, or keep dying before they
 // are ready, Run says so instead of waiting for ever.
 func TestRunFails(t *testing.T) {
+	if apart(t) {
+		return
+	}
 	t.Run("no program", func(t *testing.T) {
 		withMaster(t, obedient, cluster.Options{Exec: "/no/such/file"})
 		require.ErrorIs(t, cluster.Run(t.Context()), os.ErrNotExist)

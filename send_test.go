@@ -214,6 +214,9 @@ var unclaimed = program("unclaimed", func() {
 // TestLargeMessages: 16 MiB arrive both ways, also one that is larger than
 // MaxQueue when nothing else is queued.
 func TestLargeMessages(t *testing.T) {
+	if apart(t) {
+		return
+	}
 	withMaster(t, talker, cluster.Options{MaxQueue: 1 << 20})
 	w := forkOnline(t)
 	got := make(chan cluster.Message, 1)

@@ -195,6 +195,7 @@ var stops = map[string]func(p *proc){
 // However the server is written and however the cluster is stopped, a request in
 // flight gets its whole answer, and the exit status is 0.
 func TestServeSlowRequests(t *testing.T) {
+	t.Parallel()
 	for _, mode := range webModes {
 		for name, stop := range stops {
 			t.Run(mode+" "+name, func(t *testing.T) {
@@ -226,6 +227,7 @@ func TestServeSlowRequests(t *testing.T) {
 // When the master is killed its workers finish what is in flight and exit, and
 // the address is free.
 func TestServeMasterKilled(t *testing.T) {
+	t.Parallel()
 	for _, mode := range webModes {
 		t.Run(mode, func(t *testing.T) {
 			t.Parallel()
@@ -250,6 +252,7 @@ func TestServeMasterKilled(t *testing.T) {
 // A worker that leaves by itself finishes first; its exit is voluntary and it is
 // not replaced.
 func TestServeWorkerDisconnect(t *testing.T) {
+	t.Parallel()
 	for _, mode := range webModes {
 		t.Run(mode, func(t *testing.T) {
 			t.Parallel()
@@ -274,6 +277,7 @@ func TestServeWorkerDisconnect(t *testing.T) {
 // Handlers that never return do not keep a drain from ending within
 // ShutdownTimeout, and it still ends with 0.
 func TestServeHangingHandlers(t *testing.T) {
+	t.Parallel()
 	for _, mode := range webModes {
 		t.Run(mode, func(t *testing.T) {
 			t.Parallel()
@@ -298,6 +302,7 @@ func TestServeHangingHandlers(t *testing.T) {
 // A streaming answer is not taken for an idle connection while it pauses, over
 // plain connections and TLS, HTTP/1 and HTTP/2.
 func TestServeStreaming(t *testing.T) {
+	t.Parallel()
 	for _, mode := range []string{"naive", "serve", "tls", "tlsNaive", "tlsHTTP2"} {
 		t.Run(mode, func(t *testing.T) {
 			t.Parallel()
@@ -328,6 +333,7 @@ func TestServeStreaming(t *testing.T) {
 // Serve returns nil after a drain, main may go on, and the process ends by itself
 // if main does not: after Worker.Disconnect too.
 func TestServeReturns(t *testing.T) {
+	t.Parallel()
 	for _, after := range []string{"", "hang"} {
 		for _, mode := range []string{"serve", "listenAndServe"} {
 			if after == "hang" && mode != "serve" {
@@ -388,6 +394,9 @@ func (c *client) do(method, path string, body []byte) (answer string, close bool
 // Busy keep-alive clients lose no request while workers drain and are replaced,
 // again and again: each one that was sent is answered, with no retry.
 func TestServeLosesNoRequest(t *testing.T) {
+	if apart(t) {
+		return
+	}
 	for _, mode := range []string{"serve", "listenAndServe"} {
 		for _, scheduling := range []cluster.Scheduling{cluster.Shared, cluster.RoundRobin} {
 			t.Run(mode+" "+scheduling.String(), func(t *testing.T) {
@@ -473,6 +482,7 @@ func keepBusy(t *testing.T, addr string, pause time.Duration, stop <-chan struct
 // A client whose long answer began before the drain has not been told to close;
 // with Serve, its next request is answered all the same.
 func TestServeRequestAfterLongAnswer(t *testing.T) {
+	t.Parallel()
 	for _, mode := range []string{"serve", "listenAndServe"} {
 		t.Run(mode, func(t *testing.T) {
 			t.Parallel()
@@ -506,6 +516,7 @@ func TestServeRequestAfterLongAnswer(t *testing.T) {
 // begun, and then closed: with Serve each answer says so, and with http.Serve
 // the connection ends when it is idle again.
 func TestServeIdleConnection(t *testing.T) {
+	t.Parallel()
 	for _, mode := range webModes {
 		t.Run(mode, func(t *testing.T) {
 			t.Parallel()

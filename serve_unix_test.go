@@ -12,6 +12,7 @@ import (
 // SIGTERM to one worker lets it finish and exit with 0, though nobody asked the
 // master; another takes its place.
 func TestServeSigtermToWorker(t *testing.T) {
+	t.Parallel()
 	for _, mode := range webModes {
 		t.Run(mode, func(t *testing.T) {
 			t.Parallel()

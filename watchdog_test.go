@@ -14,6 +14,7 @@ import (
 // which a check does not return, is found, asked for its goroutines, and
 // replaced.
 func TestHungWorker(t *testing.T) {
+	t.Parallel()
 	for name, c := range map[string]struct {
 		env  []string
 		hang syscall.Signal
