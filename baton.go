@@ -65,8 +65,9 @@ func (b *baton) await() {
 	}
 }
 
-// begin is called once c is on its way. It reports whether the caller has the baton, or returns what is closed
-// when it will: then the reader is to be interrupted.
+// begin is called once c is on its way. It reports whether the caller has the
+// baton, or returns what is closed when it will: then the reader is to be
+// interrupted.
 func (b *baton) begin(c *call) (mine bool, granted <-chan struct{}) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
