@@ -597,15 +597,6 @@ func askPacket(t testing.TB, network, address string) string {
 	return string(b[:n])
 }
 
-// freePort returns a port that nobody has just now.
-func freePort(t testing.TB) int {
-	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	defer ln.Close()
-	return ln.Addr().(*net.TCPAddr).Port
-}
-
 // closed reports, when the peer has closed c, whether that was all it did.
 func closed(t testing.TB, c net.Conn) bool {
 	t.Helper()
