@@ -570,7 +570,13 @@ func TestNodeDescriptors(t *testing.T) {
 			await bind(socket, {fd: args[0]})`, descriptor(t, packets.(syscall.Conn)))
 		require.Equal(t, "got", askPacket(t, "udp", packets.LocalAddr().String()))
 
-		_, jsErr := c.try(workers[0], `await listen(web(), {fd: 2})`)
+		conn, err := net.Dial("tcp", ln.Addr().String())
+		require.NoError(t, err)
+		defer conn.Close()
+		_, jsErr := c.try(workers[0], `await listen(web(), {fd: args[0]})`, descriptor(t, conn.(syscall.Conn)))
+		require.NotNil(t, jsErr)
+		require.Equal(t, "EINVAL", jsErr.Code)
+		_, jsErr = c.try(workers[0], `await listen(web(), {fd: 2})`)
 		require.NotNil(t, jsErr)
 	})
 }

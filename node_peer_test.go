@@ -343,6 +343,22 @@ func TestNodePeerPrimarySilent(t *testing.T) {
 	require.Equal(t, 0, worker.exit())
 }
 
+// TestNodePeerPrimaryLate: what a primary grants when the Go worker has given up
+// waiting for it is given back.
+func TestNodePeerPrimaryLate(t *testing.T) {
+	t.Parallel()
+	p, worker := startRaw(t)
+	p.send(`{"cmd":"do","id":1,"do":"listen","network":"tcp","address":"127.0.0.1:0","n":1}` + "\n")
+	var query struct{ Seq int }
+	require.NoError(t, json.Unmarshal([]byte(p.until("queryServer")), &query))
+	require.Contains(t, p.until(`"re":1`), "deadline exceeded")
+	p.send(fmt.Sprintf(`{"cmd":"NODE_CLUSTER","errno":null,"key":"the key","ack":%d}`+"\n", query.Seq))
+	require.Contains(t, p.until(`"act":"close"`), "the key")
+	p.send(`{"cmd":"NODE_CLUSTER","act":"disconnect"}` + "\n")
+	require.Empty(t, p.until("no such line"))
+	require.Equal(t, 0, worker.exit())
+}
+
 // ---- both runtimes
 
 // TestNodeMixed: one Go master, Go and node workers, one port: each serves its

@@ -512,8 +512,16 @@ func (g *guestState) do(o guestOrder) guestAnswer {
 	return guestAnswer{}
 }
 
+// listen serves HTTP. If N is given it waits for the primary's answer that many
+// milliseconds.
 func (g *guestState) listen(o guestOrder) guestAnswer {
-	ln, err := o.Config.Listen(context.Background(), o.Network, o.Address)
+	ctx := context.Background()
+	if o.N > 0 {
+		brief, cancel := context.WithTimeout(ctx, time.Duration(o.N)*time.Millisecond)
+		defer cancel()
+		ctx = brief
+	}
+	ln, err := o.Config.Listen(ctx, o.Network, o.Address)
 	if err != nil {
 		return guestError(err)
 	}
