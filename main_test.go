@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
@@ -344,6 +345,22 @@ func die(err error) {
 func dialable(addr net.Addr) string {
 	_, port, _ := net.SplitHostPort(addr.String())
 	return "127.0.0.1:" + port
+}
+
+// freePort returns a port that nobody has just now, of any address, and that
+// nobody is given who asks for a free one before the test comes to use it: it is
+// below those that systems give.
+func freePort(t testing.TB) int {
+	t.Helper()
+	for range 1000 {
+		port := 20000 + rand.IntN(12000)
+		if ln, err := net.Listen("tcp", ":"+itoa(port)); err == nil {
+			ln.Close()
+			return port
+		}
+	}
+	t.Fatal("no port is free")
+	return 0
 }
 
 // tempDir is a directory that goes with the test. Wine cannot remove a directory

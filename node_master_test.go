@@ -13,7 +13,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
-	"slices"
+	"runtime"
 	"strings"
 	"syscall"
 	"testing"
@@ -86,9 +86,10 @@ func TestNodeMessages(t *testing.T) {
 // TestNodeManyMessages: none of many messages is lost or overtakes another,
 // whichever side sends faster than the other reads.
 func TestNodeManyMessages(t *testing.T) {
-	c := newNodeCluster(t, cluster.Options{})
-	w := c.fork()
 	const many = 20000
+	c := newNodeCluster(t, cluster.Options{})
+	c.ch = make(chan string, 2*many) // every message is recorded as well
+	w := c.fork()
 	c.run(w, `state.got = 0; process.on('message', (m) => { if (m.n !== undefined) { if (m.n !== state.got++) process.exit(9); process.send(m); } })`)
 	done := make(chan error, 1)
 	next := 0
@@ -100,7 +101,6 @@ func TestNodeManyMessages(t *testing.T) {
 			done <- nil
 		}
 	}))
-	c.ch = make(chan string, 2*many) // every message is recorded as well
 	for i := range many {
 		require.NoError(t, w.Send(map[string]any{"cmd": "n", "n": i}))
 	}
@@ -315,10 +315,10 @@ func TestNodeListenErrors(t *testing.T) {
 	schedulings(t, func(t *testing.T, s cluster.Scheduling) {
 		c := newNodeCluster(t, cluster.Options{Scheduling: s})
 		w, other := c.fork(), c.fork()
-		busy, err := net.Listen("tcp", "127.0.0.1:0")
+		port := freePort(t)
+		busy, err := net.Listen("tcp", "127.0.0.1:"+itoa(port))
 		require.NoError(t, err)
 		defer busy.Close()
-		port := busy.Addr().(*net.TCPAddr).Port
 		for _, w := range []*cluster.Process{w, other} {
 			_, jsErr := c.try(w, `await listen(web(), args[0], '127.0.0.1')`, port)
 			require.NotNil(t, jsErr)
@@ -400,16 +400,17 @@ func TestNodeIPv6Only(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, "node "+itoa(w.ID()), body)
 
-		port = c.run(w, `return (await listen(web(), {host: '::', port: 0, ipv6Only: true})).port`).String()
-		_, err = get("http://127.0.0.1:" + port)
+		only := freePort(t) // with port 0 somebody else might have it for IPv4
+		c.run(w, `await listen(web(), {host: '::', port: args[0], ipv6Only: true})`, only)
+		_, err = get("http://127.0.0.1:" + itoa(only))
 		require.ErrorIs(t, err, syscall.ECONNREFUSED)
-		c.run(w, `await listen(web(), {host: '0.0.0.0', port: Number(args[0])})`, port)
-		_, err = get("http://127.0.0.1:" + port)
+		c.run(w, `await listen(web(), {host: '0.0.0.0', port: args[0]})`, only)
+		_, err = get("http://127.0.0.1:" + itoa(only))
 		require.NoError(t, err)
 
 		c.run(w, `
-			const {port} = await bind(dgram.createSocket({type: 'udp6', ipv6Only: true}), 0);
-			await bind(dgram.createSocket('udp4'), port)`)
+			await bind(dgram.createSocket({type: 'udp6', ipv6Only: true}), args[0]);
+			await bind(dgram.createSocket('udp4'), args[0])`, freePort(t))
 	})
 }
 
@@ -590,7 +591,13 @@ func TestNodeDescriptors(t *testing.T) {
 			await bind(socket, {fd: args[0]})`, descriptor(t, packets.(syscall.Conn)))
 		require.Equal(t, "got", askPacket(t, "udp", packets.LocalAddr().String()))
 
-		_, jsErr := c.try(workers[0], `await listen(web(), {fd: 2})`)
+		conn, err := net.Dial("tcp", ln.Addr().String())
+		require.NoError(t, err)
+		defer conn.Close()
+		_, jsErr := c.try(workers[0], `await listen(web(), {fd: args[0]})`, descriptor(t, conn.(syscall.Conn)))
+		require.NotNil(t, jsErr)
+		require.Equal(t, "EINVAL", jsErr.Code)
+		_, jsErr = c.try(workers[0], `await listen(web(), {fd: 2})`)
 		require.NotNil(t, jsErr)
 	})
 }
@@ -721,9 +728,11 @@ func TestNodeLateConnection(t *testing.T) {
 	// The worker is busy when the connection is handed to it, and closes before
 	// it looks at its channel again.
 	held := c.order(workers[0], `
+		process.send('busy');
 		const end = Date.now() + 300;
 		while (Date.now() < end);
 		state.servers[0].close()`)
+	c.find(t, fmt.Sprintf(`message %d "busy"`, workers[0].ID()))
 	for range 4 {
 		body, err := get("http://127.0.0.1:" + itoa(port))
 		require.NoError(t, err)
@@ -743,27 +752,17 @@ func TestNodeKilledWithConnection(t *testing.T) {
 		c.web(w, port)
 	}
 	require.NoError(t, workers[0].OSProcess().Signal(syscall.SIGSTOP))
-	var bodies []<-chan string
-	for range 6 {
-		bodies = append(bodies, getting("http://127.0.0.1:"+itoa(port)))
+	const many = 6
+	bodies := make(chan string, many)
+	for range many {
+		go func() { bodies <- <-getting("http://127.0.0.1:" + itoa(port)) }()
 	}
-	for range 5 { // all but the one in the stopped worker's hands
-		for i, b := range bodies {
-			select {
-			case body := <-b:
-				require.Equal(t, "node "+itoa(workers[1].ID()), body)
-				bodies = slices.Delete(bodies, i, i+1)
-			default:
-				continue
-			}
-			break
-		}
-		time.Sleep(20 * time.Millisecond)
+	for range many - 1 { // all but the one in the stopped worker's hands
+		require.Equal(t, "node "+itoa(workers[1].ID()), await(t, bodies, "answer"))
 	}
+	require.Empty(t, bodies)
 	require.NoError(t, workers[0].OSProcess().Kill())
-	for _, b := range bodies {
-		require.Equal(t, "node "+itoa(workers[1].ID()), await(t, b, "answer"))
-	}
+	require.Equal(t, "node "+itoa(workers[1].ID()), await(t, bodies, "answer to the one that the stopped worker had"))
 }
 
 // ---- ends
@@ -1152,7 +1151,20 @@ func starveOnSignal() {
 			die(syscall.Setrlimit(syscall.RLIMIT_NOFILE, &limit))
 		}
 		fmt.Println("signal", sig)
+		if sig == syscall.SIGUSR1 {
+			awaitAcceptDelay()
+		}
 	}
+}
+
+// awaitAcceptDelay waits until accept has failed, which only the wait before the
+// next try tells.
+func awaitAcceptDelay() {
+	stacks := make([]byte, 1<<20)
+	for !strings.Contains(string(stacks[:runtime.Stack(stacks, true)]), "(*roundRobin).sleep(") {
+		time.Sleep(time.Millisecond)
+	}
+	fmt.Println("accept failed")
 }
 
 // TestNodeAcceptFails: a master that has no descriptor for a connection tries
@@ -1164,7 +1176,7 @@ func TestNodeAcceptFails(t *testing.T) {
 	p.signal(syscall.SIGUSR1)
 	p.expect("signal")
 	body := getting("http://" + addr)
-	time.Sleep(100 * time.Millisecond) // nothing tells that accept has failed
+	p.expect("accept failed")
 	p.signal(syscall.SIGUSR2)
 	p.expect("signal")
 	require.Equal(t, "node 1", await(t, body, "answer"))

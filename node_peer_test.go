@@ -8,6 +8,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"os"
@@ -307,10 +308,9 @@ func TestNodePeerPrimaryBurst(t *testing.T) {
 	require.Equal(t, many, acks)
 	for _, c := range clients {
 		fmt.Fprintf(c, "GET / HTTP/1.0\r\n\r\n")
-		b := make([]byte, 1000)
-		n, err := c.Read(b)
+		b, err := io.ReadAll(c)
 		require.NoError(t, err)
-		require.Contains(t, string(b[:n]), "go 1")
+		require.Contains(t, string(b), "go 1")
 	}
 
 	line, fd := offer("nobody's key", many)
@@ -338,6 +338,22 @@ func TestNodePeerPrimarySilent(t *testing.T) {
 	require.NotEmpty(t, p.until("queryServer"))
 	p.send(`{"cmd":"do","id":2,"do":"args"}` + "\n")
 	require.NotEmpty(t, p.until(`"re":2`))
+	p.send(`{"cmd":"NODE_CLUSTER","act":"disconnect"}` + "\n")
+	require.Empty(t, p.until("no such line"))
+	require.Equal(t, 0, worker.exit())
+}
+
+// TestNodePeerPrimaryLate: what a primary grants when the Go worker has given up
+// waiting for it is given back.
+func TestNodePeerPrimaryLate(t *testing.T) {
+	t.Parallel()
+	p, worker := startRaw(t)
+	p.send(`{"cmd":"do","id":1,"do":"listen","network":"tcp","address":"127.0.0.1:0","n":1}` + "\n")
+	var query struct{ Seq int }
+	require.NoError(t, json.Unmarshal([]byte(p.until("queryServer")), &query))
+	require.Contains(t, p.until(`"re":1`), "deadline exceeded")
+	p.send(fmt.Sprintf(`{"cmd":"NODE_CLUSTER","errno":null,"key":"the key","ack":%d}`+"\n", query.Seq))
+	require.Contains(t, p.until(`"act":"close"`), "the key")
 	p.send(`{"cmd":"NODE_CLUSTER","act":"disconnect"}` + "\n")
 	require.Empty(t, p.until("no such line"))
 	require.Equal(t, 0, worker.exit())

@@ -225,7 +225,7 @@ func TestNodePrimaryListen(t *testing.T) {
 func TestNodePrimaryListenErrors(t *testing.T) {
 	policies(t, func(t *testing.T, n *nodePrimary) {
 		workers := []int{n.fork(), n.fork()}
-		busy, err := net.Listen("tcp", "127.0.0.1:0")
+		busy, err := net.Listen("tcp", "127.0.0.1:"+itoa(freePort(t)))
 		require.NoError(t, err)
 		defer busy.Close()
 		order := guestOrder{Do: "listen", Network: "tcp", Address: busy.Addr().String()}
@@ -290,7 +290,8 @@ func TestNodePrimaryIPv6Only(t *testing.T) {
 			_, err := get("http://127.0.0.1:" + port(guestOrder{Network: "tcp", Address: address}))
 			require.NoError(t, err)
 		}
-		only := port(guestOrder{Network: "tcp6", Address: "[::]:0", Config: cluster.ListenConfig{IPv6Only: true}})
+		// With port 0 somebody else might have it for IPv4.
+		only := port(guestOrder{Network: "tcp6", Address: "[::]:" + itoa(freePort(t)), Config: cluster.ListenConfig{IPv6Only: true}})
 		_, err := get("http://127.0.0.1:" + only)
 		require.ErrorIs(t, err, syscall.ECONNREFUSED)
 		port(guestOrder{Network: "tcp4", Address: "0.0.0.0:" + only})
@@ -526,7 +527,7 @@ func TestNodePrimaryDeath(t *testing.T) {
 			n := newNodePrimary(t)
 			w := n.fork()
 			n.fork()
-			addr := n.listen(w, "tcp", "127.0.0.1:0")
+			addr := n.listen(w, "tcp", "127.0.0.1:"+itoa(freePort(t)))
 			n.order(end)
 			n.p.exit()
 			n.p.groupEmpty()

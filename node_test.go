@@ -513,8 +513,16 @@ func (g *guestState) do(o guestOrder) guestAnswer {
 	return guestAnswer{}
 }
 
+// listen serves HTTP. If N is given it waits for the primary's answer that many
+// milliseconds.
 func (g *guestState) listen(o guestOrder) guestAnswer {
-	ln, err := o.Config.Listen(context.Background(), o.Network, o.Address)
+	ctx := context.Background()
+	if o.N > 0 {
+		brief, cancel := context.WithTimeout(ctx, time.Duration(o.N)*time.Millisecond)
+		defer cancel()
+		ctx = brief
+	}
+	ln, err := o.Config.Listen(ctx, o.Network, o.Address)
 	if err != nil {
 		return guestError(err)
 	}
@@ -596,15 +604,6 @@ func askPacket(t testing.TB, network, address string) string {
 	n, err := c.Read(b)
 	require.NoError(t, err)
 	return string(b[:n])
-}
-
-// freePort returns a port that nobody has just now.
-func freePort(t testing.TB) int {
-	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	defer ln.Close()
-	return ln.Addr().(*net.TCPAddr).Port
 }
 
 // closed reports, when the peer has closed c, whether that was all it did.

@@ -59,26 +59,38 @@ func TestParting(t *testing.T) {
 func (l *testLink) hears() { l.listens() }
 
 // TestPartingTakesBackHandles: of the descriptors that wait for a node worker
-// when it is told to disconnect, it has the one under way; who sent the others
-// is told at once, and may give them to another. None is sent again.
+// when it is told to disconnect, or says that it does, it has the one under way;
+// who sent the others, or sends one now, is told at once, and may give them to
+// another. None is sent again.
 func TestPartingTakesBackHandles(t *testing.T) {
-	l := newTestLink(t, peerNode, Options{}).start()
-	answers := make(chan int, 3)
-	var tokens []*token
-	for i := range 3 {
-		tokens = append(tokens, l.sendToken("k", func(_ *wire, h *handle) {
-			require.Nil(t, h)
-			answers <- i
-		}))
+	for name, c := range map[string]struct {
+		part func(l *testLink)
+		line string // that says so
+	}{
+		"told":              {func(l *testLink) { l.orderDisconnect(time.Second) }, actDisconnect},
+		"of its own accord": {func(l *testLink) { l.parts(&wire{Cmd: cmdCluster, Ack: ptr(int64(5))}) }, `"ack":5`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			l := newTestLink(t, peerNode, Options{}).start()
+			answers := make(chan int, 4)
+			send := func(i int) *token {
+				return l.sendToken("k", func(_ *wire, h *handle) {
+					require.Nil(t, h)
+					answers <- i
+				})
+			}
+			tokens := []*token{send(0), send(1), send(2)}
+			c.part(l)
+			tokens = append(tokens, send(3)) // too late
+			for i := 1; i <= 3; i++ {
+				require.Equal(t, i, waitFor(t, answers, "answer"))
+				tokens[i].requireClosed()
+			}
+			require.Contains(t, l.readLine(), cmdHandle)
+			require.Contains(t, l.readLine(), c.line)
+			l.write(`{"cmd":"NODE_HANDLE_NACK"}` + "\n")
+			require.Equal(t, 0, waitFor(t, answers, "answer"))
+			l.quiet()
+		})
 	}
-	l.orderDisconnect(time.Second)
-	require.Equal(t, 1, waitFor(t, answers, "answer"))
-	require.Equal(t, 2, waitFor(t, answers, "answer"))
-	tokens[1].requireClosed()
-	tokens[2].requireClosed()
-	require.Contains(t, l.readLine(), cmdHandle)
-	require.Contains(t, l.readLine(), actDisconnect)
-	l.write(`{"cmd":"NODE_HANDLE_NACK"}` + "\n")
-	require.Equal(t, 0, waitFor(t, answers, "answer"))
-	l.quiet()
 }

@@ -350,8 +350,5 @@ func unusedAddress(t *testing.T, network, name string) string {
 	if network == "unix" {
 		return filepath.Join(tempDir(t), name)
 	}
-	ln, err := net.Listen(network, "127.0.0.1:0")
-	require.NoError(t, err)
-	defer ln.Close()
-	return ln.Addr().String()
+	return "127.0.0.1:" + itoa(freePort(t))
 }

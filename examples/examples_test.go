@@ -416,16 +416,13 @@ func TestExec(t *testing.T) {
 
 // TestExecNode: the other program may be a node script.
 func TestExecNode(t *testing.T) {
-	if _, err := exec.LookPath("node"); err != nil {
-		t.Skip("node is not installed")
-	}
 	script := filepath.Join(t.TempDir(), "server.js")
 	require.NoError(t, os.WriteFile(script, []byte(`
 		require('http').createServer((req, res) => {
 			res.end('hello from worker ' + require('cluster').worker.id + '\n');
 		}).listen(0, '127.0.0.1');
 	`), 0o600))
-	e := start(t, "exec", "-workers", "2", "node", script)
+	e := start(t, "exec", "-workers", "2", nodeBinary(t), script)
 	addr := e.address()
 	answers(t, func() string { return get(t, client, "http://"+addr) })
 	e.ctrlC()

@@ -10,8 +10,10 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// TestNodeExample: both runtimes answer at one port, and both talk to the master.
-func TestNodeExample(t *testing.T) {
+// nodeBinary returns the node to test with: what CLUSTER_TEST_NODE names, or
+// the one in PATH. Without one the test is skipped, but not where CI is set.
+func nodeBinary(t *testing.T) string {
+	t.Helper()
 	node, given := os.LookupEnv("CLUSTER_TEST_NODE")
 	if !given {
 		node = "node"
@@ -22,6 +24,12 @@ func TestNodeExample(t *testing.T) {
 		}
 		t.Skipf("no node to test with: %v (set CLUSTER_TEST_NODE to its path)", err)
 	}
+	return node
+}
+
+// TestNodeExample: both runtimes answer at one port, and both talk to the master.
+func TestNodeExample(t *testing.T) {
+	node := nodeBinary(t)
 	e := start(t, "node", "-addr", "127.0.0.1:0", "-node", node, "-script", "node/server.js")
 	url := "http://" + e.address() + "/path"
 	seen := make(map[string]bool)
