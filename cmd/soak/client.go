@@ -19,15 +19,18 @@ import (
 
 // loss is a request that got no answer.
 type loss struct {
-	kind string
-	nth  int // on its connection
-	at   time.Duration
-	took time.Duration
-	err  error
+	kind   string
+	nth    int // on its connection
+	began  time.Time
+	sent   time.Time
+	failed time.Time
+	worker int // the pid of who accepted it, 0 if nobody has told
+	err    error
 }
 
 func (l loss) String() string {
-	return fmt.Sprintf("%s, request %d of its connection, at %v after %v: %v", l.kind, l.nth, l.at.Round(time.Millisecond), l.took.Round(time.Millisecond), l.err)
+	return fmt.Sprintf("%s, request %d of its connection to worker %d, at %s after %v: %v",
+		l.kind, l.nth, l.worker, l.failed.Format(time.StampMilli), l.failed.Sub(l.sent).Round(time.Millisecond), l.err)
 }
 
 // patience is how long a request may take: a worker may be stopped meanwhile.
@@ -63,17 +66,17 @@ func (s *soak) connection(ctx context.Context, kind string, more func() bool) {
 	began := time.Now()
 	c, err := net.DialTimeout("tcp", s.address, patience)
 	if err != nil {
-		s.failed(kind, 0, began, err)
+		s.failed(loss{kind: kind, began: began, err: err}, nil)
 		return
 	}
 	defer c.Close()
 	r := bufio.NewReader(c)
 	for n := 1; ; n++ {
-		began := time.Now()
-		c.SetDeadline(began.Add(patience))
+		sent := time.Now()
+		c.SetDeadline(sent.Add(patience))
 		last, err := request(c, r, n)
 		if err != nil {
-			s.failed(kind, n, began, err)
+			s.failed(loss{kind: kind, nth: n, began: began, sent: sent, err: err}, c)
 			return
 		}
 		s.count(&s.served)
@@ -106,20 +109,19 @@ func request(c net.Conn, r *bufio.Reader, n int) (last bool, err error) {
 	return resp.Close, err
 }
 
-// failed notes a lost request. It is excused if a worker was killed while it
-// was under way; that nobody listened is never.
-func (s *soak) failed(kind string, nth int, began time.Time, err error) {
-	// The death may be reported after the client has seen it.
-	time.Sleep(100 * time.Millisecond)
+// failed notes a lost request. It is excused if the worker that had it died; that
+// nobody listened is never.
+func (s *soak) failed(l loss, c net.Conn) {
+	l.failed = time.Now()
+	if c != nil {
+		l.worker = s.accepts.by(c.LocalAddr(), l.began)
+	}
+	excused := !errors.Is(l.err, syscall.ECONNREFUSED) && s.deaths.explain(l)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !errors.Is(err, syscall.ECONNREFUSED) {
-		for _, k := range s.kills {
-			if k.After(began.Add(-50 * time.Millisecond)) {
-				s.excused++
-				return
-			}
-		}
+	if excused {
+		s.excused++
+	} else {
+		s.lost = append(s.lost, l)
 	}
-	s.lost = append(s.lost, loss{kind, nth, time.Since(s.begun), time.Since(began), err})
 }

@@ -18,8 +18,10 @@ import (
 	"io"
 	"log/slog"
 	"math/rand/v2"
+	"net"
 	"net/http"
 	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"syscall"
@@ -41,8 +43,8 @@ func main() {
 		return
 	}
 	s := &soak{
-		rand: rand.New(rand.NewPCG(*seed, 0)), verbose: *verbose, begun: time.Now(),
-		done: make(map[string]int), workers: *workers,
+		rand: rand.New(rand.NewPCG(*seed, 0)), verbose: *verbose,
+		done: make(map[string]int), deaths: deaths{killed: make(map[int]bool)}, workers: *workers,
 	}
 	fmt.Printf("soak: seed %d, %v, %d workers, %d + %d clients, round robin: %v\n", *seed, *length, *workers, *clients, *clients, *robin)
 	if !s.run(*length, *clients, *robin) {
@@ -81,26 +83,27 @@ func work() {
 		time.Sleep(time.Duration(rand.IntN(5)) * time.Millisecond)
 		fmt.Fprintf(w, "%d %s", cluster.Worker.PID(), strings.Repeat("x", rand.IntN(4096)))
 	})
+	a, err := openAccepts(os.Getenv(acceptsEnv))
+	check(err)
 	ln, err := cluster.Listen("tcp", "127.0.0.1:0")
-	if err == nil {
-		err = cluster.Serve(ln, &http.Server{})
-	}
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
-	}
+	check(err)
+	check(cluster.Serve(ln, &http.Server{ConnContext: func(ctx context.Context, c net.Conn) context.Context {
+		a.note(c.RemoteAddr())
+		return ctx
+	}}))
 }
 
 // soak is one run.
 type soak struct {
 	rand    *rand.Rand
 	verbose bool
-	begun   time.Time
 	workers int
 	address string
 
+	accepts accepts
+	deaths  deaths
+
 	mu      sync.Mutex
-	kills   []time.Time // when a worker ended with requests in flight
 	done    map[string]int
 	lost    []loss
 	excused int
@@ -115,14 +118,21 @@ func (s *soak) run(length time.Duration, clients int, robin bool) bool {
 	if robin {
 		o.Scheduling = cluster.RoundRobin
 	}
+	dir, err := os.MkdirTemp("", "soak")
+	check(err)
+	defer os.RemoveAll(dir)
+	path := filepath.Join(dir, "accepts")
+	s.accepts, err = openAccepts(path)
+	check(err)
+	defer s.accepts.file.Close()
+	o.Env = []string{acceptsEnv + "=" + path}
 	addresses := make(chan string, 1)
 	cluster.OnListening(listenOnce(addresses))
 	cluster.OnMessage(func(*cluster.Process, cluster.Message) {})
 	cluster.OnError(func(*cluster.Process, error) { s.count(&s.errors) })
 	cluster.OnDeath(func(w *cluster.Process, e cluster.Exit) {
-		if e.Code != 0 || e.Reason == cluster.ReasonStall {
-			s.killed()
-		}
+		s.tell("worker %d: %v", w.PID(), e)
+		s.deaths.add(w, e)
 	})
 	check(cluster.SetupMaster(o))
 	check(cluster.AutoFork())
@@ -164,15 +174,12 @@ func (s *soak) event() {
 	}
 	w := all[s.rand.IntN(len(all))]
 	what := [...]string{"kill", "stop", "crash", "panic", "garbage", "flood", "term", "reload", "scale", "request"}[s.rand.IntN(10)]
-	if s.verbose {
-		fmt.Printf("%8v %s worker %d (slot %d, %v)\n", time.Since(s.begun).Round(time.Millisecond), what, w.ID(), w.Slot(), w.State())
-	}
+	s.tell("%s worker %d (slot %d, %v)", what, w.PID(), w.Slot(), w.State())
 	s.mu.Lock()
 	s.done[what]++
 	s.mu.Unlock()
 	switch what {
 	case "kill":
-		s.killed()
 		w.OSProcess().Signal(syscall.SIGKILL)
 	case "stop":
 		pause := time.Duration(s.rand.IntN(1500)) * time.Millisecond
@@ -181,9 +188,6 @@ func (s *soak) event() {
 		}
 	case "term":
 		w.OSProcess().Signal(syscall.SIGTERM)
-		if w.State() < cluster.Ready {
-			s.killed() // it may not know the signal yet
-		}
 	case "reload":
 		go cluster.Reload(context.Background())
 	case "scale":
@@ -196,6 +200,13 @@ func (s *soak) event() {
 		cancel()
 	default:
 		w.Send(order{"order", what})
+	}
+}
+
+// tell prints what happens, if it is to.
+func (s *soak) tell(format string, args ...any) {
+	if s.verbose {
+		fmt.Println(time.Now().Format(time.StampMilli), fmt.Sprintf(format, args...))
 	}
 }
 
@@ -222,12 +233,6 @@ func (s *soak) count(n *int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	*n++
-}
-
-func (s *soak) killed() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.kills = append(s.kills, time.Now())
 }
 
 func (s *soak) report(settled bool, stopped error, before, after counts, stats cluster.Snapshot) bool {
