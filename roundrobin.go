@@ -182,8 +182,7 @@ func (r *roundRobin) answered(o handover, m *wire) {
 	default:
 		r.pending = append([]*handle{o.conn}, r.pending...)
 		if m == nil {
-			o.t.out = true
-			break
+			break // nothing puts it back into the rotation
 		}
 		o.t.refusals++
 		pause := min(refusalMin<<min(o.t.refusals-1, 10), refusalMax)
@@ -204,7 +203,7 @@ func (r *roundRobin) again(t *turn) {
 // add lets p take its turns.
 func (r *roundRobin) add(p *Process) {
 	r.mu.Lock()
-	if r.workers[p] != nil || r.closed || !p.connected.Load() {
+	if r.workers[p] != nil || r.closed {
 		r.mu.Unlock()
 		return
 	}
