@@ -368,6 +368,16 @@ func (l *testLink) quietNode() {
 	waitFor(l.t, l.internals, "marker")
 }
 
+// TestSocketsThatWereSent: what a node primary asks about them is answered, or its
+// server would not close.
+func TestSocketsThatWereSent(t *testing.T) {
+	l := newTestLink(t, peerNode, Options{}).start()
+	l.write(`{"cmd":"NODE_SOCKET_GET_COUNT","key":"6::::0"}` + "\n")
+	require.JSONEq(t, `{"cmd":"NODE_SOCKET_COUNT","key":"6::::0","count":0}`, l.readLine())
+	l.write(`{"cmd":"NODE_SOCKET_NOTIFY_CLOSE","key":"6::::0"}` + "\n")
+	require.JSONEq(t, `{"cmd":"NODE_SOCKET_ALL_CLOSED","key":"6::::0"}`, l.readLine())
+}
+
 // ---- requests
 
 // TestRequestBeforeThePeerIsKnown waits for online; node answers none.

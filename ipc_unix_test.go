@@ -257,3 +257,17 @@ func TestEndIsNotPutOff(t *testing.T) {
 		})
 	}
 }
+
+// TestRobinGivesBackInADrain: what is offered to a worker that drains is refused,
+// whether its program closes the listener or not.
+func TestRobinGivesBackInADrain(t *testing.T) {
+	l := newTestLink(t, peerNode, Options{}).start()
+	in := &inside{p: l.p, robins: make(map[string]*robin)}
+	r := in.newRobin("key")
+	in.offered(&wire{Key: "key", Seq: ptr(int64(1))}, someHandle(t))
+	in.drain.begun.Store(true)
+	require.NoError(t, r.SetDeadline(time.Unix(1, 0)))
+	require.Contains(t, l.readLine(), `"ack":1,"accepted":false`)
+	in.offered(&wire{Key: "key", Seq: ptr(int64(2))}, someHandle(t))
+	require.Contains(t, l.readLine(), `"ack":2,"accepted":false`)
+}

@@ -266,17 +266,9 @@ func TestNodePeerPrimaryBurst(t *testing.T) {
 	const many = 20
 	var clients []net.Conn
 	offer := func(key string, seq int) (string, int) {
-		client, err := net.Dial("tcp", ln.Addr().String())
-		require.NoError(t, err)
-		t.Cleanup(func() { client.Close() })
-		client.SetDeadline(time.Now().Add(patience))
+		client, line, fd := offer(t, ln, key, seq)
 		clients = append(clients, client)
-		conn, err := ln.Accept()
-		require.NoError(t, err)
-		defer conn.Close()
-		fd, err := unix.FcntlInt(uintptr(descriptor(t, conn.(syscall.Conn))), unix.F_DUPFD_CLOEXEC, 0)
-		require.NoError(t, err)
-		return fmt.Sprintf(`{"cmd":"NODE_HANDLE","type":"net.Native","msg":{"cmd":"NODE_CLUSTER","act":"newconn","key":%q,"seq":%d}}`+"\n", key, seq), fd
+		return line, fd
 	}
 	for seq := range many {
 		line, fd := offer("the key", seq)
@@ -339,6 +331,82 @@ func TestNodePeerPrimarySilent(t *testing.T) {
 	p.send(`{"cmd":"do","id":2,"do":"args"}` + "\n")
 	require.NotEmpty(t, p.until(`"re":2`))
 	p.send(`{"cmd":"NODE_CLUSTER","act":"disconnect"}` + "\n")
+	require.Empty(t, p.until("no such line"))
+	require.Equal(t, 0, worker.exit())
+}
+
+// offer makes a connection, and what hands its other end over for key.
+func offer(t testing.TB, ln net.Listener, key string, seq int) (client net.Conn, line string, fd int) {
+	t.Helper()
+	client, err := net.Dial("tcp", ln.Addr().String())
+	require.NoError(t, err)
+	t.Cleanup(func() { client.Close() })
+	client.SetDeadline(time.Now().Add(patience))
+	conn, err := ln.Accept()
+	require.NoError(t, err)
+	defer conn.Close()
+	fd, err = unix.FcntlInt(uintptr(descriptor(t, conn.(syscall.Conn))), unix.F_DUPFD_CLOEXEC, 0)
+	require.NoError(t, err)
+	return client, fmt.Sprintf(`{"cmd":"NODE_HANDLE","type":"net.Native","msg":{"cmd":"NODE_CLUSTER","act":"newconn","key":%q,"seq":%d}}`+"\n", key, seq), fd
+}
+
+// TestNodePeerPrimaryDrain: a Go worker that drains gives back the connections that
+// it is handed, while it finishes the one that it has.
+func TestNodePeerPrimaryDrain(t *testing.T) {
+	t.Parallel()
+	p, worker := startRaw(t)
+	p.send(`{"cmd":"do","id":1,"do":"listen","network":"tcp","address":"127.0.0.1:0"}` + "\n")
+	var query struct{ Seq int }
+	require.NoError(t, json.Unmarshal([]byte(p.until("queryServer")), &query))
+	p.send(fmt.Sprintf(`{"cmd":"NODE_CLUSTER","errno":null,"key":"the key","ack":%d}`+"\n", query.Seq))
+	require.NotEmpty(t, p.until(`"re":1`))
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer ln.Close()
+	hand := func(seq int) net.Conn {
+		client, line, fd := offer(t, ln, "the key", seq)
+		defer unix.Close(fd)
+		p.send(line, fd)
+		return client
+	}
+	slow := hand(1)
+	require.Contains(t, p.until(`"ack":1,`), `"accepted":true`)
+	fmt.Fprintf(slow, "GET /slow HTTP/1.0\r\n\r\n")
+	require.NotEmpty(t, p.until(`"event":"slow"`))
+	p.send(`{"cmd":"NODE_CLUSTER","act":"disconnect"}` + "\n")
+	require.NotEmpty(t, p.until(`"act":"close"`))
+	for seq, refused := 2, 0; refused < 3; seq++ {
+		late := hand(seq)
+		if strings.Contains(p.until(fmt.Sprintf(`"ack":%d,`, seq)), `"accepted":true`) {
+			require.Zero(t, refused)
+			fmt.Fprintf(late, "GET / HTTP/1.0\r\n\r\n") // it came before the accepting had stopped
+			b, err := io.ReadAll(late)
+			require.NoError(t, err)
+			require.Contains(t, string(b), "go 1")
+			continue
+		}
+		refused++
+		require.True(t, closed(t, late))
+	}
+	p.send(`{"cmd":"do","id":2,"do":"release"}` + "\n")
+	b, err := io.ReadAll(slow)
+	require.NoError(t, err)
+	require.Contains(t, string(b), "go 1")
+	require.Empty(t, p.until("no such line"))
+	require.Equal(t, 0, worker.exit())
+}
+
+// TestNodePeerPrimaryVoluntary: a Go worker that kills itself is there until the
+// primary knows that its end is voluntary.
+func TestNodePeerPrimaryVoluntary(t *testing.T) {
+	t.Parallel()
+	p, worker := startRaw(t)
+	p.send(`{"cmd":"do","id":1,"do":"kill"}` + "\n")
+	var said struct{ Seq int }
+	require.NoError(t, json.Unmarshal([]byte(p.until("exitedAfterDisconnect")), &said))
+	p.send(`{"cmd":"do","id":2,"do":"args"}` + "\n")
+	require.NotEmpty(t, p.until(`"re":2`))
+	p.send(fmt.Sprintf(`{"cmd":"NODE_CLUSTER","ack":%d}`+"\n", said.Seq))
 	require.Empty(t, p.until("no such line"))
 	require.Equal(t, 0, worker.exit())
 }

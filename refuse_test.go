@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -13,12 +14,13 @@ import (
 )
 
 // refuser is the worker's end of a channel, by hand: it answers each connection
-// that it is offered as take says.
+// that it is offered as take says, when it may.
 type refuser struct {
 	ch     *channel
 	offers atomic.Int32
 	take   atomic.Bool
 	taken  chan *handle
+	may    chan struct{} // closed when it may
 }
 
 func (r *refuser) run() {
@@ -52,6 +54,7 @@ func (r *refuser) run() {
 			} else {
 				h.release()
 			}
+			<-r.may
 			answer := (&wire{Cmd: cmdCluster, Ack: &outer.Msg.Seq, Accepted: &take}).line()
 			r.ch.send(append([]byte(`{"cmd":"`+cmdAck+"\"}\n"), answer...), -1)
 		}
@@ -68,32 +71,50 @@ func (noSide) internal(_ *wire, h *handle) { h.release() }
 func (noSide) closed()                     {}
 func (noSide) overrun()                    {}
 
-// A lone worker that refuses every connection is not offered the same one in a
-// loop, and when it takes connections again it gets it.
-func TestRoundRobinRefusal(t *testing.T) {
+// newRefuser makes a worker with the queue of one address for it alone.
+func newRefuser(t *testing.T) (worker *refuser, p *Process, r *roundRobin, dial func() net.Conn) {
 	ours, theirs, err := newChannelPair()
 	require.NoError(t, err)
 	end := workerChannel(t, theirs)
 	opts, err := Options{}.withDefaults()
 	require.NoError(t, err)
-	p := newProcess(1, -1)
+	p = newProcess(1, -1)
 	p.pid = pid // on Windows a socket goes to a process
 	p.child = &child{opts: &opts}
-	p.connected.Store(true)
 	p.link = newLink(ours, p, noSide{}, peerNode, &opts)
 	go p.link.read()
-	worker := &refuser{ch: end, taken: make(chan *handle, 1)}
+	worker = &refuser{ch: end, taken: make(chan *handle, 1), may: make(chan struct{})}
 	go worker.run()
 
 	tgt, err := newTarget("tcp", "127.0.0.1:0", ListenConfig{})
 	require.NoError(t, err)
 	h, addr, _, err := openShared(t.Context(), tgt)
 	require.NoError(t, err)
-	r, err := newRoundRobin("key", h)
+	r, err = newRoundRobin("key", h)
 	require.NoError(t, err)
+	t.Cleanup(func() {
+		r.close()
+		h.release()
+		p.link.close()
+		<-p.link.done
+		end.close()
+	})
+	return worker, p, r, func() net.Conn {
+		client, err := net.Dial("tcp", addr.String())
+		require.NoError(t, err)
+		t.Cleanup(func() { client.Close() })
+		client.SetReadDeadline(time.Now().Add(patienceIn))
+		return client
+	}
+}
+
+// A lone worker that refuses every connection is not offered the same one in a
+// loop, and when it takes connections again it gets it.
+func TestRoundRobinRefusal(t *testing.T) {
+	worker, p, r, dial := newRefuser(t)
+	close(worker.may)
 	r.add(p)
-	client, err := net.Dial("tcp", addr.String())
-	require.NoError(t, err)
+	client := dial()
 
 	const span = 500 * time.Millisecond
 	time.Sleep(span) // the span is the measure, and a slow machine offers less
@@ -103,14 +124,47 @@ func TestRoundRobinRefusal(t *testing.T) {
 
 	worker.take.Store(true)
 	(<-worker.taken).release()
-	client.SetReadDeadline(time.Now().Add(30 * time.Second))
-	_, err = client.Read(make([]byte, 1))
+	_, err := client.Read(make([]byte, 1))
 	require.ErrorIs(t, err, io.EOF, "the master has closed its copy as well")
+}
 
-	require.NoError(t, client.Close())
-	r.close()
+// A worker that has closed its listener with a connection on its way to it may
+// still take that one, and gets no other.
+func TestRoundRobinTakesItsLast(t *testing.T) {
+	worker, p, r, dial := newRefuser(t)
+	worker.take.Store(true)
+	r.add(p)
+	client := dial()
+	h := waitFor(t, worker.taken, "connection")
+	r.remove(p)
+	close(worker.may)
 	h.release()
-	p.link.close()
-	<-p.link.done
-	end.close()
+	_, err := client.Read(make([]byte, 1))
+	require.ErrorIs(t, err, io.EOF, "the master has closed its copy as well")
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	require.Empty(t, r.free)
+}
+
+// A worker gets an address once, and not when it is on its way out or all was
+// stopped.
+func TestGrant(t *testing.T) {
+	_, p, r, _ := newRefuser(t)
+	var m master
+	m.registry.init()
+	e := &entry{key: "key", rr: r, addr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)}, holders: make(map[*Process]struct{})}
+	ask := func() error { return m.grant(p, &wire{Seq: nextSeq()}, e) }
+	require.ErrorIs(t, ask(), ErrClosed)
+	m.registry.entries[e.key] = e
+	require.NoError(t, ask())
+	require.Empty(t, e.holders, "not connected")
+	p.connected.Store(true)
+	require.NoError(t, ask())
+	require.Contains(t, e.holders, p)
+	require.ErrorIs(t, ask(), syscall.EADDRINUSE)
+	m.registry.close(p, e.key)
+	p.advance(Draining)
+	require.NoError(t, ask())
+	require.Empty(t, e.holders, "draining")
+	require.Empty(t, r.workers)
 }

@@ -131,9 +131,11 @@ func (r *robin) SetDeadline(t time.Time) error {
 	if r.waiter != nil {
 		r.waiter.Stop()
 	}
-	r.limit = t
+	r.limit = time.Time{}
 	if !t.IsZero() {
-		r.waiter = time.AfterFunc(time.Until(t), r.changed.Broadcast)
+		d := time.Until(t)
+		r.limit = time.Now().Add(d) // by the clock of the timer, which rings once
+		r.waiter = time.AfterFunc(d, func() { broadcast(&r.changed) })
 	}
 	if r.in.draining() {
 		r.refuse()

@@ -104,15 +104,23 @@ func nextAcceptDelay(d time.Duration) time.Duration {
 
 // sleep waits, unless the queue is closed meanwhile.
 func (r *roundRobin) sleep(d time.Duration) (open bool) {
-	timer := time.AfterFunc(d, r.changed.Broadcast)
+	end := time.Now().Add(d) // before the timer, which rings once
+	timer := time.AfterFunc(d, func() { broadcast(&r.changed) })
 	defer timer.Stop()
-	end := time.Now().Add(d)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for !r.closed && time.Now().Before(end) {
 		r.changed.Wait()
 	}
 	return !r.closed
+}
+
+// broadcast wakes who waits for c, under its lock: who has looked at the time and
+// does not wait yet would miss it.
+func broadcast(c *sync.Cond) {
+	c.L.Lock()
+	defer c.L.Unlock()
+	c.Broadcast()
 }
 
 // waitFree waits until a worker is free and no connection waits for it.
@@ -182,8 +190,7 @@ func (r *roundRobin) answered(o handover, m *wire) {
 	default:
 		r.pending = append([]*handle{o.conn}, r.pending...)
 		if m == nil {
-			o.t.out = true
-			break
+			break // nothing puts it back into the rotation
 		}
 		o.t.refusals++
 		pause := min(refusalMin<<min(o.t.refusals-1, 10), refusalMax)
@@ -204,7 +211,7 @@ func (r *roundRobin) again(t *turn) {
 // add lets p take its turns.
 func (r *roundRobin) add(p *Process) {
 	r.mu.Lock()
-	if r.workers[p] != nil || r.closed || !p.connected.Load() {
+	if r.workers[p] != nil || r.closed {
 		r.mu.Unlock()
 		return
 	}
