@@ -200,10 +200,17 @@ func TestUnclaimedInput(t *testing.T) {
 // batch's room for each, nor a buffer's.
 func TestSmallReadsKeepLittle(t *testing.T) {
 	l := newTestLink(t, peerGo, Options{})
-	gate := make(chan struct{})
+	called, gate := make(chan struct{}, 1), make(chan struct{})
 	defer close(gate)
-	l.p.OnMessage(func(*Process, Message) { <-gate })
+	l.p.OnMessage(func(*Process, Message) {
+		select {
+		case called <- struct{}{}:
+		default:
+		}
+		<-gate
+	})
 	l.take_(many(1000, "1"))
+	waitFor(t, called, "callback") // what comes from now on is queued
 	const reads = 100
 	for range reads {
 		l.take_("2\n" + strings.Repeat(" ", fullRead-3) + "\n")

@@ -36,6 +36,7 @@ func lacking() map[string]string {
 	}
 	return map[string]string{
 		"UDP":        "Wine has no SIO_UDP_NETRESET, without which package net opens no UDP socket",
+		"CPU times":  "Wine tells of each process what the one that asks has used",
 		"AF_UNIX":    "Wine has no unix sockets",
 		"Ctrl-Break": "Wine's GenerateConsoleCtrlEvent knows no CTRL_BREAK_EVENT",
 	}

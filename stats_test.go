@@ -67,7 +67,9 @@ func TestStatsAtEachStep(t *testing.T) {
 			require.Greater(t, w.RSS, int64(1<<20))
 			require.Less(t, w.RSS, int64(1<<31))
 		}
-		require.Less(t, w.CPU, cluster.Seconds(time.Minute))
+		if lacking()["CPU times"] == "" {
+			require.Less(t, w.CPU, cluster.Seconds(time.Minute))
+		}
 	}
 	require.Len(t, s.Listeners, 1)
 	l := s.Listeners[0]
