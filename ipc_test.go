@@ -99,10 +99,13 @@ func TestHandleWithoutDescriptor(t *testing.T) {
 // TestAsksWithoutReading: a peer that asks for receipts, acknowledgements and
 // replies and reads none of them is not answered without end.
 func TestAsksWithoutReading(t *testing.T) {
-	for name, line := range map[string]string{
-		"receipts": `{"cmd":"NODE_GO_CLUSTER","act":"ask","n":1}` + "\n",
-		"handles":  `{"cmd":"NODE_HANDLE"}` + "\n",
-		"requests": `{"cmd":"NODE_GO_CLUSTER","act":"request","id":1,"msg":{"cmd":"asked"}}` + "\n",
+	refused := many(1000, `{"cmd":"NODE_HANDLE"}`)
+	const refusal = `{"cmd":"NODE_HANDLE_NACK"}` + "\n"
+	for name, test := range map[string]struct{ first, again string }{
+		// One read has one receipt, for all that it brings, which would take long.
+		"receipts": {strings.Repeat(refused, maxAnswers/len(refusal)/1000), `{"cmd":"NODE_GO_CLUSTER","act":"ask","n":1}` + "\n"},
+		"handles":  {again: refused},
+		"requests": {again: many(1000, `{"cmd":"NODE_GO_CLUSTER","act":"request","id":1,"msg":{"cmd":"asked"}}`)},
 	} {
 		t.Run(name, func(t *testing.T) {
 			l := newTestLink(t, peerGo, Options{MaxQueue: maxAnswers}).start()
@@ -112,11 +115,8 @@ func TestAsksWithoutReading(t *testing.T) {
 			}()
 			defer Respond("asked", func(*Process, any) (string, error) { return "answer", nil })()
 			go func() {
-				for {
-					if _, err := l.peer.Write([]byte(line)); err != nil {
-						return
-					}
-					for l.ch.unread() > 0 { // one read has one receipt, for all that it brings
+				for _, err := l.peer.Write([]byte(test.first)); err == nil; _, err = l.peer.Write([]byte(test.again)) {
+					for l.ch.unread() > 0 {
 						runtime.Gosched()
 					}
 				}
