@@ -53,6 +53,9 @@ func groupRuns(pgid int) bool {
 	return len(stats) == 0
 }
 
+// spurious reports whether a fork failed for no reason: none does.
+func spurious(error) bool { return false }
+
 // pause stops a process, and returns when it has come to a stop: with several
 // threads that is later than the signal.
 func pause(t testing.TB, pid int) {

@@ -1,6 +1,7 @@
 package cluster_test
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -127,6 +128,10 @@ func kill(t testing.TB, pid int, sig syscall.Signal) {
 		t.Fatalf("signal %v", sig)
 	}
 }
+
+// spurious reports whether a fork failed for no reason: Wine fails to start one
+// process in some thousands.
+func spurious(err error) bool { return underWine() && errors.Is(err, windows.ERROR_INTERNAL_ERROR) }
 
 // pause stops a process.
 func pause(t testing.TB, pid int) {
