@@ -175,7 +175,7 @@ func hostileTest(t *testing.T, name string, a attack) {
 	online, reported, dead := make(chan struct{}, 1), make(chan struct{}), make(chan cluster.Exit, 1)
 	var once sync.Once
 
-	friend, err := cluster.Fork()
+	friend, err := tryFork()
 	require.NoError(t, err)
 	echo, err := net.Dial("tcp", await(t, addrs, "listener of the honest worker").String())
 	require.NoError(t, err)
@@ -194,7 +194,7 @@ func hostileTest(t *testing.T, name string, a attack) {
 		})
 		w.OnExit(func(_ *cluster.Process, e cluster.Exit) { dead <- e })
 	}))
-	villain, err = cluster.Fork()
+	villain, err = tryFork()
 	require.NoError(t, err)
 	if name != "never speaks" {
 		await(t, online, "hostile worker")

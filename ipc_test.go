@@ -99,15 +99,15 @@ func TestHandleWithoutDescriptor(t *testing.T) {
 // TestAsksWithoutReading: a peer that asks for receipts, acknowledgements and
 // replies and reads none of them is not answered without end.
 func TestAsksWithoutReading(t *testing.T) {
-	for name, line := range map[string]string{
-		"receipts": `{"cmd":"NODE_GO_CLUSTER","act":"ask","n":1}` + "\n",
-		"handles":  `{"cmd":"NODE_HANDLE"}` + "\n",
-		"requests": `{"cmd":"NODE_GO_CLUSTER","act":"request","id":1,"msg":{"cmd":"asked"}}` + "\n",
+	refused := many(1000, `{"cmd":"NODE_HANDLE"}`)
+	const refusal = `{"cmd":"NODE_HANDLE_NACK"}` + "\n"
+	for name, test := range map[string]struct{ first, again string }{
+		// One read has one receipt, for all that it brings, which would take long.
+		"receipts": {strings.Repeat(refused, maxAnswers/len(refusal)/1000), `{"cmd":"NODE_GO_CLUSTER","act":"ask","n":1}` + "\n"},
+		"handles":  {again: refused},
+		"requests": {again: many(1000, `{"cmd":"NODE_GO_CLUSTER","act":"request","id":1,"msg":{"cmd":"asked"}}`)},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if name != "receipts" { // one read has one receipt, for all that it brings
-				line = strings.Repeat(line, 100)
-			}
 			l := newTestLink(t, peerGo, Options{MaxQueue: maxAnswers}).start()
 			go func() { // discard the reports
 				for range l.errors {
@@ -115,10 +115,7 @@ func TestAsksWithoutReading(t *testing.T) {
 			}()
 			defer Respond("asked", func(*Process, any) (string, error) { return "answer", nil })()
 			go func() {
-				for {
-					if _, err := l.peer.Write([]byte(line)); err != nil {
-						return
-					}
+				for _, err := l.peer.Write([]byte(test.first)); err == nil; _, err = l.peer.Write([]byte(test.again)) {
 					for l.ch.unread() > 0 {
 						runtime.Gosched()
 					}
@@ -203,10 +200,17 @@ func TestUnclaimedInput(t *testing.T) {
 // batch's room for each, nor a buffer's.
 func TestSmallReadsKeepLittle(t *testing.T) {
 	l := newTestLink(t, peerGo, Options{})
-	gate := make(chan struct{})
+	called, gate := make(chan struct{}, 1), make(chan struct{})
 	defer close(gate)
-	l.p.OnMessage(func(*Process, Message) { <-gate })
+	l.p.OnMessage(func(*Process, Message) {
+		select {
+		case called <- struct{}{}:
+		default:
+		}
+		<-gate
+	})
 	l.take_(many(1000, "1"))
+	waitFor(t, called, "callback") // what comes from now on is queued
 	const reads = 100
 	for range reads {
 		l.take_("2\n" + strings.Repeat(" ", fullRead-3) + "\n")

@@ -53,6 +53,15 @@ func groupRuns(pgid int) bool {
 	return len(stats) == 0
 }
 
+// spurious reports whether a fork failed for no reason: none does.
+func spurious(error) bool { return false }
+
+// sendSignal sends one to a child that may be gone.
+func sendSignal(p *os.Process, sig syscall.Signal) error { return p.Signal(sig) }
+
+// runs reports whether there is a child of this pid.
+func runs(pid int) bool { return syscall.Kill(pid, 0) == nil }
+
 // pause stops a process, and returns when it has come to a stop: with several
 // threads that is later than the signal.
 func pause(t testing.TB, pid int) {

@@ -1,11 +1,13 @@
 package cluster_test
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"syscall"
 	"testing"
 	"unsafe"
@@ -126,6 +128,32 @@ func kill(t testing.TB, pid int, sig syscall.Signal) {
 		t.Fatalf("signal %v", sig)
 	}
 }
+
+// spurious reports whether a fork failed for no reason: Wine fails to start one
+// process in some thousands.
+func spurious(err error) bool { return underWine() && errors.Is(err, windows.ERROR_INTERNAL_ERROR) }
+
+// sendSignal does that to a child that may be gone.
+func sendSignal(p *os.Process, sig syscall.Signal) error {
+	var err error
+	switch sig {
+	case sigStop:
+		err = p.WithHandle(func(h uintptr) { procSuspendProcess.Call(h) })
+	case sigCont:
+		err = p.WithHandle(func(h uintptr) { procResumeProcess.Call(h) })
+	default:
+		err = p.Kill()
+	}
+	// Access is denied to one that has ended, and one that was waited for has no
+	// handle, or an invalid one.
+	if errors.Is(err, os.ErrNoHandle) || errors.Is(err, windows.ERROR_ACCESS_DENIED) || errors.Is(err, syscall.EINVAL) {
+		return os.ErrProcessDone
+	}
+	return err
+}
+
+// runs reports whether there is a child of this pid.
+func runs(pid int) bool { return slices.Contains(children(os.Getpid()), itoa(pid)) }
 
 // pause stops a process.
 func pause(t testing.TB, pid int) {

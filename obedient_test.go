@@ -120,9 +120,18 @@ func tell(t *testing.T, w *cluster.Process, o order) {
 // forkOne forks a worker and fails the test if that fails.
 func forkOne(t *testing.T, env ...string) *cluster.Process {
 	t.Helper()
-	w, err := cluster.Fork(env...)
+	w, err := tryFork(env...)
 	require.NoError(t, err)
 	return w
+}
+
+// tryFork is cluster.Fork, once more where it failed for no reason.
+func tryFork(env ...string) (*cluster.Process, error) {
+	w, err := cluster.Fork(env...)
+	if spurious(err) {
+		return cluster.Fork(env...)
+	}
+	return w, err
 }
 
 // dying is a worker whose death the test will wait for.

@@ -1,5 +1,3 @@
-//go:build unix
-
 package cluster_test
 
 import (
@@ -10,7 +8,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
@@ -63,7 +60,7 @@ func troubleFile(dir string, slot int, generation string) string {
 func besiege(t *testing.T, s cluster.Scheduling) *siege {
 	l := &load{t: t, network: "tcp", body: bytes.Repeat([]byte("x"), 4<<10), stop: make(chan struct{})}
 	l.http, l.raw = unusedAddress(t, "tcp", "http"), unusedAddress(t, "tcp", "raw")
-	b := &siege{t: t, l: l, dir: t.TempDir(), changed: make(chan struct{}, 1)}
+	b := &siege{t: t, l: l, dir: tempDir(t), changed: make(chan struct{}, 1)}
 	l.excuse = b.excuse
 	withMaster(t, beset, cluster.Options{
 		Workers: siegeWorkers, Scheduling: s,
@@ -88,7 +85,7 @@ func besiege(t *testing.T, s cluster.Scheduling) *siege {
 	// to do so.
 	hook(t, cluster.OnError(func(w *cluster.Process, err error) {
 		if strings.Contains(err.Error(), cluster.ErrStalled.Error()) {
-			w.OSProcess().Signal(syscall.SIGCONT)
+			sendSignal(w.OSProcess(), sigCont)
 		}
 	}))
 	b.deploy(false)
@@ -163,7 +160,7 @@ func (b *siege) calm() {
 			return false
 		}
 		for i, w := range s.Workers {
-			if w.Slot != i || w.State != "ready" || syscall.Kill(w.PID, 0) != nil {
+			if w.Slot != i || w.State != "ready" || !runs(w.PID) {
 				return false
 			}
 		}

@@ -1,11 +1,11 @@
 package cluster
 
 import (
-	"errors"
 	"io"
 	"io/fs"
 	"net"
 	"os"
+	"runtime"
 	"strings"
 	"sync"
 	"syscall"
@@ -68,7 +68,7 @@ func TestSharedSocketIsSharedByProcesses(t *testing.T) {
 					ends <- err
 				}()
 			}
-			time.Sleep(10 * time.Millisecond) // most of them wait then
+			selecting(t, "(*accepting).wait", cap(ends))
 			begun := time.Now()
 			require.NoError(t, ours.Close())
 			require.Less(t, time.Since(begun), patienceIn/10)
@@ -85,6 +85,106 @@ func TestSharedSocketIsSharedByProcesses(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestCloseWaitsForItsAccepts: when Close returns no Accept is under way, which
+// would take a connection from the other processes; and the kernel has done with
+// what it had the addresses of.
+func TestCloseWaitsForItsAccepts(t *testing.T) {
+	for range 20 {
+		_, ln := sharedSocket(t, "tcp", "127.0.0.1:0")
+		a := ln.(*socketListener).acceptor
+		o, err := a.begin()
+		require.NoError(t, err)
+		a.end(o) // the next one's
+		accept := pending(func() error {
+			_, err := ln.Accept()
+			return err
+		})
+		selecting(t, "(*accepting).wait", 1)
+		require.EqualValues(t, windows.STATUS_PENDING, o.ov.Internal)
+		require.NoError(t, ln.Close())
+		require.NotEqualValues(t, windows.STATUS_PENDING, o.ov.Internal, "the kernel has it")
+		require.False(t, isWatched(o.ended), "an Accept is under way")
+		require.ErrorIs(t, result(t, accept), net.ErrClosed)
+	}
+}
+
+// TestCloseWaitsForTheKernel: a call that is cancelled has not ended for that, and
+// may end with a connection.
+func TestCloseWaitsForTheKernel(t *testing.T) {
+	_, ln := sharedSocket(t, "tcp", "127.0.0.1:0")
+	a := ln.(*socketListener).acceptor
+	o, err := a.begin()
+	require.NoError(t, err)
+	a.end(o) // the next one's
+	dialed := make(chan net.Conn, 1)
+	real := cancelAccept
+	defer func() { cancelAccept = real }()
+	cancelAccept = func(windows.Handle, *windows.Overlapped) error {
+		go func() {
+			c, _ := net.Dial("tcp", ln.Addr().String())
+			dialed <- c
+		}()
+		return nil
+	}
+	accepted := make(chan net.Conn, 1)
+	go func() {
+		c, _ := ln.Accept()
+		accepted <- c
+	}()
+	selecting(t, "(*accepting).wait", 1)
+	require.NoError(t, ln.Close())
+	require.NotEqualValues(t, windows.STATUS_PENDING, o.ov.Internal, "the kernel has it")
+	client := waitFor(t, dialed, "client")
+	require.NotNil(t, client)
+	defer client.Close()
+	server := waitFor(t, accepted, "end of Accept")
+	require.NotNil(t, server, "it came in time")
+	defer server.Close()
+	require.Equal(t, client.LocalAddr().String(), server.RemoteAddr().String())
+}
+
+func isWatched(w *watched) bool {
+	watchers.Lock()
+	defer watchers.Unlock()
+	return watchers.all[w.id] != nil
+}
+
+// selecting waits until n goroutines are in a select of the function, of which
+// there is no other sign.
+func selecting(t *testing.T, function string, n int) {
+	t.Helper()
+	stacks := make([]byte, 1<<20)
+	require.Eventually(t, func() bool {
+		found := 0
+		for g := range strings.SplitSeq(string(stacks[:runtime.Stack(stacks, true)]), "\n\n") {
+			state, frames, _ := strings.Cut(g, "\n")
+			top, _, _ := strings.Cut(frames, "\n")
+			if strings.Contains(state, "[select") && strings.Contains(top, "."+function+"(") {
+				found++
+			}
+		}
+		return found == n
+	}, patienceIn, time.Millisecond, "%d in %s", n, function)
+}
+
+// TestConnCloseIsClosesocket: what does the waiting would close the socket with
+// CloseHandle, and not at its last reference, but under those who hold it.
+func TestConnCloseIsClosesocket(t *testing.T) {
+	_, ln := sharedSocket(t, "tcp", "127.0.0.1:0")
+	c, client := connected(t, ln)
+	h := c.h.retain()
+	reading := pending(readByte(c))
+	require.NoError(t, c.Close())
+	require.ErrorIs(t, result(t, reading), net.ErrClosed)
+	require.True(t, isSocket(uintptr(h.fd)), "it is closed")
+	client.SetReadDeadline(time.Unix(1, 0))
+	require.ErrorIs(t, readByte(client)(), os.ErrDeadlineExceeded, "the client sees no end")
+	h.release()
+	require.False(t, isSocket(uintptr(h.fd)), "it is left open")
+	client.SetReadDeadline(time.Now().Add(patienceIn))
+	require.ErrorIs(t, readByte(client)(), io.EOF)
 }
 
 // TestSharedSocketDeadline: past, future, moved and lifted while an Accept waits.
@@ -370,132 +470,4 @@ func TestMasterTakesNoSocket(t *testing.T) {
 	require.NoError(t, err)
 	windows.Closesocket(s)
 	connected(t, ln)
-}
-
-// ---- the channel
-
-// TestFullPipe: a send that finds no room returns at once, whatever it is called
-// with waits, and all arrives in order.
-func TestFullPipe(t *testing.T) {
-	ours, theirs, err := newChannelPair()
-	require.NoError(t, err)
-	defer ours.close()
-	peer := openPeer(t, theirs)
-	defer peer.Close()
-	chunk := []byte(strings.Repeat("0123456789abcdef", 1<<10))
-	sent := 0
-	for {
-		n, err := ours.send(chunk, -1)
-		sent += n
-		if isNoRoom(err) {
-			break
-		}
-		require.NoError(t, err)
-		require.Less(t, sent, 100*pipeBuffer)
-	}
-	for range 3 {
-		_, err = ours.send(chunk, -1)
-		require.True(t, isNoRoom(err))
-	}
-	room := pending(func() error { return ours.waitRoom(errWouldBlock) })
-	require.Empty(t, room)
-	require.NoError(t, resultOfRead(peer, sent+len(chunk), chunk))
-	require.NoError(t, result(t, room))
-	n, err := ours.send(chunk, -1) // tells of the one that waited
-	require.NoError(t, err)
-	require.Equal(t, len(chunk), n)
-	require.Equal(t, 0, ours.unread())
-}
-
-// resultOfRead reads n bytes, which must be chunk again and again.
-func resultOfRead(r io.Reader, n int, chunk []byte) error {
-	b := make([]byte, n)
-	if _, err := io.ReadFull(r, b); err != nil {
-		return err
-	}
-	for i := range b {
-		if b[i] != chunk[i%len(chunk)] {
-			return errors.New("not what was sent")
-		}
-	}
-	return nil
-}
-
-// TestCloseOfAFullPipe ends the write under way and who waits for it.
-func TestCloseOfAFullPipe(t *testing.T) {
-	for _, waits := range []bool{true, false} {
-		ours, theirs, err := newChannelPair()
-		require.NoError(t, err)
-		peer := openPeer(t, theirs)
-		for err == nil {
-			_, err = ours.send(make([]byte, pipeBuffer), -1)
-		}
-		require.True(t, isNoRoom(err))
-		room := make(<-chan error)
-		if waits {
-			room = pending(func() error { return ours.waitRoom(errWouldBlock) })
-			require.Eventually(t, func() bool {
-				ours.mu.Lock()
-				defer ours.mu.Unlock()
-				return ours.out.waiting
-			}, patienceIn, time.Millisecond)
-		}
-		ours.close()
-		if waits {
-			require.ErrorIs(t, result(t, room), os.ErrClosed)
-		}
-		_, err = ours.send([]byte("x"), -1)
-		require.ErrorIs(t, err, os.ErrClosed)
-		_, err = io.Copy(io.Discard, peer)
-		require.NoError(t, err, "what the pipe had taken is the peer's")
-		require.NoError(t, peer.Close())
-	}
-}
-
-// TestHangup: the end is seen though there is something to read, and not before.
-func TestHangup(t *testing.T) {
-	ours, theirs, err := newChannelPair()
-	require.NoError(t, err)
-	defer ours.close()
-	peer := openPeer(t, theirs)
-	_, err = peer.Write([]byte("unread"))
-	require.NoError(t, err)
-	hangup := make(chan bool, 1)
-	watch := func() { hangup <- ours.waitHangup() }
-	go watch()
-	ours.interrupt()
-	require.False(t, waitFor(t, hangup, "interruption"))
-	ours.resume()
-	go watch()
-	require.Empty(t, hangup)
-	require.NoError(t, peer.Close())
-	require.True(t, waitFor(t, hangup, "hangup"))
-	require.Equal(t, len("unread"), ours.unread())
-	ours.interrupt()
-	in, err := ours.tryRecv()
-	require.NoError(t, err)
-	require.Equal(t, "unread", string(in.data[:in.n]))
-	in.free()
-	_, err = ours.tryRecv()
-	require.ErrorIs(t, err, io.EOF)
-}
-
-// TestWatchesEnd: of an event that is set, reset and set again each is seen; and
-// nothing is left.
-func TestWatchesEnd(t *testing.T) {
-	event, err := windows.CreateEvent(nil, 0, 0, nil)
-	require.NoError(t, err)
-	w, err := watchHandle(event, false)
-	require.NoError(t, err)
-	for range 100 {
-		require.NoError(t, windows.SetEvent(event))
-		waitFor(t, w.signal, "signal")
-	}
-	w.stop()
-	require.NoError(t, windows.SetEvent(event))
-	require.NoError(t, awaitHandle(event))
-	require.NoError(t, windows.CloseHandle(event))
-	watchers.Lock()
-	defer watchers.Unlock()
-	require.NotContains(t, watchers.all, w.id)
 }

@@ -67,7 +67,8 @@ func TestStatsAtEachStep(t *testing.T) {
 			require.Greater(t, w.RSS, int64(1<<20))
 			require.Less(t, w.RSS, int64(1<<31))
 		}
-		require.Less(t, w.CPU, cluster.Seconds(time.Minute))
+		// Wine tells of each process what the one that asks has used.
+		require.Less(t, w.CPU, cluster.Seconds(time.Hour))
 	}
 	require.Len(t, s.Listeners, 1)
 	l := s.Listeners[0]

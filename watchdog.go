@@ -133,7 +133,6 @@ func (in *inside) pinged() {
 		return // the last checks have not returned
 	}
 	go func() {
-		defer in.checking.Store(false)
 		var failed []error
 		for _, r := range hooks.check.all() {
 			if err := r.fn(in.drain.ctx); err != nil {
@@ -150,6 +149,7 @@ func (in *inside) pinged() {
 			p.Error = err.Error()
 		}
 		msg, _ := json.Marshal(p)
+		in.checking.Store(false) // first: the next ping may be here before answer returns
 		in.p.link.answer((&wire{Cmd: cmdOurs, Act: actPong, Msg: msg}).line())
 	}()
 }
