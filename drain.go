@@ -52,6 +52,9 @@ const (
 	tlsLameDuck = 5 * lameDuck
 	// lamePoll is how often a drain looks at the connections.
 	lamePoll = 20 * time.Millisecond
+	// lameStop is after how long without a look this process has been stopped, or
+	// starved.
+	lameStop = 5 * lamePoll
 	// mainGrace is how long main may go on after Serve has returned.
 	mainGrace = 2 * time.Second
 )
@@ -184,22 +187,29 @@ func wait(ctx context.Context, fn func()) {
 // those that began before the drain may have been answered, in part, with no word
 // of closing; its client may send another request when it ends, which a server
 // that is shut down would not read. So they have half of the time before that.
+//
+// The time in which this process was stopped does not count: requests that came
+// meanwhile are not read yet, and Shutdown would close their connections as idle.
 func (in *inside) finishConns() {
 	d := &in.drain
 	seen := make(map[*track]sighting)
-	begun, late := time.Now(), d.left()/2
-	from := begun            // when the last request from before the drain ended
+	late := d.left() / 2
+	var ran, from time.Duration // until now, and until the last request from before the drain ended
+	last := time.Now()
 	var shut <-chan struct{} // closed when all Shutdown calls have returned
 	ticker := time.NewTicker(lamePoll)
 	defer ticker.Stop()
 	in.markOld()
 	for {
 		c := in.look(seen)
-		if c.old > 0 {
-			from = time.Now()
+		step := time.Since(last)
+		last = last.Add(step)
+		ran += min(step, lameStop)
+		if c.old > 0 || step > lameStop {
+			from = ran
 		}
-		since := time.Since(from)
-		if shut == nil && (c.left == 0 || since >= lameDuck && c.idle == 0 || since >= 3*lameDuck || time.Since(begun) >= late) {
+		since := ran - from
+		if shut == nil && (c.left == 0 || since >= lameDuck && c.idle == 0 || since >= 3*lameDuck || ran >= late) {
 			shut = d.served.shutdown(d.work)
 		}
 		if shut != nil && c.left == 0 {

@@ -5,6 +5,7 @@ package cluster_test
 import (
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 )
@@ -28,6 +29,44 @@ func TestServeSigtermToWorker(t *testing.T) {
 			_, err := get("http://" + addr)
 			require.NoError(t, err)
 			p.signal(syscall.SIGTERM)
+			require.Equal(t, 0, p.exit())
+		})
+	}
+}
+
+// Processes that are stopped for a while in the middle of a drain, with their
+// machine perhaps, answer what was sent to them meanwhile.
+func TestServeStoppedInADrain(t *testing.T) {
+	t.Parallel()
+	for _, mode := range webModes {
+		t.Run(mode, func(t *testing.T) {
+			t.Parallel()
+			p, addr := startWeb(t, mode)
+			answers := make(chan error, 300)
+			var clients []*client
+			for range cap(answers) {
+				c, err := dialHTTP(addr)
+				require.NoError(t, err)
+				defer c.c.Close()
+				_, _, err = c.do("GET", "/", nil)
+				require.NoError(t, err)
+				clients = append(clients, c)
+			}
+			p.signal(syscall.SIGTERM)
+			p.expect("draining")
+			p.expect("draining")
+			require.NoError(t, syscall.Kill(-p.cmd.Process.Pid, syscall.SIGSTOP))
+			for _, c := range clients {
+				go func() {
+					_, _, err := c.do("GET", "/", nil)
+					answers <- err
+				}()
+			}
+			time.Sleep(4 * time.Second) // the span is the measure: longer than a drain waits for idle connections
+			require.NoError(t, syscall.Kill(-p.cmd.Process.Pid, syscall.SIGCONT))
+			for range clients {
+				require.NoError(t, await(t, answers, "answer"))
+			}
 			require.Equal(t, 0, p.exit())
 		})
 	}
