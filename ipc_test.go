@@ -195,6 +195,20 @@ func TestUnclaimedInput(t *testing.T) {
 	}
 }
 
+// TestUnclaimedRequestsCostIsLinear: one more request that no handler fits does not
+// have all that wait looked at again.
+func TestUnclaimedRequestsCostIsLinear(t *testing.T) {
+	l := newTestLink(t, peerGo, Options{MaxQueue: 1 << 30})
+	defer Respond("claimed", func(*Process, any) (int, error) { return 1, nil })()
+	lines := many(500, `{"cmd":"NODE_GO_CLUSTER","act":"request","id":1,"msg":{"cmd":"unclaimed"}}`)
+	begun := time.Now()
+	for range 40 {
+		l.take_(lines)
+	}
+	require.Less(t, time.Since(begun), patienceIn)
+	l.dropRequests()
+}
+
 // TestSmallReadsKeepLittle: messages that are read one by one, after a burst or
 // before something large, cost what they count: a slow callback must not hold a
 // batch's room for each, nor a buffer's.

@@ -292,7 +292,9 @@ func (l *link) requested(a asked) {
 	l.requests.mu.Lock()
 	l.requests.waiting = append(l.requests.waiting, a)
 	l.requests.mu.Unlock()
-	l.retryRequests() // a handler may have come in between
+	if findResponder(a.msg) != nil { // it has come in between
+		l.retryRequests()
+	}
 }
 
 // jobFor is the answering of a, if a handler fits.
