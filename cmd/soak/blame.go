@@ -33,9 +33,10 @@ func (a accepts) note(client net.Addr) {
 	fmt.Fprintf(a.file, "%v %d %d\n", client, os.Getpid(), time.Now().UnixNano())
 }
 
-// by returns the pid of the worker that accepted client's connection, which began
-// then, or 0.
-func (a accepts) by(client net.Addr, began time.Time) (pid int) {
+// by returns the pids of the workers that accepted client's connection, which began
+// then. There are several when one was killed before it could tell the master that
+// it has the connection, which then went to another one.
+func (a accepts) by(client net.Addr, began time.Time) (pids []int) {
 	info, err := a.file.Stat()
 	check(err)
 	tail := make([]byte, min(info.Size(), 1<<20))
@@ -46,10 +47,10 @@ func (a accepts) by(client net.Addr, began time.Time) (pid int) {
 		var at int64
 		fmt.Sscan(line, &address, &by, &at)
 		if address == client.String() && at >= began.UnixNano() { // ports come back
-			pid = by
+			pids = append(pids, by)
 		}
 	}
-	return pid
+	return pids
 }
 
 // deaths are those of the workers.
@@ -81,7 +82,7 @@ const (
 // explain waits for the report of a death that explains the loss. A worker that
 // was killed between accept and note has told nobody: there any death will do.
 func (d *deaths) explain(l loss) bool {
-	if l.worker == 0 {
+	if len(l.workers) == 0 {
 		time.Sleep(toReport)
 		d.mu.Lock()
 		defer d.mu.Unlock()
@@ -93,12 +94,24 @@ func (d *deaths) explain(l loss) bool {
 		return false
 	}
 	for end := time.Now().Add(toDie); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
-		d.mu.Lock()
-		killed, died := d.killed[l.worker]
-		d.mu.Unlock()
-		if died {
+		died, killed := d.of(l.workers)
+		if killed || died == len(l.workers) {
 			return killed
 		}
 	}
 	return false
+}
+
+// of returns how many of the workers have died, and whether any by no graceful end.
+func (d *deaths) of(workers []int) (died int, killed bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, pid := range workers {
+		bad, dead := d.killed[pid]
+		if dead {
+			died++
+		}
+		killed = killed || bad
+	}
+	return died, killed
 }

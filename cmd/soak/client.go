@@ -19,18 +19,18 @@ import (
 
 // loss is a request that got no answer.
 type loss struct {
-	kind   string
-	nth    int // on its connection
-	began  time.Time
-	sent   time.Time
-	failed time.Time
-	worker int // the pid of who accepted it, 0 if nobody has told
-	err    error
+	kind    string
+	nth     int // on its connection
+	began   time.Time
+	sent    time.Time
+	failed  time.Time
+	workers []int // the pids of those that accepted it
+	err     error
 }
 
 func (l loss) String() string {
-	return fmt.Sprintf("%s, request %d of its connection to worker %d, at %s after %v: %v",
-		l.kind, l.nth, l.worker, l.failed.Format(time.StampMilli), l.failed.Sub(l.sent).Round(time.Millisecond), l.err)
+	return fmt.Sprintf("%s, request %d of its connection to workers %v, at %s after %v: %v",
+		l.kind, l.nth, l.workers, l.failed.Format(time.StampMilli), l.failed.Sub(l.sent).Round(time.Millisecond), l.err)
 }
 
 // patience is how long a request may take: a worker may be stopped meanwhile.
@@ -114,7 +114,7 @@ func request(c net.Conn, r *bufio.Reader, n int) (last bool, err error) {
 func (s *soak) failed(l loss, c net.Conn) {
 	l.failed = time.Now()
 	if c != nil {
-		l.worker = s.accepts.by(c.LocalAddr(), l.began)
+		l.workers = s.accepts.by(c.LocalAddr(), l.began)
 	}
 	excused := !errors.Is(l.err, syscall.ECONNREFUSED) && s.deaths.explain(l)
 	s.mu.Lock()
