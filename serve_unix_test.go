@@ -68,6 +68,7 @@ func TestServeStoppedInADrain(t *testing.T) {
 				require.NoError(t, await(t, answers, "answer"))
 			}
 			require.Equal(t, 0, p.exit())
+			p.groupEmpty()
 		})
 	}
 }
