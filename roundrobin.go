@@ -172,7 +172,9 @@ func (r *roundRobin) handOver(o handover) {
 
 // answered is called when the worker took or refused the connection, or (nil)
 // died with it. Only then is it offered to another: while the worker lives it
-// may yet serve it.
+// may yet serve it. One that the dead worker had begun to serve, though its word
+// for that never came out of its queue, is closed: the client of a request that
+// is gone would wait for ever.
 func (r *roundRobin) answered(o handover, m *wire) {
 	r.mu.Lock()
 	switch {
@@ -185,7 +187,7 @@ func (r *roundRobin) answered(o handover, m *wire) {
 		if !o.t.out {
 			r.free = append(r.free, o.t)
 		}
-	case r.closed:
+	case r.closed, m == nil && o.conn.used():
 		o.conn.release()
 	default:
 		r.pending = append([]*handle{o.conn}, r.pending...)
