@@ -139,10 +139,15 @@ func (l *link) sendReceipt(line []byte, fn func(error)) error {
 	return nil
 }
 
-// setPeer is told by the worker's online what the peer understands. Receipts
-// that wait for it are asked for, all by the last one; node is not asked.
+// setPeer is told by the worker's online what the peer understands; what a second
+// one says does not count. Receipts that wait for it are asked for, all by the last
+// one; node is not asked.
 func (l *link) setPeer(k peerKind) {
 	l.mu.Lock()
+	if l.peer != peerUnknown {
+		l.mu.Unlock()
+		return
+	}
 	l.peer = k
 	var written []receipt
 	if n := len(l.receipts); n > 0 && k == peerGo {

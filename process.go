@@ -191,9 +191,11 @@ func (w *Process) Request(ctx context.Context, v, reply any) error {
 }
 
 func (w *Process) sendError(call string, err error) error {
-	var remote *remoteError
+	if _, remote := errors.AsType[*remoteError](err); remote {
+		return err
+	}
 	switch {
-	case err == nil, errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded), errors.As(err, &remote):
+	case err == nil, errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
 		return err
 	case errors.Is(err, ErrBacklog):
 		return fmt.Errorf("cluster: %s to worker %d: %w (%d bytes; it may be stopped, or MaxQueue too small)", call, w.id, err, w.link.out.queued())

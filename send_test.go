@@ -398,3 +398,15 @@ func TestSentToAWorkerBeforeItsEndArrives(t *testing.T) {
 	require.NoError(t, w.Disconnect(t.Context()))
 	require.Equal(t, 1000, await(t, total, "count"))
 }
+
+// TestSentToAWorkerThatStarts: it is told to have arrived, even if the worker is
+// told to stop before it is online and says what it understands.
+func TestSentToAWorkerThatStarts(t *testing.T) {
+	withMaster(t, puppet, cluster.Options{})
+	w := fork(t)
+	received := make(chan error, 1)
+	require.NoError(t, w.Send(whoOrder{"nobody"}, func(err error) { received <- err }))
+	require.Equal(t, cluster.Starting, w.State())
+	require.NoError(t, w.Disconnect(t.Context()))
+	require.NoError(t, await(t, received, "receipt"))
+}

@@ -58,13 +58,12 @@ func (s *masterSide) internal(w *wire, h *handle) {
 	}
 }
 
+// online may come when the worker is being drained already: what it understands
+// counts for that as well.
 func (s *masterSide) online(w *wire) {
 	kind := peerNode
 	if w.Go != nil && w.Go.Version >= protocolVersion {
 		kind = peerGo
-	}
-	if s.p.State() != Starting {
-		return // said before
 	}
 	s.m.call(func() { s.m.online(s.p) })
 	s.p.link.setPeer(kind)
