@@ -298,12 +298,9 @@ func packetConnOf(h *handle) (net.PacketConn, error) {
 	return net.FilePacketConn(f)
 }
 
-// connOf makes a connection of h, which nobody else holds, and takes it over.
+// connOf makes a connection of h, which nobody else holds, and takes it over. It
+// need not be non-blocking: FileConn makes it so.
 func connOf(h *handle) (net.Conn, error) {
-	if err := unix.SetNonblock(h.fd, true); err != nil {
-		h.release()
-		return nil, os.NewSyscallError("fcntl", err)
-	}
 	f := os.NewFile(uintptr(h.fd), "cluster-socket")
 	defer f.Close()
 	return net.FileConn(f)
