@@ -192,7 +192,9 @@ func TestStalledSenderTriesAgain(t *testing.T) {
 		k.mu.Unlock()
 		for len(k.got()) < len(all) {
 			all += burstOf(t, o, 100)
-			require.LessOrEqual(t, len(all)-len(k.got()), 2*wholeBatch)
+			// A whole batch, and what this goroutine adds before the one that goes on
+			// with the rest of it has a P.
+			require.Less(t, len(all)-len(k.got()), 32*wholeBatch)
 		}
 		k.drain(0)
 		time.Sleep(holdTime)

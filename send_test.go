@@ -29,7 +29,11 @@ var talker = program("talker", func() {
 	var got []int
 	cluster.OnMessage(func(w *cluster.Process, m cluster.Message) {
 		if m.Cmd() != "late" && w == cluster.Worker {
-			die(w.Send(m))
+			err := w.Send(m)
+			for ; errors.Is(err, cluster.ErrBacklog); err = w.Send(m) {
+				time.Sleep(time.Millisecond) // a test that sends much may be slow to take it back
+			}
+			die(err)
 		}
 	})
 	cluster.Respond("count", func(_ *cluster.Process, q talk) (int, error) {
