@@ -367,6 +367,29 @@ func TestReceiptsBeforeThePeerIsKnown(t *testing.T) {
 	}
 }
 
+// TestReceiptsOfAPeerThatStarts: who is to end before it says what it understands is
+// asked before it is told so, and answers before it does what it is told.
+func TestReceiptsOfAPeerThatStarts(t *testing.T) {
+	l := newTestLink(t, peerUnknown, Options{}).start()
+	told := make(chan error, 2)
+	for i := range 2 {
+		require.NoError(t, l.p.Send(i, func(err error) { told <- err }))
+	}
+	l.orderDisconnect(time.Second)
+	require.Equal(t, "0", l.readLine())
+	require.Equal(t, "1", l.readLine())
+	require.Equal(t, `{"cmd":"NODE_GO_CLUSTER","act":"ask","n":2}`, l.readLine())
+	require.Contains(t, l.readLine(), `"act":"disconnect"`)
+	l.write(`{"cmd":"NODE_GO_CLUSTER","act":"received","n":2}` + "\n")
+	for range 2 {
+		require.NoError(t, waitFor(t, told, "receipt"))
+	}
+	ask := func(n string) string { return `{"cmd":"NODE_GO_CLUSTER","act":"ask","n":` + n + "}\n" }
+	l.write(ask("1") + `{"cmd":"NODE_CLUSTER","act":"here"}` + "\n" + ask("2"))
+	require.Equal(t, `{"cmd":"NODE_GO_CLUSTER","act":"received","n":1}`, l.readLine())
+	require.Equal(t, `{"cmd":"NODE_GO_CLUSTER","act":"received","n":2}`, l.readLine())
+}
+
 // TestReceiptsOfANodePeer are given when the message is written, in order; one
 // that is never written gets an error.
 func TestReceiptsOfANodePeer(t *testing.T) {

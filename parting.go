@@ -72,7 +72,9 @@ func (l *link) parts(m *wire) {
 	refuseHandles(dropped)
 }
 
-// orderDisconnect tells the worker to drain, and a Go worker how long it may.
+// orderDisconnect tells the worker to drain, and a Go worker how long it may. One
+// that is not online yet may be gone before it can be asked what it has received:
+// it is asked now, which node ignores.
 func (l *link) orderDisconnect(timeout time.Duration) {
 	m := &wire{Act: actDisconnect}
 	l.mu.Lock()
@@ -80,6 +82,9 @@ func (l *link) orderDisconnect(timeout time.Duration) {
 	l.parting.begun = true
 	if l.peer == peerGo {
 		m.Go = &extension{Timeout: timeout.Milliseconds()} // less than before, maybe
+	}
+	if n := len(l.receipts); n > 0 && l.peer == peerUnknown {
+		l.out.put(orderLine, nil, appendCount(nil, actAsk, l.receipts[n-1].n))
 	}
 	dropped := l.dropHandles()
 	l.mu.Unlock()

@@ -170,10 +170,7 @@ func (l *link) take(in *input) {
 	l.in.feed(in.data[:in.n], l.line, l.tooLong)
 	l.slab, l.kept = nil, 0
 	l.deliver()
-	if l.asked > 0 {
-		l.answer(appendCount(nil, actReceived, l.asked))
-		l.asked = 0
-	}
+	l.confirm()
 	if l.acked {
 		l.acked = false
 		l.out.flush(true)
@@ -183,6 +180,14 @@ func (l *link) take(in *input) {
 		l.held = min(len(l.fds), maxHeld)
 	}
 	l.dropDescriptors(l.held, len(l.fds))
+}
+
+// confirm tells the peer what has been received, if it has asked.
+func (l *link) confirm() {
+	if l.asked > 0 {
+		l.answer(appendCount(nil, actReceived, l.asked))
+		l.asked = 0
+	}
 }
 
 // dropDescriptors closes fds[from:to], which belong to no message.
@@ -305,6 +310,7 @@ func (l *link) internal(cmd string, raw []byte) {
 	case cmdHandle:
 		l.handle(raw)
 	case cmdCluster:
+		l.confirm() // this may be the order that ends it all
 		l.cluster(raw, nil)
 	case cmdSocketsClose:
 		l.sockets(raw, wire{Cmd: cmdSocketsClosed})
