@@ -191,11 +191,8 @@ func (w *Process) Request(ctx context.Context, v, reply any) error {
 }
 
 func (w *Process) sendError(call string, err error) error {
-	if _, remote := errors.AsType[*remoteError](err); remote {
-		return err
-	}
-	switch {
-	case err == nil, errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
+	switch _, remote := errors.AsType[*remoteError](err); {
+	case err == nil, remote, errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
 		return err
 	case errors.Is(err, ErrBacklog):
 		return fmt.Errorf("cluster: %s to worker %d: %w (%d bytes; it may be stopped, or MaxQueue too small)", call, w.id, err, w.link.out.queued())

@@ -85,12 +85,12 @@ func testUsedConnection(t *testing.T, does string, shutDown bool) {
 	told, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	defer told.Close()
+	told.(*net.TCPListener).SetDeadline(time.Now().Add(patience))
 	w, err := cluster.Fork(cloggedEnv+"="+does, tellEnv+"="+told.Addr().String())
 	require.NoError(t, err)
 	addr := await(t, listening, "address")
 	delivers := make(chan bool)
-	release := func() { close(delivers) }
-	hook(t, release)
+	hook(t, func() { close(delivers) })
 	hook(t, w.OnMessage(func(*cluster.Process, cluster.Message) { <-delivers }))
 
 	client, err := net.Dial("tcp", addr)
