@@ -24,8 +24,6 @@ type socketConn struct {
 	once          sync.Once
 }
 
-var _ streamConn = (*socketConn)(nil)
-
 // newSocketConn makes a connection of h, of which it keeps a reference, with the
 // settings that package net gives one.
 func newSocketConn(h *handle) (*socketConn, error) {
@@ -260,24 +258,3 @@ func boolInt(b bool) int {
 	}
 	return 0
 }
-
-// readNow is one read that does not wait.
-func readNow(fd uintptr, p []byte) (int, error) {
-	var waiting uint32
-	s := windows.Handle(fd)
-	var n uint32
-	if err := windows.WSAIoctl(s, fionread, nil, 0, (*byte)(unsafe.Pointer(&waiting)), uint32(unsafe.Sizeof(waiting)), &n, nil, 0); err != nil {
-		return 0, err
-	}
-	if waiting == 0 || len(p) == 0 {
-		return 0, nil
-	}
-	// There is something, and nobody else reads: it does not wait.
-	buf := windows.WSABuf{Len: uint32(len(p)), Buf: &p[0]}
-	var flags uint32
-	err := windows.WSARecv(s, &buf, 1, &n, &flags, nil, nil)
-	return int(n), err
-}
-
-// fionread asks for the bytes that wait to be read: _IOR('f', 127, u_long).
-const fionread = 0x4004667f

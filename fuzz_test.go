@@ -126,7 +126,6 @@ func FuzzMaster(f *testing.F) {
 // FuzzWorker feeds a worker whatever a master may write.
 func FuzzWorker(f *testing.F) {
 	addSeeds(f)
-	exit = func(int) {} // this process is no worker: nobody else calls it
 	f.Fuzz(func(t *testing.T, stream []byte, fds uint8, cut uint16) {
 		if strings.Contains(string(stream), "stderr") || strings.Contains(string(stream), `\u`) {
 			return // which would be this process's own
@@ -134,10 +133,7 @@ func FuzzWorker(f *testing.F) {
 		ours, theirs, err := newChannelPair()
 		require.NoError(t, err)
 		p := newProcess(1, 0)
-		in := &inside{p: p, hello: announcement{Version: protocolVersion, ShutdownTimeout: time.Hour},
-			robins: make(map[string]*robin), keys: make(map[string]bool), stoppers: make(map[stopper]struct{}), conns: make(map[*track]struct{})}
-		in.drain.init()
-		in.drain.once.Do(func() {}) // it does not end this process
+		in := testInside(p, announcement{Version: protocolVersion, ShutdownTimeout: time.Hour})
 		p.inside = in
 		p.connected.Store(true)
 		r := in.newRobin("k")
@@ -147,14 +143,6 @@ func FuzzWorker(f *testing.F) {
 		go p.link.read()
 		fuzzPeer(t, p.link, openPeer(t, theirs), stream, fds, cut)
 		r.Close()
-		in.drain.mu.Lock()
-		for _, timer := range in.drain.timers {
-			timer.Stop()
-		}
-		in.drain.mu.Unlock()
-		in.drain.begin()
-		in.drain.giveUp()
-		in.drain.over()
 	})
 }
 

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"net"
 	"syscall"
+
+	"github.com/go-cluster/cluster/internal/drain"
 )
 
 // How a worker comes by a listening socket: it asks the master, and makes
@@ -21,7 +23,7 @@ type grant struct {
 // ask asks the master for t, whose index it sets. It waits while the worker is
 // being drained.
 func (in *inside) ask(ctx context.Context, t *target) (g grant, err error) {
-	if err := in.waitDrained(ctx); err != nil {
+	if err := in.drain.Hold(ctx); err != nil {
 		return g, listenError(*t, err, "")
 	}
 	if t.address != "" && t.network == "unixgram" && !in.goMaster() {
@@ -150,7 +152,7 @@ func (in *inside) closed(t target, key string) {
 // listen is Listen in a worker.
 func (in *inside) listen(ctx context.Context, t target, lc ListenConfig) (net.Listener, error) {
 	if lc.Exclusive {
-		if err := in.waitDrained(ctx); err != nil {
+		if err := in.drain.Hold(ctx); err != nil {
 			return nil, listenError(t, err, "")
 		}
 		ln, err := openListener(ctx, t, lc.KeepAlive)
@@ -191,31 +193,28 @@ func (in *inside) ownFile(t target) (release func()) {
 	if !isUnix(t.network) {
 		return func() {}
 	}
-	unlink := unlinker(t)
-	in.mu.Lock()
-	defer in.mu.Unlock()
-	in.files[t.address] = unlink
-	return func() {
-		in.mu.Lock()
-		delete(in.files, t.address)
-		in.mu.Unlock()
-		unlink()
-	}
+	return in.drain.OwnFile(unlinker(t))
 }
 
-// removeFiles is the end of all that ownFile sees to.
-func (in *inside) removeFiles() {
-	in.mu.Lock()
-	defer in.mu.Unlock()
-	for _, unlink := range in.files {
-		unlink()
-	}
+// newListener makes a listener of source, which it reports.
+func (in *inside) newListener(t target, source net.Listener, keepAlive net.KeepAliveConfig, addr net.Addr, release func()) net.Listener {
+	l := in.drain.Listener(source.(drain.Source), addr, keepAlive, release)
+	in.opened(t, addr)
+	return l
+}
+
+// newPacketConn makes a packet socket of source, which it reports.
+func (in *inside) newPacketConn(t target, source net.PacketConn, release func()) net.PacketConn {
+	addr := t.addr(source.LocalAddr())
+	c := in.drain.PacketConn(source.(drain.PacketSource), addr, release)
+	in.opened(t, addr)
+	return c
 }
 
 // listenPacket is ListenPacket in a worker.
 func (in *inside) listenPacket(ctx context.Context, t target, lc ListenConfig) (net.PacketConn, error) {
 	if lc.Exclusive {
-		if err := in.waitDrained(ctx); err != nil {
+		if err := in.drain.Hold(ctx); err != nil {
 			return nil, listenError(t, err, "")
 		}
 		c, err := openPacket(ctx, t)

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/go-cluster/cluster/internal/drain"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 )
@@ -262,10 +263,10 @@ func TestEndIsNotPutOff(t *testing.T) {
 // whether its program closes the listener or not.
 func TestRobinGivesBackInADrain(t *testing.T) {
 	l := newTestLink(t, peerNode, Options{}).start()
-	in := &inside{p: l.p, robins: make(map[string]*robin)}
+	in := testInside(l.p, announcement{})
 	r := in.newRobin("key")
 	in.offered(&wire{Key: "key", Seq: ptr(int64(1))}, someHandle(t))
-	in.drain.begun.Store(true)
+	in.drain.Begin(drain.ByOther, time.Hour)
 	require.NoError(t, r.SetDeadline(time.Unix(1, 0)))
 	require.Contains(t, l.readLine(), `"ack":1,"accepted":false`)
 	in.offered(&wire{Key: "key", Seq: ptr(int64(2))}, someHandle(t))

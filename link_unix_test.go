@@ -130,11 +130,6 @@ func handleOf(_ []byte, fds *[]int) *handle {
 	return newHandle(fd)
 }
 
-// connKinds are the kinds of connections that workers accept: package net's.
-var connKinds = []string{"tcp", "unix"}
-
-func listenFor(kind, address string) (net.Listener, error) { return net.Listen(kind, address) }
-
 // killedText is how the Exit of a process reads that was killed.
 const killedText = "signal: killed"
 
@@ -144,12 +139,3 @@ const (
 	sendable = syscall.SIGTERM
 	unsent   = syscall.Signal(0)
 )
-
-// isSocket asks the system.
-func isSocket(fd uintptr) bool {
-	_, err := unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_TYPE)
-	return err == nil
-}
-
-// cutRaces is how often TestConnCutRace tries.
-const cutRaces = 100

@@ -1,7 +1,6 @@
 package cluster
 
 import (
-	"net"
 	"os"
 	"syscall"
 	"testing"
@@ -50,26 +49,6 @@ func handleOf(line []byte, _ *[]int) *handle {
 	return (&link{p: &Process{inside: new(inside)}}).claim(line)
 }
 
-// connKinds are the kinds of connections that workers accept: package net's, and
-// those of a shared socket.
-var connKinds = []string{"tcp", "shared"}
-
-func listenFor(kind, address string) (net.Listener, error) {
-	if kind == "tcp" {
-		return net.Listen(kind, address)
-	}
-	t, err := newTarget("tcp", address, ListenConfig{})
-	if err != nil {
-		return nil, err
-	}
-	h, _, err := openSocket(t)
-	if err != nil {
-		return nil, err
-	}
-	defer h.release()
-	return newSocketListener(h)
-}
-
 // killedText is how the Exit of a process reads that was killed.
 const killedText = "exit status 1"
 
@@ -86,7 +65,3 @@ func isSocket(fd uintptr) bool {
 	_, err := windows.GetsockoptInt(windows.Handle(fd), windows.SOL_SOCKET, 0x1008 /* SO_TYPE */)
 	return err == nil
 }
-
-// cutRaces is how often TestConnCutRace tries: under Wine each round trip takes
-// ten times as long.
-const cutRaces = 20

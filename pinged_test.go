@@ -4,6 +4,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/go-cluster/cluster/internal/drain"
 	"github.com/stretchr/testify/require"
 )
 
@@ -31,8 +32,8 @@ func (m *pingingMaster) waitRoom(error) error { return nil }
 func TestPingsFollowEachOther(t *testing.T) {
 	const pings = 100
 	l := newTestLink(t, peerGo, Options{})
-	in := &inside{p: l.p}
-	in.drain.init()
+	in := newInside(l.p, announcement{})
+	in.drain = drain.New(1, 0, in.drainHooks())
 	m := &pingingMaster{in: in, beats: make(chan string, pings), asking: pings}
 	l.out.ch = m
 	in.pinged()

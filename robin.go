@@ -3,6 +3,7 @@ package cluster
 import (
 	"net"
 	"sync"
+	"syscall"
 	"time"
 )
 
@@ -137,7 +138,7 @@ func (r *robin) SetDeadline(t time.Time) error {
 		r.limit = time.Now().Add(d) // by the clock of the timer, which rings once
 		r.waiter = time.AfterFunc(d, func() { broadcast(&r.changed) })
 	}
-	if r.in.draining() {
+	if r.in.drain.Draining() {
 		r.refuse()
 	}
 	r.changed.Broadcast()
@@ -166,3 +167,8 @@ func (r *robin) Close() error {
 }
 
 func (r *robin) Addr() net.Addr { return nil }
+
+// SyscallConn fails: the socket is the master's.
+func (r *robin) SyscallConn() (syscall.RawConn, error) {
+	return nil, callError("SyscallConn", ErrNotSupported)
+}

@@ -19,7 +19,7 @@ func TestWaitsEnd(t *testing.T) {
 			r.sleep(d)
 		},
 		"deadline": func(d time.Duration) {
-			r := (&inside{robins: make(map[string]*robin)}).newRobin("key")
+			r := testInside(new(Process), announcement{}).newRobin("key")
 			r.SetDeadline(time.Now().Add(d))
 			r.Accept()
 		},

@@ -10,6 +10,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/go-cluster/cluster/internal/drain"
 )
 
 // runner is the Run of a master: at most one at a time, which all callers share.
@@ -19,7 +21,7 @@ type runner struct {
 
 	ctx    context.Context // of Context, from one stop to the next
 	cancel context.CancelFunc
-	hooks  shutdownHooks
+	hooks  drain.ShutdownHooks
 }
 
 type running struct {
@@ -208,7 +210,7 @@ func (m *master) stopRun(signals <-chan os.Signal) error {
 	timeout := m.settings().ShutdownTimeout
 	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
-	m.runner.hooks.run(ctx)
+	m.runner.hooks.Run(ctx)
 
 	words, over := context.WithTimeout(ctx, lastWords)
 	defer over()

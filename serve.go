@@ -4,7 +4,6 @@ import (
 	"context"
 	"net"
 	"net/http"
-	"sync"
 )
 
 // Server is what Serve can drain; *http.Server is one.
@@ -27,7 +26,7 @@ type Server interface {
 func Serve(ln net.Listener, srv Server) error {
 	switch {
 	case Worker != nil:
-		return Worker.inside.serve(ln, srv)
+		return Worker.inside.drain.Serve(ln, srv)
 	case std.forked.Load():
 		return std.run(context.Background())
 	}
@@ -49,119 +48,23 @@ func ListenAndServe(address string, h http.Handler) error {
 	return Serve(ln, &http.Server{Handler: h})
 }
 
-func (in *inside) serve(ln net.Listener, srv Server) error {
-	leave := in.drain.served.enter(in, ln, srv)
-	err := srv.Serve(ln)
-	if in.draining() {
-		<-in.drain.done
-		return nil
+// Context returns a context that is done when this process is asked to stop: in
+// a worker when its drain begins, in the master when Run is told to end.
+func Context() context.Context {
+	if Worker != nil {
+		return Worker.inside.drain.Context()
 	}
-	leave()
-	return err
+	return std.runner.context()
 }
 
-// servers are the Serve calls of a worker.
-type servers struct {
-	mu   sync.Mutex
-	list []*serving
-}
-
-// serving is one Serve call.
-type serving struct {
-	srv Server
-	ln  *listener // nil if it is none of ours
-}
-
-// enter registers a Serve call until leave. An *http.Server gets a handler that
-// tells clients to close.
-func (s *servers) enter(in *inside, ln net.Listener, srv Server) (leave func()) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	call := &serving{srv: srv}
-	h, isHTTP := srv.(*http.Server)
-	if isHTTP {
-		if _, wrapped := h.Handler.(*lameHandler); !wrapped {
-			h.Handler = &lameHandler{h.Handler, in}
-			h.ConnState = reportState(h.ConnState)
-		}
+// OnShutdown registers fn to run at the end of the drain: after what was in
+// flight, before the channel closes, so that it can still Send. In the master
+// it runs at the end of Run, when all workers are gone. Hooks run one after
+// another, the latest registered first; ctx ends when the process is about to
+// be ended. An error is logged.
+func OnShutdown(fn func(context.Context) error) (stop func()) {
+	if Worker != nil {
+		return Worker.inside.drain.OnShutdown.Add(fn)
 	}
-	if l, ok := ln.(*listener); ok {
-		call.ln = l
-		l.foreign.Store(!isHTTP)
-	}
-	s.list = append(s.list, call)
-	return func() {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		for i, c := range s.list {
-			if c == call {
-				s.list = append(s.list[:i], s.list[i+1:]...)
-				return
-			}
-		}
-	}
-}
-
-// reportState is a ConnState hook that tells the drain what each connection is
-// doing, and then calls next.
-func reportState(next func(net.Conn, http.ConnState)) func(net.Conn, http.ConnState) {
-	return func(c net.Conn, state http.ConnState) {
-		if t := trackOf(c); t != nil {
-			t.enter(state)
-		}
-		if next != nil {
-			next(c, state)
-		}
-	}
-}
-
-// any reports whether some Serve has not returned.
-func (s *servers) any() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return len(s.list) > 0
-}
-
-// shutdown calls Shutdown of all servers, and then Close of an *http.Server
-// whose handlers do not end. The channel is closed when all have returned.
-func (s *servers) shutdown(ctx context.Context) <-chan struct{} {
-	s.mu.Lock()
-	list := append([]*serving(nil), s.list...)
-	s.mu.Unlock()
-	done := make(chan struct{})
-	var all sync.WaitGroup
-	for _, c := range list {
-		all.Go(func() {
-			err := c.srv.Shutdown(ctx)
-			if c.ln != nil {
-				c.ln.over.Store(c.ln.foreign.Load())
-			}
-			if h, ok := c.srv.(*http.Server); ok && err != nil {
-				h.Close()
-			}
-		})
-	}
-	go func() {
-		all.Wait()
-		close(done)
-	}()
-	return done
-}
-
-// lameHandler says "Connection: close" once the drain has begun. HTTP/2 makes a
-// GOAWAY of it.
-type lameHandler struct {
-	h  http.Handler
-	in *inside
-}
-
-func (l *lameHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	if l.in.draining() {
-		w.Header().Set("Connection", "close")
-	}
-	h := l.h
-	if h == nil {
-		h = http.DefaultServeMux
-	}
-	h.ServeHTTP(w, r)
+	return std.runner.hooks.Add(fn)
 }

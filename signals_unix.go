@@ -6,8 +6,6 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
-
-	"golang.org/x/sys/unix"
 )
 
 // groupSignals reach the whole foreground group of a terminal, or are for the
@@ -31,9 +29,6 @@ func errnoOf(n int) error {
 
 // portableErrno is errno for a program that is written for all systems.
 func portableErrno(errno syscall.Errno) error { return errno }
-
-// readNow is one read(2) that does not wait.
-func readNow(fd uintptr, p []byte) (int, error) { return unix.Read(int(fd), p) }
 
 // deliverable says which signals can be sent: all.
 func deliverable(os.Signal) error { return nil }

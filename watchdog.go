@@ -3,10 +3,8 @@ package cluster
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"os"
-	"runtime"
 	"time"
 )
 
@@ -126,30 +124,3 @@ func (m *master) beaten(p *Process, raw json.RawMessage) {
 // and ends nobody: else a database that is down would take every worker along.
 // ctx ends when the drain begins. In a master fn is never called.
 func OnCheck(fn func(context.Context) error) (stop func()) { return hooks.check.add(fn) }
-
-// pinged answers the master, on a goroutine of its own.
-func (in *inside) pinged() {
-	if !in.checking.CompareAndSwap(false, true) {
-		return // the last checks have not returned
-	}
-	go func() {
-		var failed []error
-		for _, r := range hooks.check.all() {
-			if err := r.fn(in.drain.ctx); err != nil {
-				failed = append(failed, err)
-			}
-		}
-		in.mu.Lock()
-		p := pulse{Accepted: in.accepted, Active: int64(len(in.conns))}
-		in.mu.Unlock()
-		var mem runtime.MemStats
-		runtime.ReadMemStats(&mem)
-		p.Memory = int64(mem.Sys - mem.HeapReleased)
-		if err := errors.Join(failed...); err != nil {
-			p.Error = err.Error()
-		}
-		msg, _ := json.Marshal(p)
-		in.checking.Store(false) // first: the next ping may be here before answer returns
-		in.p.link.answer((&wire{Cmd: cmdOurs, Act: actPong, Msg: msg}).line())
-	}()
-}

@@ -2,51 +2,41 @@ package cluster
 
 import (
 	"context"
+	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"os/signal"
+	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/go-cluster/cluster/internal/drain"
 )
 
-// inside is the worker's own half of its Process: what it listens on, what is
-// in flight, and how it ends. The drain is in drain.go.
+// inside is the worker's own half of its Process: what it listens on, what it
+// tells the master, and how it ends. What is in flight is drain's.
 type inside struct {
 	p     *Process
 	hello announcement
-	drain drain
+	drain *drain.Drain
 
 	checking atomic.Bool // OnCheck functions are being called
 
-	mu        sync.Mutex
-	indexes   map[string]map[int]bool // open listens by target.key
-	robins    map[string]*robin       // sockets that the master accepts on, by the master's key
-	keys      map[string]bool         // the master's keys of what is open
-	stoppers  map[stopper]struct{}    // what a drain stops
-	conns     map[*track]struct{}     // accepted and not closed
-	accepted  int64                   // connections, ever
-	accepting int                     // Accept calls that may come back with a connection
-	files     map[string]func()       // remove the unix sockets that are this worker's alone, by path
+	mu      sync.Mutex
+	indexes map[string]map[int]bool // open listens by target.key
+	robins  map[string]*robin       // sockets that the master accepts on, by the master's key
+	keys    map[string]bool         // the master's keys of what is open
 }
-
-// stopper is something that a drain stops from taking on work.
-type stopper interface{ stop() }
 
 // newWorker begins this process's life as worker id.
 func newWorker(id int, ch *channel, hello announcement) *Process {
 	p := newProcess(id, hello.Slot)
 	p.pid = os.Getpid()
-	in := &inside{
-		p: p, hello: hello,
-		indexes:  make(map[string]map[int]bool),
-		robins:   make(map[string]*robin),
-		keys:     make(map[string]bool),
-		stoppers: make(map[stopper]struct{}),
-		conns:    make(map[*track]struct{}),
-		files:    make(map[string]func()),
-	}
-	in.drain.init()
+	in := newInside(p, hello)
+	in.drain = drain.New(id, hello.Connections, in.drainHooks())
 	p.inside = in
 	p.connected.Store(true)
 	p.advance(Online)
@@ -67,6 +57,61 @@ func newWorker(id int, ch *channel, hello announcement) *Process {
 	return p
 }
 
+// newInside is an inside without its drain.
+func newInside(p *Process, hello announcement) *inside {
+	return &inside{
+		p: p, hello: hello,
+		indexes: make(map[string]map[int]bool),
+		robins:  make(map[string]*robin),
+		keys:    make(map[string]bool),
+	}
+}
+
+// drainHooks are what the drain of this worker needs of its Process.
+func (in *inside) drainHooks() drain.Hooks {
+	p := in.p
+	return drain.Hooks{
+		Begun:     func() { p.advance(Draining) },
+		Announce:  in.announceDrain,
+		Full:      func() { p.link.orderOurs(actFull) },
+		Work:      func() { p.link.requests.running.Wait() },
+		Flush:     func(ctx context.Context) { p.link.flush(ctx) },
+		Close:     func() { p.link.close(); <-p.link.done },
+		Callbacks: p.events.idle,
+		Exit:      os.Exit,
+	}
+}
+
+// announceDrain tells the master that this worker ends, if it does not know.
+func (in *inside) announceDrain(why drain.Reason) {
+	switch {
+	case why == drain.ByOrphan:
+		// The master's end of a standard output that it copied is gone as well;
+		// a log line must not kill what is in flight.
+		surviveSIGPIPE()
+	case why == drain.ByOther && in.goMaster():
+		in.p.link.orderOurs(actDraining)
+	}
+	if in.goMaster() {
+		return
+	}
+	// Node gives no connection any more to who has said so.
+	for _, key := range in.openKeys() {
+		in.p.link.order(&wire{Act: actClose, Key: key})
+	}
+}
+
+// openKeys are the master's names of what this worker listens on.
+func (in *inside) openKeys() (keys []string) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	for k := range in.keys {
+		keys = append(keys, k)
+	}
+	slices.Sort(keys)
+	return keys
+}
+
 // goMaster reports whether the master speaks more than node's protocol.
 func (in *inside) goMaster() bool { return in.hello.Version >= protocolVersion }
 
@@ -85,7 +130,7 @@ func (in *inside) watchTerm() {
 	signal.Notify(term, termSignal)
 	go func() {
 		for range term {
-			in.beginDrain(byOther, in.hello.ShutdownTimeout)
+			in.drain.Begin(drain.ByOther, in.hello.ShutdownTimeout)
 		}
 	}()
 }
@@ -113,7 +158,7 @@ func (s *workerSide) internal(w *wire, h *handle) {
 			timeout = time.Duration(w.Go.Timeout) * time.Millisecond
 		}
 		s.in.p.voluntary.Store(true)
-		s.in.beginDrain(byMaster, timeout)
+		s.in.drain.Begin(drain.ByMaster, timeout)
 	}
 	h.release()
 }
@@ -125,7 +170,7 @@ func (s *workerSide) closed() {
 	p.connected.Store(false)
 	p.advance(Disconnected)
 	p.emitDisconnect()
-	s.in.beginDrain(byOrphan, s.in.hello.ShutdownTimeout)
+	s.in.drain.Begin(drain.ByOrphan, s.in.hello.ShutdownTimeout)
 }
 
 func (s *workerSide) overrun() {
@@ -160,9 +205,9 @@ func (in *inside) disconnect(ctx context.Context) error {
 	if in.p.IsConnected() {
 		in.sayVoluntary(ctx)
 	}
-	in.beginDrain(bySelf, in.hello.ShutdownTimeout)
+	in.drain.Begin(drain.BySelf, in.hello.ShutdownTimeout)
 	select {
-	case <-in.drain.closed:
+	case <-in.drain.Closed():
 		return nil
 	case <-ctx.Done():
 		return ctx.Err()
@@ -205,4 +250,30 @@ func (in *inside) ready() error {
 		return nil
 	}
 	return in.p.link.orderOurs(actReady)
+}
+
+// pinged answers the master, on a goroutine of its own.
+func (in *inside) pinged() {
+	if !in.checking.CompareAndSwap(false, true) {
+		return // the last checks have not returned
+	}
+	go func() {
+		var failed []error
+		for _, r := range hooks.check.all() {
+			if err := r.fn(in.drain.Context()); err != nil {
+				failed = append(failed, err)
+			}
+		}
+		accepted, active := in.drain.Counts()
+		p := pulse{Accepted: accepted, Active: int64(active)}
+		var mem runtime.MemStats
+		runtime.ReadMemStats(&mem)
+		p.Memory = int64(mem.Sys - mem.HeapReleased)
+		if err := errors.Join(failed...); err != nil {
+			p.Error = err.Error()
+		}
+		msg, _ := json.Marshal(p)
+		in.checking.Store(false) // first: the next ping may be here before answer returns
+		in.p.link.answer((&wire{Cmd: cmdOurs, Act: actPong, Msg: msg}).line())
+	}()
 }

@@ -1,4 +1,4 @@
-package cluster
+package drain
 
 import (
 	"bytes"
@@ -16,36 +16,81 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// trackedPair is a connection as Accept returns it, and the client's end.
-func trackedPair(t *testing.T, network string) (server net.Conn, tr *track, client net.Conn) {
-	t.Helper()
-	address := "127.0.0.1:0"
-	if network == "unix" {
-		address = filepath.Join(tempDirIn(t), "s")
+// patience bounds every wait: it ends a test that hangs, and measures nothing.
+const patience = 30 * time.Second
+
+// foreign is a stream connection that is none of package net's types.
+type foreign struct{ *net.TCPConn }
+
+// foreignListener makes foreign connections of package net's.
+type foreignListener struct{ *net.TCPListener }
+
+func (l foreignListener) Accept() (net.Conn, error) {
+	c, err := l.AcceptTCP()
+	if err != nil {
+		return nil, err
 	}
-	ln, err := listenFor(network, address)
+	return foreign{c}, nil
+}
+
+// listen opens a socket for connections of the kind.
+func listen(t *testing.T, kind string) Source {
+	t.Helper()
+	network, address := "tcp", "127.0.0.1:0"
+	if kind == "unix" {
+		network, address = "unix", filepath.Join(tempDir(t), "s")
+	}
+	ln, err := net.Listen(network, address)
 	require.NoError(t, err)
-	defer ln.Close()
-	client, err = net.Dial(ln.Addr().Network(), ln.Addr().String())
+	t.Cleanup(func() { ln.Close() })
+	if kind == "foreign" {
+		return foreignListener{ln.(*net.TCPListener)}
+	}
+	return ln.(Source)
+}
+
+// tempDir is a directory that goes with the test. Wine cannot remove one as
+// t.TempDir does.
+func tempDir(t *testing.T) string {
+	dir, err := os.MkdirTemp("", "drain")
 	require.NoError(t, err)
-	raw, err := ln.Accept()
+	t.Cleanup(func() {
+		entries, _ := os.ReadDir(dir)
+		for _, e := range entries {
+			os.Remove(filepath.Join(dir, e.Name()))
+		}
+		os.Remove(dir)
+	})
+	return dir
+}
+
+// trackedPair is a connection as Accept returns it, and the client's end.
+func trackedPair(t *testing.T, kind string) (server net.Conn, c *conn, client net.Conn) {
+	t.Helper()
+	source := listen(t, kind)
+	tracker := newTracker(0, nil)
+	l := tracker.Listener(source, source.Addr(), net.KeepAliveConfig{}, func() {})
+	defer l.Close()
+	client, err := net.Dial(source.Addr().Network(), source.Addr().String())
 	require.NoError(t, err)
-	l := &listener{in: &inside{conns: make(map[*track]struct{})}}
-	server, tr = l.trackConn(raw)
-	l.in.conns[tr] = struct{}{}
+	server, err = l.Accept()
+	require.NoError(t, err)
+	_, active := tracker.Counts()
+	require.Equal(t, 1, active)
 	t.Cleanup(func() {
 		server.Close()
 		client.Close()
-		require.Empty(t, l.in.conns, "a closed connection is in flight no more")
+		_, active := tracker.Counts()
+		require.Zero(t, active, "a closed connection is in flight no more")
 	})
-	return server, tr, client
+	return server, connOf(server), client
 }
 
-func eachNetwork(t *testing.T, test func(t *testing.T, server net.Conn, tr *track, client net.Conn)) {
-	for _, network := range connKinds {
-		t.Run(network, func(t *testing.T) {
-			server, tr, client := trackedPair(t, network)
-			test(t, server, tr, client)
+func eachKind(t *testing.T, test func(t *testing.T, server net.Conn, c *conn, client net.Conn)) {
+	for _, kind := range connKinds {
+		t.Run(kind, func(t *testing.T) {
+			server, c, client := trackedPair(t, kind)
+			test(t, server, c, client)
 		})
 	}
 }
@@ -63,7 +108,7 @@ func result(t *testing.T, c <-chan error) error {
 	select {
 	case err := <-c:
 		return err
-	case <-time.After(30 * time.Second):
+	case <-time.After(patience):
 		t.Fatal("it does not return")
 		return nil
 	}
@@ -79,7 +124,7 @@ func readByte(c net.Conn) func() error {
 // An accepted connection has what package net's have: the descriptor, half-close,
 // both addresses, and bytes that come as they were sent.
 func TestConnIsWhole(t *testing.T) {
-	eachNetwork(t, func(t *testing.T, server net.Conn, _ *track, client net.Conn) {
+	eachKind(t, func(t *testing.T, server net.Conn, _ *conn, client net.Conn) {
 		rc, err := server.(syscall.Conn).SyscallConn()
 		require.NoError(t, err)
 		require.NoError(t, rc.Control(func(fd uintptr) { require.True(t, isSocket(fd)) }))
@@ -106,8 +151,8 @@ func TestConnIsWhole(t *testing.T) {
 // A file goes through ReadFrom (sendfile), whole or in part, and what is no file
 // arrives as well.
 func TestConnReadFrom(t *testing.T) {
-	server, tr, client := trackedPair(t, "tcp")
-	path := filepath.Join(tempDirIn(t), "f")
+	server, c, client := trackedPair(t, "tcp")
+	path := filepath.Join(tempDir(t), "f")
 	data := bytes.Repeat([]byte("abcdefgh"), 50_000)
 	require.NoError(t, os.WriteFile(path, data, 0o600))
 	f, err := os.Open(path)
@@ -135,13 +180,13 @@ func TestConnReadFrom(t *testing.T) {
 	require.NoError(t, err)
 	require.True(t, bytes.Equal(append(data, "tail"...), got))
 	require.NoError(t, result(t, copied))
-	require.Zero(t, tr.writing.Load())
+	require.Zero(t, c.writing.Load())
 }
 
 // The application's deadlines hold: past, future, moved, lifted, set while a read
 // waits.
 func TestConnDeadlines(t *testing.T) {
-	eachNetwork(t, func(t *testing.T, server net.Conn, _ *track, client net.Conn) {
+	eachKind(t, func(t *testing.T, server net.Conn, _ *conn, client net.Conn) {
 		past := time.Now().Add(-time.Hour)
 		for _, set := range []func(time.Time) error{server.SetDeadline, server.SetReadDeadline} {
 			require.NoError(t, set(past))
@@ -169,7 +214,7 @@ func TestConnDeadlines(t *testing.T) {
 // Close ends reads and writes under way, and a second Close is an error as it is
 // in package net.
 func TestConnClose(t *testing.T) {
-	eachNetwork(t, func(t *testing.T, server net.Conn, _ *track, client net.Conn) {
+	eachKind(t, func(t *testing.T, server net.Conn, _ *conn, client net.Conn) {
 		reading := pending(readByte(server))
 		writing := pending(func() error {
 			for {
@@ -192,10 +237,10 @@ func TestConnClose(t *testing.T) {
 // deadline still holds.
 func TestConnCutIdle(t *testing.T) {
 	t.Run("idle", func(t *testing.T) {
-		eachNetwork(t, func(t *testing.T, server net.Conn, tr *track, client net.Conn) {
+		eachKind(t, func(t *testing.T, server net.Conn, c *conn, client net.Conn) {
 			reading := pending(readByte(server))
-			require.Eventually(t, tr.idle, 30*time.Second, time.Millisecond)
-			tr.cutIdle()
+			require.Eventually(t, c.idle, patience, time.Millisecond)
+			c.cutIdle()
 			require.ErrorIs(t, result(t, reading), io.EOF)
 			require.ErrorIs(t, readByte(server)(), io.EOF)
 			_, err := server.Write([]byte("bye"))
@@ -203,10 +248,10 @@ func TestConnCutIdle(t *testing.T) {
 		})
 	})
 	t.Run("has come", func(t *testing.T) {
-		eachNetwork(t, func(t *testing.T, server net.Conn, tr *track, client net.Conn) {
+		eachKind(t, func(t *testing.T, server net.Conn, c *conn, client net.Conn) {
 			_, err := client.Write([]byte("request"))
 			require.NoError(t, err)
-			tr.cutIdle()
+			c.cutIdle()
 			b := make([]byte, 10)
 			n, err := server.Read(b[:3])
 			require.NoError(t, err)
@@ -220,39 +265,39 @@ func TestConnCutIdle(t *testing.T) {
 		})
 	})
 	t.Run("half", func(t *testing.T) {
-		eachNetwork(t, func(t *testing.T, server net.Conn, tr *track, client net.Conn) {
+		eachKind(t, func(t *testing.T, server net.Conn, c *conn, client net.Conn) {
 			_, err := client.Write([]byte("requ"))
 			require.NoError(t, err)
 			whole := pending(func() error {
 				_, err := io.ReadFull(server, make([]byte, 7))
 				return err
 			})
-			require.Eventually(t, tr.busy.Load, 30*time.Second, time.Millisecond)
-			require.False(t, tr.idle())
-			tr.cutIdle() // as if it had been idle a moment ago
+			require.Eventually(t, c.busy.Load, patience, time.Millisecond)
+			require.False(t, c.idle())
+			c.cutIdle() // as if it had been idle a moment ago
 			_, err = client.Write([]byte("est"))
 			require.NoError(t, err)
 			require.NoError(t, result(t, whole))
 		})
 	})
 	t.Run("deadline", func(t *testing.T) {
-		server, tr, client := trackedPair(t, "tcp")
+		server, c, client := trackedPair(t, "tcp")
 		_, err := client.Write([]byte("requ"))
 		require.NoError(t, err)
 		require.NoError(t, readByte(server)())
 		require.NoError(t, server.SetReadDeadline(time.Now().Add(50*time.Millisecond)))
-		tr.cutIdle()
+		c.cutIdle()
 		require.ErrorIs(t, result(t, pending(readByte(server))), os.ErrDeadlineExceeded)
 	})
 	// A read of one byte is how net/http waits for the client to go away.
 	t.Run("one byte", func(t *testing.T) {
-		server, tr, client := trackedPair(t, "tcp")
+		server, c, client := trackedPair(t, "tcp")
 		reading := pending(func() error {
 			_, err := server.Read(make([]byte, 1))
 			return err
 		})
-		tr.cutIdle()
-		require.False(t, tr.idle())
+		c.cutIdle()
+		require.False(t, c.idle())
 		_, err := client.Write([]byte("x"))
 		require.NoError(t, err)
 		require.NoError(t, result(t, reading))
@@ -263,7 +308,7 @@ func TestConnCutIdle(t *testing.T) {
 func TestConnCutRace(t *testing.T) {
 	const size = 7
 	for range cutRaces {
-		server, tr, client := trackedPair(t, "tcp")
+		server, c, client := trackedPair(t, "tcp")
 		var both sync.WaitGroup
 		stop := make(chan struct{})
 		both.Go(func() {
@@ -273,8 +318,8 @@ func TestConnCutRace(t *testing.T) {
 					return
 				default:
 				}
-				if tr.ops.Load() > 20 && tr.idle() {
-					tr.cutIdle()
+				if c.ops.Load() > 20 && c.idle() {
+					c.cutIdle()
 				}
 			}
 		})
@@ -311,28 +356,51 @@ func TestConnCutRace(t *testing.T) {
 // What the server says of a connection goes before what can be seen of it, and
 // TLS without a word from the server gets more time.
 func TestConnPhases(t *testing.T) {
-	server, tr, client := trackedPair(t, "tcp")
+	server, c, client := trackedPair(t, "tcp")
 	hook := reportState(nil)
-	require.Same(t, tr, trackOf(wrapped{server}))
-	require.Nil(t, trackOf(client))
+	require.Same(t, c, connOf(wrapped{server}))
+	require.Nil(t, connOf(client))
 	reading := pending(readByte(server))
-	require.Eventually(t, tr.idle, 30*time.Second, time.Millisecond)
+	require.Eventually(t, c.idle, patience, time.Millisecond)
 	hook(wrapped{server}, http.StateActive)
-	tr.old.Store(true)
-	require.False(t, tr.idle())
+	c.old.Store(true)
+	require.False(t, c.idle())
 	hook(wrapped{server}, http.StateIdle)
-	require.True(t, tr.idle())
-	require.False(t, tr.old.Load())
-	require.Equal(t, lameDuck, tr.patience())
+	require.True(t, c.idle())
+	require.False(t, c.old.Load())
+	require.Equal(t, lameDuck, c.patience())
 	_, err := client.Write([]byte{tlsHandshake, 3, 1})
 	require.NoError(t, err)
 	require.NoError(t, result(t, reading))
-	require.Equal(t, lameDuck, tr.patience())
+	require.Equal(t, lameDuck, c.patience())
 	hook(wrapped{server}, http.StateHijacked)
-	require.Equal(t, tlsLameDuck, tr.patience())
+	require.Equal(t, tlsLameDuck, c.patience())
 }
 
 // wrapped is a connection as TLS wraps it.
 type wrapped struct{ net.Conn }
 
 func (w wrapped) NetConn() net.Conn { return w.Conn }
+
+// TestCopiedConnIsIdle: a connection that is copied onto itself is idle while
+// it waits for the peer, so that a drain may close it.
+func TestCopiedConnIsIdle(t *testing.T) {
+	server, c, peer := trackedPair(t, "tcp")
+	done := make(chan error, 1)
+	go func() {
+		_, err := io.Copy(server, server)
+		server.Close()
+		done <- err
+	}()
+	for range 3 {
+		_, err := peer.Write([]byte("ping"))
+		require.NoError(t, err)
+		_, err = io.ReadFull(peer, make([]byte, 4))
+		require.NoError(t, err)
+		require.Eventually(t, c.idle, patience, time.Millisecond)
+	}
+	c.cutIdle()
+	_, err := peer.Read(make([]byte, 1))
+	require.ErrorIs(t, err, io.EOF)
+	require.NoError(t, <-done)
+}

@@ -1,0 +1,212 @@
+package drain
+
+import (
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+)
+
+// conn watches one accepted connection, so that a drain knows whether it is
+// idle without knowing the protocol: a server waits on it for the next request
+// if it has read nothing since it wrote last, and reads now. An *http.Server in
+// Serve knows better, and says so.
+type conn struct {
+	listener *Listener // that accepted it
+	raw      net.Conn
+	rc       syscall.RawConn // of raw; nil if it has none
+
+	ops     atomic.Uint32 // finished reads and writes
+	reading atomic.Int32  // reads of more than one byte under way
+	writing atomic.Int32
+	busy    atomic.Bool // read something since the last write
+
+	phase atomic.Int32 // what the server says of it
+	old   atomic.Bool  // the request in flight began before the drain
+	tls   atomic.Bool  // what is read and written are TLS records
+
+	cut    atomic.Bool // an idle read is to end
+	closed atomic.Bool
+
+	sight sighting // of the drain's goroutine alone
+
+	mu    sync.Mutex
+	limit time.Time // the application's read deadline
+}
+
+// The phases of a connection.
+const (
+	phaseUnknown int32 = iota
+	phaseActive        // a request is in flight
+	phaseIdle          // between requests, or before the first
+)
+
+// enter is told by the server what the connection is doing.
+func (c *conn) enter(state http.ConnState) {
+	switch state {
+	case http.StateActive:
+		c.phase.Store(phaseActive)
+		return
+	case http.StateIdle:
+		c.phase.Store(phaseIdle)
+	default:
+		c.phase.Store(phaseUnknown)
+	}
+	c.old.Store(false)
+}
+
+// idle reports whether the server waits for the next request.
+func (c *conn) idle() bool {
+	return c.phase.Load() != phaseActive && c.reading.Load() > 0 && c.writing.Load() == 0 && !c.busy.Load()
+}
+
+// patience is for how long a drain lets the connection be idle before it closes
+// it. Under TLS a server that says nothing of it reads whole records all the
+// time, so that a pause in an answer looks like the wait for a request.
+func (c *conn) patience() time.Duration {
+	if c.tls.Load() && c.phase.Load() == phaseUnknown {
+		return tlsLameDuck
+	}
+	return lameDuck
+}
+
+// cutIdle makes a read that waits for a request end.
+func (c *conn) cutIdle() {
+	c.cut.Store(true)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.raw.SetReadDeadline(past)
+}
+
+// read is Read. A single byte is what net/http reads while a handler runs, to
+// notice when the client goes: that is no wait for a request.
+func (c *conn) read(p []byte) (n int, err error) {
+	wait := len(p) > 1
+	if wait {
+		c.reading.Add(1)
+		defer c.reading.Add(-1)
+	}
+	for {
+		if wait && c.cut.Load() && !c.busy.Load() {
+			return c.lastRead(p)
+		}
+		n, err = c.raw.Read(p)
+		if n > 0 {
+			if c.ops.Load() == 0 && p[0] == tlsHandshake {
+				c.tls.Store(true)
+			}
+			c.busy.Store(true)
+			c.ops.Add(1)
+		}
+		if err != nil && c.cut.Load() && errors.Is(err, os.ErrDeadlineExceeded) && n == 0 {
+			if c.restoreDeadline() {
+				return n, err // the application's own
+			}
+			continue
+		}
+		return n, err
+	}
+}
+
+// tlsHandshake is the first byte that a TLS client sends.
+const tlsHandshake = 22
+
+// lastRead ends the wait for a request that does not come, unless it has just
+// come. The server then closes the connection as if the client had.
+func (c *conn) lastRead(p []byte) (n int, err error) {
+	c.raw.SetReadDeadline(time.Time{})
+	if c.rc == nil {
+		return 0, io.EOF
+	}
+	readErr := c.rc.Read(func(fd uintptr) bool {
+		n, err = readNow(fd, p)
+		return true
+	})
+	if readErr != nil || err != nil || n <= 0 {
+		return 0, io.EOF
+	}
+	c.busy.Store(true)
+	c.ops.Add(1)
+	c.restoreDeadline()
+	return n, nil
+}
+
+// restoreDeadline puts the application's read deadline back after cutIdle has
+// set its own. It reports whether that has passed.
+func (c *conn) restoreDeadline() (passed bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.raw.SetReadDeadline(c.limit)
+	return !c.limit.IsZero() && !time.Now().Before(c.limit)
+}
+
+func (c *conn) write(p []byte) (int, error) {
+	c.writing.Add(1)
+	n, err := c.raw.Write(p)
+	c.wrote()
+	return n, err
+}
+
+func (c *conn) wrote() {
+	c.busy.Store(false)
+	c.ops.Add(1)
+	c.writing.Add(-1)
+}
+
+// readFrom keeps sendfile. Any other source may let it wait, with nothing to
+// write: an echo or a proxy would look busy for as long as it runs. So what
+// comes from there is written piece by piece.
+func (c *conn) readFrom(dst io.ReaderFrom, src io.Reader) (int64, error) {
+	if !isRegularFile(src) {
+		return io.Copy(connWriter{c}, src)
+	}
+	c.writing.Add(1)
+	n, err := dst.ReadFrom(src)
+	c.wrote()
+	return n, err
+}
+
+// connWriter writes to the connection of a conn.
+type connWriter struct{ c *conn }
+
+func (w connWriter) Write(p []byte) (int, error) { return w.c.write(p) }
+
+// isRegularFile reports whether r, or what it is a part of, is a file whose
+// reads do not wait for anybody.
+func isRegularFile(r io.Reader) bool {
+	if l, ok := r.(*io.LimitedReader); ok {
+		r = l.R
+	}
+	f, ok := r.(*os.File)
+	if !ok {
+		return false
+	}
+	info, err := f.Stat()
+	return err == nil && info.Mode().IsRegular()
+}
+
+func (c *conn) close() error {
+	if !c.closed.Swap(true) {
+		defer c.listener.tracker.forget(c)
+	}
+	return c.raw.Close()
+}
+
+func (c *conn) setReadDeadline(d time.Time) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.limit = d
+	return c.raw.SetReadDeadline(d)
+}
+
+func (c *conn) setDeadline(d time.Time) error {
+	if err := c.raw.SetWriteDeadline(d); err != nil {
+		return err
+	}
+	return c.setReadDeadline(d)
+}

@@ -1,0 +1,159 @@
+package drain
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+	"time"
+)
+
+// Reason is who wants the drain.
+type Reason int
+
+const (
+	ByMaster Reason = iota // the master's disconnect message
+	BySelf                 // Disconnect in the worker itself
+	ByOther                // somebody else, with SIGTERM to this process alone
+	ByOrphan               // nobody: the channel has closed, so the master is gone
+)
+
+// Hooks are what a drain and its Tracker need of the world outside. They are
+// called without any lock, and all of them have to be set.
+type Hooks struct {
+	// Begun is called once, before anybody can see that the drain has begun.
+	Begun func()
+
+	// Announce tells the master about the drain, before anything is stopped.
+	Announce func(why Reason)
+
+	// Full is called when as many connections as New was told have been accepted.
+	Full func()
+
+	// Work returns when no request of the channel is in flight.
+	Work func()
+
+	// Flush returns when the channel's queue is written, or when ctx is done.
+	Flush func(ctx context.Context)
+
+	// Close closes the channel, and returns when nothing more comes from it.
+	Close func()
+
+	// Callbacks returns when all callbacks have returned, or with done.
+	Callbacks func(done <-chan struct{})
+
+	// Exit ends the process.
+	Exit func(code int)
+}
+
+const (
+	// mainGrace is how long main may go on after Serve has returned.
+	mainGrace = 2 * time.Second
+	// callbackGrace is how long callbacks under way may go on before that, so that
+	// main's return does not cut off OnDisconnect.
+	callbackGrace = time.Second
+)
+
+// Drain is the end of a worker: it has not begun yet, is under way, or over.
+type Drain struct {
+	*Tracker
+	OnShutdown ShutdownHooks
+
+	worker int // its id, for the log
+	hooks  Hooks
+
+	once     sync.Once // begins
+	begun    context.Context
+	setBegun context.CancelFunc
+	closed   chan struct{} // the channel is closed
+	served   chan struct{} // Serve returns
+	clock    clock
+	servers  servers
+}
+
+// New returns the Drain of a worker, which does not begin by itself. After full
+// connections Hooks.Full is called; 0 is never.
+func New(worker, full int, hooks Hooks) *Drain {
+	d := &Drain{
+		Tracker: newTracker(full, hooks.Full),
+		worker:  worker,
+		hooks:   hooks,
+		closed:  make(chan struct{}),
+		served:  make(chan struct{}),
+	}
+	d.begun, d.setBegun = context.WithCancel(context.Background())
+	d.clock.init()
+	return d
+}
+
+// Context returns a context that is done when the drain begins.
+func (d *Drain) Context() context.Context { return d.begun }
+
+// Closed returns a channel that is closed when the channel to the master is,
+// with everything said.
+func (d *Drain) Closed() <-chan struct{} { return d.closed }
+
+// Hold returns nil at once while there is no drain. In one it waits until ctx
+// ends or the process does: what comes next in main must not run into an error
+// because of the drain. It could end the process before the drain does, and not
+// with 0.
+func (d *Drain) Hold(ctx context.Context) error {
+	if !d.Draining() {
+		return nil
+	}
+	<-ctx.Done()
+	return ctx.Err()
+}
+
+// Begin starts the drain, or shortens the one under way. It does not wait.
+func (d *Drain) Begin(why Reason, timeout time.Duration) {
+	d.clock.set(timeout, func() { d.timeUp(timeout) })
+	d.once.Do(func() {
+		d.hooks.Begun()
+		d.draining.Store(true)
+		d.setBegun()
+		go d.run(why)
+	})
+}
+
+// timeUp is the last step of a drain that does not end by itself.
+func (d *Drain) timeUp(timeout time.Duration) {
+	_, active := d.Counts()
+	slog.Warn("cluster: the drain takes too long; exiting", "worker", d.worker, "timeout", timeout, "connections", active)
+	d.removeFiles()
+	d.hooks.Exit(0)
+}
+
+// run takes the steps that the package's doc lists.
+func (d *Drain) run(why Reason) {
+	d.hooks.Announce(why)
+	d.stopAll()
+	d.finishConns()
+	wait(d.clock.work, d.hooks.Work)
+	d.OnShutdown.Run(d.clock.rest)
+	d.removeFiles()
+	d.hooks.Flush(d.clock.rest)
+	d.hooks.Close()
+	close(d.closed)
+	// OnDisconnect has its turn before main has, unless a callback holds it up.
+	grace, cancel := context.WithTimeout(d.clock.rest, callbackGrace)
+	d.hooks.Callbacks(grace.Done())
+	cancel()
+	close(d.served)
+	if d.servers.any() {
+		time.Sleep(mainGrace) // main's turn; it may exit sooner
+	}
+	d.hooks.Exit(0)
+}
+
+// wait returns when fn has, or when ctx is done.
+func wait(ctx context.Context, fn func()) {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		fn()
+	}()
+	select {
+	case <-done:
+	case <-ctx.Done():
+	}
+}

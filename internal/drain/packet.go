@@ -1,0 +1,86 @@
+package drain
+
+import (
+	"net"
+	"sync"
+	"syscall"
+	"time"
+)
+
+// PacketSource is a datagram socket as package net has them.
+type PacketSource interface {
+	net.PacketConn
+	syscall.Conn
+	SetReadBuffer(bytes int) error
+	SetWriteBuffer(bytes int) error
+}
+
+// packetConn is a worker's datagram socket. Its reads wait during a drain;
+// writes still work, so that what was read can be answered. SyscallConn,
+// SetReadBuffer and SetWriteBuffer are what protocols over UDP look for.
+type packetConn struct {
+	PacketSource
+	tracker *Tracker
+	addr    net.Addr
+	release func()
+
+	once   sync.Once // closes
+	closed chan struct{}
+}
+
+// PacketConn wraps source, whose address is given as addr. release is called when
+// it is closed.
+func (t *Tracker) PacketConn(source PacketSource, addr net.Addr, release func()) net.PacketConn {
+	c := &packetConn{PacketSource: source, tracker: t, addr: addr, release: release, closed: make(chan struct{})}
+	t.enter(c)
+	return c
+}
+
+func (c *packetConn) LocalAddr() net.Addr { return c.addr }
+
+func (c *packetConn) ReadFrom(b []byte) (int, net.Addr, error) {
+	for {
+		if c.tracker.Draining() {
+			<-c.closed
+			return 0, nil, c.errClosed("read")
+		}
+		n, from, err := c.PacketSource.ReadFrom(b)
+		if err != nil && c.tracker.Draining() && isTimeout(err) {
+			continue
+		}
+		return n, from, err
+	}
+}
+
+func (c *packetConn) Close() error {
+	err := c.errClosed("close")
+	c.once.Do(func() {
+		close(c.closed)
+		c.tracker.leave(c)
+		err = c.PacketSource.Close()
+		c.release()
+	})
+	return err
+}
+
+func (c *packetConn) errClosed(op string) error {
+	return &net.OpError{Op: op, Net: c.addr.Network(), Addr: c.addr, Err: net.ErrClosed}
+}
+
+// stop interrupts a read under way. A plain SetDeadline would stop writes too.
+func (c *packetConn) stop() { c.PacketSource.SetReadDeadline(past) }
+
+func (c *packetConn) SetReadDeadline(t time.Time) error {
+	err := c.PacketSource.SetReadDeadline(t)
+	if c.tracker.Draining() {
+		c.stop()
+	}
+	return err
+}
+
+func (c *packetConn) SetDeadline(t time.Time) error {
+	if err := c.PacketSource.SetWriteDeadline(t); err != nil {
+		return err
+	}
+	return c.SetReadDeadline(t)
+}

@@ -1,0 +1,131 @@
+package drain
+
+import (
+	"context"
+	"net"
+	"net/http"
+	"slices"
+	"sync"
+)
+
+// Server is what Serve can drain; *http.Server is one.
+type Server interface {
+	Serve(net.Listener) error
+	Shutdown(context.Context) error
+}
+
+// Serve serves the connections of ln with srv until the drain has come to its
+// end, and then returns nil. Any other return is srv's own error.
+func (d *Drain) Serve(ln net.Listener, srv Server) error {
+	leave := d.servers.enter(d.Tracker, ln, srv)
+	err := srv.Serve(ln)
+	if d.Draining() {
+		<-d.served
+		return nil
+	}
+	leave()
+	return err
+}
+
+// servers are the Serve calls of a worker.
+type servers struct {
+	mu   sync.Mutex
+	list []*serving
+}
+
+// serving is one Serve call.
+type serving struct {
+	srv Server
+	ln  *Listener // nil if it is none of ours
+}
+
+// enter registers a Serve call until leave. An *http.Server gets a handler that
+// tells clients to close, and a hook that tells what its connections are doing.
+func (s *servers) enter(t *Tracker, ln net.Listener, srv Server) (leave func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	call := &serving{srv: srv}
+	h, isHTTP := srv.(*http.Server)
+	if isHTTP {
+		if _, wrapped := h.Handler.(*lameHandler); !wrapped {
+			h.Handler = &lameHandler{h.Handler, t}
+			h.ConnState = reportState(h.ConnState)
+		}
+	}
+	if l, ok := ln.(*Listener); ok {
+		call.ln = l
+		l.foreign.Store(!isHTTP)
+	}
+	s.list = append(s.list, call)
+	return func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.list = slices.DeleteFunc(s.list, func(c *serving) bool { return c == call })
+	}
+}
+
+// any reports whether some Serve has not returned.
+func (s *servers) any() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.list) > 0
+}
+
+// shutdown calls Shutdown of all servers, and then Close of an *http.Server
+// whose handlers do not end. The channel is closed when all have returned.
+func (s *servers) shutdown(ctx context.Context) <-chan struct{} {
+	s.mu.Lock()
+	list := slices.Clone(s.list)
+	s.mu.Unlock()
+	done := make(chan struct{})
+	var all sync.WaitGroup
+	for _, c := range list {
+		all.Go(func() { c.shutdown(ctx) })
+	}
+	go func() {
+		all.Wait()
+		close(done)
+	}()
+	return done
+}
+
+func (c *serving) shutdown(ctx context.Context) {
+	err := c.srv.Shutdown(ctx)
+	if c.ln != nil {
+		c.ln.over.Store(c.ln.foreign.Load())
+	}
+	if h, ok := c.srv.(*http.Server); ok && err != nil {
+		h.Close()
+	}
+}
+
+// reportState is a ConnState hook that tells the drain what each connection is
+// doing, and then calls next.
+func reportState(next func(net.Conn, http.ConnState)) func(net.Conn, http.ConnState) {
+	return func(c net.Conn, state http.ConnState) {
+		if tracked := connOf(c); tracked != nil {
+			tracked.enter(state)
+		}
+		if next != nil {
+			next(c, state)
+		}
+	}
+}
+
+// lameHandler says "Connection: close" once the drain has begun. HTTP/2 makes a
+// GOAWAY of it.
+type lameHandler struct {
+	h       http.Handler
+	tracker *Tracker
+}
+
+func (l *lameHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if l.tracker.Draining() {
+		w.Header().Set("Connection", "close")
+	}
+	h := l.h
+	if h == nil {
+		h = http.DefaultServeMux
+	}
+	h.ServeHTTP(w, r)
+}

@@ -1,0 +1,153 @@
+package drain
+
+import (
+	"slices"
+	"sync"
+	"sync/atomic"
+)
+
+// Tracker owns what a worker has in flight: what it listens on, the connections
+// that it has accepted, and the files that go with it.
+type Tracker struct {
+	draining atomic.Bool
+	limit    int64 // connections, ever, after which full is called; 0: never
+	full     func()
+
+	mu        sync.Mutex
+	stoppers  map[stopper]struct{} // what a drain stops
+	conns     map[*conn]struct{}   // accepted and not closed
+	accepted  int64                // connections, ever
+	accepting int                  // Accept calls that may come back with a connection
+	files     map[*file]struct{}
+}
+
+// stopper is something that a drain stops from taking on work.
+type stopper interface{ stop() }
+
+// file is that of a unix socket which is this worker's alone.
+type file struct{ remove func() }
+
+func newTracker(limit int, full func()) *Tracker {
+	return &Tracker{
+		limit: int64(limit), full: full,
+		stoppers: make(map[stopper]struct{}),
+		conns:    make(map[*conn]struct{}),
+		files:    make(map[*file]struct{}),
+	}
+}
+
+// Draining reports whether the drain has begun.
+func (t *Tracker) Draining() bool { return t.draining.Load() }
+
+// Counts returns how many connections were accepted, ever, and how many of those
+// are not closed yet.
+func (t *Tracker) Counts() (accepted int64, active int) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.accepted, len(t.conns)
+}
+
+// enter registers s to be stopped by a drain, which may have begun.
+func (t *Tracker) enter(s stopper) {
+	t.mu.Lock()
+	t.stoppers[s] = struct{}{}
+	t.mu.Unlock()
+	if t.Draining() {
+		s.stop()
+	}
+}
+
+func (t *Tracker) leave(s stopper) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	delete(t.stoppers, s)
+}
+
+// stopAll stops whatever takes on work. What enters later stops itself.
+func (t *Tracker) stopAll() {
+	t.mu.Lock()
+	all := make([]stopper, 0, len(t.stoppers))
+	for s := range t.stoppers {
+		all = append(all, s)
+	}
+	t.mu.Unlock()
+	for _, s := range all {
+		s.stop()
+	}
+}
+
+// beginAccept notes that a connection may come, unless a drain has begun. A
+// connection that accept(2) has returned and no server knows yet is in nobody's
+// list, but in this count.
+func (t *Tracker) beginAccept() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.Draining() {
+		return false
+	}
+	t.accepting++
+	return true
+}
+
+// endAccept notes how that ended: c, unless nil, is in flight until it is closed.
+func (t *Tracker) endAccept(c *conn) {
+	t.mu.Lock()
+	t.accepting--
+	full := false
+	if c != nil {
+		t.conns[c] = struct{}{}
+		t.accepted++
+		full = t.accepted == t.limit
+	}
+	t.mu.Unlock()
+	if full {
+		t.full()
+	}
+}
+
+func (t *Tracker) forget(c *conn) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	delete(t.conns, c)
+}
+
+// inFlight appends the connections that are open to conns, and tells how many
+// Accept calls may come back with another one.
+func (t *Tracker) inFlight(conns []*conn) (all []*conn, accepting int) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	conns = slices.Grow(conns, len(t.conns))
+	for c := range t.conns {
+		conns = append(conns, c)
+	}
+	return conns, t.accepting
+}
+
+// OwnFile makes remove be called when the drain ends, or by release if that
+// comes first.
+func (t *Tracker) OwnFile(remove func()) (release func()) {
+	f := &file{remove}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.files[f] = struct{}{}
+	return func() {
+		t.mu.Lock()
+		_, here := t.files[f]
+		delete(t.files, f)
+		t.mu.Unlock()
+		if here {
+			remove()
+		}
+	}
+}
+
+// removeFiles is the end of all that OwnFile sees to. It may be called twice.
+func (t *Tracker) removeFiles() {
+	t.mu.Lock()
+	files := t.files
+	t.files = make(map[*file]struct{})
+	t.mu.Unlock()
+	for f := range files {
+		f.remove()
+	}
+}

@@ -1,0 +1,117 @@
+package drain
+
+import (
+	"io"
+	"net"
+	"syscall"
+	"time"
+)
+
+// What Accept returns: types that keep what the connections of package net can do
+// beyond net.Conn (half-close, sendfile, socket options), and whose reads and
+// writes go through a conn.
+
+// track wraps c. The conn is in flight once the Tracker knows it.
+func (l *Listener) track(raw net.Conn) (net.Conn, *conn) {
+	c := &conn{listener: l, raw: raw}
+	if s, ok := raw.(syscall.Conn); ok {
+		c.rc, _ = s.SyscallConn()
+	}
+	switch raw := raw.(type) {
+	case *net.TCPConn:
+		return &tcpConn{raw, c}, c
+	case *net.UnixConn:
+		return &unixConn{raw, c}, c
+	case StreamConn:
+		return &streamConn{raw, c}, c
+	}
+	return &otherConn{raw, c}, c
+}
+
+// connOf finds what Accept returned below c, which TLS may have wrapped. It is
+// nil if that was no Accept of ours.
+func connOf(c net.Conn) *conn {
+	for {
+		switch w := c.(type) {
+		case *tcpConn:
+			return w.c
+		case *unixConn:
+			return w.c
+		case *streamConn:
+			return w.c
+		case *otherConn:
+			return w.c
+		case interface{ NetConn() net.Conn }:
+			c = w.NetConn()
+		default:
+			return nil
+		}
+	}
+}
+
+type tcpConn struct {
+	*net.TCPConn
+	c *conn
+}
+
+func (w *tcpConn) Read(p []byte) (int, error)          { return w.c.read(p) }
+func (w *tcpConn) Write(p []byte) (int, error)         { return w.c.write(p) }
+func (w *tcpConn) ReadFrom(r io.Reader) (int64, error) { return w.c.readFrom(w.TCPConn, r) }
+func (w *tcpConn) WriteTo(dst io.Writer) (int64, error) {
+	return io.Copy(dst, onlyReader{w})
+}
+func (w *tcpConn) Close() error                      { return w.c.close() }
+func (w *tcpConn) SetDeadline(d time.Time) error     { return w.c.setDeadline(d) }
+func (w *tcpConn) SetReadDeadline(d time.Time) error { return w.c.setReadDeadline(d) }
+
+// onlyReader hides WriteTo, so that io.Copy does not call it again.
+type onlyReader struct{ io.Reader }
+
+type unixConn struct {
+	*net.UnixConn
+	c *conn
+}
+
+func (w *unixConn) Read(p []byte) (int, error)        { return w.c.read(p) }
+func (w *unixConn) Write(p []byte) (int, error)       { return w.c.write(p) }
+func (w *unixConn) Close() error                      { return w.c.close() }
+func (w *unixConn) SetDeadline(d time.Time) error     { return w.c.setDeadline(d) }
+func (w *unixConn) SetReadDeadline(d time.Time) error { return w.c.setReadDeadline(d) }
+
+// StreamConn is a TCP connection that is none of package net's, with what those
+// can do: what a shared socket on Windows accepts.
+type StreamConn interface {
+	net.Conn
+	syscall.Conn
+	CloseRead() error
+	CloseWrite() error
+	SetKeepAlive(on bool) error
+	SetKeepAliveConfig(config net.KeepAliveConfig) error
+	SetKeepAlivePeriod(d time.Duration) error
+	SetLinger(sec int) error
+	SetNoDelay(noDelay bool) error
+	SetReadBuffer(bytes int) error
+	SetWriteBuffer(bytes int) error
+}
+
+type streamConn struct {
+	StreamConn
+	c *conn
+}
+
+func (w *streamConn) Read(p []byte) (int, error)        { return w.c.read(p) }
+func (w *streamConn) Write(p []byte) (int, error)       { return w.c.write(p) }
+func (w *streamConn) Close() error                      { return w.c.close() }
+func (w *streamConn) SetDeadline(d time.Time) error     { return w.c.setDeadline(d) }
+func (w *streamConn) SetReadDeadline(d time.Time) error { return w.c.setReadDeadline(d) }
+
+type otherConn struct {
+	net.Conn
+	c *conn
+}
+
+func (w *otherConn) Read(p []byte) (int, error)        { return w.c.read(p) }
+func (w *otherConn) Write(p []byte) (int, error)       { return w.c.write(p) }
+func (w *otherConn) Close() error                      { return w.c.close() }
+func (w *otherConn) SetDeadline(d time.Time) error     { return w.c.setDeadline(d) }
+func (w *otherConn) SetReadDeadline(d time.Time) error { return w.c.setReadDeadline(d) }
