@@ -1,0 +1,66 @@
+package main
+
+import (
+	"fmt"
+	"go/ast"
+	"path/filepath"
+	"strings"
+)
+
+// pure is the room whose deadlines are data: time and events come in, orders
+// go out.
+const pure = "internal/supervise"
+
+// impure are functions of package time that read the clock or wait.
+var impure = map[string]bool{
+	"After": true, "AfterFunc": true, "NewTicker": true, "NewTimer": true,
+	"Now": true, "Since": true, "Sleep": true, "Tick": true, "Until": true,
+}
+
+// ownSystem are the packages that the pure room may not import.
+var ownSystem = []string{"net", "os", "os/exec", "os/signal", "syscall", "golang.org/x/sys/"}
+
+// purity returns what the state machine uses that is not data, and every place
+// in product code that asks for the system at run time: that is what the
+// suffixes of files are for.
+func purity() (faults []string, err error) {
+	all, err := sources()
+	if err != nil {
+		return nil, err
+	}
+	for _, s := range all {
+		if s.test {
+			continue
+		}
+		fault := func(n ast.Node, what string) {
+			faults = append(faults, fmt.Sprintf("%s: %s", s.pos.Position(n.Pos()), what))
+		}
+		inPure := strings.HasPrefix(filepath.ToSlash(s.path), pure+"/")
+		for _, i := range s.file.Imports {
+			for _, p := range ownSystem {
+				path := strings.Trim(i.Path.Value, `"`)
+				if inPure && (path == p || strings.HasSuffix(p, "/") && strings.HasPrefix(path, p)) {
+					fault(i, "imports "+path)
+				}
+			}
+		}
+		ast.Inspect(s.file, func(n ast.Node) bool {
+			switch n := n.(type) {
+			case *ast.GoStmt:
+				if inPure {
+					fault(n, "starts a goroutine")
+				}
+			case *ast.SelectorExpr:
+				x, ok := n.X.(*ast.Ident)
+				if ok && x.Name == "runtime" && n.Sel.Name == "GOOS" {
+					fault(n, "asks for the system at run time")
+				}
+				if ok && inPure && x.Name == "time" && impure[n.Sel.Name] {
+					fault(n, "uses time."+n.Sel.Name)
+				}
+			}
+			return true
+		})
+	}
+	return faults, nil
+}
