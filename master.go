@@ -8,12 +8,14 @@ import (
 	"slices"
 	"sync/atomic"
 	"time"
+
+	"github.com/go-cluster/cluster/internal/mailbox"
 )
 
 // master is the state of a cluster. Its mailbox owns all fields that are not
 // said to be otherwise; the methods are grouped by who may call them.
 type master struct {
-	mailbox
+	turns mailbox.Mailbox
 
 	opts    *Options // of SetupMaster, with defaults; nil before
 	lastID  int
@@ -40,7 +42,7 @@ type master struct {
 	registry registry
 	runner   runner
 	notifier notifier
-	reports  mailbox // callbacks about the cluster as a whole
+	reports  mailbox.Mailbox // callbacks about the cluster as a whole
 	began    time.Time
 
 	forked atomic.Bool // from the first fork to the end of Disconnect; for anyone
@@ -51,6 +53,12 @@ type master struct {
 	kill  func(p *Process, sig os.Signal) error
 	ping  func(p *Process) bool
 }
+
+// post runs fn in the master's mailbox, after what was posted before.
+func (m *master) post(fn func()) { m.turns.Post(fn) }
+
+// call is post, and returns when fn has run.
+func (m *master) call(fn func()) { m.turns.Call(fn) }
 
 // child is what the master knows about a worker. Fields without a word belong
 // to the master's mailbox.

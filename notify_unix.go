@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/go-cluster/cluster/internal/mailbox"
 	"golang.org/x/sys/unix"
 )
 
@@ -22,7 +23,7 @@ type notifier struct {
 	look     *time.Timer   // looks at those who may never listen
 	watchdog time.Duration // how often WATCHDOG=1 is due; 0: never
 	alive    *time.Timer   // when it is
-	out      mailbox
+	out      mailbox.Mailbox
 }
 
 // begin is called when a Run begins.
@@ -55,7 +56,7 @@ func (m *master) notifyEnd() {
 // notifyFlush waits until all is sent, or for done.
 func (m *master) notifyFlush(done <-chan struct{}) {
 	sent := make(chan struct{})
-	m.notifier.out.post(func() { close(sent) })
+	m.notifier.out.Post(func() { close(sent) })
 	select {
 	case <-sent:
 	case <-done:
@@ -149,7 +150,7 @@ func (m *master) notify(text string) {
 		return
 	}
 	address := n.socket
-	n.out.post(func() {
+	n.out.Post(func() {
 		c, err := net.DialUnix("unixgram", nil, &net.UnixAddr{Name: address, Net: "unixgram"})
 		if err != nil {
 			return // the manager is gone; nobody is left to tell

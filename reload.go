@@ -293,7 +293,7 @@ func (m *master) reported(job *reloadJob, err error) {
 		}
 	}
 	result := *m.lastReload
-	m.reports.post(func() {
+	m.reports.Post(func() {
 		for _, r := range hooks.reload.all() {
 			r.fn(result)
 		}

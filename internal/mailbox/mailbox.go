@@ -1,0 +1,60 @@
+// Package mailbox has one goroutine that owns a state. Functions posted to a
+// Mailbox run one after another, in the order in which they were posted, so that
+// what only they touch needs no lock of its own.
+//
+// The goroutine exists only while there is something to run: an idle cluster has
+// none. It never waits, and so a posted function must not wait either: not for
+// the network, not for a callback, not for another function of the same mailbox.
+//
+// There is one lock, on the queue. It is never held while a posted function
+// runs, so a poster may hold any lock of its own that posted functions do not
+// keep while they post. Post is safe for use by any goroutine.
+package mailbox
+
+import "sync"
+
+// Mailbox runs posted functions one after another. The zero value is ready.
+type Mailbox struct {
+	mu      sync.Mutex
+	queue   []func()
+	running bool // the goroutine exists, and will look at queue again
+}
+
+// Post queues fn and returns.
+func (b *Mailbox) Post(fn func()) {
+	b.mu.Lock()
+	b.queue = append(b.queue, fn)
+	start := !b.running
+	b.running = true
+	b.mu.Unlock()
+	if start {
+		go b.run()
+	}
+}
+
+// Call runs fn in its turn and returns when it has run. A posted function must
+// not use it: it would wait for itself.
+func (b *Mailbox) Call(fn func()) {
+	done := make(chan struct{})
+	b.Post(func() {
+		defer close(done)
+		fn()
+	})
+	<-done
+}
+
+func (b *Mailbox) run() {
+	for {
+		b.mu.Lock()
+		queue := b.queue
+		b.queue = nil
+		b.running = len(queue) > 0
+		b.mu.Unlock()
+		if len(queue) == 0 {
+			return
+		}
+		for _, fn := range queue {
+			fn()
+		}
+	}
+}
