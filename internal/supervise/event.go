@@ -1,0 +1,129 @@
+package supervise
+
+import "time"
+
+// Event is what the Machine tells its Host. Sockets, callbacks, logs and the
+// service manager follow from events; so does the state that a Process shows.
+type Event interface{ event() }
+
+type (
+	// Answered is the outcome of a call: of Fork, AutoFork, Scale or Reload.
+	Answered struct {
+		Call   int
+		Worker int // of Fork
+		Err    error
+	}
+	// Stopped is the end of a stop: no worker is left.
+	Stopped struct {
+		Calls  []int
+		Killed []int // workers that did not drain in time
+	}
+
+	// Forked says that a worker's process exists. It is the first report about it.
+	Forked struct{ Worker int }
+	// NotForked says that there will be none.
+	NotForked struct{ Worker int }
+	// Changed is a worker's new state.
+	Changed struct {
+		Worker int
+		State  State
+	}
+	// Volunteered says whether the worker's end was asked for. It comes before the
+	// order to end, which may be obeyed at once.
+	Volunteered struct {
+		Worker    int
+		Voluntary bool
+	}
+	// CameOnline says that a worker's runtime is up.
+	CameOnline struct{ Worker int }
+	// Up says that a worker has come a step nearer to its work.
+	Up struct{ Worker int }
+	// Drains says that a worker takes no new work.
+	Drains struct{ Worker int }
+	// Disconnected says that a worker's channel has closed.
+	ChannelLost struct{ Worker int }
+	// Died is a worker's end, the last report about it.
+	Died struct {
+		Worker int
+		Exit   Exit
+	}
+
+	// Trouble is an error to report about a worker.
+	Trouble struct {
+		Worker int
+		Err    error
+	}
+	// CheckFailed is what a worker's own checks have found.
+	CheckFailed struct {
+		Worker int
+		Err    error
+	}
+	// Stalled says that a worker does not answer and is ended.
+	Stalled struct {
+		Worker  int
+		Timeout time.Duration
+	}
+	// Overdue says that a worker did not drain in time and is killed.
+	Overdue struct{ Worker int }
+	// Crashed says that a worker died which is to be replaced.
+	Crashed struct {
+		Worker, Place int
+		Exit          Exit
+	}
+	// Resigned says that a worker asks not to be replaced.
+	Resigned struct {
+		Worker, Place int
+		Exit          Exit
+	}
+	// ForkFailed says that a slot could not be filled, and when that is tried again.
+	ForkFailed struct {
+		Generation, Place int
+		Err               error
+		Retry             time.Duration
+	}
+	// RecyclingFailed says that a worker which is due could not be replaced.
+	RecyclingFailed struct {
+		Worker, Place int
+		Err           error
+		Retry         time.Duration
+	}
+
+	// Retargeted says how many workers are wanted from now on.
+	Retargeted struct{ Workers int }
+	// Reloading is the beginning of a reload.
+	Reloading struct{}
+	// Reloaded is its end.
+	Reloaded struct {
+		Result   Result
+		Stopping bool // because the cluster is stopped
+	}
+	// GaveUp says that the supervision has ended by itself.
+	GaveUp struct {
+		Generation int // whose logger tells
+		Err        error
+	}
+)
+
+func (Answered) event()        {}
+func (Stopped) event()         {}
+func (Forked) event()          {}
+func (NotForked) event()       {}
+func (Changed) event()         {}
+func (Volunteered) event()     {}
+func (CameOnline) event()      {}
+func (Up) event()              {}
+func (Drains) event()          {}
+func (ChannelLost) event()     {}
+func (Died) event()            {}
+func (Trouble) event()         {}
+func (CheckFailed) event()     {}
+func (Stalled) event()         {}
+func (Overdue) event()         {}
+func (Crashed) event()         {}
+func (Resigned) event()        {}
+func (ForkFailed) event()      {}
+func (RecyclingFailed) event() {}
+func (Retargeted) event()      {}
+func (Reloading) event()       {}
+func (Reloaded) event()        {}
+func (GaveUp) event()          {}

@@ -1,0 +1,140 @@
+package supervise
+
+import "time"
+
+// Result is how a reload ended.
+type Result struct {
+	Err        Failure `json:",omitzero"` // nil, or why it was given up
+	Replaced   int     // slots that have a new worker
+	Generation int     // the reload's own number, if it is complete; else the last complete one
+	Took       time.Duration
+}
+
+// reload is one under way.
+type reload struct {
+	m *Machine
+
+	Generation int
+	Opened     bool // its program is
+	Replaced   int
+	Began      time.Time
+	Calls      []int
+}
+
+// prepareReload has the next reload's program opened, if none is under way.
+func (m *Machine) prepareReload() {
+	if m.st.Reload != nil || len(m.st.ReloadAsked) == 0 {
+		return
+	}
+	m.st.Reload = &reload{m: m, Began: m.now, Calls: m.st.ReloadAsked}
+	m.st.ReloadAsked = nil
+	m.host.Tell(Reloading{})
+	m.st.Reload.Generation = m.open(opening{For: forReload})
+}
+
+// reload is a reload whose program is open.
+func (o opening) reload(m *Machine, g *generation, err error) {
+	job := m.st.Reload
+	if job == nil || job.Generation != g.ID { // cancelled meanwhile
+		m.release(g.ID)
+		return
+	}
+	if err != nil {
+		job.end(err)
+		m.nextJob()
+		return
+	}
+	m.st.enter(g)
+	job.Opened = true
+	// A recycling that is not up yet gives way.
+	if r := m.st.Replacing; r != nil && r.Old == 0 {
+		r.drop()
+	}
+	m.nextJob()
+}
+
+// next replaces the next slot, or ends the reload when all is new.
+func (j *reload) next() {
+	m := j.m
+	for _, s := range m.st.Slots {
+		if s.Generation != j.Generation {
+			m.replace(s, j.Generation, ReasonReload, 0)
+			return
+		}
+	}
+	old := false
+	for _, w := range m.st.running() {
+		if w.Slot == 0 || w.Generation == j.Generation {
+			continue
+		}
+		old = true
+		// Without Run those are left that were there when the supervision gave up.
+		if s := w.slot(); s.Mode == slotRemoved && w.Reason == "" {
+			w.drainFor(ReasonReload)
+		}
+	}
+	if old {
+		return // the last one's death goes on
+	}
+	j.end(nil)
+	m.nextJob()
+}
+
+// reloaded is the outcome of a replacement for a reload.
+func (r *replacement) reloaded(err error) {
+	switch job := r.m.st.Reload; {
+	case job == nil:
+	case err != nil:
+		job.end(err)
+	default:
+		job.Replaced++
+	}
+}
+
+func (j *reload) end(err error) {
+	m := j.m
+	m.st.Reload = nil
+	if err == nil {
+		m.st.Completed = m.st.Generations[j.Generation].Number
+		if idle := m.st.Idle; idle != 0 {
+			m.st.Idle = j.Generation
+			m.release(idle)
+		}
+	}
+	m.release(j.Generation)
+	j.report(err)
+	m.prepareReload()
+}
+
+// report tells how it ended.
+func (j *reload) report(err error) {
+	m := j.m
+	if err != nil {
+		err = callError("Reload", err)
+	}
+	m.st.LastReload = &Result{Err: Failure{err}, Replaced: j.Replaced, Generation: m.st.Completed, Took: m.now.Sub(j.Began)}
+	for _, call := range j.Calls {
+		m.answer(call, err)
+	}
+	m.host.Tell(Reloaded{Result: *m.st.LastReload, Stopping: m.st.Stop != nil})
+}
+
+// cancelJobs ends the reload and every replacement, because the supervision ends.
+func (m *Machine) cancelJobs(why error) {
+	if r := m.st.Replacing; r != nil {
+		m.st.Replacing = nil
+		if m.st.Stop == nil {
+			r.dropNext()
+		} // else it is drained as the others: it may serve already
+	}
+	m.st.Recycling = nil
+	if job := m.st.Reload; job != nil {
+		m.st.Reload = nil
+		m.release(job.Generation)
+		job.report(why)
+	}
+	for _, call := range m.st.ReloadAsked {
+		m.answer(call, callError("Reload", why))
+	}
+	m.st.ReloadAsked = nil
+}

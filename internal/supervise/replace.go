@@ -1,0 +1,144 @@
+package supervise
+
+import "time"
+
+// replacement is one slot's change of worker. There is one in the cluster at a
+// time: a reload's goes before recycling, and cancels a recycling that is not up.
+type replacement struct {
+	m *Machine
+
+	ID         int
+	Slot       int
+	Generation int
+	Why        Reason // reload or recycle
+	Pending    int    // the slot's, when this was decided
+	Begun      bool   // the new worker is ordered
+	Next       int    // the new worker, once it is forked
+	Old        int    // once Next is up: the worker that drains
+	Due        int    // of a recycling: the worker that is to be replaced
+}
+
+// replace decides on a replacement.
+func (m *Machine) replace(s *slot, generation int, why Reason, due int) {
+	m.st.Last.Replacement++
+	s.cancelRetry()
+	m.st.Replacing = &replacement{m: m, ID: m.st.Last.Replacement, Slot: s.ID, Generation: generation, Why: why, Pending: s.Pending, Due: due}
+}
+
+// begin orders the new worker.
+func (r *replacement) begin() {
+	r.Begun = true
+	w := &Worker{m: r.m, Slot: r.Slot, Generation: r.Generation, Pending: r.Pending, Replacement: r.ID, For: r.Why}
+	if err := w.start(nil); err != nil {
+		r.failed(callError("Fork", err))
+	}
+}
+
+func (r *replacement) slot() *slot { return r.m.st.slot(r.Slot) }
+
+// beingReplaced reports whether a replacement for it is on its way, and not up yet.
+func (s *slot) beingReplaced() bool {
+	r := s.m.st.Replacing
+	return r != nil && r.Slot == s.ID && r.Old == 0
+}
+
+// checkPromotion lets w take its slot's place if it is a replacement that is up.
+func (w *Worker) checkPromotion() {
+	r := w.m.st.Replacing
+	if r == nil || r.Next != w.ID || r.Old != 0 || w.State < w.upAt() || w.State > Ready {
+		return
+	}
+	s := r.slot()
+	old, generation := s.current(), s.Generation
+	s.Current, s.Next, s.Generation, s.Mode = w.ID, 0, r.Generation, slotLive
+	s.Failures, s.Boots = 0, 0
+	w.StartBy = time.Time{}
+	w.m.release(generation)
+	if old == nil {
+		r.end(nil)
+	} else {
+		s.EverUp = s.EverUp || old.longUp()
+		r.Old = old.ID
+		old.drainFor(r.Why)
+	}
+	if w.Limits.Due {
+		w.wantRecycling()
+	}
+}
+
+// failed gives it up; the old worker stays. If that is gone meanwhile the slot is
+// filled again as it was.
+func (r *replacement) failed(err error) {
+	m := r.m
+	if m.st.Replacing != r {
+		return
+	}
+	r.dropNext()
+	s := r.slot()
+	if s.Current == 0 && s.Mode == slotLive && m.st.Stop == nil {
+		m.st.Replacing = nil
+		s.refork(s.nextDelay())
+	}
+	if s.Mode == slotResigned {
+		m.st.LastOut = Failure{err}
+	}
+	r.end(err)
+}
+
+// drop cancels it, which is not up yet, without an outcome.
+func (r *replacement) drop() {
+	m := r.m
+	m.st.Replacing = nil
+	r.dropNext()
+	s := r.slot()
+	if s.Current == 0 && s.Mode == slotLive && m.st.Stop == nil {
+		s.refork(0)
+	}
+	if w := s.current(); w != nil && r.Why == ReasonRecycle {
+		w.wantRecycling()
+	}
+}
+
+// dropNext kills the worker that was to take over, unless it has.
+func (r *replacement) dropNext() {
+	if r.Old != 0 {
+		return
+	}
+	s := r.slot()
+	s.Pending++ // a fork that is still under way is superseded
+	s.Next = 0
+	if w := r.m.worker(r.Next); w != nil {
+		w.setVoluntary(true)
+		w.killFor(r.Why)
+	}
+}
+
+// end is its outcome.
+func (r *replacement) end(err error) {
+	m := r.m
+	if m.st.Replacing == r {
+		m.st.Replacing = nil
+	}
+	switch r.Why {
+	case ReasonReload:
+		r.reloaded(err)
+	case ReasonRecycle:
+		r.recycled(err)
+	}
+	m.nextJob()
+}
+
+// nextJob decides on the next replacement, if none is under way: the reload's, or
+// one that recycling waits for.
+func (m *Machine) nextJob() {
+	if m.st.Replacing != nil || m.st.Stop != nil {
+		return
+	}
+	switch job := m.st.Reload; {
+	case job == nil:
+		m.nextRecycling()
+		m.checkAllResigned() // the last may have resigned while a replacement was under way
+	case job.Opened:
+		job.next()
+	} // else it goes before recycling, and its program is being opened
+}

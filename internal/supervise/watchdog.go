@@ -1,0 +1,85 @@
+package supervise
+
+import (
+	"fmt"
+	"os"
+	"time"
+)
+
+// stallGrace is how long a worker has to tell what it does, when it is ended
+// because it does not answer.
+const stallGrace = 5 * time.Second
+
+// Watch is what is known of a worker's pulse.
+type Watch struct {
+	TickAt  time.Time // its next interval
+	Pinged  bool      // and not answered: there is one ping under way at most
+	Misses  int       // intervals since; not the clock, which runs on while the master is stopped
+	Stalled bool
+	KillAt  time.Time // the end of the grace, if it is stalled
+	Beat    time.Time // when it last answered
+	Pulse   Pulse
+}
+
+// Pulse is what a worker says of itself with each answer.
+type Pulse struct {
+	Accepted int64  `json:"accepted"`
+	Active   int64  `json:"active"`
+	Memory   int64  `json:"memory"` // bytes
+	Error    string `json:"error"`  // of its checks
+}
+
+func (w *Worker) beginWatch() {
+	w.Watch.Beat = w.m.now
+	w.Watch.TickAt = w.m.now.Add(w.settings().Watchdog.Interval)
+}
+
+// tick is one interval of a worker's.
+func (w *Worker) tick() {
+	m, o := w.m, w.settings()
+	w.Watch.TickAt = m.now.Add(o.Watchdog.Interval)
+	if w.Slot != 0 && o.Recycle.Memory > 0 {
+		w.checkMemory()
+	}
+	if w.longUp() {
+		m.host.HandOver(w.ID) // it may never be ready, and works all the same
+	}
+	if w.State != Online && w.State != Ready || w.Watch.Stalled {
+		w.Watch.Pinged, w.Watch.Misses = false, 0
+		return
+	}
+	if !w.Watch.Pinged {
+		w.Watch.Pinged, w.Watch.Misses = m.host.Ping(w.ID), 0
+		return
+	}
+	w.Watch.Misses++
+	if o.Watchdog.Timeout > 0 && time.Duration(w.Watch.Misses)*o.Watchdog.Interval >= o.Watchdog.Timeout {
+		w.stall()
+	}
+}
+
+// stall ends a worker that does not answer, with a look at what it does.
+func (w *Worker) stall() {
+	w.Watch.Stalled = true
+	w.m.host.Tell(Stalled{w.ID, w.settings().Watchdog.Timeout})
+	w.blame(ReasonStall)
+	w.signal(w.m.dump)
+	w.Watch.KillAt = w.m.now.Add(stallGrace)
+}
+
+func (w *Worker) killStalled() { w.signal(os.Kill) }
+
+// Beat is a worker's answer to a ping.
+func (m *Machine) Beat(now time.Time, worker int, p Pulse) {
+	m.now = now
+	defer m.settle()
+	w := m.worker(worker)
+	if w == nil {
+		return
+	}
+	before := w.Watch.Pulse.Error
+	w.Watch.Pinged, w.Watch.Misses, w.Watch.Beat, w.Watch.Pulse = false, 0, now, p
+	if p.Error != "" && p.Error != before {
+		m.host.Tell(CheckFailed{worker, fmt.Errorf("cluster: worker %d: check failed: %s", worker, p.Error)})
+	}
+}

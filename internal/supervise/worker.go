@@ -1,0 +1,401 @@
+package supervise
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/go-cluster/cluster/internal/errs"
+)
+
+// State is how far a worker is in its life. It only ever grows.
+type State int
+
+// The states of a worker.
+const (
+	Starting     State = iota // forked
+	Online                    // its runtime is up and its channel works
+	Ready                     // it may take traffic
+	Draining                  // it was told to stop, and finishes what is in flight
+	Disconnected              // its channel has closed
+	Dead                      // it has exited
+)
+
+var stateNames = [...]string{"starting", "online", "ready", "draining", "disconnected", "dead"}
+
+// String returns the state's name in lower case.
+func (s State) String() string {
+	if s < 0 || int(s) >= len(stateNames) {
+		return fmt.Sprintf("State(%d)", int(s))
+	}
+	return stateNames[s]
+}
+
+// Reason is why a worker ended.
+type Reason string
+
+// The reasons for which workers end.
+const (
+	ReasonCrash   Reason = "crash"
+	ReasonStall   Reason = "stall"
+	ReasonReload  Reason = "reload"
+	ReasonRecycle Reason = "recycle"
+	ReasonScale   Reason = "scale"
+	ReasonStop    Reason = "stop"
+	ReasonKill    Reason = "kill"
+	ReasonDrain   Reason = "drain"
+)
+
+// Exit is how a worker ended. Of it the host tells the first three.
+type Exit struct {
+	Code      int    // the exit status; -1 if a signal ended it
+	Signal    string // the signal that ended it, or ""
+	LastWords string // see Host
+
+	Reason    Reason
+	Voluntary bool
+	Uptime    time.Duration
+	CutOff    bool // it was killed because it did not drain in time
+}
+
+// String returns "exit status 1 after 3s" or "signal: killed after 2m0s".
+func (e Exit) String() string {
+	how := fmt.Sprintf("exit status %d", e.Code)
+	if e.Signal != "" {
+		how = "signal: " + e.Signal
+	}
+	return fmt.Sprintf("%s after %v", how, e.Uptime.Round(time.Millisecond))
+}
+
+// Worker is what the supervision knows of one worker.
+type Worker struct {
+	m *Machine
+
+	ID         int
+	PID        int
+	Slot       int // its number, which is never reused; 0 for a plain Fork
+	Place      int // the slot's place in the row, as it is shown; -1 for a plain Fork
+	Generation int
+
+	State     State
+	Voluntary bool   // its end was asked for
+	Reason    Reason // why it ends, if that was decided here
+	Overdue   bool   // sent SIGKILL because its drain took too long
+
+	// Of its fork:
+	Forking     bool   // it has no process yet
+	InOutput    bool   // Options.Output is asked for its writers
+	Pending     int    // the slot's, when this was decided
+	Replacement int    // that it was forked for, and why that is
+	For         Reason `json:",omitempty"`
+	Fill, Call  int    // that it was forked for
+
+	Started, OnlineAt, ReadyAt time.Time
+	StartBy                    time.Time // when it must have started
+	KillBy                     time.Time // when its drain must be over
+	KillAt                     time.Time // when that is looked at
+
+	Watch  Watch
+	Limits Limits
+}
+
+// deadline is a time at which something is due for a worker.
+type deadline struct {
+	at     *time.Time
+	passed func(*Worker)
+}
+
+func (w *Worker) deadlines() [5]deadline {
+	return [...]deadline{
+		{&w.StartBy, (*Worker).startExpired},
+		{&w.KillAt, (*Worker).drainExpired},
+		{&w.Watch.TickAt, (*Worker).tick},
+		{&w.Watch.KillAt, (*Worker).killStalled},
+		{&w.Limits.DueAt, (*Worker).wantRecycling},
+	}
+}
+
+func (w *Worker) slot() *slot         { return w.m.st.slot(w.Slot) }
+func (w *Worker) settings() *Settings { return &w.m.st.Generations[w.Generation].Settings }
+
+// ---- what a worker does
+
+// Happening is something that a worker does.
+type Happening int
+
+// What workers do.
+const (
+	ComesOnline      Happening = iota // its runtime is up
+	GetsReady                         // it may take traffic
+	IsFull                            // it has accepted as many connections as it may
+	DrainsByItself                    // somebody else has asked it to stop, with a SIGTERM
+	EndsByItself                      // its own program asks for its end
+	ClosesItsChannel                  // it takes no orders any more
+)
+
+// Happened is told what a worker does.
+func (m *Machine) Happened(now time.Time, worker int, what Happening) {
+	m.now = now
+	defer m.settle()
+	w := m.worker(worker)
+	if w == nil {
+		return
+	}
+	switch what {
+	case ComesOnline:
+		w.comeOnline()
+	case GetsReady:
+		w.getReady()
+	case IsFull:
+		w.wantRecycling()
+	case DrainsByItself:
+		if w.advance(Draining) {
+			w.blame(ReasonDrain)
+			w.killAfter(w.settings().ShutdownTimeout)
+			m.host.Tell(Drains{w.ID})
+		}
+	case EndsByItself:
+		w.setVoluntary(true)
+	case ClosesItsChannel:
+		w.advance(Disconnected)
+		m.host.Tell(ChannelLost{w.ID})
+		// If it does not end by itself it is ended.
+		w.killAfter(w.settings().ShutdownTimeout)
+	}
+}
+
+// advance moves the state forward. What is late (a listener opened during the
+// drain) does not move it back.
+func (w *Worker) advance(to State) bool {
+	if w.State >= to {
+		return false
+	}
+	w.State = to
+	w.m.host.Tell(Changed{w.ID, to})
+	return true
+}
+
+func (w *Worker) comeOnline() {
+	if !w.advance(Online) {
+		return
+	}
+	w.OnlineAt = w.m.now
+	w.m.host.Tell(CameOnline{w.ID})
+	if w.mustReach() == Online {
+		w.StartBy = time.Time{}
+	}
+	w.stepUp()
+}
+
+func (w *Worker) getReady() {
+	if !w.advance(Ready) {
+		return
+	}
+	w.ReadyAt, w.StartBy = w.m.now, time.Time{}
+	w.m.host.HandOver(w.ID)
+	w.stepUp()
+}
+
+// stepUp follows every step towards ready.
+func (w *Worker) stepUp() {
+	if s := w.slot(); s != nil {
+		if w.State == Ready {
+			s.EverReady, s.Boots = true, 0
+		}
+		w.checkPromotion()
+	}
+	w.m.host.Tell(Up{w.ID})
+}
+
+// upAt is the state in which a worker counts as up: ready; or online, where it
+// need not say when it is ready and no worker of its slot ever was. One that never
+// listens, as a consumer of a queue, stays online.
+func (w *Worker) upAt() State {
+	if s := w.slot(); w.settings().ManualReady || s != nil && s.EverReady {
+		return Ready
+	}
+	return Online
+}
+
+// mustReach is the state that it must come to within StartTimeout. Ready is asked
+// for only where it is sure to come: of a replacement, and under ManualReady.
+func (w *Worker) mustReach() State {
+	if r := w.m.st.Replacing; w.settings().ManualReady || r != nil && r.Next == w.ID {
+		return w.upAt()
+	}
+	return Online
+}
+
+// longUp reports whether it has been online for so long that it works, though it
+// may never listen.
+func (w *Worker) longUp() bool {
+	return !w.OnlineAt.IsZero() && w.m.now.Sub(w.OnlineAt) >= w.settings().Backoff.Reset
+}
+
+// startExpired kills a worker that has not got so far in time.
+func (w *Worker) startExpired() {
+	m, need := w.m, w.mustReach()
+	if w.State >= need {
+		return
+	}
+	late := fmt.Errorf("not %v within %v (StartTimeout)", need, w.settings().StartTimeout)
+	m.host.Tell(Trouble{w.ID, fmt.Errorf("cluster: worker %d is killed: %w", w.ID, late)})
+	if r := m.st.Replacing; r != nil && r.Next == w.ID {
+		r.failed(fmt.Errorf("the new worker of slot %d was %w%s", w.Place, late, said(m.host.LastWords(w.ID))))
+		return
+	}
+	w.killFor(ReasonCrash)
+}
+
+// said is the end of an error text about a worker: what it had to say.
+func said(words string) string {
+	if words == "" {
+		return ""
+	}
+	return fmt.Sprintf("; its last words: %q", words)
+}
+
+// ---- what is done to a worker
+
+// setVoluntary notes whether its end was asked for.
+func (w *Worker) setVoluntary(voluntary bool) {
+	w.Voluntary = voluntary
+	w.m.host.Tell(Volunteered{w.ID, voluntary})
+}
+
+// blame notes why it will have ended. The first reason holds.
+func (w *Worker) blame(why Reason) {
+	if w.Reason == "" {
+		w.Reason = why
+	}
+}
+
+// drain tells it to stop, and sees to its end within timeout. A second call can
+// only make that shorter.
+func (w *Worker) drain(timeout time.Duration) {
+	w.advance(Draining)
+	if w.killAfter(timeout) {
+		w.m.host.Drain(w.ID, timeout)
+	}
+	w.m.host.Tell(Drains{w.ID})
+}
+
+// drainFor drains it because the master has decided so.
+func (w *Worker) drainFor(why Reason) {
+	w.setVoluntary(true)
+	w.blame(why)
+	w.drain(w.settings().ShutdownTimeout)
+}
+
+// killAfter sees to it that it is dead in timeout. It reports whether that is news.
+func (w *Worker) killAfter(timeout time.Duration) bool {
+	by := w.m.now.Add(timeout)
+	if !w.KillBy.IsZero() && !by.Before(w.KillBy) {
+		return false
+	}
+	w.KillBy, w.KillAt = by, by
+	return true
+}
+
+func (w *Worker) drainExpired() {
+	w.Overdue = true
+	w.m.host.Tell(Overdue{w.ID})
+	w.signal(os.Kill)
+}
+
+// killFor kills it because the master has decided so.
+func (w *Worker) killFor(why Reason) {
+	w.blame(why)
+	w.signal(os.Kill)
+}
+
+// signal sends sig. That it has exited already is no error.
+func (w *Worker) signal(sig os.Signal) {
+	if err := w.m.host.Signal(w.ID, sig); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		w.m.host.Tell(Trouble{w.ID, fmt.Errorf("cluster: signal %v to worker %d: %w", sig, w.ID, err)})
+	}
+}
+
+// Kill sends a signal to a worker because its end is asked for, or, as a probe,
+// because somebody asks whether it exists. That it has exited, which was not told
+// yet, is no error.
+func (m *Machine) Kill(now time.Time, worker int, sig os.Signal, probe bool) error {
+	m.now = now
+	defer m.settle()
+	w := m.worker(worker)
+	if w == nil {
+		return errs.ErrClosed
+	}
+	was := w.Voluntary
+	if !probe { // before the signal: it may die of it before this returns
+		w.setVoluntary(true)
+		w.blame(ReasonKill)
+	}
+	err := m.host.Signal(worker, sig)
+	switch {
+	case errors.Is(err, os.ErrProcessDone):
+		w.setVoluntary(true)
+		return nil
+	case err != nil:
+		w.setVoluntary(was)
+	}
+	return err
+}
+
+// ---- its end
+
+// Exited says that a worker's process has ended.
+func (m *Machine) Exited(now time.Time, worker int, e Exit) {
+	m.now = now
+	defer m.settle()
+	if w := m.worker(worker); w != nil {
+		w.die(e)
+	}
+}
+
+func (w *Worker) die(e Exit) {
+	m := w.m
+	e.Voluntary, e.Uptime = w.Voluntary, m.now.Sub(w.Started)
+	if e.Reason = w.Reason; e.Reason == "" {
+		e.Reason = w.reasonFor(e)
+	}
+	m.st.Exits[e.Reason]++
+	// It may have exited by itself while it was being killed.
+	e.CutOff = w.Overdue && e.Code != 0
+	if e.CutOff && m.st.Stop != nil {
+		m.st.Stop.Killed = append(m.st.Stop.Killed, w.ID)
+	}
+	w.State = Dead
+	delete(m.st.Workers, w.ID)
+	m.host.Tell(Died{w.ID, e})
+	if s := w.slot(); s != nil {
+		s.lost(w, e)
+	}
+	for _, f := range m.st.Fills {
+		f.Killed = without(f.Killed, w.ID)
+	}
+}
+
+// without returns the numbers without id.
+func without(ids []int, id int) (kept []int) {
+	for _, other := range ids {
+		if other != id {
+			kept = append(kept, other)
+		}
+	}
+	return kept
+}
+
+func (w *Worker) wasReady() bool { return !w.ReadyAt.IsZero() }
+
+// reasonFor is why it ended, if nobody is to blame.
+func (w *Worker) reasonFor(e Exit) Reason {
+	if e.Code == 0 && (w.wasReady() || e.Voluntary) {
+		return ReasonDrain
+	}
+	if e.Voluntary {
+		return ReasonKill
+	}
+	return ReasonCrash
+}
