@@ -48,7 +48,7 @@ func TestMaxBootFailures(t *testing.T) {
 				n.die(p, 1)
 				if i == deaths {
 					n.none(time.Hour)
-					require.ErrorIs(t, n.m.GaveUp(), errs.ErrBootLoop)
+					require.ErrorIs(t, n.m.GaveUp(), errs.BootLoop)
 					return
 				}
 			}
@@ -88,7 +88,7 @@ func TestExitNoRestart(t *testing.T) {
 	require.False(t, run.over)
 	n.die(third, ExitNoRestart)
 	require.True(t, run.over)
-	require.ErrorIs(t, run.err, errs.ErrNoWorkers)
+	require.ErrorIs(t, run.err, errs.NoWorkers)
 	require.ErrorContains(t, run.err, "exit status 78")
 }
 
@@ -113,7 +113,7 @@ func TestExitNoRestartDuringReload(t *testing.T) {
 			}
 			n.die(next, ExitNoRestart)
 			require.Error(t, done.outcome())
-			require.ErrorIs(t, n.m.GaveUp(), errs.ErrNoWorkers)
+			require.ErrorIs(t, n.m.GaveUp(), errs.NoWorkers)
 			n.none(time.Hour)
 		})
 	}
@@ -135,7 +135,7 @@ func TestRunTellsOfABootLoop(t *testing.T) {
 	require.Equal(t, Draining, other.State())
 	require.Equal(t, ReasonStop, n.end(other, 0).Reason)
 	require.True(t, run.over)
-	require.ErrorIs(t, run.err, errs.ErrBootLoop)
+	require.ErrorIs(t, run.err, errs.BootLoop)
 }
 
 // TestReasons: an Exit tells why the worker ended, and Stats counts.
@@ -218,7 +218,7 @@ func TestLastOneOutDuringAJob(t *testing.T) {
 		require.NoError(t, n.m.GaveUp(), "old code may answer yet")
 		n.die(all[0], 0)
 		require.NoError(t, done.outcome(), "it came as far as it had to")
-		require.ErrorIs(t, n.m.GaveUp(), errs.ErrNoWorkers)
+		require.ErrorIs(t, n.m.GaveUp(), errs.NoWorkers)
 		require.ErrorContains(t, n.m.GaveUp(), "exit status 78")
 	})
 	t.Run("the program is looked up", func(t *testing.T) {
@@ -230,7 +230,7 @@ func TestLastOneOutDuringAJob(t *testing.T) {
 			m.Exited(n.now, all[0].id, Exit{Code: ExitNoRestart})
 		})
 		require.ErrorIs(t, done.outcome(), os.ErrNotExist)
-		require.ErrorIs(t, n.m.GaveUp(), errs.ErrNoWorkers)
+		require.ErrorIs(t, n.m.GaveUp(), errs.NoWorkers)
 	})
 	// Scale fills the slots that are out: it must not find that all are.
 	t.Run("scaled down", func(t *testing.T) {

@@ -14,7 +14,7 @@ import (
 // ErrSuperseded is why nothing was forked for an order: something else was decided
 // meanwhile. It is nobody's trouble, since whoever decided otherwise sees to the
 // slot.
-var ErrSuperseded = fmt.Errorf("decided otherwise meanwhile: %w", errs.ErrClosed)
+var ErrSuperseded = fmt.Errorf("decided otherwise meanwhile: %w", errs.Closed)
 
 // callError names the call that failed.
 func callError(call string, err error) error {
@@ -27,11 +27,11 @@ type Failure struct{ Err error }
 
 // known are the errors that a caller may test for.
 var known = map[string]error{
-	"closed":        errs.ErrClosed,
-	"boot loop":     errs.ErrBootLoop,
-	"no workers":    errs.ErrNoWorkers,
-	"stalled":       errs.ErrStalled,
-	"not supported": errs.ErrNotSupported,
+	"closed":        errs.Closed,
+	"boot loop":     errs.BootLoop,
+	"no workers":    errs.NoWorkers,
+	"stalled":       errs.Stalled,
+	"not supported": errs.NotSupported,
 	"unsupported":   errors.ErrUnsupported,
 	"not exist":     fs.ErrNotExist,
 	"permission":    fs.ErrPermission,

@@ -81,14 +81,14 @@ func (m *Machine) OutputGiven(now time.Time, worker int) error {
 	defer m.settle()
 	w := m.st.Workers[worker]
 	if w == nil {
-		return errs.ErrClosed
+		return errs.Closed
 	}
 	w.InOutput = false
 	if err := m.st.closed(); err != nil {
 		return err
 	}
 	if s := w.slot(); w.Slot != 0 && (s == nil || s.Mode == slotRemoved) {
-		return errs.ErrClosed
+		return errs.Closed
 	}
 	return nil
 }
@@ -246,7 +246,7 @@ func (f *fill) failed(err error) {
 func (f *fill) abandon() {
 	m := f.m
 	if len(m.st.Slots) > 0 && m.st.Slots[0].ID == f.Slots[0] { // no Disconnect came between
-		m.dropSlots(errs.ErrClosed)
+		m.dropSlots(errs.Closed)
 	}
 	for _, w := range m.st.running() {
 		if w.Slot != 0 && slices.Contains(f.Slots, w.Slot) {

@@ -66,9 +66,9 @@ func (m *Machine) Reload(now time.Time, call int) {
 	defer m.settle()
 	switch {
 	case m.st.Stop != nil:
-		m.answer(call, callError("Reload", errs.ErrClosed))
+		m.answer(call, callError("Reload", errs.Closed))
 	case !m.st.keeps():
-		m.answer(call, fmt.Errorf("cluster: Reload: %w: AutoFork keeps none", errs.ErrNoWorkers))
+		m.answer(call, fmt.Errorf("cluster: Reload: %w: AutoFork keeps none", errs.NoWorkers))
 	default:
 		m.st.ReloadAsked = append(m.st.ReloadAsked, call)
 		m.prepareReload()
@@ -96,7 +96,7 @@ func (m *Machine) Stop(now time.Time, call int) {
 		return
 	}
 	m.st.Stop = &stop{Calls: []int{call}}
-	m.dropSlots(errs.ErrClosed)
+	m.dropSlots(errs.Closed)
 	for _, w := range m.st.running() {
 		w.drainFor(ReasonStop)
 	}

@@ -165,7 +165,7 @@ func (p pair) checkReload(w *simulation, a *reloadCall, of, other scenario, gave
 	text := fmt.Sprintf("%v\n%s", a.err, w.story())
 	switch {
 	case other.stops && !a.before:
-		require.ErrorIs(t, a.err, errs.ErrClosed, text)
+		require.ErrorIs(t, a.err, errs.Closed, text)
 	case gaveUp != nil && !a.before && a.err != nil && strings.Contains(a.err.Error(), gaveUp.Error()):
 	case other.breaks != "" && a.err != nil && strings.Contains(a.err.Error(), other.breaks):
 	case of.reload == "ok":

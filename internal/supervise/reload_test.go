@@ -280,11 +280,11 @@ func TestReloadIsShared(t *testing.T) {
 // TestReloadWithoutWorkers: there must be something to reload.
 func TestReloadWithoutWorkers(t *testing.T) {
 	n := newFake(t, Settings{Workers: 1})
-	require.ErrorIs(t, n.reload().outcome(), errs.ErrNoWorkers)
+	require.ErrorIs(t, n.reload().outcome(), errs.NoWorkers)
 	_, err := n.forkOne()
 	require.NoError(t, err)
 	n.fork()
-	require.ErrorIs(t, n.reload().outcome(), errs.ErrNoWorkers, "a plain Fork is not kept")
+	require.ErrorIs(t, n.reload().outcome(), errs.NoWorkers, "a plain Fork is not kept")
 }
 
 // TestReloadLeavesPlainForksAlone: it neither replaces them nor waits for them.
@@ -303,7 +303,7 @@ func TestReloadLeavesPlainForksAlone(t *testing.T) {
 }
 
 // TestStopDuringReload: whatever the reload is at, it and those who wait for the
-// next one get errs.ErrClosed, nothing more is forked, and the replacement is drained
+// next one get errs.Closed, nothing more is forked, and the replacement is drained
 // as all others: it may serve already.
 func TestStopDuringReload(t *testing.T) {
 	for name, step := range map[string]func(n *fakeCluster, next, old *proc){
@@ -319,9 +319,9 @@ func TestStopDuringReload(t *testing.T) {
 			next := n.started()
 			step(n, next, all[0])
 			stopped := n.disconnect()
-			require.ErrorIs(t, done.outcome(), errs.ErrClosed)
-			require.ErrorIs(t, later.outcome(), errs.ErrClosed)
-			require.ErrorIs(t, n.reload().outcome(), errs.ErrClosed)
+			require.ErrorIs(t, done.outcome(), errs.Closed)
+			require.ErrorIs(t, later.outcome(), errs.Closed)
+			require.ErrorIs(t, n.reload().outcome(), errs.Closed)
 			require.Equal(t, Draining, next.State())
 			require.Empty(t, n.signals)
 			for _, p := range n.list() {
@@ -334,7 +334,7 @@ func TestStopDuringReload(t *testing.T) {
 			require.NoError(t, stopped.outcome())
 			require.Empty(t, stopped.killed)
 			n.none(time.Hour)
-			require.ErrorIs(t, n.reload().outcome(), errs.ErrNoWorkers)
+			require.ErrorIs(t, n.reload().outcome(), errs.NoWorkers)
 
 			// All begins anew.
 			require.NoError(t, n.autoFork())

@@ -163,7 +163,7 @@ func (m *Machine) slots() map[int]bool {
 func scale(change func(n int) int) func(w *simulation) {
 	return func(w *simulation) {
 		if err := w.scale(change(len(w.m.st.Slots))); w.m.st.closed() != nil {
-			require.ErrorIs(w.t, err, errs.ErrClosed)
+			require.ErrorIs(w.t, err, errs.Closed)
 		}
 	}
 }
@@ -309,7 +309,7 @@ var scenarios = []scenario{
 	{name: "TTOU", begin: scaled(func(w *simulation) { w.scaleBy(-1) }), target: func(n int) int { return max(min(n, 1), n-1) }},
 	{name: "AutoFork again", begin: func(w *simulation, _ int) func() {
 		if err := w.autoFork(); w.m.st.closed() != nil {
-			require.ErrorIs(w.t, err, errs.ErrClosed)
+			require.ErrorIs(w.t, err, errs.Closed)
 		} else {
 			require.NoError(w.t, err)
 		}

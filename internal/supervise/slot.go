@@ -82,7 +82,7 @@ func (o opening) autoFork(m *Machine, g *generation, err error) {
 		m.answer(o.Call, nil)
 		return
 	}
-	m.dropSlots(errs.ErrClosed)
+	m.dropSlots(errs.Closed)
 	m.st.GaveUp, m.st.ProvenBefore = Failure{}, false
 	var fill []vacancy
 	for range g.Settings.Workers {
@@ -220,7 +220,7 @@ func (s *slot) emptied(w *Worker, e Exit) {
 	}
 	m.host.Tell(Crashed{w.ID, s.Place, e})
 	if o.MaxBootFailures > 0 && s.Boots >= o.MaxBootFailures && !m.st.proven() {
-		m.giveUp(fmt.Errorf("cluster: %w: %d in a row in slot %d, the last with %v%s", errs.ErrBootLoop, s.Boots, s.Place, e, said(e.LastWords)), s.Generation)
+		m.giveUp(fmt.Errorf("cluster: %w: %d in a row in slot %d, the last with %v%s", errs.BootLoop, s.Boots, s.Place, e, said(e.LastWords)), s.Generation)
 		return
 	}
 	s.Restarts++
@@ -236,7 +236,7 @@ func (m *Machine) checkAllResigned() {
 	if slices.ContainsFunc(m.st.Slots, func(s *slot) bool { return s.Mode != slotResigned }) {
 		return
 	}
-	m.giveUp(fmt.Errorf("cluster: %w: all exited with status %d (ExitNoRestart), %w", errs.ErrNoWorkers, ExitNoRestart, m.st.LastOut.Err), m.st.Slots[0].Generation)
+	m.giveUp(fmt.Errorf("cluster: %w: all exited with status %d (ExitNoRestart), %w", errs.NoWorkers, ExitNoRestart, m.st.LastOut.Err), m.st.Slots[0].Generation)
 }
 
 // proven reports whether a worker of it proved that the program works.

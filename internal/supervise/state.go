@@ -110,9 +110,9 @@ func (st *state) forking() (n int) {
 func (st *state) closed() error {
 	switch {
 	case st.Stop != nil:
-		return fmt.Errorf("a Disconnect is under way: %w", errs.ErrClosed)
+		return fmt.Errorf("a Disconnect is under way: %w", errs.Closed)
 	case st.Ending:
-		return fmt.Errorf("Run is about to return: %w", errs.ErrClosed)
+		return fmt.Errorf("Run is about to return: %w", errs.Closed)
 	}
 	return nil
 }

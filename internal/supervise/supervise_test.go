@@ -130,7 +130,7 @@ func TestBootLoop(t *testing.T) {
 	}
 	n.die(p, 1)
 	n.none(time.Hour)
-	require.ErrorIs(t, n.m.GaveUp(), errs.ErrBootLoop)
+	require.ErrorIs(t, n.m.GaveUp(), errs.BootLoop)
 	require.ErrorContains(t, n.m.GaveUp(), "exit status 1")
 	require.ErrorContains(t, n.m.GaveUp(), "slot 0")
 	n.die(other, 1)
@@ -283,8 +283,8 @@ func TestNoForkWhileStopping(t *testing.T) {
 
 	stopped := n.disconnect()
 	_, err := n.forkOne()
-	require.ErrorIs(t, err, errs.ErrClosed)
-	require.ErrorIs(t, n.autoFork(), errs.ErrClosed)
+	require.ErrorIs(t, err, errs.Closed)
+	require.ErrorIs(t, n.autoFork(), errs.Closed)
 	n.die(p, 0)
 	n.sleep(time.Second)
 	require.False(t, stopped.over, "a fork is under way")
@@ -396,7 +396,7 @@ func TestRefusedAutoForkHoldsNothing(t *testing.T) {
 	require.NoError(t, n.autoFork())
 	require.Equal(t, 1, held())
 	n.disconnect()
-	require.ErrorIs(t, n.autoFork(), errs.ErrClosed)
+	require.ErrorIs(t, n.autoFork(), errs.Closed)
 	require.Zero(t, held())
 	n.die(all[0], killed)
 }

@@ -325,7 +325,7 @@ func (m *Machine) Kill(now time.Time, worker int, sig os.Signal, probe bool) err
 	defer m.settle()
 	w := m.worker(worker)
 	if w == nil {
-		return errs.ErrClosed
+		return errs.Closed
 	}
 	was := w.Voluntary
 	if !probe { // before the signal: it may die of it before this returns
