@@ -1,0 +1,80 @@
+package drain
+
+import (
+	"net"
+	"os"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// TestAcceptWaits: in a drain Accept waits until the listener is closed, whether it
+// was under way before or not, and whatever deadline is set.
+func TestAcceptWaits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorker()
+		close(w.work)
+		src := newSource()
+		ln := w.Listener(src, src.Addr(), net.KeepAliveConfig{}, func() { w.note("release") })
+		require.NoError(t, ln.SetDeadline(past))
+		_, err := ln.Accept()
+		require.ErrorIs(t, err, os.ErrDeadlineExceeded)
+		require.NoError(t, ln.SetDeadline(time.Time{}))
+
+		accept := func() error { _, err := ln.Accept(); return err }
+		under := pending(accept)
+		synctest.Wait()
+		w.Begin(ByMaster, time.Hour)
+		w.ended(t)
+		require.NoError(t, ln.SetDeadline(past))
+		after := pending(accept)
+		synctest.Wait()
+		require.Empty(t, under)
+		require.Empty(t, after)
+		require.NoError(t, ln.Close())
+		for _, accept := range []<-chan error{under, after} {
+			var op *net.OpError
+			require.ErrorAs(t, <-accept, &op)
+			require.Equal(t, "accept", op.Op)
+			require.ErrorIs(t, op, net.ErrClosed)
+		}
+		require.ErrorIs(t, ln.Close(), net.ErrClosed)
+	})
+}
+
+// TestFull: it is told once, when as many connections have come as were given.
+func TestFull(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorker()
+		src := newSource()
+		ln := w.Listener(src, src.Addr(), net.KeepAliveConfig{}, func() {})
+		defer ln.Close()
+		for i, want := range []int{0, 1, 1, 1} {
+			go src.connect()
+			c, err := ln.Accept()
+			require.NoError(t, err)
+			require.Len(t, w.notes, want)
+			accepted, active := w.Counts()
+			require.EqualValues(t, i+1, accepted)
+			require.Equal(t, 1, active)
+			require.NoError(t, c.Close())
+		}
+	})
+}
+
+// TestLateListener: what is wrapped in a drain is stopped as well.
+func TestLateListener(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorker()
+		close(w.work)
+		w.Begin(ByMaster, time.Hour)
+		w.ended(t)
+		src := newSource()
+		ln := w.Listener(src, src.Addr(), net.KeepAliveConfig{}, func() {})
+		_, err := src.Accept()
+		require.ErrorIs(t, err, os.ErrDeadlineExceeded)
+		require.NoError(t, ln.Close())
+	})
+}
