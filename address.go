@@ -132,7 +132,7 @@ func (t *target) wildcard() bool { return t.network == "tcp" || t.network == "ud
 // query is the question to the master for this address, in node's words.
 func (t *target) query() *wire {
 	w := &wire{Act: actQuery, Index: t.index, Data: json.RawMessage("null"),
-		Go: &extension{Named: t.named, Backlog: t.backlog, Multipath: t.multipath, Mode: uint32(t.mode), Scheduling: t.scheduling}}
+		Go: &extension{Named: t.named, Backlog: t.backlog, Multipath: t.multipath, Mode: uint32(t.mode), Scheduling: int(t.scheduling)}}
 	if t.backlog > 0 {
 		w.Backlog = json.RawMessage(strconv.Itoa(t.backlog))
 	}
@@ -188,11 +188,11 @@ func queryTarget(w *wire) (target, error) {
 	if w.FD != nil && *w.FD >= 0 {
 		t.fd = *w.FD
 	}
-	if err := w.backlog(&t.backlog); err != nil {
+	if err := readBacklog(w, &t.backlog); err != nil {
 		return t, err
 	}
 	if x := w.Go; x != nil {
-		t.named, t.multipath, t.scheduling = x.Named, x.Multipath, x.Scheduling
+		t.named, t.multipath, t.scheduling = x.Named, x.Multipath, Scheduling(x.Scheduling)
 		t.backlog = max(t.backlog, x.Backlog)
 		t.mode = fs.FileMode(x.Mode) & fs.ModePerm
 		if t.scheduling < 0 || t.scheduling > RoundRobin {
@@ -206,7 +206,7 @@ func queryTarget(w *wire) (target, error) {
 	} else if w.WritableAll {
 		t.mode = 0o733
 	}
-	err := w.readAddress(&t)
+	err := readAddress(w, &t)
 	if t.named == "" {
 		t.named = t.address
 	}
@@ -217,7 +217,7 @@ func queryTarget(w *wire) (target, error) {
 // and bounds it by the system's own limit.
 const maxBacklog = 1 << 20
 
-func (w *wire) backlog(n *int) error {
+func readBacklog(w *wire, n *int) error {
 	var v any
 	if len(w.Backlog) == 0 {
 		return nil
@@ -233,7 +233,7 @@ func (w *wire) backlog(n *int) error {
 
 // readAddress reads address, port, addressType and flags into t's network and
 // address.
-func (w *wire) readAddress(t *target) error {
+func readAddress(w *wire, t *target) error {
 	var kind any
 	if len(w.AddressType) > 0 {
 		if err := json.Unmarshal(w.AddressType, &kind); err != nil {
@@ -320,9 +320,9 @@ func ipText(ip net.IP, zone string) string {
 }
 
 // listeningAddr is the address of a worker's report.
-func (w *wire) listeningAddr() (net.Addr, error) {
+func listeningAddr(w *wire) (net.Addr, error) {
 	var t target
-	if err := w.readAddress(&t); err != nil {
+	if err := readAddress(w, &t); err != nil {
 		return nil, fmt.Errorf("listening: %w", err)
 	}
 	if isUnix(t.network) {

@@ -71,7 +71,7 @@ func TestTargetListening(t *testing.T) {
 		require.NoError(t, err)
 		var w wire
 		require.NoError(t, json.Unmarshal(tgt.listening(test.real).line(), &w))
-		addr, err := w.listeningAddr()
+		addr, err := listeningAddr(&w)
 		require.NoError(t, err)
 		require.Equal(t, test.want, addr.Network()+" "+addr.String())
 	}

@@ -49,7 +49,7 @@ func (m *master) query(p *Process, w *wire) {
 		if op := (*net.OpError)(nil); errors.As(err, &op) || err == errno {
 			reason = "" // the number says it all
 		}
-		p.link.answer(w.refusal(int(errno), reason).line())
+		p.link.answer(refusal(w, int(errno), reason).line())
 	}
 	t, err := queryTarget(w)
 	if err != nil {
@@ -59,7 +59,7 @@ func (m *master) query(p *Process, w *wire) {
 	}
 	if allow := p.child.opts.AllowListen; allow != nil {
 		if err := allow(p, t.network, t.address); err != nil {
-			p.link.answer(w.refusal(int(syscall.EACCES), "refused by AllowListen: "+err.Error()).line())
+			p.link.answer(refusal(w, int(syscall.EACCES), "refused by AllowListen: "+err.Error()).line())
 			p.accuse(fmt.Errorf("cluster: worker %d: listen %s %s: refused by AllowListen: %w", p.id, t.network, t.named, err))
 			return
 		}

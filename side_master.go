@@ -27,7 +27,7 @@ func (s *masterSide) internal(w *wire, h *handle) {
 	case actQuery:
 		s.query(w)
 	case actListening:
-		addr, err := w.listeningAddr()
+		addr, err := listeningAddr(w)
 		if err != nil {
 			p.link.fault("%w", err)
 			return
@@ -77,7 +77,7 @@ func (s *masterSide) query(w *wire) {
 	if s.p.child.queries.Add(1) > maxQueries {
 		s.p.child.queries.Add(-1)
 		s.p.link.fault("asks for more than %d addresses at once; refused", maxQueries)
-		s.p.link.answer(w.refusal(errnoAgain, "too many requests at once").line())
+		s.p.link.answer(refusal(w, errnoAgain, "too many requests at once").line())
 		return
 	}
 	// Not on the reader: AllowListen may ask this very worker something.
@@ -107,7 +107,7 @@ func (m *master) drainingItself(p *Process) {
 }
 
 // refusal is the answer to queryServer when there will be no socket.
-func (w *wire) refusal(errno int, reason string) *wire {
+func refusal(w *wire, errno int, reason string) *wire {
 	return &wire{Cmd: cmdCluster, Errno: ptr(-errno), Key: "refused", Ack: w.Seq, Data: json.RawMessage("null"),
 		Go: &extension{Reason: reason, UID: ptr(uid())}, Seq: nextSeq()}
 }

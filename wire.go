@@ -105,12 +105,12 @@ type extension struct {
 	Version int `json:"version,omitempty"` // in online: that this peer speaks NODE_GO_CLUSTER
 
 	// In queryServer.
-	Network    string     `json:"network,omitempty"`
-	Named      string     `json:"named,omitempty"` // the address as it was asked for
-	Backlog    int        `json:"backlog,omitempty"`
-	Multipath  bool       `json:"mptcp,omitempty"`
-	Mode       uint32     `json:"mode,omitempty"`
-	Scheduling Scheduling `json:"scheduling,omitempty"`
+	Network    string `json:"network,omitempty"`
+	Named      string `json:"named,omitempty"` // the address as it was asked for
+	Backlog    int    `json:"backlog,omitempty"`
+	Multipath  bool   `json:"mptcp,omitempty"`
+	Mode       uint32 `json:"mode,omitempty"`
+	Scheduling int    `json:"scheduling,omitempty"`
 
 	// In its answer.
 	Reason    string `json:"reason,omitempty"`
