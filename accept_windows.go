@@ -359,7 +359,7 @@ func (r rawListener) Control(f func(fd uintptr)) error {
 	h := r.l.h.retain()
 	r.l.mu.Unlock()
 	defer h.release()
-	f(uintptr(h.fd))
+	f(uintptr(h.descriptor()))
 	return nil
 }
 

@@ -260,6 +260,22 @@ func (c *channel) interrupt() { c.f.SetReadDeadline(time.Unix(1, 0)) }
 // close closes this end; a recv or send under way returns.
 func (c *channel) close() { c.f.Close() }
 
+// attach returns what carries h to the peer: the line as it is, and the
+// descriptor beside it.
+func (c *channel) attach(line []byte, h *handle) ([]byte, *handle) { return line, h.retain() }
+
+// claim takes the descriptor of a line that should have come with one: the
+// oldest of fds. It returns nil if there is none, and what is left of fds.
+func (c *channel) claim(_ []byte, fds []int) (h *handle, rest []int) {
+	if len(fds) == 0 {
+		return nil, nil
+	}
+	return newHandle(fds[0]), fds[1:]
+}
+
+// setPeer tells the channel which process has the other end.
+func (c *channel) setPeer(int) {}
+
 // closeDescriptors closes received descriptors that nobody claims.
 func closeDescriptors(fds []int) {
 	for _, fd := range fds {

@@ -27,6 +27,9 @@ type channel struct {
 	stopped bool          // stop is closed
 
 	out outgoing // of the one that sends
+
+	peer int  // the process that has the other end, in the master
+	own  bool // this process is a worker, and the channel its own
 }
 
 // errWouldBlock says that the pipe is full.
@@ -87,7 +90,12 @@ func inheritChannel(fd int) (*channel, error) {
 	// What this worker starts itself must not hold the channel open, or the
 	// master would never see its end.
 	windows.SetHandleInformation(h, windows.HANDLE_FLAG_INHERIT, 0)
-	return newChannel(h)
+	c, err := newChannel(h)
+	if err != nil {
+		return nil, err
+	}
+	c.own = true
+	return c, nil
 }
 
 // input is what one read returned.
@@ -313,6 +321,50 @@ func (c *channel) close() {
 	if !c.out.waiting {
 		c.letGo()
 	}
+}
+
+// socketMember is the member of a message that carries a socket: what
+// WSADuplicateSocket says of it for the process that gets it.
+const socketMember = "socket"
+
+// setPeer tells the channel which process has the other end. It comes before the
+// first attach.
+func (c *channel) setPeer(pid int) { c.peer = pid }
+
+// attach puts h's socket into the line that is to carry it. Nothing goes beside
+// the line. Without the socket, as when the worker has just died, the worker's
+// answer would be that none came.
+func (c *channel) attach(line []byte, h *handle) ([]byte, *handle) {
+	text, err := duplicate(h.socket(), c.peer)
+	if err != nil {
+		return line, nil
+	}
+	const tail = "}\n"
+	line = append(line[:len(line)-len(tail):len(line)-len(tail)], `,"`+socketMember+`":"`...)
+	return append(append(append(line, text...), '"'), tail...), nil
+}
+
+// claim takes the socket of a line that should have come with one. It returns nil
+// if there is none. Only a worker takes one: what adopt is given names a handle of
+// this very process, so a worker could make the master close any of its own.
+func (c *channel) claim(line []byte, fds []int) (h *handle, rest []int) {
+	if !c.own {
+		return nil, fds
+	}
+	for name, value := range members(line) {
+		if string(name) == socketMember {
+			text, err := textOf(value)
+			if err != nil {
+				return nil, fds
+			}
+			h, err := adopt(text)
+			if err != nil {
+				return nil, fds
+			}
+			return h, fds
+		}
+	}
+	return nil, fds
 }
 
 // closeDescriptors: none come beside the bytes.

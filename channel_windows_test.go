@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
-	"golang.org/x/sys/windows"
 )
 
 // TestFullPipe: a send that finds no room returns at once, whatever it is called
@@ -116,26 +115,6 @@ func TestHangup(t *testing.T) {
 	in.free()
 	_, err = ours.tryRecv()
 	require.ErrorIs(t, err, io.EOF)
-}
-
-// TestWatchesEnd: of an event that is set, reset and set again each is seen; and
-// nothing is left.
-func TestWatchesEnd(t *testing.T) {
-	event, err := windows.CreateEvent(nil, 0, 0, nil)
-	require.NoError(t, err)
-	w, err := watchHandle(event, false)
-	require.NoError(t, err)
-	for range 100 {
-		require.NoError(t, windows.SetEvent(event))
-		waitFor(t, w.signal, "signal")
-	}
-	w.stop()
-	require.NoError(t, windows.SetEvent(event))
-	require.NoError(t, awaitHandle(event))
-	require.NoError(t, windows.CloseHandle(event))
-	watchers.Lock()
-	defer watchers.Unlock()
-	require.NotContains(t, watchers.all, w.id)
 }
 
 // TestEndWakesAPausedReader: nothing is read while too much waits for a handler,

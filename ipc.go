@@ -272,7 +272,7 @@ func (l *link) nextHandle() {
 	}
 	l.handleUp = true
 	l.baton.pickUp()
-	line, h := l.attach(l.handles[0].line, l.handles[0].h)
+	line, h := l.ch.attach(l.handles[0].line, l.handles[0].h)
 	l.out.put(orderLine, h, line)
 }
 

@@ -56,7 +56,7 @@ func (k *token) requireClosed() {
 func (k *token) requireSame(h *handle) {
 	k.t.Helper()
 	require.NotNil(k.t, h)
-	_, err := syscall.Write(h.fd, []byte("x"))
+	_, err := syscall.Write(h.descriptor(), []byte("x"))
 	require.NoError(k.t, err)
 	k.watch.SetReadDeadline(time.Now().Add(patienceIn))
 	b := make([]byte, 1)

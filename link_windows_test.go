@@ -41,12 +41,14 @@ func someHandle(t testing.TB) *handle {
 func workerChannel(t testing.TB, theirs clientEnd) *channel {
 	ch, err := newChannel(windows.Handle(theirs))
 	require.NoError(t, err)
+	ch.own = true
 	return ch
 }
 
 // handleOf is what came with the line.
 func handleOf(line []byte, _ *[]int) *handle {
-	return (&link{p: &Process{inside: new(inside)}}).claim(line)
+	h, _ := (&channel{own: true}).claim(line, nil)
+	return h
 }
 
 // killedText is how the Exit of a process reads that was killed.

@@ -301,14 +301,14 @@ func packetConnOf(h *handle) (net.PacketConn, error) {
 // connOf makes a connection of h, which nobody else holds, and takes it over. It
 // need not be non-blocking: FileConn makes it so.
 func connOf(h *handle) (net.Conn, error) {
-	f := os.NewFile(uintptr(h.fd), "cluster-socket")
+	f := os.NewFile(uintptr(h.descriptor()), "cluster-socket")
 	defer f.Close()
 	return net.FileConn(f)
 }
 
 // fileOf dups h's descriptor, non-blocking.
 func fileOf(h *handle) (*os.File, error) {
-	fd, err := unix.FcntlInt(uintptr(h.fd), unix.F_DUPFD_CLOEXEC, 0)
+	fd, err := unix.FcntlInt(uintptr(h.descriptor()), unix.F_DUPFD_CLOEXEC, 0)
 	if err != nil {
 		return nil, os.NewSyscallError("fcntl", err)
 	}
@@ -323,7 +323,7 @@ func fileOf(h *handle) (*os.File, error) {
 // address in use node sends one that is not even that, and listen(2) would take
 // a random port: the address is compared with what was asked for.
 func listenBound(h *handle, t target) error {
-	sa, err := unix.Getsockname(h.fd)
+	sa, err := unix.Getsockname(h.descriptor())
 	if err != nil {
 		return os.NewSyscallError("getsockname", err)
 	}
@@ -343,7 +343,7 @@ func listenBound(h *handle, t target) error {
 	if backlog == 0 {
 		backlog = maxListenBacklog()
 	}
-	return os.NewSyscallError("listen", unix.Listen(h.fd, backlog))
+	return os.NewSyscallError("listen", unix.Listen(h.descriptor(), backlog))
 }
 
 // maxListenBacklog is the system's limit.

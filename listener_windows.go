@@ -77,9 +77,10 @@ func dupDescriptor(c syscall.Conn) (fd int, err error) {
 		if text, err = duplicate(windows.Handle(s), os.Getpid()); err != nil {
 			return
 		}
-		var h windows.Handle
-		h, err = adopt(text)
-		fd = int(h)
+		var h *handle
+		if h, err = adopt(text); err == nil {
+			fd = h.descriptor() // the caller's from now on, as nobody releases h
+		}
 	})
 	if err = errors.Join(ctlErr, err); err != nil {
 		return -1, err

@@ -282,6 +282,7 @@ func (m *master) endFork(p *Process, order forkOrder, err error) {
 	m.watchWorker(p)
 	m.ageWorker(p)
 	if p.link != nil { // nil in tests of the state alone
+		p.link.ch.setPeer(p.pid)
 		go p.link.work(job{read: true})
 		go m.reap(p)
 	}

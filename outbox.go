@@ -258,7 +258,7 @@ func (o *outbox) writeBatch() (noRoom error) {
 			if m := b.marks[0]; m.start > off {
 				end = m.start - off
 			} else {
-				end, fd = m.end-off, m.h.fd
+				end, fd = m.end-off, m.h.descriptor()
 			}
 		}
 		n, err := o.ch.send(b.left[:end], fd)

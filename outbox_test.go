@@ -146,7 +146,7 @@ func TestPartialWrites(t *testing.T) {
 				var h *handle
 				if r.IntN(3) == 0 {
 					h = someHandle(t)
-					starts[want.Len()] = h.fd
+					starts[want.Len()] = h.descriptor()
 				}
 				_, err := o.put(orderLine, h, []byte(line))
 				require.NoError(t, err)

@@ -334,7 +334,11 @@ func (l *link) sockets(raw []byte, answer wire) {
 // handle takes a message that came with a descriptor. It is acknowledged before
 // it is looked at, as node does: its sender sends nothing more until then.
 func (l *link) handle(raw []byte) {
-	h := l.claim(raw)
+	h, rest := l.ch.claim(raw, l.fds)
+	if len(rest) < len(l.fds) && l.held > 0 {
+		l.held--
+	}
+	l.fds = rest
 	if h == nil {
 		l.acknowledge(cmdNack)
 		l.fault("a handle message came without its descriptor: %s", excerpt(raw))

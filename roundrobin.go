@@ -187,7 +187,7 @@ func (r *roundRobin) answered(o handover, m *wire) {
 		if !o.t.out {
 			r.free = append(r.free, o.t)
 		}
-	case r.closed, m == nil && o.conn.used():
+	case r.closed, m == nil && o.conn.touched():
 		o.conn.release()
 	default:
 		r.pending = append([]*handle{o.conn}, r.pending...)

@@ -53,9 +53,8 @@ func TestSharedSocketIsSharedByProcesses(t *testing.T) {
 			h, ours := sharedSocket(t, "tcp", address)
 			text, err := duplicate(h.socket(), pid)
 			require.NoError(t, err)
-			s, err := adopt(text)
+			other, err := adopt(text)
 			require.NoError(t, err)
-			other := newHandle(int(s))
 			defer other.release()
 			theirs, err := newSocketListener(other)
 			require.NoError(t, err)
@@ -106,7 +105,7 @@ func TestCloseWaitsForItsAccepts(t *testing.T) {
 		require.EqualValues(t, windows.STATUS_PENDING, o.ov.Internal)
 		require.NoError(t, ln.Close())
 		require.NotEqualValues(t, windows.STATUS_PENDING, o.ov.Internal, "the kernel has it")
-		require.False(t, isWatched(o.ended), "an Accept is under way")
+		require.False(t, isHandle(o.event), "an Accept is under way")
 		require.ErrorIs(t, result(t, accept), net.ErrClosed)
 	}
 }
@@ -146,10 +145,14 @@ func TestCloseWaitsForTheKernel(t *testing.T) {
 	require.Equal(t, client.LocalAddr().String(), server.RemoteAddr().String())
 }
 
-func isWatched(w *watched) bool {
-	watchers.Lock()
-	defer watchers.Unlock()
-	return watchers.all[w.id] != nil
+func isHandle(h windows.Handle) bool {
+	var same windows.Handle
+	self := windows.CurrentProcess()
+	if windows.DuplicateHandle(self, h, self, &same, 0, false, windows.DUPLICATE_SAME_ACCESS) != nil {
+		return false
+	}
+	windows.CloseHandle(same)
+	return true
 }
 
 // selecting waits until n goroutines are in a select of the function, of which
@@ -179,11 +182,11 @@ func TestConnCloseIsClosesocket(t *testing.T) {
 	reading := pending(readByte(c))
 	require.NoError(t, c.Close())
 	require.ErrorIs(t, result(t, reading), net.ErrClosed)
-	require.True(t, isSocket(uintptr(h.fd)), "it is closed")
+	require.True(t, isSocket(uintptr(h.descriptor())), "it is closed")
 	client.SetReadDeadline(time.Unix(1, 0))
 	require.ErrorIs(t, readByte(client)(), os.ErrDeadlineExceeded, "the client sees no end")
 	h.release()
-	require.False(t, isSocket(uintptr(h.fd)), "it is left open")
+	require.False(t, isSocket(uintptr(h.descriptor())), "it is left open")
 	client.SetReadDeadline(time.Now().Add(patienceIn))
 	require.ErrorIs(t, readByte(client)(), io.EOF)
 }
@@ -453,9 +456,9 @@ func TestBacklogIsSet(t *testing.T) {
 func TestSocketInAMessage(t *testing.T) {
 	h, ln := sharedSocket(t, "tcp", "127.0.0.1:0")
 	l := newTestLink(t, peerGo, Options{})
-	l.p.inside, l.p.pid = new(inside), pid
+	l.ch.own, l.ch.peer = true, pid
 	l.start()
-	line, beside := l.attach([]byte(handleLine), h)
+	line, beside := l.ch.attach([]byte(handleLine), h)
 	require.Nil(t, beside)
 	l.write(string(line))
 	require.Equal(t, `{"cmd":"NODE_HANDLE_ACK"}`, l.readLine())
@@ -485,8 +488,8 @@ func TestMasterTakesNoSocket(t *testing.T) {
 	require.Equal(t, `{"cmd":"NODE_HANDLE_NACK"}`, l.readLine())
 	require.Contains(t, l.error(), "without its descriptor")
 	require.Empty(t, l.internals)
-	s, err := adopt(text) // nobody has taken it
+	same, err := adopt(text) // nobody has taken it
 	require.NoError(t, err)
-	windows.Closesocket(s)
+	same.release()
 	connected(t, ln)
 }

@@ -47,7 +47,7 @@ func cpuTime(pid int) time.Duration {
 // listenQueue is how many connections wait on a listening TCP socket, and how
 // many may: for those TCP_INFO has them in these two fields (tcp_diag.c).
 func listenQueue(h *handle) (waiting, limit int) {
-	info, err := unix.GetsockoptTCPInfo(h.fd, unix.IPPROTO_TCP, unix.TCP_INFO)
+	info, err := unix.GetsockoptTCPInfo(h.descriptor(), unix.IPPROTO_TCP, unix.TCP_INFO)
 	if err != nil || info.State != 10 { // TCP_LISTEN
 		return 0, 0
 	}

@@ -44,6 +44,6 @@ func (t *tail) handOver(p *Process) {
 func takeStderr(h *handle) {
 	var st unix.Stat_t
 	if unix.Fstat(2, &st) == nil && st.Mode&unix.S_IFMT == unix.S_IFIFO {
-		dupOver(h.fd, 2)
+		dupOver(h.descriptor(), 2)
 	}
 }

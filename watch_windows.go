@@ -26,9 +26,11 @@ var watchers struct {
 	all  map[uintptr]chan struct{}
 }
 
+// kernel32 has what golang.org/x/sys does not wrap.
 var (
-	procRegisterWait   = modkernel32.NewProc("RegisterWaitForSingleObject")
-	procUnregisterWait = modkernel32.NewProc("UnregisterWaitEx")
+	kernel32           = windows.NewLazySystemDLL("kernel32.dll")
+	procRegisterWait   = kernel32.NewProc("RegisterWaitForSingleObject")
+	procUnregisterWait = kernel32.NewProc("UnregisterWaitEx")
 	// The system has a few thousand callbacks at most for the life of a process:
 	// one does for all.
 	watchCallback = sync.OnceValue(func() uintptr { return windows.NewCallback(signalled) })

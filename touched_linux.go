@@ -2,9 +2,9 @@ package cluster
 
 import "golang.org/x/sys/unix"
 
-// used reports whether a process has read from the TCP connection or written to
-// it. Of other sockets the kernel tells nothing, and used is false.
-func (h *handle) used() bool {
+// touched reports whether a process has read from the TCP connection or written
+// to it. Of other sockets the kernel tells nothing, and touched is false.
+func (h *handle) touched() bool {
 	info, err := unix.GetsockoptTCPInfo(h.fd, unix.IPPROTO_TCP, unix.TCP_INFO)
 	if err != nil {
 		return false
@@ -12,7 +12,7 @@ func (h *handle) used() bool {
 	if info.Bytes_sent > 0 || info.Notsent_bytes > 0 {
 		return true
 	}
-	unread, err := unix.IoctlGetInt(h.fd, fionread)
+	unread, err := unix.IoctlGetInt(h.fd, unix.TIOCINQ)
 	if info.State != unix.BPF_TCP_ESTABLISHED {
 		unread++ // the client's FIN counts as a byte received, and not as one that waits
 	}
