@@ -11,6 +11,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/windows"
+
+	"github.com/go-cluster/cluster/internal/handle"
 )
 
 // acceptor accepts on a listening socket that other processes may accept on as
@@ -20,7 +22,7 @@ import (
 type acceptor = *accepting
 
 type accepting struct {
-	h      *handle
+	h      *handle.Handle
 	family int
 
 	mu      sync.Mutex
@@ -32,12 +34,12 @@ type accepting struct {
 }
 
 // newAcceptor makes an acceptor of h, of which it keeps a reference.
-func newAcceptor(h *handle) (acceptor, error) {
-	sa, err := windows.Getsockname(h.socket())
+func newAcceptor(h *handle.Handle) (acceptor, error) {
+	sa, err := windows.Getsockname(h.Socket())
 	if err != nil {
 		return nil, os.NewSyscallError("getsockname", err)
 	}
-	a := &accepting{h: h.retain(), family: windows.AF_INET6, changed: make(chan struct{})}
+	a := &accepting{h: h.Retain(), family: windows.AF_INET6, changed: make(chan struct{})}
 	if _, ok := sa.(*windows.SockaddrInet4); ok {
 		a.family = windows.AF_INET
 	}
@@ -54,7 +56,7 @@ type acceptance struct {
 	n     uint32
 	buf   [2 * addressRoom]byte
 	event windows.Handle // resets itself
-	ended *watched       // the event
+	ended *handle.Watch  // the event
 	pin   runtime.Pinner
 }
 
@@ -64,7 +66,7 @@ func newAcceptance() (*acceptance, error) {
 		return nil, os.NewSyscallError("CreateEvent", err)
 	}
 	o := &acceptance{event: event}
-	if o.ended, err = watchHandle(event, false); err != nil {
+	if o.ended, err = handle.NewWatch(event, false); err != nil {
 		windows.CloseHandle(event)
 		return nil, err
 	}
@@ -73,7 +75,7 @@ func newAcceptance() (*acceptance, error) {
 }
 
 func (o *acceptance) free() {
-	o.ended.stop()
+	o.ended.Stop()
 	windows.CloseHandle(o.event)
 	o.pin.Unpin()
 }
@@ -175,7 +177,7 @@ func (a *accepting) over() error {
 // acceptEx is one AcceptEx, which makes s the connection.
 func (a *accepting) acceptEx(o *acceptance, s windows.Handle) error {
 	o.ov = windows.Overlapped{HEvent: o.event | 1}
-	l := a.h.socket()
+	l := a.h.Socket()
 	err := windows.AcceptEx(l, s, &o.buf[0], 0, uint32(addressRoom), uint32(addressRoom), &o.n, &o.ov)
 	if err != nil && err != windows.ERROR_IO_PENDING {
 		return err
@@ -185,7 +187,7 @@ func (a *accepting) acceptEx(o *acceptance, s windows.Handle) error {
 		// connection that comes just now is accepted all the same.
 		cancelAccept(l, &o.ov)
 		for !o.done(l) { // the system takes its time
-			<-o.ended.signal
+			<-o.ended.Signal
 		}
 		if err = o.result(l); err == windows.ERROR_OPERATION_ABORTED {
 			return why
@@ -223,7 +225,7 @@ func (a *accepting) wait(o *acceptance, l windows.Handle) error {
 			defer timer.Stop()
 		}
 		select {
-		case <-o.ended.signal:
+		case <-o.ended.Signal:
 		case <-changed:
 		case <-expired:
 		}
@@ -274,7 +276,7 @@ func (a *accepting) close() (first bool) {
 	a.mu.Unlock()
 	a.running.Wait()
 	if first {
-		a.h.release()
+		a.h.Release()
 	}
 	return first
 }
@@ -291,8 +293,8 @@ var (
 )
 
 // newSocketListener makes a listener of h, of which it keeps a reference.
-func newSocketListener(h *handle) (net.Listener, error) {
-	sa, err := windows.Getsockname(h.socket())
+func newSocketListener(h *handle.Handle) (net.Listener, error) {
+	sa, err := windows.Getsockname(h.Socket())
 	if err != nil {
 		return nil, os.NewSyscallError("getsockname", err)
 	}
@@ -317,9 +319,9 @@ func (l *socketListener) Accept() (net.Conn, error) {
 		if err != nil {
 			return nil, l.opError("accept", err)
 		}
-		h := newHandle(fd)
+		h := handle.New(fd)
 		c, err := newSocketConn(h)
-		h.release()
+		h.Release()
 		switch {
 		case err == nil:
 			return c, nil
@@ -356,10 +358,10 @@ func (r rawListener) Control(f func(fd uintptr)) error {
 		r.l.mu.Unlock()
 		return r.l.opError("raw-control", net.ErrClosed)
 	}
-	h := r.l.h.retain()
+	h := r.l.h.Retain()
 	r.l.mu.Unlock()
-	defer h.release()
-	f(uintptr(h.descriptor()))
+	defer h.Release()
+	f(uintptr(h.FD()))
 	return nil
 }
 

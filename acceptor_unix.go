@@ -7,6 +7,8 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/go-cluster/cluster/internal/handle"
 )
 
 // acceptor accepts on a listening socket, bare descriptors.
@@ -15,7 +17,7 @@ type acceptor struct {
 	rc syscall.RawConn
 }
 
-func newAcceptor(h *handle) (acceptor, error) {
+func newAcceptor(h *handle.Handle) (acceptor, error) {
 	f, err := fileOf(h)
 	if err != nil {
 		return acceptor{}, err

@@ -10,6 +10,8 @@ import (
 	"sync"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/go-cluster/cluster/internal/handle"
 )
 
 // firstActivated is where a service manager's sockets begin: SD_LISTEN_FDS_START
@@ -55,7 +57,7 @@ func (a *activatedSockets) load() {
 }
 
 // find returns a new handle of the socket that t means.
-func (a *activatedSockets) find(t target) (*handle, net.Addr) {
+func (a *activatedSockets) find(t target) (*handle.Handle, net.Addr) {
 	a.once.Do(a.load)
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -69,7 +71,7 @@ func (a *activatedSockets) find(t target) (*handle, net.Addr) {
 			return nil, nil
 		}
 		s.used = true
-		return newHandle(fd), netAddr(s.sa, t.network)
+		return handle.New(fd), netAddr(s.sa, t.network)
 	}
 	return nil, nil
 }

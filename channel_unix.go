@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/go-cluster/cluster/internal/handle"
 )
 
 // channel is one end of the socketpair between the master and a worker: bytes
@@ -262,15 +264,17 @@ func (c *channel) close() { c.f.Close() }
 
 // attach returns what carries h to the peer: the line as it is, and the
 // descriptor beside it.
-func (c *channel) attach(line []byte, h *handle) ([]byte, *handle) { return line, h.retain() }
+func (c *channel) attach(line []byte, h *handle.Handle) ([]byte, *handle.Handle) {
+	return line, h.Retain()
+}
 
 // claim takes the descriptor of a line that should have come with one: the
 // oldest of fds. It returns nil if there is none, and what is left of fds.
-func (c *channel) claim(_ []byte, fds []int) (h *handle, rest []int) {
+func (c *channel) claim(_ []byte, fds []int) (h *handle.Handle, rest []int) {
 	if len(fds) == 0 {
 		return nil, nil
 	}
-	return newHandle(fds[0]), fds[1:]
+	return handle.New(fds[0]), fds[1:]
 }
 
 // setPeer tells the channel which process has the other end.

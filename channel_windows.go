@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/windows"
+
+	"github.com/go-cluster/cluster/internal/handle"
 )
 
 // channel is one end of the named pipe between the master and a worker: bytes
@@ -208,7 +210,7 @@ func (c *channel) waitRoom(error) error {
 	}
 	c.out.waiting = true
 	c.mu.Unlock()
-	err := awaitHandle(c.out.event)
+	err := handle.Await(c.out.event)
 	c.mu.Lock()
 	c.out.waiting = false
 	if c.closed {
@@ -334,8 +336,8 @@ func (c *channel) setPeer(pid int) { c.peer = pid }
 // attach puts h's socket into the line that is to carry it. Nothing goes beside
 // the line. Without the socket, as when the worker has just died, the worker's
 // answer would be that none came.
-func (c *channel) attach(line []byte, h *handle) ([]byte, *handle) {
-	text, err := duplicate(h.socket(), c.peer)
+func (c *channel) attach(line []byte, h *handle.Handle) ([]byte, *handle.Handle) {
+	text, err := handle.Duplicate(h.Socket(), c.peer)
 	if err != nil {
 		return line, nil
 	}
@@ -347,7 +349,7 @@ func (c *channel) attach(line []byte, h *handle) ([]byte, *handle) {
 // claim takes the socket of a line that should have come with one. It returns nil
 // if there is none. Only a worker takes one: what adopt is given names a handle of
 // this very process, so a worker could make the master close any of its own.
-func (c *channel) claim(line []byte, fds []int) (h *handle, rest []int) {
+func (c *channel) claim(line []byte, fds []int) (h *handle.Handle, rest []int) {
 	if !c.own {
 		return nil, fds
 	}
@@ -357,7 +359,7 @@ func (c *channel) claim(line []byte, fds []int) (h *handle, rest []int) {
 			if err != nil {
 				return nil, fds
 			}
-			h, err := adopt(text)
+			h, err := handle.Adopt(text)
 			if err != nil {
 				return nil, fds
 			}

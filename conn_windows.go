@@ -11,6 +11,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/windows"
+
+	"github.com/go-cluster/cluster/internal/handle"
 )
 
 // socketConn is a TCP connection made of a socket that AcceptEx has accepted or
@@ -18,7 +20,7 @@ import (
 // type that leaves the socket as it is. What does the waiting is an os.File: it
 // puts the socket on the runtime's completion port, on which it is the first.
 type socketConn struct {
-	h             *handle
+	h             *handle.Handle
 	f             *os.File
 	local, remote net.Addr
 	once          sync.Once
@@ -26,8 +28,8 @@ type socketConn struct {
 
 // newSocketConn makes a connection of h, of which it keeps a reference, with the
 // settings that package net gives one.
-func newSocketConn(h *handle) (*socketConn, error) {
-	s := h.socket()
+func newSocketConn(h *handle.Handle) (*socketConn, error) {
+	s := h.Socket()
 	local, err := windows.Getsockname(s)
 	if err != nil {
 		return nil, os.NewSyscallError("getsockname", err)
@@ -37,7 +39,7 @@ func newSocketConn(h *handle) (*socketConn, error) {
 		return nil, os.NewSyscallError("getpeername", err)
 	}
 	c := &socketConn{
-		h: h.retain(), f: os.NewFile(uintptr(s), "tcp"),
+		h: h.Retain(), f: os.NewFile(uintptr(s), "tcp"),
 		local: tcpAddrOf(local), remote: tcpAddrOf(remote),
 	}
 	c.SetNoDelay(true)
@@ -85,11 +87,11 @@ func (c *socketConn) Write(p []byte) (int, error) {
 func (c *socketConn) Close() error {
 	err := c.opError("close", net.ErrClosed)
 	c.once.Do(func() {
-		s := c.h.socket()
+		s := c.h.Socket()
 		windows.SetHandleInformation(s, protectFromClose, protectFromClose)
 		c.f.Close()
 		windows.SetHandleInformation(s, protectFromClose, 0)
-		c.h.release()
+		c.h.Release()
 		err = nil
 	})
 	return err

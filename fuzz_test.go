@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/go-cluster/cluster/internal/handle"
 )
 
 // internalSeeds are one message of each kind, and some that are not quite.
@@ -82,10 +84,10 @@ func fuzzPeer(t *testing.T, l *link, peer peerEnd, stream []byte, fds uint8, cut
 // owing gives the peer something to answer: a question, a receipt, a request
 // and a handle.
 func owing(t *testing.T, l *link) {
-	l.ask(&wire{Act: actQuery}, func(_ *wire, h *handle) { h.release() })
+	l.ask(&wire{Act: actQuery}, func(_ *wire, h *handle.Handle) { h.Release() })
 	l.send("asked", func(error) {})
 	go l.request(t.Context(), 1, nil)
-	l.askHandle(typeNative, &wire{Act: actNewConn, Key: "k"}, someHandle(t), func(_ *wire, h *handle) { h.release() })
+	l.askHandle(typeNative, &wire{Act: actNewConn, Key: "k"}, someHandle(t), func(_ *wire, h *handle.Handle) { h.Release() })
 }
 
 // FuzzMaster feeds the master whatever a worker may write.

@@ -7,6 +7,7 @@ import (
 	"syscall"
 
 	"github.com/go-cluster/cluster/internal/drain"
+	"github.com/go-cluster/cluster/internal/handle"
 )
 
 // How a worker comes by a listening socket: it asks the master, and makes
@@ -16,7 +17,7 @@ import (
 // one that it accepts on itself.
 type grant struct {
 	key  string
-	h    *handle
+	h    *handle.Handle
 	addr net.Addr
 }
 
@@ -38,17 +39,17 @@ func (in *inside) ask(ctx context.Context, t *target) (g grant, err error) {
 	}
 	type reply struct {
 		w *wire
-		h *handle
+		h *handle.Handle
 	}
 	replied := make(chan reply, 1)
-	in.p.link.ask(t.query(), func(w *wire, h *handle) { replied <- reply{w, h} })
+	in.p.link.ask(t.query(), func(w *wire, h *handle.Handle) { replied <- reply{w, h} })
 	var r reply
 	select {
 	case r = <-replied:
 	case <-ctx.Done():
 		go func() { // the socket may still come
 			r := <-replied
-			r.h.release()
+			r.h.Release()
 			if r.w != nil && r.w.Key != "" {
 				in.p.link.order(&wire{Act: actClose, Key: r.w.Key})
 			}
@@ -62,7 +63,7 @@ func (in *inside) ask(ctx context.Context, t *target) (g grant, err error) {
 		return g, listenError(*t, ctx.Err(), "")
 	}
 	if g, err = in.granted(*t, r.w, r.h); err != nil {
-		r.h.release()
+		r.h.Release()
 		in.dropIndex(*t)
 		return grant{}, err
 	}
@@ -70,7 +71,7 @@ func (in *inside) ask(ctx context.Context, t *target) (g grant, err error) {
 }
 
 // granted reads the master's answer.
-func (in *inside) granted(t target, w *wire, h *handle) (grant, error) {
+func (in *inside) granted(t target, w *wire, h *handle.Handle) (grant, error) {
 	if w.Errno != nil && *w.Errno != 0 {
 		return grant{}, remoteListenError(t, w)
 	}
@@ -169,7 +170,7 @@ func (in *inside) listen(ctx context.Context, t target, lc ListenConfig) (net.Li
 	if !in.goMaster() {
 		// A node primary knows two modes of a socket's file, and not before bind.
 		if err := t.chmod(); err != nil {
-			g.h.release()
+			g.h.Release()
 			release()
 			return nil, listenError(t, err, "this worker sets the mode")
 		}
@@ -178,7 +179,7 @@ func (in *inside) listen(ctx context.Context, t target, lc ListenConfig) (net.Li
 		r := in.newRobin(g.key)
 		return in.newListener(t, r, lc.KeepAlive, t.addr(g.addr), release), nil
 	}
-	defer g.h.release()
+	defer g.h.Release()
 	ln, err := listenerOf(g.h)
 	if err != nil {
 		release()
@@ -227,7 +228,7 @@ func (in *inside) listenPacket(ctx context.Context, t target, lc ListenConfig) (
 	if err != nil {
 		return nil, err
 	}
-	defer g.h.release()
+	defer g.h.Release()
 	release := func() { in.closed(t, g.key) }
 	if g.h == nil {
 		release()

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"sync"
 	"sync/atomic"
+
+	"github.com/go-cluster/cluster/internal/handle"
 )
 
 // link is the protocol over one channel, the same on both sides: messages out
@@ -39,13 +41,13 @@ type link struct {
 	done     chan struct{}
 
 	mu       sync.Mutex
-	err      error                              // once the link is closed
-	peer     peerKind                           // decided by the worker's online
-	sent     uint64                             // receipts asked for, or to be asked for
-	receipts []receipt                          // oldest first
-	answers  map[int64]func(m *wire, h *handle) // by the seq of the question
-	handles  []outHandle                        // not yet sent
-	handleUp bool                               // one is on its way, not acknowledged
+	err      error                                     // once the link is closed
+	peer     peerKind                                  // decided by the worker's online
+	sent     uint64                                    // receipts asked for, or to be asked for
+	receipts []receipt                                 // oldest first
+	answers  map[int64]func(m *wire, h *handle.Handle) // by the seq of the question
+	handles  []outHandle                               // not yet sent
+	handleUp bool                                      // one is on its way, not acknowledged
 	parting  parting
 	requests requests
 }
@@ -55,7 +57,7 @@ type link struct {
 type side interface {
 	// internal handles one NODE_CLUSTER or NODE_GO_CLUSTER message. It takes
 	// over h, the descriptor that came along, if any.
-	internal(m *wire, h *handle)
+	internal(m *wire, h *handle.Handle)
 	// closed is called once, after the last message.
 	closed()
 	// overrun is called when the peer makes this side owe it more answers than
@@ -82,7 +84,7 @@ type receipt struct {
 // outHandle is a NODE_HANDLE line and its descriptor.
 type outHandle struct {
 	line  []byte
-	h     *handle
+	h     *handle.Handle
 	seq   int64
 	tries int
 }
@@ -92,7 +94,7 @@ func newLink(ch *channel, p *Process, s side, peer peerKind, o *Options) *link {
 		ch: ch, p: p, side: s, peer: peer,
 		in:      framer{max: o.MaxMessage},
 		done:    make(chan struct{}),
-		answers: make(map[int64]func(*wire, *handle)),
+		answers: make(map[int64]func(*wire, *handle.Handle)),
 	}
 	l.requests.next = make(chan job)
 	l.baton.init()
@@ -186,7 +188,7 @@ func (l *link) orderOurs(act string) error {
 // ask sends an internal message and calls answer with what comes back for it,
 // or with nil when the link closes first. answer runs on the reader and takes
 // over the handle.
-func (l *link) ask(m *wire, answer func(m *wire, h *handle)) {
+func (l *link) ask(m *wire, answer func(m *wire, h *handle.Handle)) {
 	m.Cmd, m.Seq = cmdCluster, nextSeq()
 	l.expect(*m.Seq, answer)
 	l.out.put(orderLine, nil, m.line())
@@ -194,7 +196,7 @@ func (l *link) ask(m *wire, answer func(m *wire, h *handle)) {
 
 // expect registers who is told of the answer to seq. On a link that is closed
 // that is at once.
-func (l *link) expect(seq int64, answer func(m *wire, h *handle)) {
+func (l *link) expect(seq int64, answer func(m *wire, h *handle.Handle)) {
 	l.mu.Lock()
 	closed := l.err != nil
 	if !closed {
@@ -226,11 +228,11 @@ func (l *link) answerAs(kind lineKind, line []byte) {
 // sendHandle queues m with a descriptor, whose reference it takes over. Only
 // one is on its way at a time: node has one place for a descriptor whose
 // message is not complete, and a later one would overwrite it.
-func (l *link) sendHandle(typ string, m *wire, h *handle) { l.askHandle(typ, m, h, nil) }
+func (l *link) sendHandle(typ string, m *wire, h *handle.Handle) { l.askHandle(typ, m, h, nil) }
 
 // askHandle is sendHandle for a message that has an answer, as in ask. A peer
 // that gets the message without the descriptor, again and again, refuses it.
-func (l *link) askHandle(typ string, m *wire, h *handle, answer func(m *wire, h *handle)) {
+func (l *link) askHandle(typ string, m *wire, h *handle.Handle, answer func(m *wire, h *handle.Handle)) {
 	m.Cmd, m.Seq = cmdCluster, nextSeq()
 	inner := m.line()
 	outer := wire{Cmd: cmdHandle, Type: typ, Msg: inner[:len(inner)-1]}
@@ -239,11 +241,11 @@ func (l *link) askHandle(typ string, m *wire, h *handle, answer func(m *wire, h 
 
 // askHandleLine is askHandle with the line as it is to be, of which the message
 // has the number seq.
-func (l *link) askHandleLine(line []byte, seq int64, h *handle, answer func(m *wire, h *handle)) {
+func (l *link) askHandleLine(line []byte, seq int64, h *handle.Handle, answer func(m *wire, h *handle.Handle)) {
 	l.mu.Lock()
 	if l.err != nil || l.leaves() {
 		l.mu.Unlock()
-		h.release()
+		h.Release()
 		if answer != nil {
 			answer(nil, nil)
 		}
@@ -288,10 +290,10 @@ func (l *link) handleAcked(ok bool) {
 		return // an answer to nothing
 	}
 	l.handleUp = false
-	var refused func(*wire, *handle)
+	var refused func(*wire, *handle.Handle)
 	h := &l.handles[0]
 	if h.tries++; ok || h.tries >= maxHandleTries || l.leaves() {
-		h.h.release()
+		h.h.Release()
 		if !ok {
 			refused = l.answers[h.seq]
 			delete(l.answers, h.seq)
@@ -349,7 +351,7 @@ func (l *link) end() {
 	l.receipts, l.answers, l.handles = nil, nil, nil
 	l.mu.Unlock()
 	for _, h := range handles {
-		h.h.release()
+		h.h.Release()
 	}
 	l.failRequests(ErrClosed)
 	for _, r := range receipts {

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/go-cluster/cluster/internal/drain"
+	"github.com/go-cluster/cluster/internal/handle"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 )
@@ -157,12 +158,12 @@ func (l *testLink) readHandle() (line string, fd int) {
 	return strings.TrimSpace(string(p[:n])), fds[0]
 }
 
-func (l *testLink) sendToken(key string, answer func(*wire, *handle)) *token {
+func (l *testLink) sendToken(key string, answer func(*wire, *handle.Handle)) *token {
 	l.t.Helper()
 	k := newToken(l.t)
 	fd, err := unix.FcntlInt(k.file.Fd(), unix.F_DUPFD_CLOEXEC, 0)
 	require.NoError(l.t, err)
-	l.askHandle(typeNative, &wire{Act: actNewConn, Key: key}, newHandle(fd), answer)
+	l.askHandle(typeNative, &wire{Act: actNewConn, Key: key}, handle.New(fd), answer)
 	return k.sent()
 }
 
@@ -174,7 +175,7 @@ func TestOneHandleAtATime(t *testing.T) {
 	for i, key := range []string{"a", "b", "c"} {
 		line, fd := l.readHandle()
 		require.Contains(t, line, `"key":"`+key+`"`)
-		tokens[i].requireSame(newHandle(fd))
+		tokens[i].requireSame(handle.New(fd))
 		require.NoError(t, l.p.Send("between"))
 		require.Equal(t, `"between"`, l.readLine())
 		l.quiet() // no other handle before the acknowledgement
@@ -192,7 +193,7 @@ func TestOneHandleAtATime(t *testing.T) {
 func TestRefusedHandleIsSentAgain(t *testing.T) {
 	l := newTestLink(t, peerGo, Options{}).start()
 	answered := make(chan *wire, 1)
-	refused := l.sendToken("a", func(w *wire, _ *handle) { answered <- w })
+	refused := l.sendToken("a", func(w *wire, _ *handle.Handle) { answered <- w })
 	next := l.sendToken("b", nil)
 	for range maxHandleTries {
 		line, fd := l.readHandle()
@@ -204,14 +205,14 @@ func TestRefusedHandleIsSentAgain(t *testing.T) {
 	refused.requireClosed()
 	line, fd := l.readHandle()
 	require.Contains(t, line, `"key":"b"`)
-	next.requireSame(newHandle(fd))
+	next.requireSame(handle.New(fd))
 }
 
 // TestHandlesOfAnEndedLink are closed, and their questions answered with nil.
 func TestHandlesOfAnEndedLink(t *testing.T) {
 	l := newTestLink(t, peerGo, Options{}).start()
 	answers := make(chan *wire, 3)
-	answer := func(w *wire, _ *handle) { answers <- w }
+	answer := func(w *wire, _ *handle.Handle) { answers <- w }
 	a, b := l.sendToken("a", answer), l.sendToken("b", answer)
 	_, fd := l.readHandle()
 	unix.Close(fd)

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/go-cluster/cluster/internal/handle"
 )
 
 // waitFor returns what comes over c, or fails the test.
@@ -47,10 +49,10 @@ type testLink struct {
 
 type internalCall struct {
 	w *wire
-	h *handle
+	h *handle.Handle
 }
 
-func (l *testLink) internal(w *wire, h *handle) {
+func (l *testLink) internal(w *wire, h *handle.Handle) {
 	if l.onInternal != nil {
 		l.onInternal()
 		return

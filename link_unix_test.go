@@ -12,6 +12,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
+
+	"github.com/go-cluster/cluster/internal/handle"
 )
 
 // writeWith writes s, descriptors attached to its first byte.
@@ -53,16 +55,16 @@ func (k *token) requireClosed() {
 }
 
 // requireSame checks that h is this descriptor, and releases it.
-func (k *token) requireSame(h *handle) {
+func (k *token) requireSame(h *handle.Handle) {
 	k.t.Helper()
 	require.NotNil(k.t, h)
-	_, err := syscall.Write(h.descriptor(), []byte("x"))
+	_, err := syscall.Write(h.FD(), []byte("x"))
 	require.NoError(k.t, err)
 	k.watch.SetReadDeadline(time.Now().Add(patienceIn))
 	b := make([]byte, 1)
 	_, err = k.watch.Read(b)
 	require.NoError(k.t, err, "another descriptor")
-	h.release()
+	h.Release()
 }
 
 // openPeer takes over theirs.
@@ -104,13 +106,19 @@ func drainPeer(peer peerEnd) {
 func endPeer(peer peerEnd) { peer.(*net.UnixConn).CloseWrite() }
 
 // someHandle is one that can be passed on.
-func someHandle(t testing.TB) *handle {
+func someHandle(t testing.TB) *handle.Handle {
 	f, err := os.Open(os.DevNull)
 	require.NoError(t, err)
 	defer f.Close()
 	fd, err := dupDescriptor(f)
 	require.NoError(t, err)
-	return newHandle(fd)
+	return handle.New(fd)
+}
+
+// isOpenHandle asks the system.
+func isOpenHandle(h *handle.Handle) bool {
+	_, err := unix.FcntlInt(uintptr(h.FD()), unix.F_GETFD, 0)
+	return err == nil
 }
 
 // workerChannel takes over theirs as a worker does.
@@ -124,10 +132,10 @@ func workerChannel(t testing.TB, theirs *os.File) *channel {
 }
 
 // handleOf is what came with the line, and takes it from fds.
-func handleOf(_ []byte, fds *[]int) *handle {
+func handleOf(_ []byte, fds *[]int) *handle.Handle {
 	fd := (*fds)[0]
 	*fds = (*fds)[1:]
-	return newHandle(fd)
+	return handle.New(fd)
 }
 
 // killedText is how the Exit of a process reads that was killed.

@@ -7,6 +7,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/windows"
+
+	"github.com/go-cluster/cluster/internal/handle"
 )
 
 // openPeer takes over theirs.
@@ -31,11 +33,14 @@ func drainPeer(peer peerEnd) {
 func endPeer(peer peerEnd) { peer.Close() }
 
 // someHandle is one that can be passed on.
-func someHandle(t testing.TB) *handle {
+func someHandle(t testing.TB) *handle.Handle {
 	s, err := newSocket(windows.AF_INET)
 	require.NoError(t, err)
-	return newHandle(int(s))
+	return handle.New(int(s))
 }
+
+// isOpenHandle asks the system.
+func isOpenHandle(h *handle.Handle) bool { return isSocket(uintptr(h.FD())) }
 
 // workerChannel takes over theirs as a worker does.
 func workerChannel(t testing.TB, theirs clientEnd) *channel {
@@ -46,7 +51,7 @@ func workerChannel(t testing.TB, theirs clientEnd) *channel {
 }
 
 // handleOf is what came with the line.
-func handleOf(line []byte, _ *[]int) *handle {
+func handleOf(line []byte, _ *[]int) *handle.Handle {
 	h, _ := (&channel{own: true}).claim(line, nil)
 	return h
 }

@@ -14,6 +14,8 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/go-cluster/cluster/internal/handle"
 )
 
 const (
@@ -33,7 +35,7 @@ func supported(target, bool) error { return nil }
 // openShared opens t for the registry. What it returns is the bare descriptor:
 // closing the net.Listener that made it loses no connection, and leaves the
 // runtime's poller without a reason to wake the master for each.
-func openShared(ctx context.Context, t target) (*handle, net.Addr, func(), error) {
+func openShared(ctx context.Context, t target) (*handle.Handle, net.Addr, func(), error) {
 	if t.fd >= 0 {
 		return openDescriptor(t)
 	}
@@ -61,7 +63,7 @@ func openShared(ctx context.Context, t target) (*handle, net.Addr, func(), error
 	if err != nil {
 		return nil, nil, nil, err
 	}
-	return newHandle(fd), addr, unlinker(t), nil
+	return handle.New(fd), addr, unlinker(t), nil
 }
 
 // openListener is net.ListenConfig.Listen with this package's defaults.
@@ -221,7 +223,7 @@ func unlinker(t target) func() {
 // openDescriptor shares a socket that the master has at a number (node's
 // listen({fd})). Only one that listens, or a bound UDP socket, may be had so:
 // not a connection, nor another worker's channel.
-func openDescriptor(t target) (*handle, net.Addr, func(), error) {
+func openDescriptor(t target) (*handle.Handle, net.Addr, func(), error) {
 	typ, err := unix.GetsockoptInt(t.fd, unix.SOL_SOCKET, unix.SO_TYPE)
 	if err != nil {
 		return nil, nil, nil, err
@@ -240,7 +242,7 @@ func openDescriptor(t target) (*handle, net.Addr, func(), error) {
 		return nil, nil, nil, err
 	}
 	unix.SetNonblock(fd, true)
-	return newHandle(fd), netAddr(sa, t.network), func() {}, nil
+	return handle.New(fd), netAddr(sa, t.network), func() {}, nil
 }
 
 // netAddr is sa as package net has it.
@@ -280,7 +282,7 @@ func dupDescriptor(c syscall.Conn) (fd int, err error) {
 // listenerOf makes a listener of a shared socket. os.NewFile of a descriptor
 // that is non-blocking already leaves it so, also in Fd, which FileListener
 // calls.
-func listenerOf(h *handle) (net.Listener, error) {
+func listenerOf(h *handle.Handle) (net.Listener, error) {
 	f, err := fileOf(h)
 	if err != nil {
 		return nil, err
@@ -289,7 +291,7 @@ func listenerOf(h *handle) (net.Listener, error) {
 	return net.FileListener(f)
 }
 
-func packetConnOf(h *handle) (net.PacketConn, error) {
+func packetConnOf(h *handle.Handle) (net.PacketConn, error) {
 	f, err := fileOf(h)
 	if err != nil {
 		return nil, err
@@ -300,15 +302,15 @@ func packetConnOf(h *handle) (net.PacketConn, error) {
 
 // connOf makes a connection of h, which nobody else holds, and takes it over. It
 // need not be non-blocking: FileConn makes it so.
-func connOf(h *handle) (net.Conn, error) {
-	f := os.NewFile(uintptr(h.descriptor()), "cluster-socket")
+func connOf(h *handle.Handle) (net.Conn, error) {
+	f := os.NewFile(uintptr(h.FD()), "cluster-socket")
 	defer f.Close()
 	return net.FileConn(f)
 }
 
 // fileOf dups h's descriptor, non-blocking.
-func fileOf(h *handle) (*os.File, error) {
-	fd, err := unix.FcntlInt(uintptr(h.descriptor()), unix.F_DUPFD_CLOEXEC, 0)
+func fileOf(h *handle.Handle) (*os.File, error) {
+	fd, err := unix.FcntlInt(uintptr(h.FD()), unix.F_DUPFD_CLOEXEC, 0)
 	if err != nil {
 		return nil, os.NewSyscallError("fcntl", err)
 	}
@@ -322,8 +324,8 @@ func fileOf(h *handle) (*os.File, error) {
 // listenBound lets a socket listen that a node primary has only bound. With the
 // address in use node sends one that is not even that, and listen(2) would take
 // a random port: the address is compared with what was asked for.
-func listenBound(h *handle, t target) error {
-	sa, err := unix.Getsockname(h.descriptor())
+func listenBound(h *handle.Handle, t target) error {
+	sa, err := unix.Getsockname(h.FD())
 	if err != nil {
 		return os.NewSyscallError("getsockname", err)
 	}
@@ -343,7 +345,7 @@ func listenBound(h *handle, t target) error {
 	if backlog == 0 {
 		backlog = maxListenBacklog()
 	}
-	return os.NewSyscallError("listen", unix.Listen(h.descriptor(), backlog))
+	return os.NewSyscallError("listen", unix.Listen(h.FD(), backlog))
 }
 
 // maxListenBacklog is the system's limit.

@@ -8,6 +8,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
+
+	"github.com/go-cluster/cluster/internal/handle"
 )
 
 // TestListenBound: a socket that a node primary has bound to what was asked for
@@ -27,8 +29,8 @@ func TestListenBound(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM, 0)
 			require.NoError(t, err)
-			h := newHandle(fd)
-			defer h.release()
+			h := handle.New(fd)
+			defer h.Release()
 			if c.bind {
 				require.NoError(t, unix.Bind(fd, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}))
 			}

@@ -9,6 +9,8 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/windows"
+
+	"github.com/go-cluster/cluster/internal/handle"
 )
 
 func uid() int { return -1 }
@@ -26,7 +28,7 @@ func supported(t target, shared bool) error {
 }
 
 // openShared opens t for the registry.
-func openShared(_ context.Context, t target) (*handle, net.Addr, func(), error) {
+func openShared(_ context.Context, t target) (*handle.Handle, net.Addr, func(), error) {
 	err := supported(t, true)
 	if err == nil && t.fd >= 0 {
 		err = fmt.Errorf("a descriptor of the master's on Windows: %w", ErrNotSupported)
@@ -50,7 +52,7 @@ func openListener(ctx context.Context, t target, keepAlive net.KeepAliveConfig) 
 		if err != nil {
 			return nil, err
 		}
-		defer h.release()
+		defer h.Release()
 		return newSocketListener(h)
 	}
 	lc := net.ListenConfig{KeepAliveConfig: keepAlive}
@@ -74,12 +76,12 @@ func dupDescriptor(c syscall.Conn) (fd int, err error) {
 	}
 	ctlErr := rc.Control(func(s uintptr) {
 		var text string
-		if text, err = duplicate(windows.Handle(s), os.Getpid()); err != nil {
+		if text, err = handle.Duplicate(windows.Handle(s), os.Getpid()); err != nil {
 			return
 		}
-		var h *handle
-		if h, err = adopt(text); err == nil {
-			fd = h.descriptor() // the caller's from now on, as nobody releases h
+		var h *handle.Handle
+		if h, err = handle.Adopt(text); err == nil {
+			fd = h.FD() // the caller's from now on, as nobody releases h
 		}
 	})
 	if err = errors.Join(ctlErr, err); err != nil {
@@ -89,11 +91,11 @@ func dupDescriptor(c syscall.Conn) (fd int, err error) {
 }
 
 // listenerOf makes a listener of a shared socket.
-func listenerOf(h *handle) (net.Listener, error) { return newSocketListener(h) }
+func listenerOf(h *handle.Handle) (net.Listener, error) { return newSocketListener(h) }
 
 // connOf makes a connection of h, which was handed over, and takes it over.
-func connOf(h *handle) (net.Conn, error) {
-	defer h.release() // the connection has a reference of its own
+func connOf(h *handle.Handle) (net.Conn, error) {
+	defer h.Release() // the connection has a reference of its own
 	c, err := newSocketConn(h)
 	if err != nil {
 		return nil, err
@@ -103,6 +105,6 @@ func connOf(h *handle) (net.Conn, error) {
 
 // What follows is for sockets that no worker here is sent.
 
-func packetConnOf(*handle) (net.PacketConn, error)      { return nil, ErrNotSupported }
-func listenBound(*handle, target) error                 { return ErrNotSupported }
-func holdPacket(target, *entry) (net.PacketConn, error) { return nil, ErrNotSupported }
+func packetConnOf(*handle.Handle) (net.PacketConn, error) { return nil, ErrNotSupported }
+func listenBound(*handle.Handle, target) error            { return ErrNotSupported }
+func holdPacket(target, *entry) (net.PacketConn, error)   { return nil, ErrNotSupported }

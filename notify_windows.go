@@ -1,6 +1,10 @@
 package cluster
 
-import "net"
+import (
+	"net"
+
+	"github.com/go-cluster/cluster/internal/handle"
+)
 
 // What service managers of Unix offer, and none has here.
 
@@ -21,4 +25,4 @@ var activated activatedSockets
 
 type activatedSockets struct{}
 
-func (*activatedSockets) find(target) (*handle, net.Addr) { return nil, nil }
+func (*activatedSockets) find(target) (*handle.Handle, net.Addr) { return nil, nil }

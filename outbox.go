@@ -4,6 +4,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/go-cluster/cluster/internal/handle"
 )
 
 // outbox is what one side has to say to the other and the kernel has not taken
@@ -58,7 +60,7 @@ type batch struct {
 // fdMark says that a descriptor goes with the line at buf[start:end].
 type fdMark struct {
 	start, end int
-	h          *handle
+	h          *handle.Handle
 }
 
 // written is called, with nil, once the kernel has taken all up to pos.
@@ -97,7 +99,7 @@ const (
 
 // put queues complete lines, and sees to it that they are written. It never
 // waits. h, which put takes over, goes with the first byte.
-func (o *outbox) put(kind lineKind, h *handle, lines ...[]byte) (pos uint64, err error) {
+func (o *outbox) put(kind lineKind, h *handle.Handle, lines ...[]byte) (pos uint64, err error) {
 	o.mu.Lock()
 	size := 0
 	for _, l := range lines {
@@ -113,7 +115,7 @@ func (o *outbox) put(kind lineKind, h *handle, lines ...[]byte) (pos uint64, err
 	}
 	if err != nil {
 		o.mu.Unlock()
-		h.release()
+		h.Release()
 		return 0, err
 	}
 	if kind >= answerLine {
@@ -258,7 +260,7 @@ func (o *outbox) writeBatch() (noRoom error) {
 			if m := b.marks[0]; m.start > off {
 				end = m.start - off
 			} else {
-				end, fd = m.end-off, m.h.descriptor()
+				end, fd = m.end-off, m.h.FD()
 			}
 		}
 		n, err := o.ch.send(b.left[:end], fd)
@@ -272,7 +274,7 @@ func (o *outbox) writeBatch() (noRoom error) {
 			return nil
 		}
 		if fd >= 0 { // it went with the first byte, however few went along
-			b.marks[0].h.release()
+			b.marks[0].h.Release()
 			b.marks = b.marks[1:]
 		}
 		b.left = b.left[n:]
@@ -320,7 +322,7 @@ func (o *outbox) drop() {
 
 func releaseMarks(marks []fdMark) {
 	for _, m := range marks {
-		m.h.release()
+		m.h.Release()
 	}
 }
 

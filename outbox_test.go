@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/go-cluster/cluster/internal/handle"
 )
 
 // kernel is a sender that takes what its test lets it take.
@@ -143,10 +145,10 @@ func TestPartialWrites(t *testing.T) {
 			starts := map[int]int{} // offset of a handle's line to its descriptor
 			for i := range 50 {
 				line := fmt.Sprintf("%d %s\n", i, strings.Repeat("x", r.IntN(40)))
-				var h *handle
+				var h *handle.Handle
 				if r.IntN(3) == 0 {
 					h = someHandle(t)
-					starts[want.Len()] = h.descriptor()
+					starts[want.Len()] = h.FD()
 				}
 				_, err := o.put(orderLine, h, []byte(line))
 				require.NoError(t, err)
@@ -267,16 +269,16 @@ func TestFailedWrite(t *testing.T) {
 		o := &outbox{ch: k, max: 1000, onFail: func() { failed++ }}
 		require.NoError(t, o.say("1\n"))
 		h := someHandle(t)
-		_, err := o.put(orderLine, h.retain(), []byte("2\n"))
+		_, err := o.put(orderLine, h.Retain(), []byte("2\n"))
 		require.NoError(t, err)
 		k.set(nothing, errors.New("broken pipe"))
 		synctest.Wait()
 		require.Equal(t, 1, failed)
 		require.ErrorIs(t, o.say("3\n"), ErrClosed)
-		require.EqualValues(t, 1, h.refs.Load())
-		_, err = o.put(orderLine, h.retain(), []byte("4\n"))
+		_, err = o.put(orderLine, h.Retain(), []byte("4\n"))
 		require.ErrorIs(t, err, ErrClosed)
-		require.EqualValues(t, 1, h.refs.Load())
-		h.release()
+		require.True(t, isOpenHandle(h))
+		h.Release()
+		require.False(t, isOpenHandle(h), "the outbox holds it")
 	})
 }

@@ -3,6 +3,8 @@ package cluster
 import (
 	"slices"
 	"time"
+
+	"github.com/go-cluster/cluster/internal/handle"
 )
 
 // parting is how far a worker is on its way out, as its link knows it; under
@@ -97,7 +99,7 @@ func (l *link) orderDisconnect(timeout time.Duration) {
 // dropHandles takes back the descriptors that a worker on its way out cannot
 // take: all but the one that it has to acknowledge. It returns who waits for
 // what was to become of them. l.mu is held.
-func (l *link) dropHandles() (answers []func(*wire, *handle)) {
+func (l *link) dropHandles() (answers []func(*wire, *handle.Handle)) {
 	if !l.leaves() {
 		return nil
 	}
@@ -106,7 +108,7 @@ func (l *link) dropHandles() (answers []func(*wire, *handle)) {
 		keep = 1
 	}
 	for _, h := range l.handles[min(keep, len(l.handles)):] {
-		h.h.release()
+		h.h.Release()
 		if answer := l.answers[h.seq]; answer != nil {
 			answers = append(answers, answer)
 			delete(l.answers, h.seq)
@@ -117,7 +119,7 @@ func (l *link) dropHandles() (answers []func(*wire, *handle)) {
 }
 
 // refuseHandles tells them that the peer will not take what they sent.
-func refuseHandles(answers []func(*wire, *handle)) {
+func refuseHandles(answers []func(*wire, *handle.Handle)) {
 	for _, answer := range answers {
 		answer(nil, nil)
 	}

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/go-cluster/cluster/internal/handle"
 )
 
 // TestParting: what a node worker on its way out is told, and that it is told
@@ -74,7 +76,7 @@ func TestPartingTakesBackHandles(t *testing.T) {
 			l := newTestLink(t, peerNode, Options{}).start()
 			answers := make(chan int, 4)
 			send := func(i int) *token {
-				return l.sendToken("k", func(_ *wire, h *handle) {
+				return l.sendToken("k", func(_ *wire, h *handle.Handle) {
 					require.Nil(t, h)
 					answers <- i
 				})

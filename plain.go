@@ -4,6 +4,8 @@ import (
 	"net"
 	"sync"
 	"syscall"
+
+	"github.com/go-cluster/cluster/internal/handle"
 )
 
 // plainSockets are the sockets that Listen opened while this process had not
@@ -29,7 +31,7 @@ func (p *plainSockets) add(t target, addr net.Addr, s any) {
 	open := p.list[:0]
 	for _, s := range p.list {
 		if fd, err := dupDescriptor(s.conn); err == nil {
-			newHandle(fd).release()
+			handle.New(fd).Release()
 			open = append(open, s)
 		}
 	}
@@ -38,7 +40,7 @@ func (p *plainSockets) add(t target, addr net.Addr, s any) {
 
 // find returns a new handle of an open socket for t's address, and what to do
 // with a unix socket's file when the workers no longer need it.
-func (p *plainSockets) find(t target) (*handle, net.Addr, func()) {
+func (p *plainSockets) find(t target) (*handle.Handle, net.Addr, func()) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	nth := 0
@@ -50,7 +52,7 @@ func (p *plainSockets) find(t target) (*handle, net.Addr, func()) {
 			continue // the n-th free port is the n-th here too
 		}
 		if fd, err := dupDescriptor(s.conn); err == nil {
-			return newHandle(fd), s.addr, s.keepFile()
+			return handle.New(fd), s.addr, s.keepFile()
 		}
 	}
 	return nil, nil, nil
@@ -69,7 +71,7 @@ func (s plainSocket) keepFile() (release func()) {
 	return func() {
 		ln.SetUnlinkOnClose(true)
 		if fd, err := dupDescriptor(ln); err == nil {
-			newHandle(fd).release()
+			handle.New(fd).Release()
 			return
 		}
 		unlink()

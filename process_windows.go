@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/windows"
+
+	"github.com/go-cluster/cluster/internal/handle"
 )
 
 // startProcess makes p's channel and process. The process inherits its standard
@@ -90,11 +92,11 @@ func exited(proc *os.Process) (yes bool) {
 // waitExit waits for proc without a thread: os.Process.Wait alone keeps one in
 // the kernel for each worker.
 func waitExit(proc *os.Process) (*os.ProcessState, error) {
-	var done *watched
-	proc.WithHandle(func(h uintptr) { done, _ = watchHandle(windows.Handle(h), true) })
+	var done *handle.Watch
+	proc.WithHandle(func(h uintptr) { done, _ = handle.NewWatch(windows.Handle(h), true) })
 	if done != nil {
-		<-done.signal
-		done.stop() // the handle is open until Wait
+		<-done.Signal
+		done.Stop() // the handle is open until Wait
 	}
 	return proc.Wait()
 }

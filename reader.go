@@ -10,6 +10,8 @@ import (
 	"os"
 	"slices"
 	"sync/atomic"
+
+	"github.com/go-cluster/cluster/internal/handle"
 )
 
 // What arrives over a link, from the bytes to the message or the call. Who has the
@@ -347,7 +349,7 @@ func (l *link) handle(raw []byte) {
 	l.acknowledge(cmdAck)
 	outer, err := parseWire(raw)
 	if err != nil {
-		h.release()
+		h.Release()
 		l.fault("bad internal message %s: %w", excerpt(raw), err)
 		return
 	}
@@ -358,13 +360,13 @@ func (l *link) handle(raw []byte) {
 			l.cluster(outer.Msg, h)
 			return
 		}
-		h.release()
+		h.Release()
 		l.fault("a handle came with %q; closed", cmd)
 		return
 	}
 	// A handle that the application over there sent: there is no way to hand it
 	// to a callback, but the message that it came with is a message.
-	h.release()
+	h.Release()
 	l.fault("a handle of type %q was closed: %w", outer.Type, ErrNotSupported)
 	if len(outer.Msg) > 0 {
 		l.message(outer.Msg)
@@ -373,15 +375,15 @@ func (l *link) handle(raw []byte) {
 
 // cluster handles a NODE_CLUSTER message: the answer to a question of ours, or
 // something for the side.
-func (l *link) cluster(raw []byte, h *handle) {
+func (l *link) cluster(raw []byte, h *handle.Handle) {
 	if len(raw) > maxInternal {
-		h.release()
+		h.Release()
 		l.fault("an internal message of %d bytes is ignored: %s", len(raw), excerpt(raw))
 		return
 	}
 	m, err := parseWire(raw)
 	if err != nil {
-		h.release()
+		h.Release()
 		l.fault("bad internal message %s: %w", excerpt(raw), err)
 		return
 	}
@@ -394,7 +396,7 @@ func (l *link) cluster(raw []byte, h *handle) {
 	delete(l.answers, *m.Ack)
 	l.mu.Unlock()
 	if answer == nil {
-		h.release()
+		h.Release()
 		return
 	}
 	answer(&m, h)

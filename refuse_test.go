@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/go-cluster/cluster/internal/handle"
 )
 
 // refuser is the worker's end of a channel, by hand: it answers each connection
@@ -19,7 +21,7 @@ type refuser struct {
 	ch     *channel
 	offers atomic.Int32
 	take   atomic.Bool
-	taken  chan *handle
+	taken  chan *handle.Handle
 	may    chan struct{} // closed when it may
 }
 
@@ -52,7 +54,7 @@ func (r *refuser) run() {
 			if take {
 				r.taken <- h
 			} else {
-				h.release()
+				h.Release()
 			}
 			<-r.may
 			answer := (&wire{Cmd: cmdCluster, Ack: &outer.Msg.Seq, Accepted: &take}).line()
@@ -67,9 +69,9 @@ func (r *refuser) run() {
 // noSide is a side that nothing is said to.
 type noSide struct{}
 
-func (noSide) internal(_ *wire, h *handle) { h.release() }
-func (noSide) closed()                     {}
-func (noSide) overrun()                    {}
+func (noSide) internal(_ *wire, h *handle.Handle) { h.Release() }
+func (noSide) closed()                            {}
+func (noSide) overrun()                           {}
 
 // newRefuser makes a worker with the queue of one address for it alone.
 func newRefuser(t *testing.T) (worker *refuser, p *Process, r *roundRobin, dial func() net.Conn) {
@@ -83,7 +85,7 @@ func newRefuser(t *testing.T) (worker *refuser, p *Process, r *roundRobin, dial 
 	p.child = &child{opts: &opts}
 	p.link = newLink(ours, p, noSide{}, peerNode, &opts)
 	go p.link.read()
-	worker = &refuser{ch: end, taken: make(chan *handle, 1), may: make(chan struct{})}
+	worker = &refuser{ch: end, taken: make(chan *handle.Handle, 1), may: make(chan struct{})}
 	go worker.run()
 
 	tgt, err := newTarget("tcp", "127.0.0.1:0", ListenConfig{})
@@ -94,7 +96,7 @@ func newRefuser(t *testing.T) (worker *refuser, p *Process, r *roundRobin, dial 
 	require.NoError(t, err)
 	t.Cleanup(func() {
 		r.close()
-		h.release()
+		h.Release()
 		p.link.close()
 		<-p.link.done
 		end.close()
@@ -123,7 +125,7 @@ func TestRoundRobinRefusal(t *testing.T) {
 	require.GreaterOrEqual(t, worker.offers.Load(), int32(2))
 
 	worker.take.Store(true)
-	(<-worker.taken).release()
+	(<-worker.taken).Release()
 	_, err := client.Read(make([]byte, 1))
 	require.ErrorIs(t, err, io.EOF, "the master has closed its copy as well")
 }
@@ -138,7 +140,7 @@ func TestRoundRobinTakesItsLast(t *testing.T) {
 	h := waitFor(t, worker.taken, "connection")
 	r.remove(p)
 	close(worker.may)
-	h.release()
+	h.Release()
 	_, err := client.Read(make([]byte, 1))
 	require.ErrorIs(t, err, io.EOF, "the master has closed its copy as well")
 	r.mu.Lock()

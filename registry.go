@@ -8,6 +8,8 @@ import (
 	"net"
 	"sync"
 	"syscall"
+
+	"github.com/go-cluster/cluster/internal/handle"
 )
 
 // registry holds the shared addresses. An entry outlives the workers that asked
@@ -24,7 +26,7 @@ type entry struct {
 	t       target
 	opened  chan struct{}         // closed when the next five are set
 	err     error                 // why there is no socket
-	h       *handle               // raw, so that no poller wakes the master for its connections
+	h       *handle.Handle        // raw, so that no poller wakes the master for its connections
 	addr    net.Addr              // the real one
 	unlink  func()                // removes a unix socket's file
 	rr      *roundRobin           // nil if shared
@@ -98,7 +100,7 @@ func (m *master) grant(p *Process, w *wire, e *entry) error {
 			typ = typeDgram
 		}
 		out.Errno = ptr(0)
-		p.link.sendHandle(typ, out, e.h.retain())
+		p.link.sendHandle(typ, out, e.h.Retain())
 		return nil
 	}
 	out.Cmd, out.Seq, out.Sockname = cmdCluster, nextSeq(), socknameOf(e.addr)
@@ -156,11 +158,11 @@ func (r *registry) claim(t target, data json.RawMessage, p *Process) (e *entry, 
 
 // commit ends the opening of e. On an error the entry is forgotten, so that the
 // next Listen tries again.
-func (r *registry) commit(e *entry, h *handle, addr net.Addr, unlink func(), err error) {
+func (r *registry) commit(e *entry, h *handle.Handle, addr net.Addr, unlink func(), err error) {
 	defer close(e.opened)
 	if err == nil && r.entries[e.key] != e {
 		// The cluster has stopped meanwhile.
-		h.release()
+		h.Release()
 		unlink()
 		err = ErrClosed
 	}
@@ -182,7 +184,7 @@ func (r *registry) commit(e *entry, h *handle, addr net.Addr, unlink func(), err
 
 // openTarget opens t's socket. One that this program opened itself before it
 // forked is shared instead of colliding with it.
-func (m *master) openTarget(ctx context.Context, t target) (*handle, net.Addr, func(), error) {
+func (m *master) openTarget(ctx context.Context, t target) (*handle.Handle, net.Addr, func(), error) {
 	if h, addr, release := m.registry.plain.find(t); h != nil {
 		return h, addr, release, nil
 	}
@@ -234,7 +236,7 @@ func (r *registry) drop(e *entry) {
 	if e.rr != nil {
 		e.rr.close()
 	}
-	e.h.release()
+	e.h.Release()
 	e.unlink()
 }
 

@@ -5,6 +5,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/go-cluster/cluster/internal/handle"
 )
 
 // robin takes the connections of one address that the master accepts.
@@ -15,9 +17,9 @@ type robin struct {
 	mu      sync.Mutex
 	changed sync.Cond
 	offers  []offer
-	taken   []*handle // offers that an Accept under way has as good as taken
-	waiting int       // Accept calls that wait
-	over    bool      // takes no more: draining or closed
+	taken   []*handle.Handle // offers that an Accept under way has as good as taken
+	waiting int              // Accept calls that wait
+	over    bool             // takes no more: draining or closed
 	closed  bool
 	waiter  *time.Timer // of SetDeadline
 	limit   time.Time
@@ -26,7 +28,7 @@ type robin struct {
 // offer is a connection that the master wants to know the fate of.
 type offer struct {
 	seq *int64
-	h   *handle
+	h   *handle.Handle
 }
 
 // maxOffers bounds what a primary can pile up here; an honest one has a single
@@ -43,7 +45,7 @@ func (in *inside) newRobin(key string) *robin {
 }
 
 // offered is called by the reader with a connection from the master.
-func (in *inside) offered(w *wire, h *handle) {
+func (in *inside) offered(w *wire, h *handle.Handle) {
 	in.mu.Lock()
 	r := in.robins[w.Key]
 	in.mu.Unlock()
@@ -60,7 +62,7 @@ func (in *inside) offered(w *wire, h *handle) {
 // descriptor of one that it does not is closed before the master hears of it.
 func (in *inside) answerOffer(o offer, accepted bool) {
 	if !accepted {
-		o.h.release()
+		o.h.Release()
 	}
 	in.p.link.answer(acceptedLine(o.seq, accepted))
 }

@@ -6,6 +6,8 @@ import (
 	"strconv"
 	"sync"
 	"time"
+
+	"github.com/go-cluster/cluster/internal/handle"
 )
 
 // roundRobin accepts the connections of one address in the master and hands
@@ -22,8 +24,8 @@ type roundRobin struct {
 	mu      sync.Mutex
 	changed sync.Cond
 	workers map[*Process]*turn
-	free    []*turn   // in the order in which they became free
-	pending []*handle // accepted and not handed over
+	free    []*turn          // in the order in which they became free
+	pending []*handle.Handle // accepted and not handed over
 	closed  bool
 }
 
@@ -37,7 +39,7 @@ type turn struct {
 // handover is a connection on its way to a worker.
 type handover struct {
 	t    *turn
-	conn *handle
+	conn *handle.Handle
 }
 
 // How long a worker that refuses is left alone: without it, a lone worker at
@@ -48,7 +50,7 @@ const (
 )
 
 // newRoundRobin begins to accept on h, of which it keeps a reference.
-func newRoundRobin(key string, h *handle) (*roundRobin, error) {
+func newRoundRobin(key string, h *handle.Handle) (*roundRobin, error) {
 	sock, err := newAcceptor(h)
 	if err != nil {
 		return nil, err
@@ -77,10 +79,10 @@ func (r *roundRobin) accept() {
 		r.mu.Lock()
 		if r.closed {
 			r.mu.Unlock()
-			newHandle(fd).release()
+			handle.New(fd).Release()
 			return
 		}
-		r.pending = append(r.pending, newHandle(fd))
+		r.pending = append(r.pending, handle.New(fd))
 		r.dispatch()
 	}
 }
@@ -148,7 +150,7 @@ func (r *roundRobin) dispatch() {
 				r.changed.Signal()
 				break
 			}
-			r.pending = append(r.pending, newHandle(fd))
+			r.pending = append(r.pending, handle.New(fd))
 		}
 		out = append(out, handover{r.free[0], r.pending[0]})
 		r.free, r.pending = r.free[1:], r.pending[1:]
@@ -164,8 +166,8 @@ func (r *roundRobin) handOver(o handover) {
 	seq := *nextSeq()
 	line := make([]byte, 0, len(r.head)+24)
 	line = strconv.AppendInt(append(line, r.head...), seq, 10)
-	o.t.p.link.askHandleLine(append(line, closeNewConn...), seq, o.conn.retain(), func(m *wire, h *handle) {
-		h.release()
+	o.t.p.link.askHandleLine(append(line, closeNewConn...), seq, o.conn.Retain(), func(m *wire, h *handle.Handle) {
+		h.Release()
 		r.answered(o, m)
 	})
 }
@@ -179,7 +181,7 @@ func (r *roundRobin) answered(o handover, m *wire) {
 	r.mu.Lock()
 	switch {
 	case m != nil && m.Accepted != nil && *m.Accepted:
-		o.conn.release()
+		o.conn.Release()
 		o.t.refusals = 0
 		if p := o.t.p; p.child != nil {
 			p.child.m.counted(p, int(p.child.handed.Add(1)))
@@ -187,10 +189,10 @@ func (r *roundRobin) answered(o handover, m *wire) {
 		if !o.t.out {
 			r.free = append(r.free, o.t)
 		}
-	case r.closed, m == nil && o.conn.touched():
-		o.conn.release()
+	case r.closed, m == nil && o.conn.Touched():
+		o.conn.Release()
 	default:
-		r.pending = append([]*handle{o.conn}, r.pending...)
+		r.pending = append([]*handle.Handle{o.conn}, r.pending...)
 		if m == nil {
 			break // nothing puts it back into the rotation
 		}
@@ -242,7 +244,7 @@ func (r *roundRobin) close() {
 	r.mu.Lock()
 	r.closed = true
 	for _, h := range r.pending {
-		h.release()
+		h.Release()
 	}
 	r.pending, r.free = nil, nil
 	r.changed.Broadcast()

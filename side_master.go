@@ -4,6 +4,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"sync"
+
+	"github.com/go-cluster/cluster/internal/handle"
 )
 
 // masterSide is what the master does with the internal messages of one worker.
@@ -15,10 +17,10 @@ type masterSide struct {
 	over sync.Once // overrun
 }
 
-func (s *masterSide) internal(w *wire, h *handle) {
+func (s *masterSide) internal(w *wire, h *handle.Handle) {
 	m, p := s.m, s.p
 	if h != nil {
-		h.release()
+		h.Release()
 		p.link.fault("a descriptor came with %q; closed", w.Act)
 	}
 	switch w.Act {

@@ -8,6 +8,8 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/windows"
+
+	"github.com/go-cluster/cluster/internal/handle"
 )
 
 // newSocket makes a TCP socket that no child inherits.
@@ -20,7 +22,7 @@ func newSocket(family int) (windows.Handle, error) {
 // openSocket opens t, a TCP address. The socket is not package net's, which
 // would put it on this process's completion port, and has no way to set the
 // backlog.
-func openSocket(t target) (*handle, net.Addr, error) {
+func openSocket(t target) (*handle.Handle, net.Addr, error) {
 	family := windows.AF_INET6
 	if t.network == "tcp4" {
 		family = windows.AF_INET
@@ -40,14 +42,14 @@ func errnoIs(err error, errno syscall.Errno) bool {
 	return ok && se.Err == errno
 }
 
-func bindSocket(t target, family int) (*handle, net.Addr, error) {
+func bindSocket(t target, family int) (*handle.Handle, net.Addr, error) {
 	s, err := newSocket(family)
 	if err != nil {
 		return nil, nil, err
 	}
-	h := newHandle(int(s))
-	fail := func(call string, err error) (*handle, net.Addr, error) {
-		h.release()
+	h := handle.New(int(s))
+	fail := func(call string, err error) (*handle.Handle, net.Addr, error) {
+		h.Release()
 		return nil, nil, os.NewSyscallError(call, err)
 	}
 	if family == windows.AF_INET6 {

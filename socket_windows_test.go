@@ -14,18 +14,19 @@ import (
 	"unsafe"
 
 	"github.com/go-cluster/cluster/internal/drain"
+	"github.com/go-cluster/cluster/internal/handle"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/windows"
 )
 
 // sharedSocket is a socket that listens, and a listener on it as a worker has one.
-func sharedSocket(t *testing.T, network, address string) (*handle, net.Listener) {
+func sharedSocket(t *testing.T, network, address string) (*handle.Handle, net.Listener) {
 	t.Helper()
 	tgt, err := newTarget(network, address, ListenConfig{})
 	require.NoError(t, err)
 	h, _, err := openSocket(tgt)
 	require.NoError(t, err)
-	t.Cleanup(h.release)
+	t.Cleanup(h.Release)
 	ln, err := newSocketListener(h)
 	require.NoError(t, err)
 	t.Cleanup(func() { ln.Close() })
@@ -51,11 +52,11 @@ func TestSharedSocketIsSharedByProcesses(t *testing.T) {
 	for _, address := range []string{"127.0.0.1:0", "[::1]:0", ":0"} {
 		t.Run(address, func(t *testing.T) {
 			h, ours := sharedSocket(t, "tcp", address)
-			text, err := duplicate(h.socket(), pid)
+			text, err := handle.Duplicate(h.Socket(), pid)
 			require.NoError(t, err)
-			other, err := adopt(text)
+			other, err := handle.Adopt(text)
 			require.NoError(t, err)
-			defer other.release()
+			defer other.Release()
 			theirs, err := newSocketListener(other)
 			require.NoError(t, err)
 			defer theirs.Close()
@@ -178,15 +179,15 @@ func selecting(t *testing.T, function string, n int) {
 func TestConnCloseIsClosesocket(t *testing.T) {
 	_, ln := sharedSocket(t, "tcp", "127.0.0.1:0")
 	c, client := connected(t, ln)
-	h := c.h.retain()
+	h := c.h.Retain()
 	reading := pending(readByte(c))
 	require.NoError(t, c.Close())
 	require.ErrorIs(t, result(t, reading), net.ErrClosed)
-	require.True(t, isSocket(uintptr(h.descriptor())), "it is closed")
+	require.True(t, isSocket(uintptr(h.FD())), "it is closed")
 	client.SetReadDeadline(time.Unix(1, 0))
 	require.ErrorIs(t, readByte(client)(), os.ErrDeadlineExceeded, "the client sees no end")
-	h.release()
-	require.False(t, isSocket(uintptr(h.descriptor())), "it is left open")
+	h.Release()
+	require.False(t, isSocket(uintptr(h.FD())), "it is left open")
 	client.SetReadDeadline(time.Now().Add(patienceIn))
 	require.ErrorIs(t, readByte(client)(), io.EOF)
 }
@@ -315,7 +316,7 @@ func TestSocketOptions(t *testing.T) {
 	_, ln := sharedSocket(t, "tcp", "127.0.0.1:0")
 	c, _ := connected(t, ln)
 	get := func(level, opt int) int {
-		n, err := windows.GetsockoptInt(c.h.socket(), level, opt)
+		n, err := windows.GetsockoptInt(c.h.Socket(), level, opt)
 		require.NoError(t, err)
 		return n
 	}
@@ -466,7 +467,7 @@ func TestSocketInAMessage(t *testing.T) {
 	require.Equal(t, "k", got.w.Key)
 	same, err := newSocketListener(got.h)
 	require.NoError(t, err)
-	got.h.release()
+	got.h.Release()
 	defer same.Close()
 	require.Equal(t, ln.Addr(), same.Addr())
 	connected(t, same)
@@ -482,14 +483,14 @@ func TestSocketInAMessage(t *testing.T) {
 func TestMasterTakesNoSocket(t *testing.T) {
 	h, ln := sharedSocket(t, "tcp", "127.0.0.1:0")
 	l := newTestLink(t, peerGo, Options{}).start()
-	text, err := duplicate(h.socket(), pid)
+	text, err := handle.Duplicate(h.Socket(), pid)
 	require.NoError(t, err)
 	l.write(handleLine[:len(handleLine)-2] + `,"socket":"` + text + "\"}\n")
 	require.Equal(t, `{"cmd":"NODE_HANDLE_NACK"}`, l.readLine())
 	require.Contains(t, l.error(), "without its descriptor")
 	require.Empty(t, l.internals)
-	same, err := adopt(text) // nobody has taken it
+	same, err := handle.Adopt(text) // nobody has taken it
 	require.NoError(t, err)
-	same.release()
+	same.Release()
 	connected(t, ln)
 }

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/go-cluster/cluster/internal/handle"
 )
 
 var pageSize = int64(os.Getpagesize())
@@ -46,8 +48,8 @@ func cpuTime(pid int) time.Duration {
 
 // listenQueue is how many connections wait on a listening TCP socket, and how
 // many may: for those TCP_INFO has them in these two fields (tcp_diag.c).
-func listenQueue(h *handle) (waiting, limit int) {
-	info, err := unix.GetsockoptTCPInfo(h.descriptor(), unix.IPPROTO_TCP, unix.TCP_INFO)
+func listenQueue(h *handle.Handle) (waiting, limit int) {
+	info, err := unix.GetsockoptTCPInfo(h.FD(), unix.IPPROTO_TCP, unix.TCP_INFO)
 	if err != nil || info.State != 10 { // TCP_LISTEN
 		return 0, 0
 	}

@@ -2,7 +2,11 @@
 
 package cluster
 
-import "golang.org/x/sys/unix"
+import (
+	"golang.org/x/sys/unix"
+
+	"github.com/go-cluster/cluster/internal/handle"
+)
 
 // writeStderr writes to this process's standard error. If that is a pipe which
 // nobody reads any more, os.Stderr.Write would end the process: a worker's log
@@ -35,15 +39,15 @@ func (t *tail) handOver(p *Process) {
 		return
 	}
 	if fd, err := unix.FcntlInt(2, unix.F_DUPFD_CLOEXEC, 3); err == nil {
-		p.link.sendHandle(typeNative, &wire{Act: actStderr}, newHandle(fd))
+		p.link.sendHandle(typeNative, &wire{Act: actStderr}, handle.New(fd))
 	}
 }
 
 // takeStderr puts h in the place of this worker's standard error, if that is
 // still the pipe that it began with.
-func takeStderr(h *handle) {
+func takeStderr(h *handle.Handle) {
 	var st unix.Stat_t
 	if unix.Fstat(2, &st) == nil && st.Mode&unix.S_IFMT == unix.S_IFIFO {
-		dupOver(h.descriptor(), 2)
+		dupOver(h.FD(), 2)
 	}
 }

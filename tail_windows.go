@@ -1,6 +1,10 @@
 package cluster
 
-import "os"
+import (
+	"os"
+
+	"github.com/go-cluster/cluster/internal/handle"
+)
 
 // writeStderr writes to this process's standard error, of which a worker's log
 // line must not be the end.
@@ -19,4 +23,4 @@ func (t *tail) handOver(*Process) {
 }
 
 // takeStderr: see handOver.
-func takeStderr(*handle) {}
+func takeStderr(*handle.Handle) {}

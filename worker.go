@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/go-cluster/cluster/internal/drain"
+	"github.com/go-cluster/cluster/internal/handle"
 )
 
 // inside is the worker's own half of its Process: what it listens on, what it
@@ -141,7 +142,7 @@ type workerSide struct {
 	over sync.Once // overrun
 }
 
-func (s *workerSide) internal(w *wire, h *handle) {
+func (s *workerSide) internal(w *wire, h *handle.Handle) {
 	switch w.Act {
 	case actNewConn:
 		s.in.offered(w, h)
@@ -160,7 +161,7 @@ func (s *workerSide) internal(w *wire, h *handle) {
 		s.in.p.voluntary.Store(true)
 		s.in.drain.Begin(drain.ByMaster, timeout)
 	}
-	h.release()
+	h.Release()
 }
 
 // closed is the end of the channel: of this worker's own making at the end of a
@@ -189,8 +190,8 @@ const handshakeTimeout = 5 * time.Second
 func (in *inside) sayVoluntary(ctx context.Context) {
 	in.p.voluntary.Store(true)
 	known := make(chan struct{})
-	in.p.link.ask(&wire{Act: actVoluntary}, func(_ *wire, h *handle) {
-		h.release()
+	in.p.link.ask(&wire{Act: actVoluntary}, func(_ *wire, h *handle.Handle) {
+		h.Release()
 		close(known)
 	})
 	ctx, cancel := context.WithTimeout(ctx, handshakeTimeout)

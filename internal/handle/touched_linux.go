@@ -1,10 +1,10 @@
-package cluster
+package handle
 
 import "golang.org/x/sys/unix"
 
-// touched reports whether a process has read from the TCP connection or written
-// to it. Of other sockets the kernel tells nothing, and touched is false.
-func (h *handle) touched() bool {
+// Touched reports whether a process has read from the TCP connection or written
+// to it. Of other sockets the kernel tells nothing, and Touched is false.
+func (h *Handle) Touched() bool {
 	info, err := unix.GetsockoptTCPInfo(h.fd, unix.IPPROTO_TCP, unix.TCP_INFO)
 	if err != nil {
 		return false

@@ -1,4 +1,4 @@
-package cluster
+package handle
 
 import (
 	"encoding/base64"
@@ -9,16 +9,16 @@ import (
 	"golang.org/x/sys/windows"
 )
 
-// socket returns the descriptor as what it is here. It is on no completion port
+// Socket returns the descriptor as what it is here. It is on no completion port
 // as long as it is only held: a socket, in whichever processes it is open, can be
 // on one, once.
-func (h *handle) socket() windows.Handle { return windows.Handle(h.fd) }
+func (h *Handle) Socket() windows.Handle { return windows.Handle(h.fd) }
 
 func closeFD(fd int) { windows.Closesocket(windows.Handle(fd)) }
 
-// duplicate opens s in the process pid as well, where adopt finds it, and returns
+// Duplicate opens s in the process pid as well, where Adopt finds it, and returns
 // as text what that process needs to know. The socket is open there from then on.
-func duplicate(s windows.Handle, pid int) (string, error) {
+func Duplicate(s windows.Handle, pid int) (string, error) {
 	var info windows.WSAProtocolInfo
 	if err := windows.WSADuplicateSocket(s, uint32(pid), &info); err != nil {
 		return "", os.NewSyscallError("WSADuplicateSocket", err)
@@ -26,8 +26,8 @@ func duplicate(s windows.Handle, pid int) (string, error) {
 	return base64.StdEncoding.EncodeToString(unsafe.Slice((*byte)(unsafe.Pointer(&info)), unsafe.Sizeof(info))), nil
 }
 
-// adopt opens in this process what duplicate made of a socket.
-func adopt(text string) (*handle, error) {
+// Adopt opens in this process what Duplicate made of a socket.
+func Adopt(text string) (*Handle, error) {
 	var info windows.WSAProtocolInfo
 	b, err := base64.StdEncoding.DecodeString(text)
 	if err != nil {
@@ -41,5 +41,5 @@ func adopt(text string) (*handle, error) {
 	if err != nil {
 		return nil, os.NewSyscallError("WSASocket", err)
 	}
-	return newHandle(int(s)), nil
+	return New(int(s)), nil
 }

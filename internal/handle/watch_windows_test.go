@@ -1,4 +1,4 @@
-package cluster
+package handle
 
 import (
 	"testing"
@@ -12,15 +12,15 @@ import (
 func TestWatchesEnd(t *testing.T) {
 	event, err := windows.CreateEvent(nil, 0, 0, nil)
 	require.NoError(t, err)
-	w, err := watchHandle(event, false)
+	w, err := NewWatch(event, false)
 	require.NoError(t, err)
 	for range 100 {
 		require.NoError(t, windows.SetEvent(event))
-		<-w.signal
+		<-w.Signal
 	}
-	w.stop()
+	w.Stop()
 	require.NoError(t, windows.SetEvent(event))
-	require.NoError(t, awaitHandle(event))
+	require.NoError(t, Await(event))
 	require.NoError(t, windows.CloseHandle(event))
 	watchers.Lock()
 	defer watchers.Unlock()

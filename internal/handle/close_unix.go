@@ -1,6 +1,6 @@
 //go:build unix
 
-package cluster
+package handle
 
 import "golang.org/x/sys/unix"
 

@@ -1,4 +1,4 @@
-package cluster
+package handle
 
 import (
 	"os"
@@ -8,12 +8,12 @@ import (
 	"golang.org/x/sys/windows"
 )
 
-// watched lets a goroutine wait until a kernel object is signalled. A wait of its
+// Watch lets a goroutine wait until a kernel object is signalled. A wait of its
 // own would keep a thread in the kernel, and the P for so long that with
 // GOMAXPROCS=1, which many a worker has, nothing else would run meanwhile. The
 // system's thread pool waits for many, and calls back.
-type watched struct {
-	signal chan struct{} // gets a value when the object was signalled
+type Watch struct {
+	Signal chan struct{} // has a value when the object was signalled
 	wait   windows.Handle
 	id     uintptr
 }
@@ -41,18 +41,18 @@ const (
 	executeOnlyOnce     = 0x8 // WT_EXECUTEONLYONCE
 )
 
-// watchHandle begins to watch h, which must stay open until stop: for its first signal
-// (of a process, of an event that stays set), or every one of an event that
-// resets itself.
-func watchHandle(h windows.Handle, once bool) (*watched, error) {
-	w := &watched{signal: make(chan struct{}, 1)}
+// NewWatch begins to watch h, which must stay open until Stop. With once it is
+// for the first signal, of a process or of an event that stays set; without, for
+// every signal of an event that resets itself.
+func NewWatch(h windows.Handle, once bool) (*Watch, error) {
+	w := &Watch{Signal: make(chan struct{}, 1)}
 	watchers.Lock()
 	if watchers.all == nil {
 		watchers.all = make(map[uintptr]chan struct{})
 	}
 	watchers.last++
 	w.id = watchers.last
-	watchers.all[w.id] = w.signal
+	watchers.all[w.id] = w.Signal
 	watchers.Unlock()
 	flags := uintptr(executeInWaitThread)
 	if once {
@@ -78,26 +78,26 @@ func signalled(id, _ uintptr) uintptr {
 	return 0
 }
 
-func (w *watched) forget() {
+func (w *Watch) forget() {
 	watchers.Lock()
 	defer watchers.Unlock()
 	delete(watchers.all, w.id)
 }
 
-// stop ends the watch. It returns when no call is under way any more, so that
+// Stop ends the watch. It returns when no call is under way any more, so that
 // the handle may be closed.
-func (w *watched) stop() {
+func (w *Watch) Stop() {
 	procUnregisterWait.Call(uintptr(w.wait), ^uintptr(0)) // INVALID_HANDLE_VALUE: wait for the callback
 	w.forget()
 }
 
-// awaitHandle waits until h is signalled.
-func awaitHandle(h windows.Handle) error {
-	w, err := watchHandle(h, true)
+// Await waits until h is signalled.
+func Await(h windows.Handle) error {
+	w, err := NewWatch(h, true)
 	if err != nil {
 		return err
 	}
-	<-w.signal
-	w.stop()
+	<-w.Signal
+	w.Stop()
 	return nil
 }

@@ -1,0 +1,6 @@
+//go:build !linux
+
+package handle
+
+// Touched is false: only Linux tells how much has been read from a connection.
+func (*Handle) Touched() bool { return false }
