@@ -17,8 +17,12 @@ var impure = map[string]bool{
 	"Now": true, "Since": true, "Sleep": true, "Tick": true, "Until": true,
 }
 
-// ownSystem are the packages that the pure room may not import.
-var ownSystem = []string{"net", "os", "os/exec", "os/signal", "syscall", "golang.org/x/sys/"}
+// acting are the packages that the pure room may not import. Of package os it
+// may use what only names something.
+var (
+	acting = []string{"net", "os/exec", "os/signal", "syscall", "golang.org/x/sys/"}
+	names  = map[string]bool{"ErrProcessDone": true, "Kill": true, "Signal": true}
+)
 
 // purity returns what the state machine uses that is not data, and every place
 // in product code that asks for the system at run time: that is what the
@@ -37,7 +41,7 @@ func purity() (faults []string, err error) {
 		}
 		inPure := strings.HasPrefix(filepath.ToSlash(s.path), pure+"/")
 		for _, i := range s.file.Imports {
-			for _, p := range ownSystem {
+			for _, p := range acting {
 				path := strings.Trim(i.Path.Value, `"`)
 				if inPure && (path == p || strings.HasSuffix(p, "/") && strings.HasPrefix(path, p)) {
 					fault(i, "imports "+path)
@@ -55,8 +59,8 @@ func purity() (faults []string, err error) {
 				if ok && x.Name == "runtime" && n.Sel.Name == "GOOS" {
 					fault(n, "asks for the system at run time")
 				}
-				if ok && inPure && x.Name == "time" && impure[n.Sel.Name] {
-					fault(n, "uses time."+n.Sel.Name)
+				if ok && inPure && (x.Name == "time" && impure[n.Sel.Name] || x.Name == "os" && !names[n.Sel.Name]) {
+					fault(n, "uses "+x.Name+"."+n.Sel.Name)
 				}
 			}
 			return true
