@@ -6,137 +6,36 @@ import (
 	"io/fs"
 	"net"
 	"net/netip"
-	"path/filepath"
 	"strconv"
 	"strings"
+
+	"github.com/go-cluster/cluster/internal/socket"
 )
 
-// target is an address to listen on: resolved, and in one spelling for all that
-// mean the same socket, so that workers who ask for it meet.
+// target is an address to listen on, and how its connections are to be spread.
 type target struct {
-	network string // tcp, tcp4, tcp6, udp, udp4, udp6, unix, unixgram
-	address string // literal host and port, absolute path, or "@" and a name
-	named   string // as it was asked for
-	index   int    // the how manieth of this address in one worker
-	fd      int    // a descriptor of the master's to use instead; -1 for none
-
-	backlog    int // 0: the system's
-	multipath  bool
-	reuse      bool // SO_REUSEADDR on UDP
-	mode       fs.FileMode
+	socket.Address
 	scheduling Scheduling
-}
-
-// Networks in groups.
-
-func isUnix(network string) bool { return strings.HasPrefix(network, "unix") }
-
-func isPacket(network string) bool {
-	return strings.HasPrefix(network, "udp") || network == "unixgram"
 }
 
 // newTarget resolves what an application asks for.
 func newTarget(network, address string, lc ListenConfig) (target, error) {
-	t := target{network: network, named: address, fd: -1, backlog: lc.Backlog, multipath: lc.MultipathTCP, mode: lc.Mode, scheduling: lc.Scheduling}
 	if lc.Backlog < 0 || lc.Scheduling < 0 || lc.Scheduling > RoundRobin {
-		return t, fmt.Errorf("bad ListenConfig: Backlog %d, Scheduling %v", lc.Backlog, lc.Scheduling)
+		return target{Address: socket.Address{Network: network, Named: address}}, fmt.Errorf("bad ListenConfig: Backlog %d, Scheduling %v", lc.Backlog, lc.Scheduling)
 	}
-	var err error
-	switch network {
-	case "tcp", "tcp4", "tcp6":
-		var a *net.TCPAddr
-		if a, err = net.ResolveTCPAddr(network, address); err == nil {
-			err = t.setIP(a.AddrPort(), a.Zone, lc.IPv6Only)
-		}
-	case "udp", "udp4", "udp6":
-		var a *net.UDPAddr
-		if a, err = net.ResolveUDPAddr(network, address); err == nil {
-			err = t.setIP(a.AddrPort(), a.Zone, lc.IPv6Only)
-		}
-	case "unix", "unixgram":
-		err = t.setPath(address)
-	default:
-		err = net.UnknownNetworkError(network)
-	}
-	return t, err
+	o := socket.Options{Backlog: lc.Backlog, Multipath: lc.MultipathTCP, Mode: lc.Mode}
+	a, err := socket.Resolve(network, address, lc.IPv6Only, o)
+	return target{a, lc.Scheduling}, err
 }
-
-// setIP puts an IP address in its one spelling. A wildcard without a family
-// means both, as in package net, whichever wildcard it is.
-func (t *target) setIP(a netip.AddrPort, zone string, v6only bool) error {
-	base, family := t.network[:3], t.network[3:]
-	ip := a.Addr().Unmap().WithZone(zone)
-	host := ""
-	switch wild := !ip.IsValid() || ip.IsUnspecified(); {
-	case v6only && (family == "4" || !wild && ip.Is4()):
-		return fmt.Errorf("IPv6Only does not go with an IPv4 address")
-	case wild && family == "4":
-		t.network, host = base+"4", "0.0.0.0"
-	case wild && (family == "6" || v6only):
-		t.network, host = base+"6", "::"
-	case wild:
-		t.network = base
-	case ip.Is4():
-		t.network, host = base+"4", ip.String()
-	default:
-		t.network, host = base+"6", ip.String()
-	}
-	t.address = net.JoinHostPort(host, strconv.Itoa(int(a.Port())))
-	return nil
-}
-
-func (t *target) setPath(path string) error {
-	switch {
-	case path == "" || path == "@":
-		return fmt.Errorf("a unix socket needs a path, or @ and a name")
-	case path[0] == '@':
-		t.address = path
-		return nil
-	case strings.ContainsRune(path, 0):
-		return fmt.Errorf("path %q contains a NUL byte", path)
-	case filepath.IsAbs(path):
-		t.address = filepath.Clean(path)
-		return nil
-	}
-	abs, err := filepath.Abs(path)
-	t.address = abs
-	return err
-}
-
-// key names the socket. Only a free port needs the index: the n-th in every
-// worker is the same socket.
-func (t *target) key() string {
-	key := t.network + " " + t.address
-	if t.port() == 0 {
-		key += "#" + strconv.Itoa(t.index)
-	}
-	if t.fd >= 0 {
-		key = t.network + " fd " + strconv.Itoa(t.fd)
-	}
-	return key
-}
-
-// port is the port asked for, -1 for a unix socket.
-func (t *target) port() int {
-	if isUnix(t.network) {
-		return -1
-	}
-	_, port, _ := net.SplitHostPort(t.address)
-	n, _ := strconv.Atoi(port)
-	return n
-}
-
-// wildcard reports whether the target means every address of both families.
-func (t *target) wildcard() bool { return t.network == "tcp" || t.network == "udp" }
 
 // query is the question to the master for this address, in node's words.
 func (t *target) query() *wire {
-	w := &wire{Act: actQuery, Index: t.index, Data: json.RawMessage("null"),
-		Go: &extension{Named: t.named, Backlog: t.backlog, Multipath: t.multipath, Mode: uint32(t.mode), Scheduling: int(t.scheduling)}}
-	if t.backlog > 0 {
-		w.Backlog = json.RawMessage(strconv.Itoa(t.backlog))
+	w := &wire{Act: actQuery, Index: t.Index, Data: json.RawMessage("null"),
+		Go: &extension{Named: t.Named, Backlog: t.Backlog, Multipath: t.Multipath, Mode: uint32(t.Mode), Scheduling: int(t.scheduling)}}
+	if t.Backlog > 0 {
+		w.Backlog = json.RawMessage(strconv.Itoa(t.Backlog))
 	}
-	if isPacket(t.network) {
+	if socket.IsPacket(t.Network) {
 		w.FD = ptr(-1) // as node, which makes it part of the name
 	}
 	t.describe(w)
@@ -145,19 +44,19 @@ func (t *target) query() *wire {
 
 // describe sets address, port, addressType and flags.
 func (t *target) describe(w *wire) {
-	w.Port = ptr(t.port())
-	if isUnix(t.network) {
-		w.Address = ptr(t.address)
+	w.Port = ptr(t.Port())
+	if socket.IsUnix(t.Network) {
+		w.Address = ptr(t.Literal)
 		w.AddressType = json.RawMessage("-1")
-		if t.network == "unixgram" {
+		if t.Network == "unixgram" {
 			w.AddressType = json.RawMessage(`"unixgram"`)
 		}
 		return
 	}
-	host, _, _ := net.SplitHostPort(t.address)
+	host, _, _ := net.SplitHostPort(t.Literal)
 	w.Address = ptr(host)
-	v6 := strings.HasSuffix(t.network, "6")
-	switch t.network {
+	v6 := strings.HasSuffix(t.Network, "6")
+	switch t.Network {
 	case "tcp":
 		w.Address = nil // as node's listen(port): both families
 		w.AddressType = json.RawMessage("4")
@@ -169,7 +68,7 @@ func (t *target) describe(w *wire) {
 		w.Address = ptr("::")
 		w.AddressType = json.RawMessage(`"udp6"`)
 	default:
-		w.AddressType, _ = json.Marshal(t.network)
+		w.AddressType, _ = json.Marshal(t.Network)
 	}
 	if v6 && host == "::" {
 		w.Flags = flagIPv6Only
@@ -184,31 +83,31 @@ const (
 
 // queryTarget reads a worker's question.
 func queryTarget(w *wire) (target, error) {
-	t := target{index: w.Index, fd: -1}
+	t := target{Address: socket.Address{Index: w.Index, FD: -1}}
 	if w.FD != nil && *w.FD >= 0 {
-		t.fd = *w.FD
+		t.FD = *w.FD
 	}
-	if err := readBacklog(w, &t.backlog); err != nil {
+	if err := readBacklog(w, &t.Backlog); err != nil {
 		return t, err
 	}
 	if x := w.Go; x != nil {
-		t.named, t.multipath, t.scheduling = x.Named, x.Multipath, Scheduling(x.Scheduling)
-		t.backlog = max(t.backlog, x.Backlog)
-		t.mode = fs.FileMode(x.Mode) & fs.ModePerm
+		t.Named, t.Multipath, t.scheduling = x.Named, x.Multipath, Scheduling(x.Scheduling)
+		t.Backlog = max(t.Backlog, x.Backlog)
+		t.Mode = fs.FileMode(x.Mode) & fs.ModePerm
 		if t.scheduling < 0 || t.scheduling > RoundRobin {
 			return t, fmt.Errorf("scheduling %d", x.Scheduling)
 		}
 	}
 	if w.ReadableAll && w.WritableAll {
-		t.mode = 0o777
+		t.Mode = 0o777
 	} else if w.ReadableAll {
-		t.mode = 0o755
+		t.Mode = 0o755
 	} else if w.WritableAll {
-		t.mode = 0o733
+		t.Mode = 0o733
 	}
 	err := readAddress(w, &t)
-	if t.named == "" {
-		t.named = t.address
+	if t.Named == "" {
+		t.Named = t.Literal
 	}
 	return t, err
 }
@@ -246,26 +145,26 @@ func readAddress(w *wire, t *target) error {
 	}
 	switch kind {
 	case float64(-1):
-		t.network = "unix"
+		t.Network = "unix"
 		return t.setNodePath(address)
 	case "unixgram":
-		t.network = "unixgram"
+		t.Network = "unixgram"
 		return t.setNodePath(address)
 	case nil, float64(4):
-		t.network = "tcp4"
+		t.Network = "tcp4"
 		if address == "" {
-			t.network = "tcp"
+			t.Network = "tcp"
 		}
 	case float64(6):
-		t.network = "tcp6"
+		t.Network = "tcp6"
 	case "udp4":
-		t.network = "udp4"
+		t.Network = "udp4"
 	case "udp6":
-		t.network = "udp6"
+		t.Network = "udp6"
 	default:
 		return fmt.Errorf("unknown addressType %s", excerpt(w.AddressType))
 	}
-	t.reuse = isPacket(t.network) && w.Flags&flagReuseAddr != 0
+	t.Reuse = socket.IsPacket(t.Network) && w.Flags&flagReuseAddr != 0
 	port := 0
 	if w.Port != nil {
 		port = *w.Port
@@ -281,10 +180,10 @@ func readAddress(w *wire, t *target) error {
 		}
 	}
 	v6only := w.Flags&flagIPv6Only != 0
-	if t.network[3:] == "6" && (!ip.IsValid() || ip.IsUnspecified()) && !v6only {
-		t.network = t.network[:3] // "::" takes IPv4 too
+	if t.Network[3:] == "6" && (!ip.IsValid() || ip.IsUnspecified()) && !v6only {
+		t.Network = t.Network[:3] // "::" takes IPv4 too
 	}
-	return t.setIP(netip.AddrPortFrom(ip, uint16(port)), ip.Zone(), v6only)
+	return t.SetIP(netip.AddrPortFrom(ip, uint16(port)), ip.Zone(), v6only)
 }
 
 // setNodePath also reads node's spelling of an abstract name: a NUL byte,
@@ -293,12 +192,12 @@ func (t *target) setNodePath(path string) error {
 	if i := strings.IndexByte(path, 0); i >= 0 {
 		path = "@" + path[i+1:]
 	}
-	return t.setPath(path)
+	return t.SetPath(path)
 }
 
 // listening is the report that an address is open. addr is the real one.
 func (t *target) listening(addr net.Addr) *wire {
-	w := &wire{Act: actListening, Index: t.index, Data: json.RawMessage("null")}
+	w := &wire{Act: actListening, Index: t.Index, Data: json.RawMessage("null")}
 	t.describe(w)
 	switch a := addr.(type) {
 	case *net.TCPAddr:
@@ -309,7 +208,7 @@ func (t *target) listening(addr net.Addr) *wire {
 	case *net.UDPAddr:
 		w.Port, w.Address = ptr(a.Port), ptr(ipText(a.IP, a.Zone))
 	case *net.UnixAddr:
-		w.Go = &extension{Named: t.named}
+		w.Go = &extension{Named: t.Named}
 	}
 	return w
 }
@@ -325,18 +224,18 @@ func listeningAddr(w *wire) (net.Addr, error) {
 	if err := readAddress(w, &t); err != nil {
 		return nil, fmt.Errorf("listening: %w", err)
 	}
-	if isUnix(t.network) {
-		name := t.address
+	if socket.IsUnix(t.Network) {
+		name := t.Literal
 		if w.Go != nil && w.Go.Named != "" {
 			name = w.Go.Named
 		}
-		return &net.UnixAddr{Name: name, Net: t.network}, nil
+		return &net.UnixAddr{Name: name, Net: t.Network}, nil
 	}
-	ap := netip.AddrPortFrom(netip.IPv6Unspecified(), uint16(t.port()))
-	if !t.wildcard() {
-		ap, _ = netip.ParseAddrPort(t.address)
+	ap := netip.AddrPortFrom(netip.IPv6Unspecified(), uint16(t.Port()))
+	if !t.Wildcard() {
+		ap, _ = netip.ParseAddrPort(t.Literal)
 	}
-	if isPacket(t.network) {
+	if socket.IsPacket(t.Network) {
 		return net.UDPAddrFromAddrPort(ap), nil
 	}
 	return net.TCPAddrFromAddrPort(ap), nil

@@ -41,7 +41,7 @@ func TestTargetSpellings(t *testing.T) {
 	for _, test := range tests {
 		a, err := newTarget(test.network, test.address, test.lc)
 		require.NoError(t, err, test)
-		require.Equal(t, test.key, a.key(), test)
+		require.Equal(t, test.key, a.Key(), test)
 
 		var w wire
 		require.NoError(t, json.Unmarshal(a.query().line(), &w))
@@ -101,8 +101,8 @@ func TestTargetOfNode(t *testing.T) {
 		require.NoError(t, json.Unmarshal([]byte(test.query), &w))
 		tgt, err := queryTarget(&w)
 		require.NoError(t, err, test.query)
-		require.Equal(t, test.key, tgt.key())
-		require.Equal(t, test.backlog, tgt.backlog)
+		require.Equal(t, test.key, tgt.Key())
+		require.Equal(t, test.backlog, tgt.Backlog)
 	}
 	for _, bad := range []string{
 		`{"port":70000,"addressType":4}`, `{"port":-1,"addressType":4}`, `{"port":1,"addressType":"sctp"}`,

@@ -44,21 +44,5 @@ func recvmsgCloexec(fd int, p, oob []byte) (n, oobn int, fds []int, err error) {
 	return n, oobn, fds, nil
 }
 
-// acceptCloexec accepts a connection, non-blocking and close-on-exec.
-func acceptCloexec(fd int) (int, error) {
-	syscall.ForkLock.RLock()
-	defer syscall.ForkLock.RUnlock()
-	conn, _, err := unix.Accept(fd)
-	if err != nil {
-		return -1, err
-	}
-	unix.CloseOnExec(conn)
-	if err := unix.SetNonblock(conn, true); err != nil {
-		unix.Close(conn)
-		return -1, err
-	}
-	return conn, nil
-}
-
 // dupOver makes to another descriptor of what fd is one of.
 func dupOver(fd, to int) error { return unix.Dup2(fd, to) }

@@ -21,11 +21,5 @@ func recvmsgCloexec(fd int, p, oob []byte) (n, oobn int, fds []int, err error) {
 	return n, oobn, parseRights(oob[:oobn]), nil
 }
 
-// acceptCloexec accepts a connection, non-blocking and close-on-exec.
-func acceptCloexec(fd int) (int, error) {
-	conn, _, err := unix.Accept4(fd, unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC)
-	return conn, err
-}
-
 // dupOver makes to another descriptor of what fd is one of.
 func dupOver(fd, to int) error { return unix.Dup3(fd, to, 0) }

@@ -169,20 +169,20 @@ func FuzzAddress(f *testing.F) {
 		if err != nil {
 			return
 		}
-		require.NotEmpty(t, asked.key())
-		if asked.address == "" || strings.ContainsRune(asked.address, '\ufffd') {
+		require.NotEmpty(t, asked.Key())
+		if asked.Literal == "" || strings.ContainsRune(asked.Literal, '\ufffd') {
 			return // what is no UTF-8 has no JSON
 		}
 		var again wire
 		require.NoError(t, json.Unmarshal(asked.query().line(), &again))
-		if asked.fd >= 0 {
-			again.FD = &asked.fd
+		if asked.FD >= 0 {
+			again.FD = &asked.FD
 		}
 		same, err := queryTarget(&again)
 		require.NoError(t, err)
-		require.Equal(t, asked.key(), same.key())
-		require.Equal(t, asked.network, same.network)
-		require.Equal(t, asked.mode, same.mode)
+		require.Equal(t, asked.Key(), same.Key())
+		require.Equal(t, asked.Network, same.Network)
+		require.Equal(t, asked.Mode, same.Mode)
 	})
 }
 

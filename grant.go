@@ -8,6 +8,7 @@ import (
 
 	"github.com/go-cluster/cluster/internal/drain"
 	"github.com/go-cluster/cluster/internal/handle"
+	"github.com/go-cluster/cluster/internal/socket"
 )
 
 // How a worker comes by a listening socket: it asks the master, and makes
@@ -27,11 +28,11 @@ func (in *inside) ask(ctx context.Context, t *target) (g grant, err error) {
 	if err := in.drain.Hold(ctx); err != nil {
 		return g, listenError(*t, err, "")
 	}
-	if t.address != "" && t.network == "unixgram" && !in.goMaster() {
+	if t.Literal != "" && t.Network == "unixgram" && !in.goMaster() {
 		return g, listenError(*t, fmt.Errorf("a node primary shares no unixgram sockets: %w", ErrNotSupported), "")
 	}
 	in.takeIndex(t)
-	if !in.goMaster() && t.index > 0 && t.port() != 0 {
+	if !in.goMaster() && t.Index > 0 && t.Port() != 0 {
 		// Node's versions each go wrong in their own way about the second listen of
 		// one worker on one address; some give the first one's socket again.
 		in.dropIndex(*t)
@@ -78,8 +79,8 @@ func (in *inside) granted(t target, w *wire, h *handle.Handle) (grant, error) {
 	g := grant{key: w.Key, h: h}
 	if h == nil {
 		g.addr = sockaddrOf(t, w.Sockname)
-	} else if (w.Go == nil || !w.Go.Listening) && !isPacket(t.network) {
-		if err := listenBound(h, t); err != nil {
+	} else if (w.Go == nil || !w.Go.Listening) && !socket.IsPacket(t.Network) {
+		if err := socket.ListenBound(h, t.Address); err != nil {
 			// The primary believes that this worker has it, and a second question
 			// for the same would crash node 20.
 			in.p.link.order(&wire{Act: actClose, Key: w.Key})
@@ -94,11 +95,11 @@ func (in *inside) granted(t target, w *wire, h *handle.Handle) (grant, error) {
 
 // remoteListenError is why the master did not open the address.
 func remoteListenError(t target, w *wire) error {
-	err := error(errnoOf(*w.Errno))
+	err := error(socket.ErrnoOf(*w.Errno))
 	hint := "the primary opens it"
 	if w.Go != nil {
 		if w.Go.UID != nil {
-			hint = uidText(*w.Go.UID)
+			hint = whoOpens(*w.Go.UID)
 		}
 		if r := w.Go.Reason; r != "" {
 			hint = r + "; " + hint
@@ -116,22 +117,22 @@ func (in *inside) takeIndex(t *target) {
 	if in.indexes[key] == nil {
 		in.indexes[key] = make(map[int]bool)
 	}
-	for t.index = 0; in.indexes[key][t.index]; t.index++ {
+	for t.Index = 0; in.indexes[key][t.Index]; t.Index++ {
 	}
-	in.indexes[key][t.index] = true
+	in.indexes[key][t.Index] = true
 }
 
 func (in *inside) dropIndex(t target) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	key := indexKey(t)
-	delete(in.indexes[key], t.index)
+	delete(in.indexes[key], t.Index)
 	if len(in.indexes[key]) == 0 {
 		delete(in.indexes, key)
 	}
 }
 
-func indexKey(t target) string { return t.network + " " + t.address }
+func indexKey(t target) string { return t.Network + " " + t.Literal }
 
 // opened reports a listener to the master. The first one makes it ready.
 func (in *inside) opened(t target, addr net.Addr) {
@@ -156,11 +157,11 @@ func (in *inside) listen(ctx context.Context, t target, lc ListenConfig) (net.Li
 		if err := in.drain.Hold(ctx); err != nil {
 			return nil, listenError(t, err, "")
 		}
-		ln, err := openListener(ctx, t, lc.KeepAlive)
+		ln, err := socket.Listen(ctx, t.Address, lc.KeepAlive)
 		if err != nil {
 			return nil, listenError(t, err, "this worker opens it, for itself")
 		}
-		return in.newListener(t, ln, net.KeepAliveConfig{}, t.addr(ln.Addr()), in.ownFile(t)), nil
+		return in.newListener(t, ln, net.KeepAliveConfig{}, t.Shown(ln.Addr()), in.ownFile(t)), nil
 	}
 	g, err := in.ask(ctx, &t)
 	if err != nil {
@@ -169,7 +170,7 @@ func (in *inside) listen(ctx context.Context, t target, lc ListenConfig) (net.Li
 	release := func() { in.closed(t, g.key) }
 	if !in.goMaster() {
 		// A node primary knows two modes of a socket's file, and not before bind.
-		if err := t.chmod(); err != nil {
+		if err := t.Chmod(); err != nil {
 			g.h.Release()
 			release()
 			return nil, listenError(t, err, "this worker sets the mode")
@@ -177,24 +178,24 @@ func (in *inside) listen(ctx context.Context, t target, lc ListenConfig) (net.Li
 	}
 	if g.h == nil {
 		r := in.newRobin(g.key)
-		return in.newListener(t, r, lc.KeepAlive, t.addr(g.addr), release), nil
+		return in.newListener(t, r, lc.KeepAlive, t.Shown(g.addr), release), nil
 	}
 	defer g.h.Release()
-	ln, err := listenerOf(g.h)
+	ln, err := socket.NewListener(g.h)
 	if err != nil {
 		release()
 		return nil, listenError(t, err, "")
 	}
-	return in.newListener(t, ln, lc.KeepAlive, t.addr(ln.Addr()), release), nil
+	return in.newListener(t, ln, lc.KeepAlive, t.Shown(ln.Addr()), release), nil
 }
 
 // ownFile sees to the file of a unix socket that is this worker's alone: it goes
 // with release, or at the end of the drain.
 func (in *inside) ownFile(t target) (release func()) {
-	if !isUnix(t.network) {
+	if !socket.IsUnix(t.Network) {
 		return func() {}
 	}
-	return in.drain.OwnFile(unlinker(t))
+	return in.drain.OwnFile(t.Unlinker())
 }
 
 // newListener makes a listener of source, which it reports.
@@ -206,7 +207,7 @@ func (in *inside) newListener(t target, source net.Listener, keepAlive net.KeepA
 
 // newPacketConn makes a packet socket of source, which it reports.
 func (in *inside) newPacketConn(t target, source net.PacketConn, release func()) net.PacketConn {
-	addr := t.addr(source.LocalAddr())
+	addr := t.Shown(source.LocalAddr())
 	c := in.drain.PacketConn(source.(drain.PacketSource), addr, release)
 	in.opened(t, addr)
 	return c
@@ -218,7 +219,7 @@ func (in *inside) listenPacket(ctx context.Context, t target, lc ListenConfig) (
 		if err := in.drain.Hold(ctx); err != nil {
 			return nil, listenError(t, err, "")
 		}
-		c, err := openPacket(ctx, t)
+		c, err := socket.ListenPacket(ctx, t.Address)
 		if err != nil {
 			return nil, listenError(t, err, "this worker opens it, for itself")
 		}
@@ -234,7 +235,7 @@ func (in *inside) listenPacket(ctx context.Context, t target, lc ListenConfig) (
 		release()
 		return nil, listenError(t, ErrNotSupported, "the master sent no socket")
 	}
-	c, err := packetConnOf(g.h)
+	c, err := socket.NewPacketConn(g.h)
 	if err != nil {
 		release()
 		return nil, listenError(t, err, "")
@@ -244,11 +245,11 @@ func (in *inside) listenPacket(ctx context.Context, t target, lc ListenConfig) (
 
 // sockaddrOf is the address of a socket that stays in the master.
 func sockaddrOf(t target, s *sockname) net.Addr {
-	if isUnix(t.network) {
-		return &net.UnixAddr{Name: t.named, Net: t.network}
+	if socket.IsUnix(t.Network) {
+		return &net.UnixAddr{Name: t.Named, Net: t.Network}
 	}
 	if s == nil { // node's answer without one: what was asked for
-		a, _ := net.ResolveTCPAddr("tcp", t.address)
+		a, _ := net.ResolveTCPAddr("tcp", t.Literal)
 		return a
 	}
 	return &net.TCPAddr{IP: net.ParseIP(s.Address), Port: s.Port}

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/go-cluster/cluster/internal/handle"
+	"github.com/go-cluster/cluster/internal/socket"
 )
 
 // writeWith writes s, descriptors attached to its first byte.
@@ -110,9 +111,9 @@ func someHandle(t testing.TB) *handle.Handle {
 	f, err := os.Open(os.DevNull)
 	require.NoError(t, err)
 	defer f.Close()
-	fd, err := dupDescriptor(f)
+	h, err := socket.Duplicate(f)
 	require.NoError(t, err)
-	return handle.New(fd)
+	return h
 }
 
 // isOpenHandle asks the system.
@@ -124,9 +125,9 @@ func isOpenHandle(h *handle.Handle) bool {
 // workerChannel takes over theirs as a worker does.
 func workerChannel(t testing.TB, theirs *os.File) *channel {
 	defer theirs.Close()
-	fd, err := dupDescriptor(theirs)
+	h, err := socket.Duplicate(theirs)
 	require.NoError(t, err)
-	ch, err := newChannel(fd)
+	ch, err := newChannel(h.FD()) // which owns it from now on
 	require.NoError(t, err)
 	return ch
 }

@@ -34,7 +34,7 @@ func endPeer(peer peerEnd) { peer.Close() }
 
 // someHandle is one that can be passed on.
 func someHandle(t testing.TB) *handle.Handle {
-	s, err := newSocket(windows.AF_INET)
+	s, err := windows.WSASocket(windows.AF_INET, windows.SOCK_STREAM, windows.IPPROTO_TCP, nil, 0, windows.WSA_FLAG_OVERLAPPED|windows.WSA_FLAG_NO_HANDLE_INHERIT)
 	require.NoError(t, err)
 	return handle.New(int(s))
 }

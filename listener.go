@@ -4,6 +4,8 @@ import (
 	"context"
 	"io/fs"
 	"net"
+
+	"github.com/go-cluster/cluster/internal/socket"
 )
 
 // ListenConfig has the options of a listening socket. The zero value is what
@@ -69,11 +71,11 @@ func ListenPacket(network, address string) (net.PacketConn, error) {
 // answer, not the listener's life.
 func (lc ListenConfig) Listen(ctx context.Context, network, address string) (net.Listener, error) {
 	t, err := newTarget(network, address, lc)
-	if err == nil && isPacket(network) {
+	if err == nil && socket.IsPacket(network) {
 		err = net.UnknownNetworkError(network)
 	}
 	if err == nil {
-		err = supported(t, Worker != nil && !lc.Exclusive || Worker == nil && std.forked.Load())
+		err = socket.Supported(t.Address, Worker != nil && !lc.Exclusive || Worker == nil && std.forked.Load())
 	}
 	if err != nil {
 		return nil, listenError(t, err, "")
@@ -86,9 +88,9 @@ func (lc ListenConfig) Listen(ctx context.Context, network, address string) (net
 		if err != nil {
 			return nil, err
 		}
-		return &heldListener{addr: t.addr(e.addr), closed: make(chan struct{})}, nil
+		return &heldListener{addr: t.Shown(e.addr), closed: make(chan struct{})}, nil
 	}
-	ln, err := openListener(ctx, t, lc.KeepAlive)
+	ln, err := socket.Listen(ctx, t.Address, lc.KeepAlive)
 	if err != nil {
 		return nil, listenError(t, err, "")
 	}
@@ -99,11 +101,11 @@ func (lc ListenConfig) Listen(ctx context.Context, network, address string) (net
 // ListenPacket is [ListenPacket] with these options.
 func (lc ListenConfig) ListenPacket(ctx context.Context, network, address string) (net.PacketConn, error) {
 	t, err := newTarget(network, address, lc)
-	if err == nil && !isPacket(network) {
+	if err == nil && !socket.IsPacket(network) {
 		err = net.UnknownNetworkError(network)
 	}
 	if err == nil {
-		err = supported(t, Worker != nil && !lc.Exclusive || Worker == nil && std.forked.Load())
+		err = socket.Supported(t.Address, Worker != nil && !lc.Exclusive || Worker == nil && std.forked.Load())
 	}
 	if err != nil {
 		return nil, listenError(t, err, "")
@@ -118,18 +120,10 @@ func (lc ListenConfig) ListenPacket(ctx context.Context, network, address string
 		}
 		return holdPacket(t, e)
 	}
-	c, err := openPacket(ctx, t)
+	c, err := socket.ListenPacket(ctx, t.Address)
 	if err != nil {
 		return nil, listenError(t, err, "")
 	}
 	std.registry.plain.add(t, c.LocalAddr(), c)
 	return c, nil
-}
-
-// addr is real, or for a unix socket the path that was asked for.
-func (t *target) addr(real net.Addr) net.Addr {
-	if isUnix(t.network) {
-		return &net.UnixAddr{Name: t.named, Net: t.network}
-	}
-	return real
 }

@@ -6,6 +6,7 @@ import (
 	"syscall"
 
 	"github.com/go-cluster/cluster/internal/handle"
+	"github.com/go-cluster/cluster/internal/socket"
 )
 
 // plainSockets are the sockets that Listen opened while this process had not
@@ -30,8 +31,8 @@ func (p *plainSockets) add(t target, addr net.Addr, s any) {
 	defer p.mu.Unlock()
 	open := p.list[:0]
 	for _, s := range p.list {
-		if fd, err := dupDescriptor(s.conn); err == nil {
-			handle.New(fd).Release()
+		if h, err := socket.Duplicate(s.conn); err == nil {
+			h.Release()
 			open = append(open, s)
 		}
 	}
@@ -45,14 +46,14 @@ func (p *plainSockets) find(t target) (*handle.Handle, net.Addr, func()) {
 	defer p.mu.Unlock()
 	nth := 0
 	for _, s := range p.list {
-		if t.fd >= 0 || s.t.network != t.network || s.t.address != t.address && !samePort(s, t) {
+		if t.FD >= 0 || s.t.Network != t.Network || s.t.Literal != t.Literal && !samePort(s, t) {
 			continue
 		}
-		if nth++; t.port() == 0 && nth <= t.index {
+		if nth++; t.Port() == 0 && nth <= t.Index {
 			continue // the n-th free port is the n-th here too
 		}
-		if fd, err := dupDescriptor(s.conn); err == nil {
-			return handle.New(fd), s.addr, s.keepFile()
+		if h, err := socket.Duplicate(s.conn); err == nil {
+			return h, s.addr, s.keepFile()
 		}
 	}
 	return nil, nil, nil
@@ -67,11 +68,11 @@ func (s plainSocket) keepFile() (release func()) {
 		return func() {}
 	}
 	ln.SetUnlinkOnClose(false)
-	unlink := unlinker(s.t)
+	unlink := s.t.Unlinker()
 	return func() {
 		ln.SetUnlinkOnClose(true)
-		if fd, err := dupDescriptor(ln); err == nil {
-			handle.New(fd).Release()
+		if h, err := socket.Duplicate(ln); err == nil {
+			h.Release()
 			return
 		}
 		unlink()
@@ -81,10 +82,10 @@ func (s plainSocket) keepFile() (release func()) {
 // samePort reports whether t names the port that s was given when it asked for
 // any.
 func samePort(s plainSocket, t target) bool {
-	if isUnix(t.network) || t.port() == 0 {
+	if socket.IsUnix(t.Network) || t.Port() == 0 {
 		return false
 	}
-	host, _, _ := net.SplitHostPort(s.t.address)
+	host, _, _ := net.SplitHostPort(s.t.Literal)
 	_, port, _ := net.SplitHostPort(s.addr.String())
-	return net.JoinHostPort(host, port) == t.address
+	return net.JoinHostPort(host, port) == t.Literal
 }

@@ -3,7 +3,6 @@
 package cluster
 
 import (
-	"fmt"
 	"os"
 	"os/exec"
 	"strconv"
@@ -148,9 +147,6 @@ func sealDescriptors() {
 		unix.CloseOnExec(fd)
 	}
 }
-
-// uidText names the user that opens sockets, for error messages.
-func uidText(uid int) string { return fmt.Sprintf("the master opens it, as uid %d", uid) }
 
 // outputPipe is the pipe of a worker's output.
 func outputPipe() (r, w *os.File, err error) { return os.Pipe() }

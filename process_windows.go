@@ -115,9 +115,6 @@ func exitOf(state *os.ProcessState) Exit {
 	return Exit{Code: state.ExitCode(), State: state}
 }
 
-// uidText is for error messages.
-func uidText(int) string { return "the master opens it" }
-
 // envName is the name of a variable by which it is compared: case does not
 // count here.
 func envName(name string) string { return strings.ToUpper(name) }

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/go-cluster/cluster/internal/socket"
 	"github.com/stretchr/testify/require"
 
 	"github.com/go-cluster/cluster/internal/handle"
@@ -90,7 +91,7 @@ func newRefuser(t *testing.T) (worker *refuser, p *Process, r *roundRobin, dial 
 
 	tgt, err := newTarget("tcp", "127.0.0.1:0", ListenConfig{})
 	require.NoError(t, err)
-	h, addr, _, err := openShared(t.Context(), tgt)
+	h, addr, _, err := socket.Open(t.Context(), tgt.Address)
 	require.NoError(t, err)
 	r, err = newRoundRobin("key", h)
 	require.NoError(t, err)

@@ -10,6 +10,7 @@ import (
 	"syscall"
 
 	"github.com/go-cluster/cluster/internal/handle"
+	"github.com/go-cluster/cluster/internal/socket"
 )
 
 // registry holds the shared addresses. An entry outlives the workers that asked
@@ -60,9 +61,9 @@ func (m *master) query(p *Process, w *wire) {
 		return
 	}
 	if allow := p.child.opts.AllowListen; allow != nil {
-		if err := allow(p, t.network, t.address); err != nil {
+		if err := allow(p, t.Network, t.Literal); err != nil {
 			p.link.answer(refusal(w, int(syscall.EACCES), "refused by AllowListen: "+err.Error()).line())
-			p.accuse(fmt.Errorf("cluster: worker %d: listen %s %s: refused by AllowListen: %w", p.id, t.network, t.named, err))
+			p.accuse(fmt.Errorf("cluster: worker %d: listen %s %s: refused by AllowListen: %w", p.id, t.Network, t.Named, err))
 			return
 		}
 	}
@@ -96,7 +97,7 @@ func (m *master) grant(p *Process, w *wire, e *entry) error {
 	out := &wire{Ack: w.Seq, Key: e.key, Data: e.data, Go: &extension{Listening: true}}
 	if e.rr == nil {
 		typ := typeNative
-		if isPacket(e.t.network) {
+		if socket.IsPacket(e.t.Network) {
 			typ = typeDgram
 		}
 		out.Errno = ptr(0)
@@ -138,7 +139,7 @@ func (r *registry) claim(t target, data json.RawMessage, p *Process) (e *entry, 
 	if p != nil && p.State() >= Draining {
 		return nil, false, nil
 	}
-	key := t.key()
+	key := t.Key()
 	if e := r.entries[key]; e != nil {
 		if _, twice := e.holders[p]; twice && p != nil {
 			return nil, false, syscall.EADDRINUSE // as if the worker had opened it itself
@@ -174,7 +175,7 @@ func (r *registry) commit(e *entry, h *handle.Handle, addr net.Addr, unlink func
 		return
 	}
 	e.h, e.addr, e.unlink = h, addr, unlink
-	if e.t.scheduling == RoundRobin && !isPacket(e.t.network) {
+	if e.t.scheduling == RoundRobin && !socket.IsPacket(e.t.Network) {
 		e.rr, e.err = newRoundRobin(e.key, h)
 		if e.err != nil {
 			r.drop(e)
@@ -188,10 +189,10 @@ func (m *master) openTarget(ctx context.Context, t target) (*handle.Handle, net.
 	if h, addr, release := m.registry.plain.find(t); h != nil {
 		return h, addr, release, nil
 	}
-	if h, addr := activated.find(t); h != nil {
+	if h, addr := activated.find(t.Address); h != nil {
 		return h, addr, func() {}, nil // the service manager's: never unlinked
 	}
-	return openShared(ctx, t)
+	return socket.Open(ctx, t.Address)
 }
 
 // draining takes p out of the round-robin queues; what it was handed it keeps.
@@ -278,6 +279,15 @@ func (c *heldPacketConn) ReadFrom([]byte) (int, net.Addr, error) {
 	return 0, nil, &net.OpError{Op: "read", Net: c.addr.Network(), Addr: c.addr, Err: net.ErrClosed}
 }
 
+// holdPacket is ListenPacket in a master that has forked.
+func holdPacket(t target, e *entry) (net.PacketConn, error) {
+	c, err := socket.NewPacketConn(e.h)
+	if err != nil {
+		return nil, listenError(t, err, "")
+	}
+	return &heldPacketConn{c, heldListener{addr: t.Shown(e.addr), closed: make(chan struct{})}}, nil
+}
+
 // hold opens t in the registry for the master itself.
 func (m *master) hold(ctx context.Context, t target) (*entry, error) {
 	if t.scheduling == 0 {
@@ -299,10 +309,10 @@ func listenError(t target, err error, hint string) error {
 	}
 	var errno syscall.Errno
 	if errors.As(err, &errno) { // without "bind: "
-		err = portableErrno(errno)
+		err = socket.PortableErrno(errno)
 	}
 	if hint != "" {
 		hint = " (" + hint + ")"
 	}
-	return fmt.Errorf("cluster: listen %s %s: %w%s", t.network, t.named, err, hint)
+	return fmt.Errorf("cluster: listen %s %s: %w%s", t.Network, t.Named, err, hint)
 }

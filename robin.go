@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/go-cluster/cluster/internal/handle"
+	"github.com/go-cluster/cluster/internal/socket"
 )
 
 // robin takes the connections of one address that the master accepts.
@@ -94,7 +95,7 @@ func (r *robin) Accept() (net.Conn, error) {
 		if len(r.taken) > 0 {
 			h := r.taken[0]
 			r.taken = r.taken[1:]
-			if c, err := connOf(h); err == nil {
+			if c, err := socket.NewConn(h); err == nil {
 				return c, nil
 			}
 			continue // reset meanwhile

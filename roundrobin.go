@@ -1,13 +1,13 @@
 package cluster
 
 import (
-	"errors"
 	"slices"
 	"strconv"
 	"sync"
 	"time"
 
 	"github.com/go-cluster/cluster/internal/handle"
+	"github.com/go-cluster/cluster/internal/socket"
 )
 
 // roundRobin accepts the connections of one address in the master and hands
@@ -19,7 +19,7 @@ import (
 // the accepting goroutine waits for one.
 type roundRobin struct {
 	head []byte // of the line that carries a connection
-	sock acceptor
+	sock *socket.Acceptor
 
 	mu      sync.Mutex
 	changed sync.Cond
@@ -51,7 +51,7 @@ const (
 
 // newRoundRobin begins to accept on h, of which it keeps a reference.
 func newRoundRobin(key string, h *handle.Handle) (*roundRobin, error) {
-	sock, err := newAcceptor(h)
+	sock, err := socket.NewAcceptor(h)
 	if err != nil {
 		return nil, err
 	}
@@ -65,9 +65,9 @@ func newRoundRobin(key string, h *handle.Handle) (*roundRobin, error) {
 func (r *roundRobin) accept() {
 	delay := time.Duration(0)
 	for r.waitFree() {
-		fd, err := r.sock.accept(r.wants)
-		if err == errUnwanted {
-			continue
+		conn, err := r.sock.Accept(r.wants)
+		if err == socket.ErrUnwanted {
+			continue // somebody gave a connection back, or freed a worker, faster
 		}
 		if err != nil {
 			if delay = nextAcceptDelay(delay); !r.sleep(delay) {
@@ -79,17 +79,13 @@ func (r *roundRobin) accept() {
 		r.mu.Lock()
 		if r.closed {
 			r.mu.Unlock()
-			handle.New(fd).Release()
+			conn.Release()
 			return
 		}
-		r.pending = append(r.pending, handle.New(fd))
+		r.pending = append(r.pending, conn)
 		r.dispatch()
 	}
 }
-
-// errUnwanted says that no worker is free any more: who gave a connection back,
-// or freed another worker, was faster.
-var errUnwanted = errors.New("no worker is free")
 
 // wants is hungry, for the acceptor.
 func (r *roundRobin) wants() bool {
@@ -145,12 +141,12 @@ func (r *roundRobin) dispatch() {
 	var out []handover
 	for len(r.free) > 0 && !r.closed {
 		if len(r.pending) == 0 {
-			fd, ok := r.sock.tryAccept()
+			conn, ok := r.sock.TryAccept()
 			if !ok {
 				r.changed.Signal()
 				break
 			}
-			r.pending = append(r.pending, handle.New(fd))
+			r.pending = append(r.pending, conn)
 		}
 		out = append(out, handover{r.free[0], r.pending[0]})
 		r.free, r.pending = r.free[1:], r.pending[1:]
@@ -249,5 +245,5 @@ func (r *roundRobin) close() {
 	r.pending, r.free = nil, nil
 	r.changed.Broadcast()
 	r.mu.Unlock()
-	r.sock.close()
+	r.sock.Close()
 }

@@ -6,6 +6,7 @@ import (
 	"sync"
 
 	"github.com/go-cluster/cluster/internal/handle"
+	"github.com/go-cluster/cluster/internal/socket"
 )
 
 // masterSide is what the master does with the internal messages of one worker.
@@ -79,7 +80,7 @@ func (s *masterSide) query(w *wire) {
 	if s.p.child.queries.Add(1) > maxQueries {
 		s.p.child.queries.Add(-1)
 		s.p.link.fault("asks for more than %d addresses at once; refused", maxQueries)
-		s.p.link.answer(refusal(w, errnoAgain, "too many requests at once").line())
+		s.p.link.answer(refusal(w, int(socket.Again), "too many requests at once").line())
 		return
 	}
 	// Not on the reader: AllowListen may ask this very worker something.

@@ -19,16 +19,5 @@ const termSignal = syscall.SIGTERM
 // the end of the process.
 func surviveSIGPIPE() { signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE) }
 
-// errnoOf reads the error number of the wire: node's, the system's own, negative.
-func errnoOf(n int) error {
-	if n < 0 {
-		n = -n
-	}
-	return syscall.Errno(n)
-}
-
-// portableErrno is errno for a program that is written for all systems.
-func portableErrno(errno syscall.Errno) error { return errno }
-
 // deliverable says which signals can be sent: all.
 func deliverable(os.Signal) error { return nil }

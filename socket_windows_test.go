@@ -1,20 +1,13 @@
 package cluster
 
 import (
-	"io"
-	"io/fs"
 	"net"
-	"os"
-	"runtime"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
-	"time"
-	"unsafe"
 
-	"github.com/go-cluster/cluster/internal/drain"
 	"github.com/go-cluster/cluster/internal/handle"
+	"github.com/go-cluster/cluster/internal/socket"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/windows"
 )
@@ -22,19 +15,19 @@ import (
 // sharedSocket is a socket that listens, and a listener on it as a worker has one.
 func sharedSocket(t *testing.T, network, address string) (*handle.Handle, net.Listener) {
 	t.Helper()
-	tgt, err := newTarget(network, address, ListenConfig{})
+	a, err := socket.Resolve(network, address, false, socket.Options{})
 	require.NoError(t, err)
-	h, _, err := openSocket(tgt)
+	h, _, _, err := socket.Open(t.Context(), a)
 	require.NoError(t, err)
 	t.Cleanup(h.Release)
-	ln, err := newSocketListener(h)
+	ln, err := socket.NewListener(h)
 	require.NoError(t, err)
 	t.Cleanup(func() { ln.Close() })
 	return h, ln
 }
 
-// connected is a connection that ln has accepted, and the client's end.
-func connected(t *testing.T, ln net.Listener) (server *socketConn, client *net.TCPConn) {
+// connected connects to ln, which accepts.
+func connected(t *testing.T, ln net.Listener) {
 	t.Helper()
 	c, err := net.Dial("tcp", ln.Addr().String())
 	require.NoError(t, err)
@@ -42,415 +35,20 @@ func connected(t *testing.T, ln net.Listener) (server *socketConn, client *net.T
 	s, err := ln.Accept()
 	require.NoError(t, err)
 	t.Cleanup(func() { s.Close() })
-	return s.(*socketConn), c.(*net.TCPConn)
 }
 
-// TestSharedSocketIsSharedByProcesses: two sockets that WSADuplicateSocket made
-// of one accept side by side, IPv4 and IPv6; Close ends the Accepts under way of
-// the one, at once, and the other has all connections from then on.
-func TestSharedSocketIsSharedByProcesses(t *testing.T) {
-	for _, address := range []string{"127.0.0.1:0", "[::1]:0", ":0"} {
-		t.Run(address, func(t *testing.T) {
-			h, ours := sharedSocket(t, "tcp", address)
-			text, err := handle.Duplicate(h.Socket(), pid)
-			require.NoError(t, err)
-			other, err := handle.Adopt(text)
-			require.NoError(t, err)
-			defer other.Release()
-			theirs, err := newSocketListener(other)
-			require.NoError(t, err)
-			defer theirs.Close()
-			require.Equal(t, ours.Addr(), theirs.Addr())
-
-			ends := make(chan error, 3)
-			for range cap(ends) {
-				go func() {
-					_, err := ours.Accept()
-					ends <- err
-				}()
-			}
-			selecting(t, "(*accepting).wait", cap(ends))
-			begun := time.Now()
-			require.NoError(t, ours.Close())
-			require.Less(t, time.Since(begun), patienceIn/10)
-			for range cap(ends) {
-				require.ErrorIs(t, waitFor(t, ends, "end of Accept"), net.ErrClosed)
-			}
-			require.ErrorIs(t, ours.Close(), net.ErrClosed)
-			for range 20 {
-				server, client := connected(t, theirs)
-				_, err := server.Write([]byte("x"))
-				require.NoError(t, err)
-				_, err = io.ReadFull(client, make([]byte, 1))
-				require.NoError(t, err)
-			}
-		})
-	}
-}
-
-// TestCloseWaitsForItsAccepts: when Close returns no Accept is under way, which
-// would take a connection from the other processes; and the kernel has done with
-// what it had the addresses of.
-func TestCloseWaitsForItsAccepts(t *testing.T) {
-	for range 20 {
-		_, ln := sharedSocket(t, "tcp", "127.0.0.1:0")
-		a := ln.(*socketListener).acceptor
-		o, err := a.begin()
-		require.NoError(t, err)
-		a.end(o) // the next one's
-		accept := pending(func() error {
-			_, err := ln.Accept()
-			return err
-		})
-		selecting(t, "(*accepting).wait", 1)
-		require.EqualValues(t, windows.STATUS_PENDING, o.ov.Internal)
-		require.NoError(t, ln.Close())
-		require.NotEqualValues(t, windows.STATUS_PENDING, o.ov.Internal, "the kernel has it")
-		require.False(t, isHandle(o.event), "an Accept is under way")
-		require.ErrorIs(t, result(t, accept), net.ErrClosed)
-	}
-}
-
-// TestCloseWaitsForTheKernel: a call that is cancelled has not ended for that, and
-// may end with a connection.
-func TestCloseWaitsForTheKernel(t *testing.T) {
+// TestListenError: what Listen returns has the numbers of Winsock, by both their
+// names.
+func TestListenError(t *testing.T) {
 	_, ln := sharedSocket(t, "tcp", "127.0.0.1:0")
-	a := ln.(*socketListener).acceptor
-	o, err := a.begin()
-	require.NoError(t, err)
-	a.end(o) // the next one's
-	dialed := make(chan net.Conn, 1)
-	real := cancelAccept
-	defer func() { cancelAccept = real }()
-	cancelAccept = func(windows.Handle, *windows.Overlapped) error {
-		go func() {
-			c, _ := net.Dial("tcp", ln.Addr().String())
-			dialed <- c
-		}()
-		return nil
-	}
-	accepted := make(chan net.Conn, 1)
-	go func() {
-		c, _ := ln.Accept()
-		accepted <- c
-	}()
-	selecting(t, "(*accepting).wait", 1)
-	require.NoError(t, ln.Close())
-	require.NotEqualValues(t, windows.STATUS_PENDING, o.ov.Internal, "the kernel has it")
-	client := waitFor(t, dialed, "client")
-	require.NotNil(t, client)
-	defer client.Close()
-	server := waitFor(t, accepted, "end of Accept")
-	require.NotNil(t, server, "it came in time")
-	defer server.Close()
-	require.Equal(t, client.LocalAddr().String(), server.RemoteAddr().String())
-}
-
-func isHandle(h windows.Handle) bool {
-	var same windows.Handle
-	self := windows.CurrentProcess()
-	if windows.DuplicateHandle(self, h, self, &same, 0, false, windows.DUPLICATE_SAME_ACCESS) != nil {
-		return false
-	}
-	windows.CloseHandle(same)
-	return true
-}
-
-// selecting waits until n goroutines are in a select of the function, of which
-// there is no other sign.
-func selecting(t *testing.T, function string, n int) {
-	t.Helper()
-	stacks := make([]byte, 1<<20)
-	require.Eventually(t, func() bool {
-		found := 0
-		for g := range strings.SplitSeq(string(stacks[:runtime.Stack(stacks, true)]), "\n\n") {
-			state, frames, _ := strings.Cut(g, "\n")
-			top, _, _ := strings.Cut(frames, "\n")
-			if strings.Contains(state, "[select") && strings.Contains(top, "."+function+"(") {
-				found++
-			}
-		}
-		return found == n
-	}, patienceIn, time.Millisecond, "%d in %s", n, function)
-}
-
-// TestConnCloseIsClosesocket: what does the waiting would close the socket with
-// CloseHandle, and not at its last reference, but under those who hold it.
-func TestConnCloseIsClosesocket(t *testing.T) {
-	_, ln := sharedSocket(t, "tcp", "127.0.0.1:0")
-	c, client := connected(t, ln)
-	h := c.h.Retain()
-	reading := pending(readByte(c))
-	require.NoError(t, c.Close())
-	require.ErrorIs(t, result(t, reading), net.ErrClosed)
-	require.True(t, isSocket(uintptr(h.FD())), "it is closed")
-	client.SetReadDeadline(time.Unix(1, 0))
-	require.ErrorIs(t, readByte(client)(), os.ErrDeadlineExceeded, "the client sees no end")
-	h.Release()
-	require.False(t, isSocket(uintptr(h.FD())), "it is left open")
-	client.SetReadDeadline(time.Now().Add(patienceIn))
-	require.ErrorIs(t, readByte(client)(), io.EOF)
-}
-
-// TestSharedSocketDeadline: past, future, moved and lifted while an Accept waits.
-// What was in the queue stays there.
-func TestSharedSocketDeadline(t *testing.T) {
-	_, l := sharedSocket(t, "tcp", "127.0.0.1:0")
-	ln := l.(*socketListener)
-	accept := func() <-chan error {
-		return pending(func() error {
-			c, err := ln.Accept()
-			if err == nil {
-				c.Close()
-			}
-			return err
-		})
-	}
-	require.NoError(t, ln.SetDeadline(time.Unix(1, 0)))
-	err := result(t, accept())
-	require.ErrorIs(t, err, os.ErrDeadlineExceeded)
-	var timeout net.Error
-	require.ErrorAs(t, err, &timeout)
-	require.True(t, timeout.Timeout())
-	require.NoError(t, ln.SetDeadline(time.Now().Add(20*time.Millisecond)))
-	require.ErrorIs(t, result(t, accept()), os.ErrDeadlineExceeded)
-	require.NoError(t, ln.SetDeadline(time.Time{}))
-	waiting := accept()
-	require.NoError(t, ln.SetDeadline(time.Now().Add(time.Hour)))
-	require.NoError(t, ln.SetDeadline(time.Unix(1, 0)))
-	require.ErrorIs(t, result(t, waiting), os.ErrDeadlineExceeded)
-	c, err := net.Dial("tcp", ln.Addr().String())
-	require.NoError(t, err)
-	defer c.Close()
-	require.NoError(t, ln.SetDeadline(time.Time{}))
-	require.NoError(t, result(t, accept()))
-	require.NoError(t, ln.Close())
-	require.ErrorIs(t, ln.SetDeadline(time.Time{}), net.ErrClosed)
-}
-
-// TestSharedSocketLeaksNothing: connection after connection, of many clients and
-// many Accepts at once, each is accepted once, and no handle is left.
-func TestSharedSocketLeaksNothing(t *testing.T) {
-	_, ln := sharedSocket(t, "tcp", "127.0.0.1:0")
-	const clients, each = 8, 25
-	var accepting sync.WaitGroup
-	accepted := make(chan net.Conn, clients*each)
-	for range 4 {
-		accepting.Go(func() {
-			for {
-				c, err := ln.Accept()
-				if err != nil {
-					return
-				}
-				accepted <- c
-			}
-		})
-	}
-	round := func() {
-		var dialing sync.WaitGroup
-		for range clients {
-			dialing.Go(func() {
-				for range each {
-					c, err := net.Dial("tcp", ln.Addr().String())
-					if err != nil {
-						t.Error(err)
-						return
-					}
-					io.ReadAll(c)
-					c.Close()
-				}
-			})
-		}
-		for range clients * each {
-			waitFor(t, accepted, "connection").Close()
-		}
-		dialing.Wait()
-	}
-	round() // the threads that it needs stay, and each has handles
-	before := handles(t)
-	for range 3 {
-		round()
-	}
-	require.Less(t, handles(t), before+clients*each/2, "of %d connections", 3*clients*each)
-	require.NoError(t, ln.Close())
-	accepting.Wait()
-	require.Empty(t, accepted)
-}
-
-// TestAcceptSurvivesResets: clients that go at once are no error.
-func TestAcceptSurvivesResets(t *testing.T) {
-	_, ln := sharedSocket(t, "tcp", "127.0.0.1:0")
-	for range 100 {
-		c, err := net.Dial("tcp", ln.Addr().String())
-		require.NoError(t, err)
-		require.NoError(t, c.(*net.TCPConn).SetLinger(0))
-		require.NoError(t, c.Close())
-	}
-	last, err := net.Dial("tcp", ln.Addr().String())
-	require.NoError(t, err)
-	defer last.Close()
-	for {
-		c, err := ln.Accept()
-		require.NoError(t, err)
-		c.Close()
-		if c.RemoteAddr().String() == last.LocalAddr().String() {
-			return
-		}
-	}
-}
-
-var procHandleCount = modkernel32.NewProc("GetProcessHandleCount")
-
-// handles is how many this process has.
-func handles(t *testing.T) int {
-	t.Helper()
-	var n uint32
-	ok, _, err := procHandleCount.Call(uintptr(windows.CurrentProcess()), uintptr(unsafe.Pointer(&n)))
-	require.NotZero(t, ok, err)
-	return int(n)
-}
-
-// TestSocketOptions: a connection begins with what package net sets, and each can
-// be changed.
-func TestSocketOptions(t *testing.T) {
-	_, ln := sharedSocket(t, "tcp", "127.0.0.1:0")
-	c, _ := connected(t, ln)
-	get := func(level, opt int) int {
-		n, err := windows.GetsockoptInt(c.h.Socket(), level, opt)
-		require.NoError(t, err)
-		return n
-	}
-	on := func(level, opt int) bool { return get(level, opt) != 0 }
-	require.True(t, on(windows.IPPROTO_TCP, windows.TCP_NODELAY))
-	require.True(t, on(windows.SOL_SOCKET, windows.SO_KEEPALIVE))
-	require.NoError(t, c.SetNoDelay(false))
-	require.False(t, on(windows.IPPROTO_TCP, windows.TCP_NODELAY))
-	require.NoError(t, c.SetKeepAlive(false))
-	require.False(t, on(windows.SOL_SOCKET, windows.SO_KEEPALIVE))
-	require.NoError(t, c.SetKeepAlivePeriod(time.Minute))
-	require.True(t, on(windows.SOL_SOCKET, windows.SO_KEEPALIVE))
-	require.NoError(t, c.SetKeepAliveConfig(net.KeepAliveConfig{}))
-	require.False(t, on(windows.SOL_SOCKET, windows.SO_KEEPALIVE))
-	require.NoError(t, c.SetKeepAliveConfig(net.KeepAliveConfig{Enable: true, Idle: 7 * time.Second, Interval: 3 * time.Second}))
-	require.True(t, on(windows.SOL_SOCKET, windows.SO_KEEPALIVE))
-	require.NoError(t, c.SetReadBuffer(1<<16))
-	require.NoError(t, c.SetWriteBuffer(1<<16))
-	require.NoError(t, c.SetLinger(0))
-	require.NoError(t, c.Close())
-	for _, err := range []error{c.SetNoDelay(true), c.SetKeepAlive(true), c.SetLinger(1), c.CloseWrite(), c.CloseRead()} {
-		require.ErrorIs(t, err, net.ErrClosed)
-	}
-}
-
-// TestSocketHalves: each side can be shut down for itself.
-func TestSocketHalves(t *testing.T) {
-	_, ln := sharedSocket(t, "tcp", "127.0.0.1:0")
-	server, client := connected(t, ln)
-	_, err := server.Write([]byte("all"))
-	require.NoError(t, err)
-	require.NoError(t, server.CloseWrite())
-	b, err := io.ReadAll(client)
-	require.NoError(t, err)
-	require.Equal(t, "all", string(b))
-	_, err = server.Write([]byte("more"))
-	require.Error(t, err)
-	_, err = client.Write([]byte("answer"))
-	require.NoError(t, err)
-	require.NoError(t, client.Close())
-	b, err = io.ReadAll(server)
-	require.NoError(t, err)
-	require.Equal(t, "answer", string(b))
-}
-
-// A drain keeps what these connections can do.
-var _ drain.StreamConn = (*socketConn)(nil)
-
-// TestSocketRaw: SyscallConn gives the socket, and its Read waits until there is
-// something to read.
-func TestSocketRaw(t *testing.T) {
-	_, ln := sharedSocket(t, "tcp", "127.0.0.1:0")
-	server, client := connected(t, ln)
-	rc, err := server.SyscallConn()
-	require.NoError(t, err)
-	tries := make(chan struct{}, 100)
-	buf := make([]byte, 10)
-	got := 0
-	reading := pending(func() error {
-		return rc.Read(func(fd uintptr) bool {
-			tries <- struct{}{}
-			got = readWaiting(windows.Handle(fd), buf)
-			return got > 0
-		})
-	})
-	waitFor(t, tries, "first try")
-	_, err = client.Write([]byte("raw"))
-	require.NoError(t, err)
-	require.NoError(t, result(t, reading))
-	require.Equal(t, "raw", string(buf[:got]))
-	raw, err := ln.(syscall.Conn).SyscallConn()
-	require.NoError(t, err)
-	require.NoError(t, raw.Control(func(fd uintptr) { require.True(t, isSocket(fd)) }))
-	require.NoError(t, ln.Close())
-	require.ErrorIs(t, raw.Control(func(uintptr) {}), net.ErrClosed)
-}
-
-// readWaiting reads what has come; a read of a socket that has nothing would wait.
-func readWaiting(s windows.Handle, p []byte) int {
-	const fionread = 0x4004667f
-	var waiting, n, flags uint32
-	windows.WSAIoctl(s, fionread, nil, 0, (*byte)(unsafe.Pointer(&waiting)), uint32(unsafe.Sizeof(waiting)), &n, nil, 0)
-	if waiting == 0 {
-		return 0
-	}
-	b := windows.WSABuf{Len: uint32(len(p)), Buf: &p[0]}
-	windows.WSARecv(s, &b, 1, &n, &flags, nil, nil)
-	return int(n)
-}
-
-// TestSocketErrors have the numbers of Winsock, by both their names.
-func TestSocketErrors(t *testing.T) {
-	_, ln := sharedSocket(t, "tcp", "127.0.0.1:0")
-	server, client := connected(t, ln)
-	require.NoError(t, client.SetLinger(0))
-	require.NoError(t, client.Close()) // a reset
-	var err error
-	for err == nil {
-		_, err = server.Write(make([]byte, 1<<10))
-	}
-	var op *net.OpError
-	require.ErrorAs(t, err, &op)
-	require.Equal(t, server.LocalAddr(), op.Source)
-	require.NotErrorIs(t, err, os.ErrDeadlineExceeded)
-	// ReadFile has names of its own for what Winsock says.
-	err = server.opError("read", &fs.PathError{Op: "read", Path: "tcp", Err: windows.ERROR_NETNAME_DELETED})
-	require.ErrorIs(t, err, windows.WSAECONNRESET)
-	require.ErrorIs(t, err, syscall.ECONNRESET)
-
-	_, err = Listen("tcp", ln.Addr().String())
-	var errno syscall.Errno
+	_, err := Listen("tcp", ln.Addr().String())
 	for _, want := range []error{windows.WSAEADDRINUSE, syscall.EADDRINUSE} {
 		require.ErrorIs(t, err, want)
 	}
+	var errno syscall.Errno
 	require.ErrorAs(t, err, &errno)
 	require.Equal(t, syscall.Errno(windows.WSAEADDRINUSE), errno)
 	require.NotErrorIs(t, err, syscall.EACCES)
-	for unix, winsock := range posix {
-		for _, number := range []syscall.Errno{unix, winsock} { // as the wire may have it
-			err := errnoOf(-int(number))
-			require.ErrorIs(t, err, unix)
-			require.ErrorIs(t, err, winsock)
-		}
-	}
-	require.ErrorIs(t, errnoOf(int(windows.WSAEACCES)), os.ErrPermission)
-}
-
-// TestBacklogIsSet also where package net would leave it at the system's.
-func TestBacklogIsSet(t *testing.T) {
-	ln, err := ListenConfig{Backlog: 5}.Listen(t.Context(), "tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	defer ln.Close()
-	require.IsType(t, new(socketListener), ln)
-	connected(t, ln)
 }
 
 // TestSocketInAMessage: it finds its way to a worker's side, and is the same.
@@ -465,7 +63,7 @@ func TestSocketInAMessage(t *testing.T) {
 	require.Equal(t, `{"cmd":"NODE_HANDLE_ACK"}`, l.readLine())
 	got := waitFor(t, l.internals, "handle")
 	require.Equal(t, "k", got.w.Key)
-	same, err := newSocketListener(got.h)
+	same, err := socket.NewListener(got.h)
 	require.NoError(t, err)
 	got.h.Release()
 	defer same.Close()

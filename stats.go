@@ -5,6 +5,8 @@ import (
 	"math"
 	"slices"
 	"time"
+
+	"github.com/go-cluster/cluster/internal/socket"
 )
 
 // Snapshot is what the master knows of its cluster at one moment. In JSON,
@@ -121,8 +123,8 @@ func (m *master) snapshot() Snapshot {
 		if e.h == nil {
 			continue
 		}
-		l := ListenerStats{Network: e.addr.Network(), Address: e.t.addr(e.addr).String()}
-		l.Backlog, l.Limit = listenQueue(e.h)
+		l := ListenerStats{Network: e.addr.Network(), Address: e.t.Shown(e.addr).String()}
+		l.Backlog, l.Limit = socket.Queue(e.h)
 		s.Listeners = append(s.Listeners, l)
 	}
 	slices.SortFunc(s.Listeners, func(a, b ListenerStats) int {

@@ -6,10 +6,6 @@ import (
 	"os"
 	"strconv"
 	"time"
-
-	"golang.org/x/sys/unix"
-
-	"github.com/go-cluster/cluster/internal/handle"
 )
 
 var pageSize = int64(os.Getpagesize())
@@ -44,14 +40,4 @@ func cpuTime(pid int) time.Duration {
 	user, _ := strconv.ParseInt(string(f[11]), 10, 64)
 	system, _ := strconv.ParseInt(string(f[12]), 10, 64)
 	return time.Duration(user+system) * time.Second / clockTicks
-}
-
-// listenQueue is how many connections wait on a listening TCP socket, and how
-// many may: for those TCP_INFO has them in these two fields (tcp_diag.c).
-func listenQueue(h *handle.Handle) (waiting, limit int) {
-	info, err := unix.GetsockoptTCPInfo(h.FD(), unix.IPPROTO_TCP, unix.TCP_INFO)
-	if err != nil || info.State != 10 { // TCP_LISTEN
-		return 0, 0
-	}
-	return int(info.Unacked), int(info.Sacked)
 }

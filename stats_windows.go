@@ -5,12 +5,7 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/windows"
-
-	"github.com/go-cluster/cluster/internal/handle"
 )
-
-// listenQueue: nothing tells how many connections wait at a socket.
-func listenQueue(*handle.Handle) (waiting, limit int) { return 0, 0 }
 
 var procMemoryInfo = modkernel32.NewProc("K32GetProcessMemoryInfo")
 

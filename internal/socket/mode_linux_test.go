@@ -1,4 +1,4 @@
-package cluster
+package socket
 
 import (
 	"net"
@@ -15,9 +15,9 @@ import (
 func TestUnixModeFromTheFirst(t *testing.T) {
 	defer syscall.Umask(syscall.Umask(0))
 	path := filepath.Join(t.TempDir(), "s")
-	tgt, err := newTarget("unix", path, ListenConfig{Mode: 0o600})
+	a, err := Resolve("unix", path, false, Options{Mode: 0o600})
 	require.NoError(t, err)
-	lc := net.ListenConfig{Control: tgt.control} // and no chmod after it
+	lc := net.ListenConfig{Control: a.control} // and no chmod after it
 	ln, err := lc.Listen(t.Context(), "unix", path)
 	require.NoError(t, err)
 	defer ln.Close()

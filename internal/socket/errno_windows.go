@@ -1,4 +1,4 @@
-package cluster
+package socket
 
 import (
 	"errors"
@@ -8,8 +8,8 @@ import (
 	"golang.org/x/sys/windows"
 )
 
-// errnoAgain is what a worker that asks for too much at once gets.
-const errnoAgain = int(windows.WSAEWOULDBLOCK)
+// Again is the error number of what may be tried again later.
+const Again = windows.WSAEWOULDBLOCK
 
 // posix are the numbers that package syscall has invented for the names of
 // Unix, which the system never returns, with what it returns instead.
@@ -55,16 +55,16 @@ func (e winsockError) Is(target error) bool {
 	return ok && winsockErrno(n) == e.errno || e.errno == windows.WSAEACCES && target == os.ErrPermission
 }
 
-// errnoOf reads the error number of the wire: the system's own, negative.
-func errnoOf(n int) error {
+// ErrnoOf reads the error number of the wire: the system's own, negative.
+func ErrnoOf(n int) error {
 	if n < 0 {
 		n = -n
 	}
-	return portableErrno(syscall.Errno(n))
+	return PortableErrno(syscall.Errno(n))
 }
 
-// portableErrno is errno for a program that is written for all systems.
-func portableErrno(errno syscall.Errno) error { return winsockError{winsockErrno(errno)} }
+// PortableErrno is errno for a program that is written for all systems.
+func PortableErrno(errno syscall.Errno) error { return winsockError{winsockErrno(errno)} }
 
 // fileErrno are the errors of ReadFile and WriteFile on a socket, as the calls
 // of Winsock would have them.
@@ -85,7 +85,7 @@ func socketError(err error) error {
 		if n, ok := fileErrno[errno]; ok {
 			errno = n
 		}
-		return portableErrno(errno)
+		return PortableErrno(errno)
 	}
 	return err
 }

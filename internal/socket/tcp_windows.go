@@ -1,4 +1,4 @@
-package cluster
+package socket
 
 import (
 	"net"
@@ -7,9 +7,8 @@ import (
 	"strconv"
 	"syscall"
 
-	"golang.org/x/sys/windows"
-
 	"github.com/go-cluster/cluster/internal/handle"
+	"golang.org/x/sys/windows"
 )
 
 // newSocket makes a TCP socket that no child inherits.
@@ -19,20 +18,20 @@ func newSocket(family int) (windows.Handle, error) {
 	return s, os.NewSyscallError("WSASocket", err)
 }
 
-// openSocket opens t, a TCP address. The socket is not package net's, which
+// openTCP opens a, a TCP address. The socket is not package net's, which
 // would put it on this process's completion port, and has no way to set the
 // backlog.
-func openSocket(t target) (*handle.Handle, net.Addr, error) {
+func openTCP(a Address) (*handle.Handle, net.Addr, error) {
 	family := windows.AF_INET6
-	if t.network == "tcp4" {
+	if a.Network == "tcp4" {
 		family = windows.AF_INET
 	}
-	h, addr, err := bindSocket(t, family)
-	if t.network == "tcp" && errnoIs(err, windows.WSAEAFNOSUPPORT) { // no IPv6 here
-		h, addr, err = bindSocket(t, windows.AF_INET)
+	h, addr, err := bindTCP(a, family)
+	if a.Network == "tcp" && errnoIs(err, windows.WSAEAFNOSUPPORT) { // no IPv6 here
+		h, addr, err = bindTCP(a, windows.AF_INET)
 	}
 	if err != nil {
-		return nil, nil, &net.OpError{Op: "listen", Net: t.network, Addr: t.tcpAddr(), Err: err}
+		return nil, nil, &net.OpError{Op: "listen", Net: a.Network, Addr: a.tcpAddr(), Err: err}
 	}
 	return h, addr, nil
 }
@@ -42,7 +41,7 @@ func errnoIs(err error, errno syscall.Errno) bool {
 	return ok && se.Err == errno
 }
 
-func bindSocket(t target, family int) (*handle.Handle, net.Addr, error) {
+func bindTCP(a Address, family int) (*handle.Handle, net.Addr, error) {
 	s, err := newSocket(family)
 	if err != nil {
 		return nil, nil, err
@@ -54,17 +53,17 @@ func bindSocket(t target, family int) (*handle.Handle, net.Addr, error) {
 	}
 	if family == windows.AF_INET6 {
 		v6only := 1
-		if t.network == "tcp" {
+		if a.Network == "tcp" {
 			v6only = 0 // the system's default is 1
 		}
 		if err := windows.SetsockoptInt(s, windows.IPPROTO_IPV6, windows.IPV6_V6ONLY, v6only); err != nil {
 			return fail("setsockopt", err)
 		}
 	}
-	if err := windows.Bind(s, t.sockaddr(family)); err != nil {
+	if err := windows.Bind(s, a.sockaddr(family)); err != nil {
 		return fail("bind", err)
 	}
-	backlog := t.backlog
+	backlog := a.Backlog
 	if backlog == 0 {
 		backlog = windows.SOMAXCONN // the largest that the provider has
 	}
@@ -75,26 +74,26 @@ func bindSocket(t target, family int) (*handle.Handle, net.Addr, error) {
 	if err != nil {
 		return fail("getsockname", err)
 	}
-	return h, tcpAddrOf(sa), nil
+	return h, addrOf(sa), nil
 }
 
-func (t *target) tcpAddr() *net.TCPAddr {
-	ap, _ := netip.ParseAddrPort(t.address)
-	if t.network == "tcp" { // without a host
-		ap = netip.AddrPortFrom(netip.IPv6Unspecified(), uint16(t.port()))
+func (a Address) tcpAddr() *net.TCPAddr {
+	ap, _ := netip.ParseAddrPort(a.Literal)
+	if a.Network == "tcp" { // without a host
+		ap = netip.AddrPortFrom(netip.IPv6Unspecified(), uint16(a.Port()))
 	}
 	return net.TCPAddrFromAddrPort(ap)
 }
 
-func (t *target) sockaddr(family int) windows.Sockaddr {
-	a := t.tcpAddr()
+func (a Address) sockaddr(family int) windows.Sockaddr {
+	tcp := a.tcpAddr()
 	if family == windows.AF_INET {
-		sa := &windows.SockaddrInet4{Port: a.Port}
-		copy(sa.Addr[:], a.IP.To4())
+		sa := &windows.SockaddrInet4{Port: tcp.Port}
+		copy(sa.Addr[:], tcp.IP.To4())
 		return sa
 	}
-	sa := &windows.SockaddrInet6{Port: a.Port, ZoneId: zoneID(a.Zone)}
-	copy(sa.Addr[:], a.IP.To16())
+	sa := &windows.SockaddrInet6{Port: tcp.Port, ZoneId: zoneID(tcp.Zone)}
+	copy(sa.Addr[:], tcp.IP.To16())
 	return sa
 }
 
@@ -110,8 +109,8 @@ func zoneID(zone string) uint32 {
 	return uint32(n)
 }
 
-// tcpAddrOf is sa as package net has it.
-func tcpAddrOf(sa windows.Sockaddr) *net.TCPAddr {
+// addrOf is sa as package net has it.
+func addrOf(sa windows.Sockaddr) *net.TCPAddr {
 	switch sa := sa.(type) {
 	case *windows.SockaddrInet4:
 		return &net.TCPAddr{IP: net.IP(sa.Addr[:]), Port: sa.Port}

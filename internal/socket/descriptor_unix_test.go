@@ -1,15 +1,14 @@
 //go:build unix
 
-package cluster
+package socket
 
 import (
 	"strconv"
 	"testing"
 
+	"github.com/go-cluster/cluster/internal/handle"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
-
-	"github.com/go-cluster/cluster/internal/handle"
 )
 
 // TestListenBound: a socket that a node primary has bound to what was asked for
@@ -37,7 +36,7 @@ func TestListenBound(t *testing.T) {
 			sa, err := unix.Getsockname(fd)
 			require.NoError(t, err)
 			ask := c.ask(sa.(*unix.SockaddrInet4).Port)
-			require.Equal(t, c.err, listenBound(h, target{network: "tcp4", address: "127.0.0.1:" + strconv.Itoa(ask), fd: -1}))
+			require.Equal(t, c.err, ListenBound(h, Address{Network: "tcp4", Literal: "127.0.0.1:" + strconv.Itoa(ask), FD: -1}))
 			listens, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ACCEPTCONN)
 			require.NoError(t, err)
 			require.Equal(t, c.err == nil, listens != 0)

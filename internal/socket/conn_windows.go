@@ -1,4 +1,4 @@
-package cluster
+package socket
 
 import (
 	"errors"
@@ -10,25 +10,34 @@ import (
 	"time"
 	"unsafe"
 
-	"golang.org/x/sys/windows"
-
 	"github.com/go-cluster/cluster/internal/handle"
+	"golang.org/x/sys/windows"
 )
 
-// socketConn is a TCP connection made of a socket that AcceptEx has accepted or
+// Conn is a TCP connection made of a socket that AcceptEx has accepted or
 // the master has handed over. Package net has no way from a socket to its own
 // type that leaves the socket as it is. What does the waiting is an os.File: it
 // puts the socket on the runtime's completion port, on which it is the first.
-type socketConn struct {
+type Conn struct {
 	h             *handle.Handle
 	f             *os.File
 	local, remote net.Addr
 	once          sync.Once
 }
 
-// newSocketConn makes a connection of h, of which it keeps a reference, with the
-// settings that package net gives one.
-func newSocketConn(h *handle.Handle) (*socketConn, error) {
+// NewConn makes a connection of h, which nobody else holds, and takes h over. The
+// connection has the settings that package net gives one.
+func NewConn(h *handle.Handle) (net.Conn, error) {
+	defer h.Release() // the connection has a reference of its own
+	c, err := newConn(h)
+	if err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+// newConn is NewConn, but that h stays the caller's.
+func newConn(h *handle.Handle) (*Conn, error) {
 	s := h.Socket()
 	local, err := windows.Getsockname(s)
 	if err != nil {
@@ -38,9 +47,9 @@ func newSocketConn(h *handle.Handle) (*socketConn, error) {
 	if err != nil {
 		return nil, os.NewSyscallError("getpeername", err)
 	}
-	c := &socketConn{
+	c := &Conn{
 		h: h.Retain(), f: os.NewFile(uintptr(s), "tcp"),
-		local: tcpAddrOf(local), remote: tcpAddrOf(remote),
+		local: addrOf(local), remote: addrOf(remote),
 	}
 	c.SetNoDelay(true)
 	c.SetKeepAliveConfig(net.KeepAliveConfig{Enable: true})
@@ -48,13 +57,13 @@ func newSocketConn(h *handle.Handle) (*socketConn, error) {
 }
 
 // LocalAddr returns this end's address.
-func (c *socketConn) LocalAddr() net.Addr { return c.local }
+func (c *Conn) LocalAddr() net.Addr { return c.local }
 
 // RemoteAddr returns the client's address.
-func (c *socketConn) RemoteAddr() net.Addr { return c.remote }
+func (c *Conn) RemoteAddr() net.Addr { return c.remote }
 
 // opError is err as package net would return it.
-func (c *socketConn) opError(op string, err error) error {
+func (c *Conn) opError(op string, err error) error {
 	switch {
 	case err == nil || err == io.EOF:
 		return err
@@ -70,12 +79,12 @@ func (c *socketConn) opError(op string, err error) error {
 	return &net.OpError{Op: op, Net: "tcp", Source: c.local, Addr: c.remote, Err: err}
 }
 
-func (c *socketConn) Read(p []byte) (int, error) {
+func (c *Conn) Read(p []byte) (int, error) {
 	n, err := c.f.Read(p)
 	return n, c.opError("read", err)
 }
 
-func (c *socketConn) Write(p []byte) (int, error) {
+func (c *Conn) Write(p []byte) (int, error) {
 	n, err := c.f.Write(p)
 	return n, c.opError("write", err)
 }
@@ -84,7 +93,7 @@ func (c *socketConn) Write(p []byte) (int, error) {
 // which is not for sockets: it would leave behind what Winsock knows of it. So
 // the file is made to fail at that, and what it does before, which is to end all
 // that waits for it, is what is wanted.
-func (c *socketConn) Close() error {
+func (c *Conn) Close() error {
 	err := c.opError("close", net.ErrClosed)
 	c.once.Do(func() {
 		s := c.h.Socket()
@@ -100,20 +109,20 @@ func (c *socketConn) Close() error {
 // protectFromClose is HANDLE_FLAG_PROTECT_FROM_CLOSE.
 const protectFromClose = 2
 
-func (c *socketConn) SetDeadline(t time.Time) error {
+func (c *Conn) SetDeadline(t time.Time) error {
 	return c.opError("set", c.f.SetDeadline(t))
 }
 
-func (c *socketConn) SetReadDeadline(t time.Time) error {
+func (c *Conn) SetReadDeadline(t time.Time) error {
 	return c.opError("set", c.f.SetReadDeadline(t))
 }
 
-func (c *socketConn) SetWriteDeadline(t time.Time) error {
+func (c *Conn) SetWriteDeadline(t time.Time) error {
 	return c.opError("set", c.f.SetWriteDeadline(t))
 }
 
 // SyscallConn gives access to the socket.
-func (c *socketConn) SyscallConn() (syscall.RawConn, error) {
+func (c *Conn) SyscallConn() (syscall.RawConn, error) {
 	rc, err := c.f.SyscallConn()
 	if err != nil {
 		return nil, c.opError("raw", net.ErrClosed)
@@ -124,7 +133,7 @@ func (c *socketConn) SyscallConn() (syscall.RawConn, error) {
 // rawSocket is what SyscallConn returns: a file's, with the errors of a
 // connection.
 type rawSocket struct {
-	c  *socketConn
+	c  *Conn
 	rc syscall.RawConn
 }
 
@@ -144,7 +153,7 @@ func (r rawSocket) Write(f func(fd uintptr) bool) error {
 }
 
 // control calls fn with the socket, which stays open meanwhile.
-func (c *socketConn) control(op string, fn func(s windows.Handle) error) error {
+func (c *Conn) control(op string, fn func(s windows.Handle) error) error {
 	rc, err := c.SyscallConn()
 	if err != nil {
 		return err
@@ -156,27 +165,27 @@ func (c *socketConn) control(op string, fn func(s windows.Handle) error) error {
 	return c.opError(op, err)
 }
 
-func (c *socketConn) setInt(level, opt, value int) error {
+func (c *Conn) setInt(level, opt, value int) error {
 	return c.control("set", func(s windows.Handle) error { return windows.SetsockoptInt(s, level, opt, value) })
 }
 
 // CloseRead shuts down the reading side.
-func (c *socketConn) CloseRead() error {
+func (c *Conn) CloseRead() error {
 	return c.control("close", func(s windows.Handle) error { return windows.Shutdown(s, windows.SHUT_RD) })
 }
 
 // CloseWrite shuts down the writing side: the client reads an end.
-func (c *socketConn) CloseWrite() error {
+func (c *Conn) CloseWrite() error {
 	return c.control("close", func(s windows.Handle) error { return windows.Shutdown(s, windows.SHUT_WR) })
 }
 
 // SetNoDelay turns Nagle's algorithm off, which is the default, or on.
-func (c *socketConn) SetNoDelay(noDelay bool) error {
+func (c *Conn) SetNoDelay(noDelay bool) error {
 	return c.setInt(windows.IPPROTO_TCP, windows.TCP_NODELAY, boolInt(noDelay))
 }
 
 // SetLinger is what [net.TCPConn.SetLinger] is.
-func (c *socketConn) SetLinger(sec int) error {
+func (c *Conn) SetLinger(sec int) error {
 	l := windows.Linger{}
 	if sec >= 0 {
 		l = windows.Linger{Onoff: 1, Linger: int32(sec)}
@@ -189,22 +198,22 @@ func (c *socketConn) SetLinger(sec int) error {
 }
 
 // SetReadBuffer sets the size of the system's buffer.
-func (c *socketConn) SetReadBuffer(bytes int) error {
+func (c *Conn) SetReadBuffer(bytes int) error {
 	return c.setInt(windows.SOL_SOCKET, windows.SO_RCVBUF, bytes)
 }
 
 // SetWriteBuffer sets the size of the system's buffer.
-func (c *socketConn) SetWriteBuffer(bytes int) error {
+func (c *Conn) SetWriteBuffer(bytes int) error {
 	return c.setInt(windows.SOL_SOCKET, windows.SO_SNDBUF, bytes)
 }
 
 // SetKeepAlive turns keep-alive probes on or off.
-func (c *socketConn) SetKeepAlive(on bool) error {
+func (c *Conn) SetKeepAlive(on bool) error {
 	return c.setInt(windows.SOL_SOCKET, windows.SO_KEEPALIVE, boolInt(on))
 }
 
 // SetKeepAlivePeriod sets the time between probes.
-func (c *socketConn) SetKeepAlivePeriod(d time.Duration) error {
+func (c *Conn) SetKeepAlivePeriod(d time.Duration) error {
 	return c.setKeepAlive(d, d)
 }
 
@@ -217,7 +226,7 @@ const (
 // SetKeepAliveConfig is what [net.TCPConn.SetKeepAliveConfig] is. A zero Idle or
 // Interval is package net's default, and so is a negative one here, as the
 // system sets both or none.
-func (c *socketConn) SetKeepAliveConfig(config net.KeepAliveConfig) error {
+func (c *Conn) SetKeepAliveConfig(config net.KeepAliveConfig) error {
 	if !config.Enable {
 		return c.SetKeepAlive(false)
 	}
@@ -238,7 +247,7 @@ func (c *socketConn) SetKeepAliveConfig(config net.KeepAliveConfig) error {
 }
 
 // setKeepAlive turns it on, with these times.
-func (c *socketConn) setKeepAlive(idle, interval time.Duration) error {
+func (c *Conn) setKeepAlive(idle, interval time.Duration) error {
 	ka := windows.TCPKeepalive{OnOff: 1, Time: milliseconds(idle), Interval: milliseconds(interval)}
 	if err := c.SetKeepAlive(true); err != nil {
 		return err

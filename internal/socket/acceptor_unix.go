@@ -1,0 +1,74 @@
+//go:build unix
+
+package socket
+
+import (
+	"os"
+	"syscall"
+
+	"github.com/go-cluster/cluster/internal/handle"
+	"golang.org/x/sys/unix"
+)
+
+// Acceptor accepts the connections of a listening socket as bare descriptors.
+type Acceptor struct {
+	f  *os.File
+	rc syscall.RawConn
+}
+
+// NewAcceptor makes an acceptor of h, which stays the caller's.
+func NewAcceptor(h *handle.Handle) (*Acceptor, error) {
+	f, err := fileOf(h)
+	if err != nil {
+		return nil, err
+	}
+	rc, err := f.SyscallConn()
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	return &Acceptor{f, rc}, nil
+}
+
+// Accept waits for a connection. Each time that there may be one it first asks
+// wanted, and returns [ErrUnwanted] if that is false.
+func (a *Acceptor) Accept(wanted func() bool) (*handle.Handle, error) {
+	var fd int
+	var err error
+	waitErr := a.rc.Read(func(s uintptr) bool {
+		if !wanted() {
+			err = ErrUnwanted
+			return true
+		}
+		fd, err = acceptNow(int(s))
+		return err != unix.EAGAIN
+	})
+	if waitErr != nil {
+		err = waitErr
+	}
+	if err != nil {
+		return nil, err
+	}
+	return handle.New(fd), nil
+}
+
+// TryAccept accepts a connection if one waits.
+func (a *Acceptor) TryAccept() (h *handle.Handle, ok bool) {
+	a.rc.Control(func(s uintptr) {
+		if fd, err := acceptNow(int(s)); err == nil {
+			h, ok = handle.New(fd), true
+		}
+	})
+	return h, ok
+}
+
+func acceptNow(s int) (fd int, err error) {
+	for {
+		if fd, err = acceptCloexec(s); err != unix.EINTR && err != unix.ECONNABORTED {
+			return fd, err
+		}
+	}
+}
+
+// Close makes a waiting Accept return.
+func (a *Acceptor) Close() { a.f.Close() }

@@ -1,0 +1,182 @@
+package socket
+
+import (
+	"fmt"
+	"io/fs"
+	"net"
+	"net/netip"
+	"path/filepath"
+	"strconv"
+	"strings"
+)
+
+// Address is an address to listen on, with the options of its socket. It is
+// resolved, and written in one way for all spellings that mean the same socket,
+// so that workers that ask for the same socket meet.
+type Address struct {
+	Network string // tcp, tcp4, tcp6, udp, udp4, udp6, unix or unixgram
+	Literal string // host and port in figures, an absolute path, or "@" and a name
+	Named   string // the address as the application wrote it
+	Index   int    // its place among the sockets of this address in one worker
+	FD      int    // a descriptor of the master's to use instead, or -1
+
+	Options
+}
+
+// Options are the options of a socket that are set before it listens.
+type Options struct {
+	Backlog   int         // length of the queue of connections; 0 is the system's limit
+	Multipath bool        // MPTCP
+	Reuse     bool        // SO_REUSEADDR, for UDP
+	Mode      fs.FileMode // of a unix socket's file; 0 leaves it to the umask
+}
+
+// IsUnix reports whether the network is one of unix sockets.
+func IsUnix(network string) bool { return strings.HasPrefix(network, "unix") }
+
+// IsPacket reports whether the network is one of datagrams.
+func IsPacket(network string) bool {
+	return strings.HasPrefix(network, "udp") || network == "unixgram"
+}
+
+// Resolve returns the Address of what an application asks for. With an error it
+// returns what an error message needs: the network and the address as written.
+func Resolve(network, address string, v6only bool, o Options) (Address, error) {
+	a := Address{Network: network, Named: address, FD: -1, Options: o}
+	var err error
+	switch network {
+	case "tcp", "tcp4", "tcp6":
+		var tcp *net.TCPAddr
+		if tcp, err = net.ResolveTCPAddr(network, address); err == nil {
+			err = a.SetIP(tcp.AddrPort(), tcp.Zone, v6only)
+		}
+	case "udp", "udp4", "udp6":
+		var udp *net.UDPAddr
+		if udp, err = net.ResolveUDPAddr(network, address); err == nil {
+			err = a.SetIP(udp.AddrPort(), udp.Zone, v6only)
+		}
+	case "unix", "unixgram":
+		err = a.SetPath(address)
+	default:
+		err = net.UnknownNetworkError(network)
+	}
+	return a, err
+}
+
+// SetIP makes a the IP address ap, in its one spelling. As in package net, a
+// wildcard without a family means both families, whichever wildcard it is.
+func (a *Address) SetIP(ap netip.AddrPort, zone string, v6only bool) error {
+	base, family := a.Network[:3], a.Network[3:]
+	ip := ap.Addr().Unmap().WithZone(zone)
+	host := ""
+	switch wild := !ip.IsValid() || ip.IsUnspecified(); {
+	case v6only && (family == "4" || !wild && ip.Is4()):
+		return fmt.Errorf("IPv6Only does not go with an IPv4 address")
+	case wild && family == "4":
+		a.Network, host = base+"4", "0.0.0.0"
+	case wild && (family == "6" || v6only):
+		a.Network, host = base+"6", "::"
+	case wild:
+		a.Network = base
+	case ip.Is4():
+		a.Network, host = base+"4", ip.String()
+	default:
+		a.Network, host = base+"6", ip.String()
+	}
+	a.Literal = net.JoinHostPort(host, strconv.Itoa(int(ap.Port())))
+	return nil
+}
+
+// SetPath makes a the unix socket at path, or the abstract one of that name if
+// path begins with "@".
+func (a *Address) SetPath(path string) error {
+	switch {
+	case path == "" || path == "@":
+		return fmt.Errorf("a unix socket needs a path, or @ and a name")
+	case path[0] == '@':
+		a.Literal = path
+		return nil
+	case strings.ContainsRune(path, 0):
+		return fmt.Errorf("path %q contains a NUL byte", path)
+	case filepath.IsAbs(path):
+		a.Literal = filepath.Clean(path)
+		return nil
+	}
+	abs, err := filepath.Abs(path)
+	a.Literal = abs
+	return err
+}
+
+// Key names the socket. Two addresses with the same key mean the same socket.
+// Only a free port needs the index: the n-th of every worker is the same socket.
+func (a Address) Key() string {
+	if a.FD >= 0 {
+		return a.Network + " fd " + strconv.Itoa(a.FD)
+	}
+	key := a.Network + " " + a.Literal
+	if a.Port() == 0 {
+		key += "#" + strconv.Itoa(a.Index)
+	}
+	return key
+}
+
+// IsUnix reports whether a is a unix socket.
+func (a Address) IsUnix() bool { return IsUnix(a.Network) }
+
+// IsPacket reports whether a is a datagram socket.
+func (a Address) IsPacket() bool { return IsPacket(a.Network) }
+
+// hasFile reports whether a is a unix socket that has a file.
+func (a Address) hasFile() bool { return a.IsUnix() && a.Literal[0] != '@' }
+
+// Port returns the port that was asked for, or -1 for a unix socket.
+func (a Address) Port() int {
+	if a.IsUnix() {
+		return -1
+	}
+	_, port, _ := net.SplitHostPort(a.Literal)
+	n, _ := strconv.Atoi(port)
+	return n
+}
+
+// Wildcard reports whether a means every address of both families.
+func (a Address) Wildcard() bool { return a.Network == "tcp" || a.Network == "udp" }
+
+// Shown returns the address that a listener of a shows to the application: the
+// real one, but a unix socket's path as the application wrote it.
+func (a Address) Shown(real net.Addr) net.Addr {
+	if a.IsUnix() {
+		return &net.UnixAddr{Name: a.Named, Net: a.Network}
+	}
+	return real
+}
+
+// Means reports whether a socket that is bound to real is what a asks for.
+func (a Address) Means(real net.Addr) bool {
+	if u, ok := real.(*net.UnixAddr); ok {
+		return a.IsUnix() && u.Name == a.Literal
+	}
+	if a.IsUnix() {
+		return false
+	}
+	ip, port := ipPort(real)
+	if port != a.Port() || port == 0 {
+		return false
+	}
+	host, _, _ := net.SplitHostPort(a.Literal)
+	if host == "" {
+		return ip.IsUnspecified()
+	}
+	return ip.Equal(net.ParseIP(host))
+}
+
+// ipPort returns the parts of a TCP or UDP address.
+func ipPort(addr net.Addr) (net.IP, int) {
+	switch addr := addr.(type) {
+	case *net.TCPAddr:
+		return addr.IP, addr.Port
+	case *net.UDPAddr:
+		return addr.IP, addr.Port
+	}
+	return nil, 0
+}

@@ -1,0 +1,182 @@
+//go:build unix
+
+package socket
+
+import (
+	"fmt"
+	"net"
+	"os"
+	"strconv"
+	"syscall"
+
+	"github.com/go-cluster/cluster/internal/handle"
+	"golang.org/x/sys/unix"
+)
+
+// Sockets that somebody else opened: descriptors, and net's types of them.
+
+// openDescriptor shares a socket that this process has at a number (node's
+// listen({fd})). A peer chose the number, so that only a socket that listens and
+// a bound UDP socket may be had: no connection, and no other worker's channel.
+func openDescriptor(a Address) (*handle.Handle, net.Addr, error) {
+	typ, err := unix.GetsockoptInt(a.FD, unix.SOL_SOCKET, unix.SO_TYPE)
+	if err != nil {
+		return nil, nil, err
+	}
+	listening, _ := unix.GetsockoptInt(a.FD, unix.SOL_SOCKET, unix.SO_ACCEPTCONN)
+	sa, err := unix.Getsockname(a.FD)
+	if err != nil {
+		return nil, nil, err
+	}
+	_, local := sa.(*unix.SockaddrUnix)
+	if packet := typ == unix.SOCK_DGRAM && !local; packet != a.IsPacket() || !packet && listening == 0 {
+		return nil, nil, fmt.Errorf("descriptor %d of the master is no listening socket: %w", a.FD, unix.EINVAL)
+	}
+	h, err := DuplicateFD(a.FD)
+	if err != nil {
+		return nil, nil, err
+	}
+	unix.SetNonblock(h.FD(), true)
+	return h, addrOf(sa, a.Network), nil
+}
+
+// Inspect returns what kind of socket this process has at fd. It is an error if
+// fd is no socket.
+func Inspect(fd int) (network string, addr net.Addr, err error) {
+	typ, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TYPE)
+	if err != nil {
+		return "", nil, err
+	}
+	sa, err := unix.Getsockname(fd)
+	if err != nil {
+		return "", nil, err
+	}
+	_, local := sa.(*unix.SockaddrUnix)
+	switch packet := typ == unix.SOCK_DGRAM; {
+	case packet && local:
+		network = "unixgram"
+	case packet:
+		network = "udp"
+	case local:
+		network = "unix"
+	default:
+		network = "tcp"
+	}
+	return network, addrOf(sa, network), nil
+}
+
+// addrOf is sa as package net has it.
+func addrOf(sa unix.Sockaddr, network string) net.Addr {
+	var ip net.IP
+	port := 0
+	switch sa := sa.(type) {
+	case *unix.SockaddrInet4:
+		ip, port = net.IP(sa.Addr[:]), sa.Port
+	case *unix.SockaddrInet6:
+		ip, port = net.IP(sa.Addr[:]), sa.Port
+	case *unix.SockaddrUnix:
+		return &net.UnixAddr{Name: sa.Name, Net: network}
+	}
+	if IsPacket(network) {
+		return &net.UDPAddr{IP: ip, Port: port}
+	}
+	return &net.TCPAddr{IP: ip, Port: port}
+}
+
+// Duplicate returns a new descriptor of c's socket. It does not touch the flags
+// that all holders of the socket share: c's own File method and its Fd would make
+// the socket blocking for every process.
+func Duplicate(c syscall.Conn) (h *handle.Handle, err error) {
+	rc, err := c.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	ctlErr := rc.Control(func(s uintptr) { h, err = DuplicateFD(int(s)) })
+	if ctlErr != nil {
+		return nil, ctlErr
+	}
+	return h, os.NewSyscallError("fcntl", err)
+}
+
+// DuplicateFD is [Duplicate] of a bare descriptor.
+func DuplicateFD(fd int) (*handle.Handle, error) {
+	dup, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return nil, err
+	}
+	return handle.New(dup), nil
+}
+
+// NewListener makes a listener of a socket that is shared. It takes a descriptor
+// of its own. os.NewFile leaves a descriptor non-blocking that is so already,
+// also in Fd, which FileListener calls.
+func NewListener(h *handle.Handle) (net.Listener, error) {
+	f, err := fileOf(h)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return net.FileListener(f)
+}
+
+// NewPacketConn is [NewListener] for datagrams.
+func NewPacketConn(h *handle.Handle) (net.PacketConn, error) {
+	f, err := fileOf(h)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return net.FilePacketConn(f)
+}
+
+// NewConn makes a connection of h, which nobody else holds, and takes h over. The
+// descriptor need not be non-blocking: FileConn makes it so.
+func NewConn(h *handle.Handle) (net.Conn, error) {
+	f := os.NewFile(uintptr(h.FD()), "cluster-socket")
+	defer f.Close()
+	return net.FileConn(f)
+}
+
+// fileOf duplicates h's descriptor and makes it non-blocking.
+func fileOf(h *handle.Handle) (*os.File, error) {
+	fd, err := unix.FcntlInt(uintptr(h.FD()), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return nil, os.NewSyscallError("fcntl", err)
+	}
+	if err := unix.SetNonblock(fd, true); err != nil {
+		unix.Close(fd)
+		return nil, os.NewSyscallError("fcntl", err)
+	}
+	return os.NewFile(uintptr(fd), "cluster-socket"), nil
+}
+
+// ListenBound lets a socket listen that a node primary has only bound. When the
+// address is in use node sends a socket that is not even bound, and listen(2)
+// would give it a random port: so its address is compared with a.
+func ListenBound(h *handle.Handle, a Address) error {
+	sa, err := unix.Getsockname(h.FD())
+	if err != nil {
+		return os.NewSyscallError("getsockname", err)
+	}
+	if a.FD < 0 && !a.IsUnix() {
+		_, port := ipPort(addrOf(sa, a.Network))
+		if port == 0 || a.Port() != 0 && port != a.Port() {
+			return unix.EADDRINUSE
+		}
+	}
+	backlog := a.Backlog
+	if backlog == 0 {
+		backlog = maxBacklog()
+	}
+	return os.NewSyscallError("listen", unix.Listen(h.FD(), backlog))
+}
+
+// maxBacklog is the system's limit.
+func maxBacklog() int {
+	if b, err := os.ReadFile("/proc/sys/net/core/somaxconn"); err == nil {
+		if n, err := strconv.Atoi(string(b[:max(0, len(b)-1)])); err == nil && n > 0 {
+			return n
+		}
+	}
+	return unix.SOMAXCONN
+}

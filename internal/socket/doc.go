@@ -1,0 +1,22 @@
+// Package socket is about one listening socket: what it is asked for as, how it
+// is opened, and what package net's types are made of it.
+//
+// An [Address] is resolved and in one spelling, so that its Key names the socket.
+// [Open] opens it for many processes and returns a bare descriptor, which is on
+// no poller: a process that only keeps a socket open is not woken for its
+// connections. [Listen] and [ListenPacket] open it for this process alone.
+// [NewListener], [NewPacketConn] and [NewConn] make package net's types of a
+// descriptor that another process opened; an [Acceptor] accepts bare descriptors.
+// On Windows package net has no way from a socket to its own types that leaves
+// the socket usable by other processes, so that this package has a listener and
+// a connection of its own there.
+//
+// Descriptors have owners: what is returned as a [handle.Handle] belongs to the
+// caller, and the constructors of net's types take a duplicate or a reference of
+// their own. Nothing here starts a goroutine. There is one kind of lock, that of
+// an Acceptor on Windows; no other lock is taken, and nothing of another package
+// is called, while it is held.
+//
+// Addresses are tested by tables and by fuzzing (in package share, where they
+// come from a peer), sockets by using them, those of Windows under Wine as well.
+package socket

@@ -1,0 +1,107 @@
+package socket
+
+import (
+	"net"
+	"os"
+	"syscall"
+	"time"
+
+	"github.com/go-cluster/cluster/internal/handle"
+	"golang.org/x/sys/windows"
+)
+
+// listener is a net.Listener on a shared socket.
+type listener struct {
+	a    *Acceptor
+	addr net.Addr
+}
+
+var (
+	_ net.Listener = (*listener)(nil)
+	_ syscall.Conn = (*listener)(nil)
+)
+
+// NewListener makes a listener of a socket that is shared. It keeps a reference of
+// its own to h.
+func NewListener(h *handle.Handle) (net.Listener, error) {
+	sa, err := windows.Getsockname(h.Socket())
+	if err != nil {
+		return nil, os.NewSyscallError("getsockname", err)
+	}
+	a, err := NewAcceptor(h)
+	if err != nil {
+		return nil, err
+	}
+	return &listener{a, addrOf(sa)}, nil
+}
+
+// Addr returns the address of the socket.
+func (l *listener) Addr() net.Addr { return l.addr }
+
+func (l *listener) opError(op string, err error) error {
+	return &net.OpError{Op: op, Net: "tcp", Addr: l.addr, Err: err}
+}
+
+func always() bool { return true }
+
+// Accept waits for the next connection. A client that has gone meanwhile is no
+// error, which would end most servers.
+func (l *listener) Accept() (net.Conn, error) {
+	for {
+		h, err := l.a.Accept(always)
+		if err != nil {
+			return nil, l.opError("accept", err)
+		}
+		c, err := NewConn(h)
+		switch {
+		case err == nil:
+			return c, nil
+		case !clientGone(err):
+			return nil, l.opError("accept", err)
+		}
+	}
+}
+
+// Close ends this process's share of the socket.
+func (l *listener) Close() error {
+	if !l.a.close() {
+		return l.opError("close", net.ErrClosed)
+	}
+	return nil
+}
+
+// SetDeadline bounds Accept.
+func (l *listener) SetDeadline(t time.Time) error {
+	if err := l.a.setDeadline(t); err != nil {
+		return l.opError("set", err)
+	}
+	return nil
+}
+
+// SyscallConn gives access to this process's handle of the socket.
+func (l *listener) SyscallConn() (syscall.RawConn, error) { return rawListener{l}, nil }
+
+// rawListener is what SyscallConn returns.
+type rawListener struct{ l *listener }
+
+func (r rawListener) Control(f func(fd uintptr)) error {
+	r.l.a.mu.Lock()
+	if r.l.a.closed {
+		r.l.a.mu.Unlock()
+		return r.l.opError("raw-control", net.ErrClosed)
+	}
+	h := r.l.a.h.Retain()
+	r.l.a.mu.Unlock()
+	defer h.Release()
+	f(uintptr(h.FD()))
+	return nil
+}
+
+// Read and Write: as for the listeners of package net, there is nothing to wait for.
+func (r rawListener) Read(func(fd uintptr) bool) error {
+	return r.l.opError("raw-read", syscall.EINVAL)
+}
+
+func (r rawListener) Write(func(fd uintptr) bool) error {
+	return r.l.opError("raw-write", syscall.EINVAL)
+}

@@ -1,0 +1,121 @@
+//go:build unix
+
+package socket
+
+import (
+	"context"
+	"errors"
+	"net"
+	"os"
+	"syscall"
+
+	"github.com/go-cluster/cluster/internal/handle"
+	"golang.org/x/sys/unix"
+)
+
+// Supported says why this system cannot listen on a, or cannot share its socket
+// with other processes. Unix can do both with every network.
+func Supported(a Address, shared bool) error { return nil }
+
+// Open opens a's socket to be shared with other processes. It returns the bare
+// descriptor: closing the net.Listener that opened it loses no connection, and
+// leaves the runtime's poller no reason to wake this process for each one.
+// unlink removes a unix socket's file.
+func Open(ctx context.Context, a Address) (h *handle.Handle, addr net.Addr, unlink func(), err error) {
+	if a.FD >= 0 {
+		h, addr, err = openDescriptor(a)
+		return h, addr, func() {}, err
+	}
+	var sock syscall.Conn
+	if a.IsPacket() {
+		c, err := ListenPacket(ctx, a)
+		if err != nil {
+			return nil, nil, nil, err
+		}
+		defer c.Close()
+		sock, addr = c.(syscall.Conn), c.LocalAddr()
+	} else {
+		ln, err := Listen(ctx, a, net.KeepAliveConfig{})
+		if err != nil {
+			return nil, nil, nil, err
+		}
+		if u, ok := ln.(*net.UnixListener); ok {
+			u.SetUnlinkOnClose(false)
+		}
+		defer ln.Close()
+		sock, addr = ln.(syscall.Conn), ln.Addr()
+	}
+	if h, err = Duplicate(sock); err != nil {
+		return nil, nil, nil, err
+	}
+	return h, addr, a.Unlinker(), nil
+}
+
+// Listen is [net.ListenConfig.Listen] with the options of a.
+func Listen(ctx context.Context, a Address, keepAlive net.KeepAliveConfig) (net.Listener, error) {
+	lc := net.ListenConfig{KeepAliveConfig: keepAlive, Control: a.control}
+	lc.SetMultipathTCP(a.Multipath)
+	ln, err := replacing(a, func(literal string) (net.Listener, error) {
+		return lc.Listen(ctx, a.Network, literal)
+	})
+	if err != nil {
+		return nil, err
+	}
+	if a.Backlog > 0 {
+		err = relisten(ln.(syscall.Conn), a.Backlog)
+	}
+	if err == nil {
+		err = a.Chmod()
+	}
+	if err != nil {
+		ln.Close()
+		return nil, err
+	}
+	return ln, nil
+}
+
+// ListenPacket is [net.ListenConfig.ListenPacket] with the options of a.
+func ListenPacket(ctx context.Context, a Address) (net.PacketConn, error) {
+	lc := net.ListenConfig{Control: a.control}
+	c, err := replacing(a, func(literal string) (net.PacketConn, error) {
+		return lc.ListenPacket(ctx, a.Network, literal)
+	})
+	if err != nil {
+		return nil, err
+	}
+	if err := a.Chmod(); err != nil {
+		c.Close()
+		return nil, err
+	}
+	return c, nil
+}
+
+// control sets what has to be set before bind(2).
+func (a Address) control(network, address string, c syscall.RawConn) error {
+	var err error
+	ctlErr := c.Control(func(fd uintptr) {
+		if a.Reuse {
+			err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEADDR, 1)
+		}
+		if a.Mode != 0 && a.IsUnix() {
+			// On Linux bind gives the file the socket's mode, so that it is never
+			// open wider than asked for. Other systems refuse this call; there
+			// Chmod follows after bind.
+			unix.Fchmod(int(fd), uint32(a.Mode))
+		}
+	})
+	return errors.Join(ctlErr, err)
+}
+
+// relisten changes the backlog of a socket that listens.
+func relisten(c syscall.Conn, backlog int) error {
+	rc, err := c.SyscallConn()
+	if err != nil {
+		return err
+	}
+	ctlErr := rc.Control(func(fd uintptr) { err = unix.Listen(int(fd), backlog) })
+	if err != nil {
+		return os.NewSyscallError("listen", err)
+	}
+	return ctlErr
+}
