@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -325,15 +326,12 @@ func (c *channel) close() {
 	}
 }
 
-// socketMember is the member of a message that carries a socket: what
-// WSADuplicateSocket says of it for the process that gets it.
-const socketMember = "socket"
-
 // setPeer tells the channel which process has the other end. It comes before the
 // first attach.
 func (c *channel) setPeer(pid int) { c.peer = pid }
 
-// attach puts h's socket into the line that is to carry it. Nothing goes beside
+// attach puts h's socket into the line that is to carry it, as a member "socket":
+// what WSADuplicateSocket says of it for the process that gets it. Nothing goes beside
 // the line. Without the socket, as when the worker has just died, the worker's
 // answer would be that none came.
 func (c *channel) attach(line []byte, h *handle.Handle) ([]byte, *handle.Handle) {
@@ -342,7 +340,7 @@ func (c *channel) attach(line []byte, h *handle.Handle) ([]byte, *handle.Handle)
 		return line, nil
 	}
 	const tail = "}\n"
-	line = append(line[:len(line)-len(tail):len(line)-len(tail)], `,"`+socketMember+`":"`...)
+	line = append(line[:len(line)-len(tail):len(line)-len(tail)], `,"socket":"`...)
 	return append(append(append(line, text...), '"'), tail...), nil
 }
 
@@ -353,20 +351,17 @@ func (c *channel) claim(line []byte, fds []int) (h *handle.Handle, rest []int) {
 	if !c.own {
 		return nil, fds
 	}
-	for name, value := range members(line) {
-		if string(name) == socketMember {
-			text, err := textOf(value)
-			if err != nil {
-				return nil, fds
-			}
-			h, err := handle.Adopt(text)
-			if err != nil {
-				return nil, fds
-			}
-			return h, fds
-		}
+	var carrier struct {
+		Socket string `json:"socket"`
 	}
-	return nil, fds
+	if json.Unmarshal(line, &carrier) != nil {
+		return nil, fds
+	}
+	h, err := handle.Adopt(carrier.Socket)
+	if err != nil {
+		return nil, fds
+	}
+	return h, fds
 }
 
 // closeDescriptors: none come beside the bytes.

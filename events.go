@@ -287,9 +287,9 @@ func (e *events) message(t takers, m Message) (taken bool) {
 		r.fn(p, m)
 	}
 	if handlers := deref(t.handlers); len(handlers) > 0 {
-		cmd := m.quotedCmd()
+		cmd := cmdOf(m.raw)
 		for _, r := range handlers {
-			if unquoteEqual(cmd, r.fn.cmd) {
+			if cmd.is(r.fn.cmd) {
 				taken = true
 				r.fn.fn(p, m)
 			}

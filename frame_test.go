@@ -3,18 +3,12 @@ package cluster
 import (
 	"bytes"
 	"math/rand/v2"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
 )
-
-// patienceIn bounds every wait of the tests inside the package: it ends a test
-// that hangs, and measures nothing.
-const patienceIn = 30 * time.Second
 
 // frames feeds stream to a framer in pieces of the given sizes, the last one
 // repeated, and returns its lines; "!" stands for one that was too long.
@@ -118,7 +112,7 @@ func TestFramerCostIsLinear(t *testing.T) {
 		})
 		require.Equal(t, size, got)
 		require.Less(t, allocated, 200.0, "allocations for pieces of %d", piece)
-		require.Less(t, time.Since(begun), patienceIn, "pieces of %d", piece)
+		require.Less(t, time.Since(begun), 30*time.Second, "pieces of %d", piece)
 	}
 }
 
@@ -143,19 +137,4 @@ func FuzzFramer(f *testing.F) {
 		require.Equal(t, want, got)
 		require.LessOrEqual(t, framer.size, limit+1)
 	})
-}
-
-// tempDirIn is a directory that goes with the test. Wine cannot remove one as
-// t.TempDir does.
-func tempDirIn(t testing.TB) string {
-	dir, err := os.MkdirTemp("", "cluster")
-	require.NoError(t, err)
-	t.Cleanup(func() {
-		entries, _ := os.ReadDir(dir)
-		for _, e := range entries {
-			os.Remove(filepath.Join(dir, e.Name()))
-		}
-		os.Remove(dir)
-	})
-	return dir
 }

@@ -180,7 +180,7 @@ func (l *link) order(m *wire) error {
 
 // orderOurs sends an act of NODE_GO_CLUSTER, to a peer that understands it.
 func (l *link) orderOurs(act string) error {
-	m := &wire{Cmd: cmdOurs, Act: act}
+	m := &wire{Cmd: cmdExtra, Act: act}
 	_, err := l.out.put(orderLine, nil, m.line())
 	return err
 }

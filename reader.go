@@ -279,11 +279,11 @@ func (l *link) dropHeld() {
 
 // line handles one line.
 func (l *link) line(raw []byte, owned bool) {
-	if !valid(raw) {
+	if read, ok := readLine(raw); !ok {
 		l.fault("not JSON: %s", excerpt(raw))
-	} else if cmd, ok := internalCmd(raw); ok {
+	} else if cmd, ok := read.internal(); ok {
 		l.deliver()
-		l.internal(cmd, raw)
+		l.internal(cmd, &read)
 	} else {
 		if !owned {
 			raw = l.keep(raw)
@@ -296,10 +296,11 @@ func (l *link) line(raw []byte, owned bool) {
 
 // internal handles a message of the protocol's own. What it does not know it
 // ignores, as node does.
-func (l *link) internal(cmd string, raw []byte) {
+func (l *link) internal(cmd string, read *jsonLine) {
+	raw := read.raw
 	switch cmd {
-	case cmdOurs:
-		m, err := parseOurs(raw)
+	case cmdExtra:
+		m, err := read.extra()
 		if err != nil {
 			l.fault("bad internal message %s: %w", excerpt(raw), err)
 			return
@@ -403,7 +404,7 @@ func (l *link) cluster(raw []byte, h *handle.Handle) {
 }
 
 // ours handles a NODE_GO_CLUSTER message.
-func (l *link) ours(m ours) {
+func (l *link) ours(m extra) {
 	switch m.Act {
 	case actAsk:
 		l.asked = max(l.asked, m.N)
@@ -418,7 +419,7 @@ func (l *link) ours(m ours) {
 			l.fault("an internal message of %d bytes is ignored: %s", len(m.Msg), excerpt(m.Msg))
 			return
 		}
-		l.side.internal(&wire{Cmd: cmdOurs, Act: m.Act, Msg: m.Msg}, nil)
+		l.side.internal(&wire{Cmd: cmdExtra, Act: m.Act, Msg: m.Msg}, nil)
 	}
 }
 

@@ -3,6 +3,7 @@ package cluster
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -41,16 +42,17 @@ func Respond[Q, A any](cmd string, fn func(w *Process, q Q) (A, error)) (stop fu
 // findResponder returns the latest registered handler that fits m, or nil.
 func findResponder(m Message) func(*Process, Message) (any, error) {
 	all := hooks.request.all()
-	var cmd []byte
+	var cmd text
+	looked := false
 	for i := len(all) - 1; i >= 0; i-- {
 		r := all[i].fn
 		if r.any {
 			return r.fn
 		}
-		if cmd == nil {
-			cmd = m.quotedCmd()
+		if !looked {
+			cmd, looked = cmdOf(m.raw), true
 		}
-		if unquoteEqual(cmd, r.cmd) {
+		if cmd.is(r.cmd) {
 			return r.fn
 		}
 	}
@@ -126,7 +128,7 @@ func (l *link) request(ctx context.Context, v, reply any) error {
 	if reply == nil {
 		return nil
 	}
-	if err := decode(c.msg, reply); err != nil {
+	if err := json.Unmarshal(c.msg, reply); err != nil {
 		return fmt.Errorf("cluster: reply %s: %w", excerpt(c.msg), err)
 	}
 	return nil
@@ -238,7 +240,7 @@ func (l *link) forgetCall(c *call) {
 }
 
 // replied hands the peer's answer to the call that waits for it.
-func (l *link) replied(m ours) {
+func (l *link) replied(m extra) {
 	l.mu.Lock()
 	c := l.requests.calls[m.ID]
 	delete(l.requests.calls, m.ID)

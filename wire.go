@@ -1,11 +1,7 @@
 package cluster
 
 import (
-	"bytes"
 	"encoding/json"
-	"errors"
-	"fmt"
-	"strconv"
 	"sync/atomic"
 )
 
@@ -17,7 +13,7 @@ const (
 	cmdHandle  = "NODE_HANDLE"
 	cmdAck     = "NODE_HANDLE_ACK"
 	cmdNack    = "NODE_HANDLE_NACK"
-	cmdOurs    = "NODE_GO_CLUSTER"
+	cmdExtra   = "NODE_GO_CLUSTER"
 )
 
 // What a node process asks about the sockets of one of its servers that it has
@@ -60,6 +56,12 @@ const (
 	typeNative = "net.Native"
 	typeDgram  = "dgram.Native"
 )
+
+// parseWire reads an internal message. What it does not know it ignores.
+func parseWire(raw []byte) (m wire, err error) {
+	err = json.Unmarshal(raw, &m)
+	return m, err
+}
 
 // wire is any internal message. What node leaves out or makes null is a nil
 // pointer; what it sends in several types is kept raw.
@@ -124,15 +126,15 @@ type extension struct {
 // protocolVersion is the version of NODE_GO_CLUSTER.
 const protocolVersion = 1
 
-// seq numbers internal messages: one counter for the process, as node's.
-var seq atomic.Int64
+// sequence numbers the internal messages. It is the one variable of this package:
+// node counts per process, so a number names one message on all of its channels.
+var sequence atomic.Int64
 
+// nextSeq returns the number for the next internal message.
 func nextSeq() *int64 {
-	n := seq.Add(1) - 1
+	n := sequence.Add(1) - 1
 	return &n
 }
-
-func ptr[T any](v T) *T { return &v }
 
 // addressed is a wire whose index and address are there even if they are 0 and
 // null: a node primary makes its name of the socket of them, and what is left
@@ -155,152 +157,4 @@ func (m *wire) line() []byte {
 		panic("cluster: internal message: " + err.Error())
 	}
 	return append(b, '\n')
-}
-
-// The frequent messages are put together by hand: they are on the way of every
-// received callback and every request.
-
-func appendOurs(b []byte, act string, member string, n uint64) []byte {
-	b = append(b, `{"cmd":"`+cmdOurs+`","act":"`...)
-	b = append(b, act...)
-	b = append(b, `","`...)
-	b = append(b, member...)
-	b = append(b, `":`...)
-	return strconv.AppendUint(b, n, 10)
-}
-
-func appendCount(b []byte, act string, n uint64) []byte {
-	return append(appendOurs(b, act, "n", n), "}\n"...)
-}
-
-// callHead is room for the beginning of a request or a reply.
-const callHead = 96
-
-// callParts are the parts of the line that carries msg, itself a line. The
-// first is appended to b.
-func callParts(b []byte, act string, id uint64, msg []byte) (head, body, tail []byte) {
-	return append(appendOurs(b, act, "id", id), `,"msg":`...), bytes.TrimSuffix(msg, newline), closing
-}
-
-var newline, closing = []byte("\n"), []byte("}\n")
-
-func appendFailure(b []byte, id uint64, text string) []byte {
-	b = append(appendOurs(b, actReply, "id", id), `,"error":`...)
-	quoted, _ := json.Marshal(text) // a string always encodes
-	return append(append(b, quoted...), "}\n"...)
-}
-
-// appendNewConn is the line of a connection for the worker to serve, up to the
-// number that ends it; closeNewConn is the rest.
-func appendNewConn(b []byte, key string) []byte {
-	quoted, _ := json.Marshal(key)
-	b = append(b, `{"cmd":"`+cmdHandle+`","type":"`+typeNative+`","msg":{"cmd":"`+cmdCluster+`","act":"`+actNewConn+`","key":`...)
-	return append(append(b, quoted...), `,"seq":`...)
-}
-
-const closeNewConn = "}}\n"
-
-// acceptedLine answers one.
-func acceptedLine(ack *int64, accepted bool) []byte {
-	if ack == nil {
-		return (&wire{Cmd: cmdCluster, Accepted: &accepted, Seq: nextSeq()}).line()
-	}
-	b := append([]byte(nil), `{"cmd":"`+cmdCluster+`","ack":`...)
-	b = strconv.AppendInt(b, *ack, 10)
-	b = append(b, `,"accepted":`...)
-	b = strconv.AppendBool(b, accepted)
-	b = append(b, `,"seq":`...)
-	b = strconv.AppendInt(b, *nextSeq(), 10)
-	return append(b, "}\n"...)
-}
-
-// parseWire reads an internal message, a valid JSON value. Those of which each
-// connection has some have few members, all simple; it is read from these as
-// encoding/json would, which reads all others.
-func parseWire(raw []byte) (m wire, err error) {
-	for name, value := range members(raw) {
-		ok := false
-		switch string(name) {
-		case "cmd":
-			m.Cmd, ok = simpleText(value)
-		case "act":
-			m.Act, ok = simpleText(value)
-		case "type":
-			m.Type, ok = simpleText(value)
-		case "key":
-			m.Key, ok = simpleText(value)
-		case "seq":
-			m.Seq, ok = simpleNumber(value)
-		case "ack":
-			m.Ack, ok = simpleNumber(value)
-		case "accepted":
-			ok = string(value) == "true" || string(value) == "false"
-			m.Accepted = ptr(string(value) == "true")
-		case "msg":
-			m.Msg, ok = bytes.Clone(value), true
-		}
-		if !ok {
-			m = wire{}
-			err = json.Unmarshal(raw, &m)
-			return m, err
-		}
-	}
-	if m.Cmd == "" { // no object, say
-		err = json.Unmarshal(raw, &m)
-	}
-	return m, err
-}
-
-func simpleText(value []byte) (string, bool) {
-	if !bytes.HasPrefix(value, quote) {
-		return "", false
-	}
-	return wordOf(value), true
-}
-
-func simpleNumber(value []byte) (*int64, bool) {
-	n, err := strconv.ParseInt(string(value), 10, 64)
-	return &n, err == nil
-}
-
-// ours is a message of NODE_GO_CLUSTER.
-type ours struct {
-	Act   string
-	N     uint64
-	ID    uint64
-	Msg   []byte // part of the line; nil if there is none
-	Error *string
-}
-
-// parseOurs reads a line that is a valid JSON object. As encoding/json it lets
-// the last of several members of a name count and ignores those that it does
-// not know.
-func parseOurs(line []byte) (m ours, err error) {
-	for name, value := range members(line) {
-		switch string(name) {
-		case "act":
-			m.Act, err = textOf(value)
-		case "n":
-			m.N, err = strconv.ParseUint(string(value), 10, 64)
-		case "id":
-			m.ID, err = strconv.ParseUint(string(value), 10, 64)
-		case "msg":
-			m.Msg = value
-		case "error":
-			var text string
-			text, err = textOf(value)
-			m.Error = &text
-		}
-		if err != nil {
-			return ours{}, fmt.Errorf("member %q: %w", name, err)
-		}
-	}
-	return m, nil
-}
-
-func textOf(value []byte) (string, error) {
-	if !bytes.HasPrefix(value, quote) {
-		return "", errors.New("no string")
-	}
-	return wordOf(value), nil
 }

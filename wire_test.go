@@ -1,21 +1,21 @@
 package cluster
 
 import (
+	"bytes"
 	"encoding/json"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 )
 
-// FuzzWire: parseWire reads what encoding/json would.
-func FuzzWire(f *testing.F) {
+// FuzzMembers: the members that one walk finds are those that the tokens of
+// encoding/json give: the last of each name, however the name is written.
+func FuzzMembers(f *testing.F) {
 	for _, s := range []string{
-		`{"cmd":"NODE_HANDLE","type":"net.Native","msg":{"cmd":"NODE_CLUSTER","act":"newconn","key":"k","seq":1}}`,
-		`{"cmd":"NODE_CLUSTER","ack":7,"accepted":true,"seq":3}`,
-		`{"cmd":"NODE_CLUSTER","ack":null,"accepted":false,"seq":-3,"seq":4}`,
-		`{"CMD":"NODE_CLUSTER","act":1,"key":"\u00e4\ud800","ack":1.5,"msg":null}`,
-		`{"cmd":"NODE_CLUSTER","errno":-98,"key":"null:1:4:undefined:0","ack":1,"data":null,"seq":0}`,
-		` {"cmd" : "x" , "ack" : 12 } `, `[]`, `null`, `{}`, `"x"`, `{"ack":9223372036854775808}`,
+		`{"cmd":"NODE_GO_CLUSTER","act":"request","id":1,"msg":{"cmd":"x","id":2}}`,
+		`{"cmd":"NODE_GO_CLUSTER","act":"reply","id":1,"error":"\u00e4\ud800"}`,
+		`{"cmd":"NODE_GO_CLUSTER","act":"ask","n":3,"n":18446744073709551615,"id":-1}`,
+		` {"cmd" : "x" , "\u006e" : [1, 2 ] ,"msg":null, "act" : {} } `, `[]`, `null`, `{}`, `"x"`, `{"error":1}`,
 	} {
 		f.Add([]byte(s))
 	}
@@ -23,27 +23,81 @@ func FuzzWire(f *testing.F) {
 		if !json.Valid(raw) {
 			return
 		}
-		var want wire
-		wantErr := json.Unmarshal(raw, &want)
-		got, err := parseWire(raw)
-		require.Equal(t, wantErr == nil, err == nil, "%v, %v", wantErr, err)
-		if err == nil {
-			require.Equal(t, want, got)
+		l, ok := readLine(raw)
+		require.True(t, ok)
+		for name, got := range map[string][]byte{"cmd": l.cmd, "act": l.act, "n": l.n, "id": l.id, "msg": l.msg, "error": l.err} {
+			require.Equal(t, string(lastValue(raw, name)), string(got), name)
 		}
 	})
 }
 
+// lastValue is the text of that member.
+func lastValue(raw []byte, name string) (value json.RawMessage) {
+	d := json.NewDecoder(bytes.NewReader(raw))
+	if tok, err := d.Token(); err != nil || tok != json.Delim('{') {
+		return nil
+	}
+	for d.More() {
+		key, err := d.Token()
+		if err != nil {
+			return nil
+		}
+		var v json.RawMessage
+		if err := d.Decode(&v); err != nil {
+			return nil
+		}
+		if key == name {
+			value = v
+		}
+	}
+	return value
+}
+
+// BenchmarkRead is what a line costs when it comes: the one walk, against what
+// encoding/json needs to check it and find the same.
+func BenchmarkRead(b *testing.B) {
+	for _, c := range []struct{ name, line string }{
+		{"message", `{"cmd":"job","id":123456,"name":"resize","width":640,"height":480,"url":"https://example.org/a/b/c.png"}`},
+		{"request", `{"cmd":"NODE_GO_CLUSTER","act":"request","id":123,"msg":{"cmd":"job","id":123456,"name":"resize","width":640,"height":480}}`},
+	} {
+		raw := []byte(c.line)
+		b.Run(c.name+"/walk", func(b *testing.B) {
+			for b.Loop() {
+				l, _ := readLine(raw)
+				if _, ok := l.internal(); ok {
+					l.extra()
+				}
+			}
+		})
+		b.Run(c.name+"/encoding-json", func(b *testing.B) {
+			for b.Loop() {
+				if !json.Valid(raw) {
+					b.Fatal()
+				}
+				if bytes.Contains(raw, []byte(reserved)) {
+					var m struct {
+						Cmd, Act, Error string
+						N, ID           uint64
+						Msg             json.RawMessage
+					}
+					json.Unmarshal(raw, &m)
+				}
+			}
+		})
+	}
+}
+
 // TestLinesByHand: what is put together by hand is what the encoder would make.
 func TestLinesByHand(t *testing.T) {
-	inner := &wire{Cmd: cmdCluster, Act: actNewConn, Key: "a\"<b>\u2028", Seq: ptr(int64(5))}
+	inner := &wire{Cmd: cmdCluster, Act: actNewConn, Key: "a\"<b>\u2028", Seq: new(int64(5))}
 	line := inner.line()
 	outer := &wire{Cmd: cmdHandle, Type: typeNative, Msg: line[:len(line)-1]}
 	require.JSONEq(t, string(outer.line()), string(appendNewConn(nil, inner.Key))+"5"+closeNewConn)
 
-	for _, ack := range []*int64{nil, ptr(int64(7))} {
+	for _, ack := range []*int64{nil, new(int64(7))} {
 		var got wire
 		require.NoError(t, json.Unmarshal(acceptedLine(ack, true), &got))
 		require.NotNil(t, got.Seq)
-		require.Equal(t, wire{Cmd: cmdCluster, Ack: ack, Accepted: ptr(true), Seq: got.Seq}, got)
+		require.Equal(t, wire{Cmd: cmdCluster, Ack: ack, Accepted: new(true), Seq: got.Seq}, got)
 	}
 }

@@ -275,6 +275,6 @@ func (in *inside) pinged() {
 		}
 		msg, _ := json.Marshal(p)
 		in.checking.Store(false) // first: the next ping may be here before answer returns
-		in.p.link.answer((&wire{Cmd: cmdOurs, Act: actPong, Msg: msg}).line())
+		in.p.link.answer((&wire{Cmd: cmdExtra, Act: actPong, Msg: msg}).line())
 	}()
 }
