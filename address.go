@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/go-cluster/cluster/internal/socket"
+	"github.com/go-cluster/cluster/internal/wire"
 )
 
 // target is an address to listen on, and how its connections are to be spread.
@@ -29,9 +30,9 @@ func newTarget(network, address string, lc ListenConfig) (target, error) {
 }
 
 // query is the question to the master for this address, in node's words.
-func (t *target) query() *wire {
-	w := &wire{Act: actQuery, Index: t.Index, Data: json.RawMessage("null"),
-		Go: &extension{Named: t.Named, Backlog: t.Backlog, Multipath: t.Multipath, Mode: uint32(t.Mode), Scheduling: int(t.scheduling)}}
+func (t *target) query() *wire.Message {
+	w := &wire.Message{Act: wire.ActQuery, Index: t.Index, Data: json.RawMessage("null"),
+		Go: &wire.Extension{Named: t.Named, Backlog: t.Backlog, Multipath: t.Multipath, Mode: uint32(t.Mode), Scheduling: int(t.scheduling)}}
 	if t.Backlog > 0 {
 		w.Backlog = json.RawMessage(strconv.Itoa(t.Backlog))
 	}
@@ -43,7 +44,7 @@ func (t *target) query() *wire {
 }
 
 // describe sets address, port, addressType and flags.
-func (t *target) describe(w *wire) {
+func (t *target) describe(w *wire.Message) {
 	w.Port = ptr(t.Port())
 	if socket.IsUnix(t.Network) {
 		w.Address = ptr(t.Literal)
@@ -82,7 +83,7 @@ const (
 )
 
 // queryTarget reads a worker's question.
-func queryTarget(w *wire) (target, error) {
+func queryTarget(w *wire.Message) (target, error) {
 	t := target{Address: socket.Address{Index: w.Index, FD: -1}}
 	if w.FD != nil && *w.FD >= 0 {
 		t.FD = *w.FD
@@ -116,7 +117,7 @@ func queryTarget(w *wire) (target, error) {
 // and bounds it by the system's own limit.
 const maxBacklog = 1 << 20
 
-func readBacklog(w *wire, n *int) error {
+func readBacklog(w *wire.Message, n *int) error {
 	var v any
 	if len(w.Backlog) == 0 {
 		return nil
@@ -132,7 +133,7 @@ func readBacklog(w *wire, n *int) error {
 
 // readAddress reads address, port, addressType and flags into t's network and
 // address.
-func readAddress(w *wire, t *target) error {
+func readAddress(w *wire.Message, t *target) error {
 	var kind any
 	if len(w.AddressType) > 0 {
 		if err := json.Unmarshal(w.AddressType, &kind); err != nil {
@@ -162,7 +163,7 @@ func readAddress(w *wire, t *target) error {
 	case "udp6":
 		t.Network = "udp6"
 	default:
-		return fmt.Errorf("unknown addressType %s", excerpt(w.AddressType))
+		return fmt.Errorf("unknown addressType %s", wire.Excerpt(w.AddressType))
 	}
 	t.Reuse = socket.IsPacket(t.Network) && w.Flags&flagReuseAddr != 0
 	port := 0
@@ -196,8 +197,8 @@ func (t *target) setNodePath(path string) error {
 }
 
 // listening is the report that an address is open. addr is the real one.
-func (t *target) listening(addr net.Addr) *wire {
-	w := &wire{Act: actListening, Index: t.Index, Data: json.RawMessage("null")}
+func (t *target) listening(addr net.Addr) *wire.Message {
+	w := &wire.Message{Act: wire.ActListening, Index: t.Index, Data: json.RawMessage("null")}
 	t.describe(w)
 	switch a := addr.(type) {
 	case *net.TCPAddr:
@@ -208,7 +209,7 @@ func (t *target) listening(addr net.Addr) *wire {
 	case *net.UDPAddr:
 		w.Port, w.Address = ptr(a.Port), ptr(ipText(a.IP, a.Zone))
 	case *net.UnixAddr:
-		w.Go = &extension{Named: t.Named}
+		w.Go = &wire.Extension{Named: t.Named}
 	}
 	return w
 }
@@ -219,7 +220,7 @@ func ipText(ip net.IP, zone string) string {
 }
 
 // listeningAddr is the address of a worker's report.
-func listeningAddr(w *wire) (net.Addr, error) {
+func listeningAddr(w *wire.Message) (net.Addr, error) {
 	var t target
 	if err := readAddress(w, &t); err != nil {
 		return nil, fmt.Errorf("listening: %w", err)
@@ -242,7 +243,7 @@ func listeningAddr(w *wire) (net.Addr, error) {
 }
 
 // sockname is addr as node writes it; nil for a unix socket.
-func socknameOf(addr net.Addr) *sockname {
+func socknameOf(addr net.Addr) *wire.Sockname {
 	a, ok := addr.(*net.TCPAddr)
 	if !ok {
 		return nil
@@ -251,5 +252,5 @@ func socknameOf(addr net.Addr) *sockname {
 	if a.IP.To4() != nil {
 		family = "IPv4"
 	}
-	return &sockname{Address: ipText(a.IP, a.Zone), Family: family, Port: a.Port}
+	return &wire.Sockname{Address: ipText(a.IP, a.Zone), Family: family, Port: a.Port}
 }

@@ -7,6 +7,8 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/go-cluster/cluster/internal/wire"
 )
 
 // Every spelling of an address that means the same socket has the same key, and
@@ -43,8 +45,8 @@ func TestTargetSpellings(t *testing.T) {
 		require.NoError(t, err, test)
 		require.Equal(t, test.key, a.Key(), test)
 
-		var w wire
-		require.NoError(t, json.Unmarshal(a.query().line(), &w))
+		var w wire.Message
+		require.NoError(t, json.Unmarshal(a.query().Line(), &w))
 		b, err := queryTarget(&w)
 		require.NoError(t, err, test)
 		require.Equal(t, a, b, "as the master reads it")
@@ -69,8 +71,8 @@ func TestTargetListening(t *testing.T) {
 	} {
 		tgt, err := newTarget(test.network, test.address, ListenConfig{})
 		require.NoError(t, err)
-		var w wire
-		require.NoError(t, json.Unmarshal(tgt.listening(test.real).line(), &w))
+		var w wire.Message
+		require.NoError(t, json.Unmarshal(tgt.listening(test.real).Line(), &w))
 		addr, err := listeningAddr(&w)
 		require.NoError(t, err)
 		require.Equal(t, test.want, addr.Network()+" "+addr.String())
@@ -97,7 +99,7 @@ func TestTargetOfNode(t *testing.T) {
 		{`{"address":null,"port":null,"addressType":null,"fd":5}`, "tcp fd 5", 0},
 		{`{"address":null,"port":80,"addressType":4,"backlog":1e300}`, "tcp :80", maxBacklog},
 	} {
-		var w wire
+		var w wire.Message
 		require.NoError(t, json.Unmarshal([]byte(test.query), &w))
 		tgt, err := queryTarget(&w)
 		require.NoError(t, err, test.query)
@@ -109,7 +111,7 @@ func TestTargetOfNode(t *testing.T) {
 		`{"port":1,"addressType":4,"address":"example.com"}`, `{"addressType":-1}`, `{"addressType":-1,"address":""}`,
 		`{"port":1,"addressType":{}}`, `{"address":"127.0.0.1","port":1,"addressType":4,"flags":1}`,
 	} {
-		var w wire
+		var w wire.Message
 		require.NoError(t, json.Unmarshal([]byte(bad), &w))
 		_, err := queryTarget(&w)
 		require.Error(t, err, bad)

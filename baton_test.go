@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/go-cluster/cluster/internal/wire"
 )
 
 // echoes lets the peer of l answer every request with what was asked, until the
@@ -27,7 +29,7 @@ func (l *testLink) echoes() {
 				ID  uint64
 				Msg json.RawMessage
 			}
-			if json.Unmarshal(line, &m) == nil && m.Act == actRequest && string(m.Msg) != `"silence"` {
+			if json.Unmarshal(line, &m) == nil && m.Act == wire.ActRequest && string(m.Msg) != `"silence"` {
 				fmt.Fprintf(l.peer, `{"cmd":"NODE_GO_CLUSTER","act":"reply","id":%d,"msg":%s}`+"\n", m.ID, m.Msg)
 			}
 		}

@@ -11,6 +11,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/go-cluster/cluster/internal/wire"
 )
 
 // callbacks is a list of registered functions. Calls see the list as it was
@@ -287,9 +289,9 @@ func (e *events) message(t takers, m Message) (taken bool) {
 		r.fn(p, m)
 	}
 	if handlers := deref(t.handlers); len(handlers) > 0 {
-		cmd := cmdOf(m.raw)
+		cmd := wire.Cmd(m.raw)
 		for _, r := range handlers {
-			if cmd.is(r.fn.cmd) {
+			if cmd.Is(r.fn.cmd) {
 				taken = true
 				r.fn.fn(p, m)
 			}
@@ -338,7 +340,7 @@ func (e *events) dropWaiting() {
 		first := e.waiting[0]
 		e.waiting = nil
 		e.error(fmt.Errorf("cluster: worker %d is gone: %d of its messages found no handler, the first is %s",
-			e.p.id, n, excerpt(first.raw)))
+			e.p.id, n, wire.Excerpt(first.raw)))
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/go-cluster/cluster/internal/handle"
+	"github.com/go-cluster/cluster/internal/wire"
 )
 
 // internalSeeds are one message of each kind, and some that are not quite.
@@ -84,10 +85,10 @@ func fuzzPeer(t *testing.T, l *link, peer peerEnd, stream []byte, fds uint8, cut
 // owing gives the peer something to answer: a question, a receipt, a request
 // and a handle.
 func owing(t *testing.T, l *link) {
-	l.ask(&wire{Act: actQuery}, func(_ *wire, h *handle.Handle) { h.Release() })
+	l.ask(&wire.Message{Act: wire.ActQuery}, func(_ *wire.Message, h *handle.Handle) { h.Release() })
 	l.send("asked", func(error) {})
 	go l.request(t.Context(), 1, nil)
-	l.askHandle(typeNative, &wire{Act: actNewConn, Key: "k"}, someHandle(t), func(_ *wire, h *handle.Handle) { h.Release() })
+	l.askHandle(wire.TypeNative, &wire.Message{Act: wire.ActNewConn, Key: "k"}, someHandle(t), func(_ *wire.Message, h *handle.Handle) { h.Release() })
 }
 
 // FuzzMaster feeds the master whatever a worker may write.
@@ -135,7 +136,7 @@ func FuzzWorker(f *testing.F) {
 		ours, theirs, err := newChannelPair()
 		require.NoError(t, err)
 		p := newProcess(1, 0)
-		in := testInside(p, announcement{Version: protocolVersion, ShutdownTimeout: time.Hour})
+		in := testInside(p, announcement{Version: wire.ProtocolVersion, ShutdownTimeout: time.Hour})
 		p.inside = in
 		p.connected.Store(true)
 		r := in.newRobin("k")
@@ -157,7 +158,7 @@ func FuzzAddress(f *testing.F) {
 		}
 	}
 	f.Fuzz(func(t *testing.T, raw []byte) {
-		var w wire
+		var w wire.Message
 		if json.Unmarshal(raw, &w) != nil {
 			return
 		}
@@ -173,8 +174,8 @@ func FuzzAddress(f *testing.F) {
 		if asked.Literal == "" || strings.ContainsRune(asked.Literal, '\ufffd') {
 			return // what is no UTF-8 has no JSON
 		}
-		var again wire
-		require.NoError(t, json.Unmarshal(asked.query().line(), &again))
+		var again wire.Message
+		require.NoError(t, json.Unmarshal(asked.query().Line(), &again))
 		if asked.FD >= 0 {
 			again.FD = &asked.FD
 		}

@@ -9,6 +9,7 @@ import (
 	"github.com/go-cluster/cluster/internal/drain"
 	"github.com/go-cluster/cluster/internal/handle"
 	"github.com/go-cluster/cluster/internal/socket"
+	"github.com/go-cluster/cluster/internal/wire"
 )
 
 // How a worker comes by a listening socket: it asks the master, and makes
@@ -39,11 +40,11 @@ func (in *inside) ask(ctx context.Context, t *target) (g grant, err error) {
 		return g, listenError(*t, syscall.EADDRINUSE, "this worker listens there already")
 	}
 	type reply struct {
-		w *wire
+		w *wire.Message
 		h *handle.Handle
 	}
 	replied := make(chan reply, 1)
-	in.p.link.ask(t.query(), func(w *wire, h *handle.Handle) { replied <- reply{w, h} })
+	in.p.link.ask(t.query(), func(w *wire.Message, h *handle.Handle) { replied <- reply{w, h} })
 	var r reply
 	select {
 	case r = <-replied:
@@ -52,7 +53,7 @@ func (in *inside) ask(ctx context.Context, t *target) (g grant, err error) {
 			r := <-replied
 			r.h.Release()
 			if r.w != nil && r.w.Key != "" {
-				in.p.link.order(&wire{Act: actClose, Key: r.w.Key})
+				in.p.link.order(&wire.Message{Act: wire.ActClose, Key: r.w.Key})
 			}
 			in.dropIndex(*t)
 		}()
@@ -72,7 +73,7 @@ func (in *inside) ask(ctx context.Context, t *target) (g grant, err error) {
 }
 
 // granted reads the master's answer.
-func (in *inside) granted(t target, w *wire, h *handle.Handle) (grant, error) {
+func (in *inside) granted(t target, w *wire.Message, h *handle.Handle) (grant, error) {
 	if w.Errno != nil && *w.Errno != 0 {
 		return grant{}, remoteListenError(t, w)
 	}
@@ -83,7 +84,7 @@ func (in *inside) granted(t target, w *wire, h *handle.Handle) (grant, error) {
 		if err := socket.ListenBound(h, t.Address); err != nil {
 			// The primary believes that this worker has it, and a second question
 			// for the same would crash node 20.
-			in.p.link.order(&wire{Act: actClose, Key: w.Key})
+			in.p.link.order(&wire.Message{Act: wire.ActClose, Key: w.Key})
 			return grant{}, listenError(t, err, "")
 		}
 	}
@@ -94,7 +95,7 @@ func (in *inside) granted(t target, w *wire, h *handle.Handle) (grant, error) {
 }
 
 // remoteListenError is why the master did not open the address.
-func remoteListenError(t target, w *wire) error {
+func remoteListenError(t target, w *wire.Message) error {
 	err := error(socket.ErrnoOf(*w.Errno))
 	hint := "the primary opens it"
 	if w.Go != nil {
@@ -147,7 +148,7 @@ func (in *inside) closed(t target, key string) {
 	in.mu.Lock()
 	delete(in.keys, key)
 	in.mu.Unlock()
-	in.p.link.order(&wire{Act: actClose, Key: key})
+	in.p.link.order(&wire.Message{Act: wire.ActClose, Key: key})
 	in.dropIndex(t)
 }
 
@@ -244,7 +245,7 @@ func (in *inside) listenPacket(ctx context.Context, t target, lc ListenConfig) (
 }
 
 // sockaddrOf is the address of a socket that stays in the master.
-func sockaddrOf(t target, s *sockname) net.Addr {
+func sockaddrOf(t target, s *wire.Sockname) net.Addr {
 	if socket.IsUnix(t.Network) {
 		return &net.UnixAddr{Name: t.Named, Net: t.Network}
 	}

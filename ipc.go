@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 
 	"github.com/go-cluster/cluster/internal/handle"
+	"github.com/go-cluster/cluster/internal/wire"
 )
 
 // link is the protocol over one channel, the same on both sides: messages out
@@ -25,7 +26,7 @@ type link struct {
 
 	messages atomic.Int64 // of the application over there, ever
 	baton    baton        // who reads; all until the blank line is theirs
-	in       framer
+	in       wire.Framer
 	unread   int         // bytes of this read, about, that are not looked at yet
 	slab     []byte      // where small messages of one read are kept
 	kept     int         // bytes of those
@@ -41,13 +42,13 @@ type link struct {
 	done     chan struct{}
 
 	mu       sync.Mutex
-	err      error                                     // once the link is closed
-	peer     peerKind                                  // decided by the worker's online
-	sent     uint64                                    // receipts asked for, or to be asked for
-	receipts []receipt                                 // oldest first
-	answers  map[int64]func(m *wire, h *handle.Handle) // by the seq of the question
-	handles  []outHandle                               // not yet sent
-	handleUp bool                                      // one is on its way, not acknowledged
+	err      error                                             // once the link is closed
+	peer     peerKind                                          // decided by the worker's online
+	sent     uint64                                            // receipts asked for, or to be asked for
+	receipts []receipt                                         // oldest first
+	answers  map[int64]func(m *wire.Message, h *handle.Handle) // by the seq of the question
+	handles  []outHandle                                       // not yet sent
+	handleUp bool                                              // one is on its way, not acknowledged
 	parting  parting
 	requests requests
 }
@@ -57,7 +58,7 @@ type link struct {
 type side interface {
 	// internal handles one NODE_CLUSTER or NODE_GO_CLUSTER message. It takes
 	// over h, the descriptor that came along, if any.
-	internal(m *wire, h *handle.Handle)
+	internal(m *wire.Message, h *handle.Handle)
 	// closed is called once, after the last message.
 	closed()
 	// overrun is called when the peer makes this side owe it more answers than
@@ -92,9 +93,9 @@ type outHandle struct {
 func newLink(ch *channel, p *Process, s side, peer peerKind, o *Options) *link {
 	l := &link{
 		ch: ch, p: p, side: s, peer: peer,
-		in:      framer{max: o.MaxMessage},
+		in:      wire.Framer{Max: o.MaxMessage},
 		done:    make(chan struct{}),
-		answers: make(map[int64]func(*wire, *handle.Handle)),
+		answers: make(map[int64]func(*wire.Message, *handle.Handle)),
 	}
 	l.requests.next = make(chan job)
 	l.baton.init()
@@ -106,7 +107,7 @@ func newLink(ch *channel, p *Process, s side, peer peerKind, o *Options) *link {
 // send queues v as a message. received, if not nil, is called once the peer
 // has it, on any goroutine; it must not wait.
 func (l *link) send(v any, received func(error)) error {
-	return encodeUser(v, func(line []byte) error {
+	return wire.EncodeUser(v, func(line []byte) error {
 		if received == nil {
 			_, err := l.out.put(userLine, nil, line)
 			return err
@@ -123,7 +124,7 @@ func (l *link) sendReceipt(line []byte, fn func(error)) error {
 	r := receipt{n: l.sent + 1, fn: fn}
 	var err error
 	if l.peer == peerGo {
-		r.pos, err = l.out.put(userLine, nil, line, appendCount(nil, actAsk, r.n))
+		r.pos, err = l.out.put(userLine, nil, line, wire.AppendCount(nil, wire.ActAsk, r.n))
 	} else {
 		r.pos, err = l.out.put(userLine, nil, line)
 	}
@@ -153,7 +154,7 @@ func (l *link) setPeer(k peerKind) {
 	l.peer = k
 	var written []receipt
 	if n := len(l.receipts); n > 0 && k == peerGo {
-		l.out.put(orderLine, nil, appendCount(nil, actAsk, l.receipts[n-1].n))
+		l.out.put(orderLine, nil, wire.AppendCount(nil, wire.ActAsk, l.receipts[n-1].n))
 	} else if k == peerNode {
 		written, l.receipts = l.receipts, nil
 	}
@@ -172,31 +173,31 @@ func (l *link) speaksOurs() bool {
 }
 
 // order sends an internal message of this side's own accord.
-func (l *link) order(m *wire) error {
-	m.Cmd, m.Seq = cmdCluster, nextSeq()
-	_, err := l.out.put(orderLine, nil, m.line())
+func (l *link) order(m *wire.Message) error {
+	m.Cmd, m.Seq = wire.CmdCluster, wire.NextSeq()
+	_, err := l.out.put(orderLine, nil, m.Line())
 	return err
 }
 
 // orderOurs sends an act of NODE_GO_CLUSTER, to a peer that understands it.
 func (l *link) orderOurs(act string) error {
-	m := &wire{Cmd: cmdExtra, Act: act}
-	_, err := l.out.put(orderLine, nil, m.line())
+	m := &wire.Message{Cmd: wire.CmdExtra, Act: act}
+	_, err := l.out.put(orderLine, nil, m.Line())
 	return err
 }
 
 // ask sends an internal message and calls answer with what comes back for it,
 // or with nil when the link closes first. answer runs on the reader and takes
 // over the handle.
-func (l *link) ask(m *wire, answer func(m *wire, h *handle.Handle)) {
-	m.Cmd, m.Seq = cmdCluster, nextSeq()
+func (l *link) ask(m *wire.Message, answer func(m *wire.Message, h *handle.Handle)) {
+	m.Cmd, m.Seq = wire.CmdCluster, wire.NextSeq()
 	l.expect(*m.Seq, answer)
-	l.out.put(orderLine, nil, m.line())
+	l.out.put(orderLine, nil, m.Line())
 }
 
 // expect registers who is told of the answer to seq. On a link that is closed
 // that is at once.
-func (l *link) expect(seq int64, answer func(m *wire, h *handle.Handle)) {
+func (l *link) expect(seq int64, answer func(m *wire.Message, h *handle.Handle)) {
 	l.mu.Lock()
 	closed := l.err != nil
 	if !closed {
@@ -228,20 +229,20 @@ func (l *link) answerAs(kind lineKind, line []byte) {
 // sendHandle queues m with a descriptor, whose reference it takes over. Only
 // one is on its way at a time: node has one place for a descriptor whose
 // message is not complete, and a later one would overwrite it.
-func (l *link) sendHandle(typ string, m *wire, h *handle.Handle) { l.askHandle(typ, m, h, nil) }
+func (l *link) sendHandle(typ string, m *wire.Message, h *handle.Handle) { l.askHandle(typ, m, h, nil) }
 
 // askHandle is sendHandle for a message that has an answer, as in ask. A peer
 // that gets the message without the descriptor, again and again, refuses it.
-func (l *link) askHandle(typ string, m *wire, h *handle.Handle, answer func(m *wire, h *handle.Handle)) {
-	m.Cmd, m.Seq = cmdCluster, nextSeq()
-	inner := m.line()
-	outer := wire{Cmd: cmdHandle, Type: typ, Msg: inner[:len(inner)-1]}
-	l.askHandleLine(outer.line(), *m.Seq, h, answer)
+func (l *link) askHandle(typ string, m *wire.Message, h *handle.Handle, answer func(m *wire.Message, h *handle.Handle)) {
+	m.Cmd, m.Seq = wire.CmdCluster, wire.NextSeq()
+	inner := m.Line()
+	outer := wire.Message{Cmd: wire.CmdHandle, Type: typ, Msg: inner[:len(inner)-1]}
+	l.askHandleLine(outer.Line(), *m.Seq, h, answer)
 }
 
 // askHandleLine is askHandle with the line as it is to be, of which the message
 // has the number seq.
-func (l *link) askHandleLine(line []byte, seq int64, h *handle.Handle, answer func(m *wire, h *handle.Handle)) {
+func (l *link) askHandleLine(line []byte, seq int64, h *handle.Handle, answer func(m *wire.Message, h *handle.Handle)) {
 	l.mu.Lock()
 	if l.err != nil || l.leaves() {
 		l.mu.Unlock()
@@ -290,7 +291,7 @@ func (l *link) handleAcked(ok bool) {
 		return // an answer to nothing
 	}
 	l.handleUp = false
-	var refused func(*wire, *handle.Handle)
+	var refused func(*wire.Message, *handle.Handle)
 	h := &l.handles[0]
 	if h.tries++; ok || h.tries >= maxHandleTries || l.leaves() {
 		h.h.Release()
@@ -303,7 +304,7 @@ func (l *link) handleAcked(ok bool) {
 	l.nextHandle()
 	l.mu.Unlock()
 	if refused != nil {
-		refused(&wire{Accepted: ptr(false)}, nil)
+		refused(&wire.Message{Accepted: ptr(false)}, nil)
 	}
 }
 

@@ -12,6 +12,7 @@ import (
 
 	"github.com/go-cluster/cluster/internal/drain"
 	"github.com/go-cluster/cluster/internal/handle"
+	"github.com/go-cluster/cluster/internal/wire"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 )
@@ -158,12 +159,12 @@ func (l *testLink) readHandle() (line string, fd int) {
 	return strings.TrimSpace(string(p[:n])), fds[0]
 }
 
-func (l *testLink) sendToken(key string, answer func(*wire, *handle.Handle)) *token {
+func (l *testLink) sendToken(key string, answer func(*wire.Message, *handle.Handle)) *token {
 	l.t.Helper()
 	k := newToken(l.t)
 	fd, err := unix.FcntlInt(k.file.Fd(), unix.F_DUPFD_CLOEXEC, 0)
 	require.NoError(l.t, err)
-	l.askHandle(typeNative, &wire{Act: actNewConn, Key: key}, handle.New(fd), answer)
+	l.askHandle(wire.TypeNative, &wire.Message{Act: wire.ActNewConn, Key: key}, handle.New(fd), answer)
 	return k.sent()
 }
 
@@ -192,8 +193,8 @@ func TestOneHandleAtATime(t *testing.T) {
 // question is answered with no; the next one goes on.
 func TestRefusedHandleIsSentAgain(t *testing.T) {
 	l := newTestLink(t, peerGo, Options{}).start()
-	answered := make(chan *wire, 1)
-	refused := l.sendToken("a", func(w *wire, _ *handle.Handle) { answered <- w })
+	answered := make(chan *wire.Message, 1)
+	refused := l.sendToken("a", func(w *wire.Message, _ *handle.Handle) { answered <- w })
 	next := l.sendToken("b", nil)
 	for range maxHandleTries {
 		line, fd := l.readHandle()
@@ -211,8 +212,8 @@ func TestRefusedHandleIsSentAgain(t *testing.T) {
 // TestHandlesOfAnEndedLink are closed, and their questions answered with nil.
 func TestHandlesOfAnEndedLink(t *testing.T) {
 	l := newTestLink(t, peerGo, Options{}).start()
-	answers := make(chan *wire, 3)
-	answer := func(w *wire, _ *handle.Handle) { answers <- w }
+	answers := make(chan *wire.Message, 3)
+	answer := func(w *wire.Message, _ *handle.Handle) { answers <- w }
 	a, b := l.sendToken("a", answer), l.sendToken("b", answer)
 	_, fd := l.readHandle()
 	unix.Close(fd)
@@ -266,10 +267,10 @@ func TestRobinGivesBackInADrain(t *testing.T) {
 	l := newTestLink(t, peerNode, Options{}).start()
 	in := testInside(l.p, announcement{})
 	r := in.newRobin("key")
-	in.offered(&wire{Key: "key", Seq: ptr(int64(1))}, someHandle(t))
+	in.offered(&wire.Message{Key: "key", Seq: ptr(int64(1))}, someHandle(t))
 	in.drain.Begin(drain.ByOther, time.Hour)
 	require.NoError(t, r.SetDeadline(time.Unix(1, 0)))
 	require.Contains(t, l.readLine(), `"ack":1,"accepted":false`)
-	in.offered(&wire{Key: "key", Seq: ptr(int64(2))}, someHandle(t))
+	in.offered(&wire.Message{Key: "key", Seq: ptr(int64(2))}, someHandle(t))
 	require.Contains(t, l.readLine(), `"ack":2,"accepted":false`)
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/go-cluster/cluster/internal/handle"
+	"github.com/go-cluster/cluster/internal/wire"
 )
 
 // waitFor returns what comes over c, or fails the test.
@@ -48,11 +49,11 @@ type testLink struct {
 }
 
 type internalCall struct {
-	w *wire
+	w *wire.Message
 	h *handle.Handle
 }
 
-func (l *testLink) internal(w *wire, h *handle.Handle) {
+func (l *testLink) internal(w *wire.Message, h *handle.Handle) {
 	if l.onInternal != nil {
 		l.onInternal()
 		return

@@ -1,6 +1,10 @@
 package cluster
 
-import "encoding/json"
+import (
+	"encoding/json"
+
+	"github.com/go-cluster/cluster/internal/wire"
+)
 
 // Message is one JSON value as it came over the channel. It stays valid for as
 // long as it is kept.
@@ -9,7 +13,7 @@ type Message struct{ raw []byte }
 // Cmd returns the message's "cmd" member, or "" if the message is no object,
 // has none, or it is no string.
 func (m Message) Cmd() string {
-	return cmdOf(m.raw).String()
+	return wire.Cmd(m.raw).String()
 }
 
 // Decode stores the message in v, as [json.Unmarshal] does.

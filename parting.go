@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/go-cluster/cluster/internal/handle"
+	"github.com/go-cluster/cluster/internal/wire"
 )
 
 // parting is how far a worker is on its way out, as its link knows it; under
@@ -58,7 +59,7 @@ func (l *link) closes(key string) {
 // A node worker that has been told to disconnect gets no second word. One that
 // closed what it had while a grant was under way to it is told to disconnect
 // instead, which closes that too.
-func (l *link) parts(m *wire) {
+func (l *link) parts(m *wire.Message) {
 	l.mu.Lock()
 	told, crossed := l.leaves(), len(l.parting.granted) > 0
 	l.parting.begun = true
@@ -67,9 +68,9 @@ func (l *link) parts(m *wire) {
 	switch {
 	case told:
 	case crossed:
-		l.order(&wire{Act: actDisconnect})
+		l.order(&wire.Message{Act: wire.ActDisconnect})
 	default:
-		l.answer(m.line())
+		l.answer(m.Line())
 	}
 	refuseHandles(dropped)
 }
@@ -78,15 +79,15 @@ func (l *link) parts(m *wire) {
 // that is not online yet may be gone before it can be asked what it has received:
 // it is asked now, which node ignores.
 func (l *link) orderDisconnect(timeout time.Duration) {
-	m := &wire{Act: actDisconnect}
+	m := &wire.Message{Act: wire.ActDisconnect}
 	l.mu.Lock()
 	told := l.leaves()
 	l.parting.begun = true
 	if l.peer == peerGo {
-		m.Go = &extension{Timeout: timeout.Milliseconds()} // less than before, maybe
+		m.Go = &wire.Extension{Timeout: timeout.Milliseconds()} // less than before, maybe
 	}
 	if n := len(l.receipts); n > 0 && l.peer == peerUnknown {
-		l.out.put(orderLine, nil, appendCount(nil, actAsk, l.receipts[n-1].n))
+		l.out.put(orderLine, nil, wire.AppendCount(nil, wire.ActAsk, l.receipts[n-1].n))
 	}
 	dropped := l.dropHandles()
 	l.mu.Unlock()
@@ -99,7 +100,7 @@ func (l *link) orderDisconnect(timeout time.Duration) {
 // dropHandles takes back the descriptors that a worker on its way out cannot
 // take: all but the one that it has to acknowledge. It returns who waits for
 // what was to become of them. l.mu is held.
-func (l *link) dropHandles() (answers []func(*wire, *handle.Handle)) {
+func (l *link) dropHandles() (answers []func(*wire.Message, *handle.Handle)) {
 	if !l.leaves() {
 		return nil
 	}
@@ -119,7 +120,7 @@ func (l *link) dropHandles() (answers []func(*wire, *handle.Handle)) {
 }
 
 // refuseHandles tells them that the peer will not take what they sent.
-func refuseHandles(answers []func(*wire, *handle.Handle)) {
+func refuseHandles(answers []func(*wire.Message, *handle.Handle)) {
 	for _, answer := range answers {
 		answer(nil, nil)
 	}

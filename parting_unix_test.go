@@ -10,37 +10,38 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/go-cluster/cluster/internal/handle"
+	"github.com/go-cluster/cluster/internal/wire"
 )
 
 // TestParting: what a node worker on its way out is told, and that it is told
 // nothing else. The link of a Go worker goes on as before.
 func TestParting(t *testing.T) {
-	ack := &wire{Cmd: cmdCluster, Ack: ptr(int64(5))}
+	ack := &wire.Message{Cmd: wire.CmdCluster, Ack: ptr(int64(5))}
 	disconnect := func(l *testLink) { l.orderDisconnect(time.Second) }
 	for name, c := range map[string]struct {
 		peer  peerKind
 		steps []func(l *testLink)
 		want  []string // acts; "" for the acknowledgement
 	}{
-		"told": {peerNode, []func(l *testLink){disconnect, disconnect}, []string{actDisconnect}},
+		"told": {peerNode, []func(l *testLink){disconnect, disconnect}, []string{wire.ActDisconnect}},
 		"of its own accord": {peerNode, []func(l *testLink){
 			func(l *testLink) { l.parts(ack) }, disconnect}, []string{""}},
 		"told, and then of its own accord": {peerNode, []func(l *testLink){
-			disconnect, func(l *testLink) { l.parts(ack) }}, []string{actDisconnect}},
+			disconnect, func(l *testLink) { l.parts(ack) }}, []string{wire.ActDisconnect}},
 		"across a grant": {peerNode, []func(l *testLink){
-			func(l *testLink) { require.True(t, l.grants("a")) }, func(l *testLink) { l.parts(ack) }}, []string{actDisconnect}},
+			func(l *testLink) { require.True(t, l.grants("a")) }, func(l *testLink) { l.parts(ack) }}, []string{wire.ActDisconnect}},
 		"after a grant": {peerNode, []func(l *testLink){
 			func(l *testLink) { require.True(t, l.grants("a")) }, (*testLink).hears, func(l *testLink) { l.parts(ack) }}, []string{""}},
 		"after a grant that it closed": {peerNode, []func(l *testLink){
 			func(l *testLink) { require.True(t, l.grants("a")); require.True(t, l.grants("b")) },
 			func(l *testLink) { l.closes("b") }, (*testLink).hears, func(l *testLink) { l.parts(ack) }}, []string{""}},
 		"no grant when told": {peerNode, []func(l *testLink){
-			disconnect, func(l *testLink) { require.False(t, l.grants("a")) }}, []string{actDisconnect}},
+			disconnect, func(l *testLink) { require.False(t, l.grants("a")) }}, []string{wire.ActDisconnect}},
 		"no grant when answered": {peerNode, []func(l *testLink){
 			func(l *testLink) { l.parts(ack) }, func(l *testLink) { require.False(t, l.grants("a")) }}, []string{""}},
 		"a Go worker": {peerGo, []func(l *testLink){
 			disconnect, func(l *testLink) { require.True(t, l.grants("a")) }, disconnect, func(l *testLink) { l.parts(ack) }},
-			[]string{actDisconnect, actDisconnect, ""}},
+			[]string{wire.ActDisconnect, wire.ActDisconnect, ""}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			l := newTestLink(t, c.peer, Options{}).start()
@@ -48,7 +49,7 @@ func TestParting(t *testing.T) {
 				step(l)
 			}
 			for _, act := range c.want {
-				var w wire
+				var w wire.Message
 				require.NoError(t, json.Unmarshal([]byte(l.readLine()), &w))
 				require.Equal(t, act, w.Act)
 				require.Equal(t, act == "", w.Ack != nil)
@@ -69,14 +70,14 @@ func TestPartingTakesBackHandles(t *testing.T) {
 		part func(l *testLink)
 		line string // that says so
 	}{
-		"told":              {func(l *testLink) { l.orderDisconnect(time.Second) }, actDisconnect},
-		"of its own accord": {func(l *testLink) { l.parts(&wire{Cmd: cmdCluster, Ack: ptr(int64(5))}) }, `"ack":5`},
+		"told":              {func(l *testLink) { l.orderDisconnect(time.Second) }, wire.ActDisconnect},
+		"of its own accord": {func(l *testLink) { l.parts(&wire.Message{Cmd: wire.CmdCluster, Ack: ptr(int64(5))}) }, `"ack":5`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			l := newTestLink(t, peerNode, Options{}).start()
 			answers := make(chan int, 4)
 			send := func(i int) *token {
-				return l.sendToken("k", func(_ *wire, h *handle.Handle) {
+				return l.sendToken("k", func(_ *wire.Message, h *handle.Handle) {
 					require.Nil(t, h)
 					answers <- i
 				})
@@ -88,7 +89,7 @@ func TestPartingTakesBackHandles(t *testing.T) {
 				require.Equal(t, i, waitFor(t, answers, "answer"))
 				tokens[i].requireClosed()
 			}
-			require.Contains(t, l.readLine(), cmdHandle)
+			require.Contains(t, l.readLine(), wire.CmdHandle)
 			require.Contains(t, l.readLine(), c.line)
 			l.write(`{"cmd":"NODE_HANDLE_NACK"}` + "\n")
 			require.Equal(t, 0, waitFor(t, answers, "answer"))

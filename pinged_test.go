@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/go-cluster/cluster/internal/drain"
+	"github.com/go-cluster/cluster/internal/wire"
 	"github.com/stretchr/testify/require"
 )
 
@@ -38,7 +39,7 @@ func TestPingsFollowEachOther(t *testing.T) {
 	l.out.ch = m
 	in.pinged()
 	for beats := 0; beats < pings; { // two may go in one write
-		beats += strings.Count(waitFor(t, m.beats, "heartbeat"), actPong)
+		beats += strings.Count(waitFor(t, m.beats, "heartbeat"), wire.ActPong)
 	}
 	require.Empty(t, m.beats)
 }

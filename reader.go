@@ -12,6 +12,7 @@ import (
 	"sync/atomic"
 
 	"github.com/go-cluster/cluster/internal/handle"
+	"github.com/go-cluster/cluster/internal/wire"
 )
 
 // What arrives over a link, from the bytes to the message or the call. Who has the
@@ -169,7 +170,7 @@ func (l *link) take(in *input) {
 	defer in.free()
 	l.fds = append(l.fds, in.fds...)
 	l.unread = in.n
-	l.in.feed(in.data[:in.n], l.line, l.tooLong)
+	l.in.Feed(in.data[:in.n], l.line, l.tooLong)
 	l.slab, l.kept = nil, 0
 	l.deliver()
 	l.confirm()
@@ -178,7 +179,7 @@ func (l *link) take(in *input) {
 		l.out.flush(true)
 	}
 	l.held = 0
-	if l.in.partial() {
+	if l.in.Partial() {
 		l.held = min(len(l.fds), maxHeld)
 	}
 	l.dropDescriptors(l.held, len(l.fds))
@@ -187,7 +188,7 @@ func (l *link) take(in *input) {
 // confirm tells the peer what has been received, if it has asked.
 func (l *link) confirm() {
 	if l.asked > 0 {
-		l.answer(appendCount(nil, actReceived, l.asked))
+		l.answer(wire.AppendCount(nil, wire.ActReceived, l.asked))
 		l.asked = 0
 	}
 }
@@ -265,7 +266,7 @@ func (l *link) fault(format string, args ...any) {
 }
 
 func (l *link) tooLong() {
-	l.fault("%w: dropped, the bound is %d bytes", ErrMessageTooLong, l.in.max)
+	l.fault("%w: dropped, the bound is %d bytes", ErrMessageTooLong, l.in.Max)
 	l.dropHeld()
 }
 
@@ -279,9 +280,9 @@ func (l *link) dropHeld() {
 
 // line handles one line.
 func (l *link) line(raw []byte, owned bool) {
-	if read, ok := readLine(raw); !ok {
-		l.fault("not JSON: %s", excerpt(raw))
-	} else if cmd, ok := read.internal(); ok {
+	if read, ok := wire.Read(raw); !ok {
+		l.fault("not JSON: %s", wire.Excerpt(raw))
+	} else if cmd, ok := read.Internal(); ok {
 		l.deliver()
 		l.internal(cmd, &read)
 	} else {
@@ -296,42 +297,42 @@ func (l *link) line(raw []byte, owned bool) {
 
 // internal handles a message of the protocol's own. What it does not know it
 // ignores, as node does.
-func (l *link) internal(cmd string, read *jsonLine) {
-	raw := read.raw
+func (l *link) internal(cmd string, read *wire.Line) {
+	raw := read.Raw
 	switch cmd {
-	case cmdExtra:
-		m, err := read.extra()
+	case wire.CmdExtra:
+		m, err := read.Extra()
 		if err != nil {
-			l.fault("bad internal message %s: %w", excerpt(raw), err)
+			l.fault("bad internal message %s: %w", wire.Excerpt(raw), err)
 			return
 		}
 		l.ours(m)
-	case cmdAck:
+	case wire.CmdAck:
 		l.handleAcked(true)
-	case cmdNack:
+	case wire.CmdNack:
 		l.handleAcked(false)
-	case cmdHandle:
+	case wire.CmdHandle:
 		l.handle(raw)
-	case cmdCluster:
+	case wire.CmdCluster:
 		l.confirm() // this may be the order that ends it all
 		l.cluster(raw, nil)
-	case cmdSocketsClose:
-		l.sockets(raw, wire{Cmd: cmdSocketsClosed})
-	case cmdSocketsCount:
-		l.sockets(raw, wire{Cmd: cmdSocketsNumber, Count: ptr(0)})
+	case wire.CmdSocketsClose:
+		l.sockets(raw, wire.Message{Cmd: wire.CmdSocketsClosed})
+	case wire.CmdSocketsCount:
+		l.sockets(raw, wire.Message{Cmd: wire.CmdSocketsNumber, Count: ptr(0)})
 	}
 }
 
 // sockets answers what node asks about sockets that it has sent here: they were
 // closed when they came.
-func (l *link) sockets(raw []byte, answer wire) {
-	var m wire
+func (l *link) sockets(raw []byte, answer wire.Message) {
+	var m wire.Message
 	if err := json.Unmarshal(raw, &m); err != nil {
-		l.fault("bad internal message %s: %w", excerpt(raw), err)
+		l.fault("bad internal message %s: %w", wire.Excerpt(raw), err)
 		return
 	}
 	answer.Key = m.Key
-	l.answer(answer.line())
+	l.answer(answer.Line())
 }
 
 // handle takes a message that came with a descriptor. It is acknowledged before
@@ -343,21 +344,21 @@ func (l *link) handle(raw []byte) {
 	}
 	l.fds = rest
 	if h == nil {
-		l.acknowledge(cmdNack)
-		l.fault("a handle message came without its descriptor: %s", excerpt(raw))
+		l.acknowledge(wire.CmdNack)
+		l.fault("a handle message came without its descriptor: %s", wire.Excerpt(raw))
 		return
 	}
-	l.acknowledge(cmdAck)
-	outer, err := parseWire(raw)
+	l.acknowledge(wire.CmdAck)
+	outer, err := wire.Parse(raw)
 	if err != nil {
 		h.Release()
-		l.fault("bad internal message %s: %w", excerpt(raw), err)
+		l.fault("bad internal message %s: %w", wire.Excerpt(raw), err)
 		return
 	}
-	if cmd, ok := internalCmd(outer.Msg); ok {
+	if cmd, ok := wire.InternalCmd(outer.Msg); ok {
 		// Nothing else of the protocol comes with a descriptor. In particular no
 		// further NODE_HANDLE: nested ones would each hold a copy of the rest.
-		if cmd == cmdCluster {
+		if cmd == wire.CmdCluster {
 			l.cluster(outer.Msg, h)
 			return
 		}
@@ -379,13 +380,13 @@ func (l *link) handle(raw []byte) {
 func (l *link) cluster(raw []byte, h *handle.Handle) {
 	if len(raw) > maxInternal {
 		h.Release()
-		l.fault("an internal message of %d bytes is ignored: %s", len(raw), excerpt(raw))
+		l.fault("an internal message of %d bytes is ignored: %s", len(raw), wire.Excerpt(raw))
 		return
 	}
-	m, err := parseWire(raw)
+	m, err := wire.Parse(raw)
 	if err != nil {
 		h.Release()
-		l.fault("bad internal message %s: %w", excerpt(raw), err)
+		l.fault("bad internal message %s: %w", wire.Excerpt(raw), err)
 		return
 	}
 	if m.Ack == nil {
@@ -404,22 +405,22 @@ func (l *link) cluster(raw []byte, h *handle.Handle) {
 }
 
 // ours handles a NODE_GO_CLUSTER message.
-func (l *link) ours(m extra) {
+func (l *link) ours(m wire.Extra) {
 	switch m.Act {
-	case actAsk:
+	case wire.ActAsk:
 		l.asked = max(l.asked, m.N)
-	case actReceived:
+	case wire.ActReceived:
 		l.received(m.N)
-	case actRequest:
+	case wire.ActRequest:
 		l.requested(asked{m.ID, Message{bytes.Clone(m.Msg)}})
-	case actReply:
+	case wire.ActReply:
 		l.replied(m)
 	default:
 		if len(m.Msg) > maxInternal {
-			l.fault("an internal message of %d bytes is ignored: %s", len(m.Msg), excerpt(m.Msg))
+			l.fault("an internal message of %d bytes is ignored: %s", len(m.Msg), wire.Excerpt(m.Msg))
 			return
 		}
-		l.side.internal(&wire{Cmd: cmdExtra, Act: m.Act, Msg: m.Msg}, nil)
+		l.side.internal(&wire.Message{Cmd: wire.CmdExtra, Act: m.Act, Msg: m.Msg}, nil)
 	}
 }
 

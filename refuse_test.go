@@ -14,6 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/go-cluster/cluster/internal/handle"
+	"github.com/go-cluster/cluster/internal/wire"
 )
 
 // refuser is the worker's end of a channel, by hand: it answers each connection
@@ -46,7 +47,7 @@ func (r *refuser) run() {
 				Cmd string
 				Msg struct{ Seq int64 }
 			}
-			if json.Unmarshal(line, &outer) != nil || outer.Cmd != cmdHandle {
+			if json.Unmarshal(line, &outer) != nil || outer.Cmd != wire.CmdHandle {
 				continue
 			}
 			h := handleOf(line, &fds)
@@ -58,8 +59,8 @@ func (r *refuser) run() {
 				h.Release()
 			}
 			<-r.may
-			answer := (&wire{Cmd: cmdCluster, Ack: &outer.Msg.Seq, Accepted: &take}).line()
-			r.ch.send(append([]byte(`{"cmd":"`+cmdAck+"\"}\n"), answer...), -1)
+			answer := (&wire.Message{Cmd: wire.CmdCluster, Ack: &outer.Msg.Seq, Accepted: &take}).Line()
+			r.ch.send(append([]byte(`{"cmd":"`+wire.CmdAck+"\"}\n"), answer...), -1)
 		}
 		if err != nil {
 			return
@@ -70,9 +71,9 @@ func (r *refuser) run() {
 // noSide is a side that nothing is said to.
 type noSide struct{}
 
-func (noSide) internal(_ *wire, h *handle.Handle) { h.Release() }
-func (noSide) closed()                            {}
-func (noSide) overrun()                           {}
+func (noSide) internal(_ *wire.Message, h *handle.Handle) { h.Release() }
+func (noSide) closed()                                    {}
+func (noSide) overrun()                                   {}
 
 // newRefuser makes a worker with the queue of one address for it alone.
 func newRefuser(t *testing.T) (worker *refuser, p *Process, r *roundRobin, dial func() net.Conn) {
@@ -156,7 +157,7 @@ func TestGrant(t *testing.T) {
 	var m master
 	m.registry.init()
 	e := &entry{key: "key", rr: r, addr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)}, holders: make(map[*Process]struct{})}
-	ask := func() error { return m.grant(p, &wire{Seq: nextSeq()}, e) }
+	ask := func() error { return m.grant(p, &wire.Message{Seq: wire.NextSeq()}, e) }
 	require.ErrorIs(t, ask(), ErrClosed)
 	m.registry.entries[e.key] = e
 	require.NoError(t, ask())

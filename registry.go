@@ -11,6 +11,7 @@ import (
 
 	"github.com/go-cluster/cluster/internal/handle"
 	"github.com/go-cluster/cluster/internal/socket"
+	"github.com/go-cluster/cluster/internal/wire"
 )
 
 // registry holds the shared addresses. An entry outlives the workers that asked
@@ -42,7 +43,7 @@ const maxAddresses = 1024
 func (r *registry) init() { r.entries = make(map[string]*entry) }
 
 // query answers a worker's queryServer, on a goroutine of its own.
-func (m *master) query(p *Process, w *wire) {
+func (m *master) query(p *Process, w *wire.Message) {
 	refuse := func(err error) {
 		var errno syscall.Errno
 		if !errors.As(err, &errno) {
@@ -52,7 +53,7 @@ func (m *master) query(p *Process, w *wire) {
 		if op := (*net.OpError)(nil); errors.As(err, &op) || err == errno {
 			reason = "" // the number says it all
 		}
-		p.link.answer(refusal(w, int(errno), reason).line())
+		p.link.answer(refusal(w, int(errno), reason).Line())
 	}
 	t, err := queryTarget(w)
 	if err != nil {
@@ -62,7 +63,7 @@ func (m *master) query(p *Process, w *wire) {
 	}
 	if allow := p.child.opts.AllowListen; allow != nil {
 		if err := allow(p, t.Network, t.Literal); err != nil {
-			p.link.answer(refusal(w, int(syscall.EACCES), "refused by AllowListen: "+err.Error()).line())
+			p.link.answer(refusal(w, int(syscall.EACCES), "refused by AllowListen: "+err.Error()).Line())
 			p.accuse(fmt.Errorf("cluster: worker %d: listen %s %s: refused by AllowListen: %w", p.id, t.Network, t.Named, err))
 			return
 		}
@@ -83,7 +84,7 @@ func (m *master) query(p *Process, w *wire) {
 // that the order to disconnect comes either before, and there is no answer, or
 // behind it. A node worker that gets an address after it has disconnected keeps
 // listening, without a channel, and never ends.
-func (m *master) grant(p *Process, w *wire, e *entry) error {
+func (m *master) grant(p *Process, w *wire.Message, e *entry) error {
 	if m.registry.entries[e.key] != e {
 		return ErrClosed // all was stopped meanwhile
 	}
@@ -94,18 +95,18 @@ func (m *master) grant(p *Process, w *wire, e *entry) error {
 		return syscall.EADDRINUSE // asked twice before it was open
 	}
 	e.holders[p] = struct{}{}
-	out := &wire{Ack: w.Seq, Key: e.key, Data: e.data, Go: &extension{Listening: true}}
+	out := &wire.Message{Ack: w.Seq, Key: e.key, Data: e.data, Go: &wire.Extension{Listening: true}}
 	if e.rr == nil {
-		typ := typeNative
+		typ := wire.TypeNative
 		if socket.IsPacket(e.t.Network) {
-			typ = typeDgram
+			typ = wire.TypeDgram
 		}
 		out.Errno = ptr(0)
 		p.link.sendHandle(typ, out, e.h.Retain())
 		return nil
 	}
-	out.Cmd, out.Seq, out.Sockname = cmdCluster, nextSeq(), socknameOf(e.addr)
-	p.link.answer(out.line())
+	out.Cmd, out.Seq, out.Sockname = wire.CmdCluster, wire.NextSeq(), socknameOf(e.addr)
+	p.link.answer(out.Line())
 	e.rr.add(p)
 	return nil
 }

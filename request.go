@@ -10,6 +10,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/go-cluster/cluster/internal/wire"
 )
 
 // responder is one OnRequest or Respond; an empty cmd fits every request.
@@ -42,7 +44,7 @@ func Respond[Q, A any](cmd string, fn func(w *Process, q Q) (A, error)) (stop fu
 // findResponder returns the latest registered handler that fits m, or nil.
 func findResponder(m Message) func(*Process, Message) (any, error) {
 	all := hooks.request.all()
-	var cmd text
+	var cmd wire.Text
 	looked := false
 	for i := len(all) - 1; i >= 0; i-- {
 		r := all[i].fn
@@ -50,9 +52,9 @@ func findResponder(m Message) func(*Process, Message) (any, error) {
 			return r.fn
 		}
 		if !looked {
-			cmd, looked = cmdOf(m.raw), true
+			cmd, looked = wire.Cmd(m.raw), true
 		}
-		if cmd.is(r.cmd) {
+		if cmd.Is(r.cmd) {
 			return r.fn
 		}
 	}
@@ -112,7 +114,7 @@ func (e *remoteError) Error() string { return e.text }
 // a detour through the events: their goroutine may be who is calling.
 func (l *link) request(ctx context.Context, v, reply any) error {
 	c := &call{began: time.Since(epoch), done: make(chan struct{})}
-	err := encodeUser(v, func(line []byte) error { return l.startCall(c, line) })
+	err := wire.EncodeUser(v, func(line []byte) error { return l.startCall(c, line) })
 	if err != nil {
 		return err
 	}
@@ -129,7 +131,7 @@ func (l *link) request(ctx context.Context, v, reply any) error {
 		return nil
 	}
 	if err := json.Unmarshal(c.msg, reply); err != nil {
-		return fmt.Errorf("cluster: reply %s: %w", excerpt(c.msg), err)
+		return fmt.Errorf("cluster: reply %s: %w", wire.Excerpt(c.msg), err)
 	}
 	return nil
 }
@@ -180,7 +182,7 @@ func (l *link) startCall(c *call, msg []byte) error {
 	r.last++
 	c.id = r.last
 	if l.peer == peerUnknown {
-		head, body, tail := callParts(nil, actRequest, c.id, msg)
+		head, body, tail := wire.CallParts(nil, wire.ActRequest, c.id, msg)
 		c.line = slices.Concat(head, body, tail)
 		r.held = append(r.held, c)
 		return nil
@@ -190,8 +192,8 @@ func (l *link) startCall(c *call, msg []byte) error {
 	}
 	c.alone = len(r.calls) == 0
 	r.calls[c.id] = c
-	var room [callHead]byte
-	head, body, tail := callParts(room[:0], actRequest, c.id, msg)
+	var room [wire.CallHead]byte
+	head, body, tail := wire.CallParts(room[:0], wire.ActRequest, c.id, msg)
 	_, err := l.out.put(promptLine, nil, head, body, tail)
 	if err != nil {
 		delete(r.calls, c.id)
@@ -240,7 +242,7 @@ func (l *link) forgetCall(c *call) {
 }
 
 // replied hands the peer's answer to the call that waits for it.
-func (l *link) replied(m extra) {
+func (l *link) replied(m wire.Extra) {
 	l.mu.Lock()
 	c := l.requests.calls[m.ID]
 	delete(l.requests.calls, m.ID)
@@ -356,15 +358,15 @@ func (l *link) do(j job) {
 	reply, err := j.fn(l.p, j.msg)
 	l.flow.release(j.size())
 	if err == nil {
-		err = encode(reply, func(line []byte) error {
-			var room [callHead]byte
-			head, body, tail := callParts(room[:0], actReply, j.id, line)
+		err = wire.Encode(reply, func(line []byte) error {
+			var room [wire.CallHead]byte
+			head, body, tail := wire.CallParts(room[:0], wire.ActReply, j.id, line)
 			l.reply(head, body, tail)
 			return nil
 		})
 	}
 	if err != nil { // of the handler, or of the encoder
-		l.reply(appendFailure(nil, j.id, err.Error()))
+		l.reply(wire.AppendFailure(nil, j.id, err.Error()))
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 
 	"github.com/go-cluster/cluster/internal/handle"
 	"github.com/go-cluster/cluster/internal/socket"
+	"github.com/go-cluster/cluster/internal/wire"
 )
 
 // robin takes the connections of one address that the master accepts.
@@ -46,7 +47,7 @@ func (in *inside) newRobin(key string) *robin {
 }
 
 // offered is called by the reader with a connection from the master.
-func (in *inside) offered(w *wire, h *handle.Handle) {
+func (in *inside) offered(w *wire.Message, h *handle.Handle) {
 	in.mu.Lock()
 	r := in.robins[w.Key]
 	in.mu.Unlock()
@@ -65,7 +66,7 @@ func (in *inside) answerOffer(o offer, accepted bool) {
 	if !accepted {
 		o.h.Release()
 	}
-	in.p.link.answer(acceptedLine(o.seq, accepted))
+	in.p.link.answer(wire.AcceptedLine(o.seq, accepted))
 }
 
 func (r *robin) take(o offer) bool {

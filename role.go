@@ -8,6 +8,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/go-cluster/cluster/internal/wire"
 )
 
 // The variables that make a process a worker. A node primary sets all but the
@@ -103,7 +105,7 @@ func workerEnv(p *Process, forkEnv []string, channelFD int) []string {
 		env = append(env, procs)
 	}
 	hello, _ := json.Marshal(announcement{
-		Version: protocolVersion, Slot: p.slot, ManualReady: o.ManualReady, Connections: p.child.recycle.connections,
+		Version: wire.ProtocolVersion, Slot: p.slot, ManualReady: o.ManualReady, Connections: p.child.recycle.connections,
 		ShutdownTimeout: o.ShutdownTimeout, MaxMessage: o.MaxMessage, MaxQueue: o.MaxQueue,
 	})
 	id := strconv.Itoa(p.id)

@@ -8,6 +8,7 @@ import (
 
 	"github.com/go-cluster/cluster/internal/handle"
 	"github.com/go-cluster/cluster/internal/socket"
+	"github.com/go-cluster/cluster/internal/wire"
 )
 
 // roundRobin accepts the connections of one address in the master and hands
@@ -55,7 +56,7 @@ func newRoundRobin(key string, h *handle.Handle) (*roundRobin, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &roundRobin{head: appendNewConn(nil, key), sock: sock, workers: make(map[*Process]*turn)}
+	r := &roundRobin{head: wire.AppendNewConn(nil, key), sock: sock, workers: make(map[*Process]*turn)}
 	r.changed.L = &r.mu
 	go r.accept()
 	return r, nil
@@ -159,10 +160,10 @@ func (r *roundRobin) dispatch() {
 
 // handOver sends the connection to the worker.
 func (r *roundRobin) handOver(o handover) {
-	seq := *nextSeq()
+	seq := *wire.NextSeq()
 	line := make([]byte, 0, len(r.head)+24)
 	line = strconv.AppendInt(append(line, r.head...), seq, 10)
-	o.t.p.link.askHandleLine(append(line, closeNewConn...), seq, o.conn.Retain(), func(m *wire, h *handle.Handle) {
+	o.t.p.link.askHandleLine(append(line, wire.CloseNewConn...), seq, o.conn.Retain(), func(m *wire.Message, h *handle.Handle) {
 		h.Release()
 		r.answered(o, m)
 	})
@@ -173,7 +174,7 @@ func (r *roundRobin) handOver(o handover) {
 // may yet serve it. One that the dead worker had begun to serve, though its word
 // for that never came out of its queue, is closed: the client of a request that
 // is gone would wait for ever.
-func (r *roundRobin) answered(o handover, m *wire) {
+func (r *roundRobin) answered(o handover, m *wire.Message) {
 	r.mu.Lock()
 	switch {
 	case m != nil && m.Accepted != nil && *m.Accepted:

@@ -7,6 +7,7 @@ import (
 
 	"github.com/go-cluster/cluster/internal/handle"
 	"github.com/go-cluster/cluster/internal/socket"
+	"github.com/go-cluster/cluster/internal/wire"
 )
 
 // masterSide is what the master does with the internal messages of one worker.
@@ -18,18 +19,18 @@ type masterSide struct {
 	over sync.Once // overrun
 }
 
-func (s *masterSide) internal(w *wire, h *handle.Handle) {
+func (s *masterSide) internal(w *wire.Message, h *handle.Handle) {
 	m, p := s.m, s.p
 	if h != nil {
 		h.Release()
 		p.link.fault("a descriptor came with %q; closed", w.Act)
 	}
 	switch w.Act {
-	case actOnline:
+	case wire.ActOnline:
 		s.online(w)
-	case actQuery:
+	case wire.ActQuery:
 		s.query(w)
-	case actListening:
+	case wire.ActListening:
 		addr, err := listeningAddr(w)
 		if err != nil {
 			p.link.fault("%w", err)
@@ -42,30 +43,30 @@ func (s *masterSide) internal(w *wire, h *handle.Handle) {
 			}
 			p.emitListening(addr)
 		})
-	case actClose:
+	case wire.ActClose:
 		p.link.closes(w.Key)
 		m.call(func() { m.registry.close(p, w.Key) })
-	case actVoluntary:
+	case wire.ActVoluntary:
 		m.call(func() {
 			p.voluntary.Store(true)
-			p.link.parts(&wire{Cmd: cmdCluster, Ack: w.Seq, Seq: nextSeq()})
+			p.link.parts(&wire.Message{Cmd: wire.CmdCluster, Ack: w.Seq, Seq: wire.NextSeq()})
 		})
-	case actReady:
+	case wire.ActReady:
 		m.call(func() { m.ready(p) })
-	case actPong:
+	case wire.ActPong:
 		m.call(func() { m.beaten(p, w.Msg) })
-	case actFull:
+	case wire.ActFull:
 		m.call(func() { m.wantRecycle(p) })
-	case actDraining:
+	case wire.ActDraining:
 		m.call(func() { m.drainingItself(p) })
 	}
 }
 
 // online may come when the worker is being drained already: what it understands
 // counts for that as well.
-func (s *masterSide) online(w *wire) {
+func (s *masterSide) online(w *wire.Message) {
 	kind := peerNode
-	if w.Go != nil && w.Go.Version >= protocolVersion {
+	if w.Go != nil && w.Go.Version >= wire.ProtocolVersion {
 		kind = peerGo
 	}
 	s.m.call(func() { s.m.online(s.p) })
@@ -76,11 +77,11 @@ func (s *masterSide) online(w *wire) {
 // a goroutine, and AllowListen may block.
 const maxQueries = 256
 
-func (s *masterSide) query(w *wire) {
+func (s *masterSide) query(w *wire.Message) {
 	if s.p.child.queries.Add(1) > maxQueries {
 		s.p.child.queries.Add(-1)
 		s.p.link.fault("asks for more than %d addresses at once; refused", maxQueries)
-		s.p.link.answer(refusal(w, int(socket.Again), "too many requests at once").line())
+		s.p.link.answer(refusal(w, int(socket.Again), "too many requests at once").Line())
 		return
 	}
 	// Not on the reader: AllowListen may ask this very worker something.
@@ -110,7 +111,7 @@ func (m *master) drainingItself(p *Process) {
 }
 
 // refusal is the answer to queryServer when there will be no socket.
-func refusal(w *wire, errno int, reason string) *wire {
-	return &wire{Cmd: cmdCluster, Errno: ptr(-errno), Key: "refused", Ack: w.Seq, Data: json.RawMessage("null"),
-		Go: &extension{Reason: reason, UID: ptr(uid())}, Seq: nextSeq()}
+func refusal(w *wire.Message, errno int, reason string) *wire.Message {
+	return &wire.Message{Cmd: wire.CmdCluster, Errno: ptr(-errno), Key: "refused", Ack: w.Seq, Data: json.RawMessage("null"),
+		Go: &wire.Extension{Reason: reason, UID: ptr(uid())}, Seq: wire.NextSeq()}
 }

@@ -6,6 +6,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/go-cluster/cluster/internal/handle"
+	"github.com/go-cluster/cluster/internal/wire"
 )
 
 // writeStderr writes to this process's standard error. If that is a pipe which
@@ -39,7 +40,7 @@ func (t *tail) handOver(p *Process) {
 		return
 	}
 	if fd, err := unix.FcntlInt(2, unix.F_DUPFD_CLOEXEC, 3); err == nil {
-		p.link.sendHandle(typeNative, &wire{Act: actStderr}, handle.New(fd))
+		p.link.sendHandle(wire.TypeNative, &wire.Message{Act: wire.ActStderr}, handle.New(fd))
 	}
 }
 

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"os"
 	"time"
+
+	"github.com/go-cluster/cluster/internal/wire"
 )
 
 // Watchdog finds workers that hang. The master pings each, and a Go worker
@@ -83,7 +85,7 @@ func (m *master) tick(p *Process) {
 
 // pingProcess asks p for an answer, unless it would not understand.
 func pingProcess(p *Process) bool {
-	return p.link.speaksOurs() && p.link.orderOurs(actPing) == nil
+	return p.link.speaksOurs() && p.link.orderOurs(wire.ActPing) == nil
 }
 
 // stalled ends a worker that does not answer, with a look at what it does.

@@ -15,6 +15,7 @@ import (
 
 	"github.com/go-cluster/cluster/internal/drain"
 	"github.com/go-cluster/cluster/internal/handle"
+	"github.com/go-cluster/cluster/internal/wire"
 )
 
 // inside is the worker's own half of its Process: what it listens on, what it
@@ -48,9 +49,9 @@ func newWorker(id int, ch *channel, hello announcement) *Process {
 	p.link = newLink(ch, p, &workerSide{in: in}, peer, &Options{MaxMessage: hello.MaxMessage, MaxQueue: hello.MaxQueue})
 	live.add(p)
 	in.watchTerm() // before online: whoever has seen that may send it
-	online := &wire{Act: actOnline}
+	online := &wire.Message{Act: wire.ActOnline}
 	if in.goMaster() {
-		online.Go = &extension{Version: protocolVersion}
+		online.Go = &wire.Extension{Version: wire.ProtocolVersion}
 	}
 	p.link.order(online)
 	leaveGroupSignals()
@@ -74,7 +75,7 @@ func (in *inside) drainHooks() drain.Hooks {
 	return drain.Hooks{
 		Begun:     func() { p.advance(Draining) },
 		Announce:  in.announceDrain,
-		Full:      func() { p.link.orderOurs(actFull) },
+		Full:      func() { p.link.orderOurs(wire.ActFull) },
 		Work:      func() { p.link.requests.running.Wait() },
 		Flush:     func(ctx context.Context) { p.link.flush(ctx) },
 		Close:     func() { p.link.close(); <-p.link.done },
@@ -91,14 +92,14 @@ func (in *inside) announceDrain(why drain.Reason) {
 		// a log line must not kill what is in flight.
 		surviveSIGPIPE()
 	case why == drain.ByOther && in.goMaster():
-		in.p.link.orderOurs(actDraining)
+		in.p.link.orderOurs(wire.ActDraining)
 	}
 	if in.goMaster() {
 		return
 	}
 	// Node gives no connection any more to who has said so.
 	for _, key := range in.openKeys() {
-		in.p.link.order(&wire{Act: actClose, Key: key})
+		in.p.link.order(&wire.Message{Act: wire.ActClose, Key: key})
 	}
 }
 
@@ -114,7 +115,7 @@ func (in *inside) openKeys() (keys []string) {
 }
 
 // goMaster reports whether the master speaks more than node's protocol.
-func (in *inside) goMaster() bool { return in.hello.Version >= protocolVersion }
+func (in *inside) goMaster() bool { return in.hello.Version >= wire.ProtocolVersion }
 
 // leaveGroupSignals leaves to the master what a terminal sends to all its
 // processes at once. For each signal the runtime switches to a thread of its own
@@ -142,18 +143,18 @@ type workerSide struct {
 	over sync.Once // overrun
 }
 
-func (s *workerSide) internal(w *wire, h *handle.Handle) {
+func (s *workerSide) internal(w *wire.Message, h *handle.Handle) {
 	switch w.Act {
-	case actNewConn:
+	case wire.ActNewConn:
 		s.in.offered(w, h)
 		return
-	case actPing:
+	case wire.ActPing:
 		s.in.pinged()
-	case actStderr:
+	case wire.ActStderr:
 		if h != nil {
 			takeStderr(h)
 		}
-	case actDisconnect:
+	case wire.ActDisconnect:
 		timeout := s.in.hello.ShutdownTimeout
 		if w.Go != nil && w.Go.Timeout > 0 {
 			timeout = time.Duration(w.Go.Timeout) * time.Millisecond
@@ -190,7 +191,7 @@ const handshakeTimeout = 5 * time.Second
 func (in *inside) sayVoluntary(ctx context.Context) {
 	in.p.voluntary.Store(true)
 	known := make(chan struct{})
-	in.p.link.ask(&wire{Act: actVoluntary}, func(_ *wire, h *handle.Handle) {
+	in.p.link.ask(&wire.Message{Act: wire.ActVoluntary}, func(_ *wire.Message, h *handle.Handle) {
 		h.Release()
 		close(known)
 	})
@@ -250,7 +251,7 @@ func (in *inside) ready() error {
 	if !in.goMaster() {
 		return nil
 	}
-	return in.p.link.orderOurs(actReady)
+	return in.p.link.orderOurs(wire.ActReady)
 }
 
 // pinged answers the master, on a goroutine of its own.
@@ -275,6 +276,6 @@ func (in *inside) pinged() {
 		}
 		msg, _ := json.Marshal(p)
 		in.checking.Store(false) // first: the next ping may be here before answer returns
-		in.p.link.answer((&wire{Cmd: cmdExtra, Act: actPong, Msg: msg}).line())
+		in.p.link.answer((&wire.Message{Cmd: wire.CmdExtra, Act: wire.ActPong, Msg: msg}).Line())
 	}()
 }

@@ -1,71 +1,73 @@
-package cluster
+package wire
 
 import (
 	"encoding/json"
 	"sync/atomic"
 )
 
-// The internal messages, as node's cluster module speaks them. What is ours
-// beyond node has a cmd of its own and is only ever sent to a peer that said
-// that it understands it.
+// The cmd of the protocol's own messages.
 const (
-	cmdCluster = "NODE_CLUSTER"
-	cmdHandle  = "NODE_HANDLE"
-	cmdAck     = "NODE_HANDLE_ACK"
-	cmdNack    = "NODE_HANDLE_NACK"
-	cmdExtra   = "NODE_GO_CLUSTER"
+	CmdCluster = "NODE_CLUSTER"
+	CmdHandle  = "NODE_HANDLE"
+	CmdAck     = "NODE_HANDLE_ACK"
+	CmdNack    = "NODE_HANDLE_NACK"
+	CmdExtra   = "NODE_GO_CLUSTER"
 )
 
 // What a node process asks about the sockets of one of its servers that it has
 // sent: are they all closed, and how many are there. Its server does not close
 // without the answer.
 const (
-	cmdSocketsClose  = "NODE_SOCKET_NOTIFY_CLOSE"
-	cmdSocketsClosed = "NODE_SOCKET_ALL_CLOSED"
-	cmdSocketsCount  = "NODE_SOCKET_GET_COUNT"
-	cmdSocketsNumber = "NODE_SOCKET_COUNT"
+	CmdSocketsClose  = "NODE_SOCKET_NOTIFY_CLOSE"
+	CmdSocketsClosed = "NODE_SOCKET_ALL_CLOSED"
+	CmdSocketsCount  = "NODE_SOCKET_GET_COUNT"
+	CmdSocketsNumber = "NODE_SOCKET_COUNT"
 )
 
 // The acts of NODE_CLUSTER.
 const (
-	actOnline     = "online"
-	actQuery      = "queryServer"
-	actListening  = "listening"
-	actNewConn    = "newconn"
-	actClose      = "close"
-	actDisconnect = "disconnect"
-	actVoluntary  = "exitedAfterDisconnect"
+	ActOnline     = "online"
+	ActQuery      = "queryServer"
+	ActListening  = "listening"
+	ActNewConn    = "newconn"
+	ActClose      = "close"
+	ActDisconnect = "disconnect"
+	ActVoluntary  = "exitedAfterDisconnect"
 )
 
 // The acts of NODE_GO_CLUSTER.
 const (
-	actReady    = "ready"    // the worker called Ready
-	actDraining = "draining" // the worker was told by somebody else to stop
-	actAsk      = "ask"      // "tell me when you have received all up to here"
-	actReceived = "received" // the answer to ask
-	actRequest  = "request"
-	actReply    = "reply"
-	actPing     = "ping"   // is the worker alive?
-	actPong     = "pong"   // the answer: a pulse
-	actFull     = "full"   // the worker has accepted as many connections as it should
-	actStderr   = "stderr" // in NODE_CLUSTER, with a descriptor: the master's standard error
+	ActReady    = "ready"    // the worker called Ready
+	ActDraining = "draining" // the worker was told by somebody else to stop
+	ActAsk      = "ask"      // "tell me when you have received all up to here"
+	ActReceived = "received" // the answer to ask
+	ActRequest  = "request"
+	ActReply    = "reply"
+	ActPing     = "ping"   // is the worker alive?
+	ActPong     = "pong"   // the answer: a pulse
+	ActFull     = "full"   // the worker has accepted as many connections as it should
+	ActStderr   = "stderr" // in NODE_CLUSTER, with a descriptor: the master's standard error
 )
 
 // The types of handle in NODE_HANDLE that the cluster itself uses.
 const (
-	typeNative = "net.Native"
-	typeDgram  = "dgram.Native"
+	TypeNative = "net.Native"
+	TypeDgram  = "dgram.Native"
 )
 
-// parseWire reads an internal message. What it does not know it ignores.
-func parseWire(raw []byte) (m wire, err error) {
+// Parse reads an internal message. Members that it does not know it ignores.
+//
+// Most messages are sent once in the life of a worker or of an address, and for
+// those of each connection encoding/json of Go 1.27 takes as long as a reader
+// written for them did.
+func Parse(raw []byte) (m Message, err error) {
 	err = json.Unmarshal(raw, &m)
 	return m, err
 }
 
-// wire is any internal message. What node leaves out or makes null is a nil
+// Message is any internal message of node's. What node leaves out or makes null is a nil
 // pointer; what it sends in several types is kept raw.
-type wire struct {
+type Message struct {
 	Cmd string `json:"cmd"`
 	Act string `json:"act,omitempty"`
 
@@ -77,7 +79,7 @@ type wire struct {
 
 	Index       int             `json:"index,omitempty"`
 	Data        json.RawMessage `json:"data,omitempty"`
-	Sockname    *sockname       `json:"sockname,omitempty"`
+	Sockname    *Sockname       `json:"sockname,omitempty"`
 	Address     *string         `json:"address,omitempty"`
 	Port        *int            `json:"port,omitempty"`
 	AddressType json.RawMessage `json:"addressType,omitempty"` // 4, 6, -1, "udp4", "udp6", null; ours: "unixgram"
@@ -90,20 +92,21 @@ type wire struct {
 	Type string          `json:"type,omitempty"` // of a handle
 	Msg  json.RawMessage `json:"msg,omitempty"`
 
-	Go *extension `json:"go,omitempty"`
+	Go *Extension `json:"go,omitempty"`
 
 	Seq *int64 `json:"seq,omitempty"`
 }
 
-// sockname is a socket's address as node writes it.
-type sockname struct {
+// Sockname is a socket's address as node writes it.
+type Sockname struct {
 	Address string `json:"address"`
 	Family  string `json:"family,omitempty"`
 	Port    int    `json:"port"`
 }
 
-// extension is what is ours inside a message of node's. A node peer ignores it.
-type extension struct {
+// Extension is what this package adds to a message of node's. A node peer ignores
+// it.
+type Extension struct {
 	Version int `json:"version,omitempty"` // in online: that this peer speaks NODE_GO_CLUSTER
 
 	// In queryServer.
@@ -123,32 +126,32 @@ type extension struct {
 	Timeout int64 `json:"timeout,omitempty"`
 }
 
-// protocolVersion is the version of NODE_GO_CLUSTER.
-const protocolVersion = 1
+// ProtocolVersion is the version of NODE_GO_CLUSTER.
+const ProtocolVersion = 1
 
 // sequence numbers the internal messages. It is the one variable of this package:
 // node counts per process, so a number names one message on all of its channels.
 var sequence atomic.Int64
 
-// nextSeq returns the number for the next internal message.
-func nextSeq() *int64 {
+// NextSeq returns the number for the next internal message.
+func NextSeq() *int64 {
 	n := sequence.Add(1) - 1
 	return &n
 }
 
-// addressed is a wire whose index and address are there even if they are 0 and
+// addressed is a message whose index and address are there even if they are 0 and
 // null: a node primary makes its name of the socket of them, and what is left
 // out is another name than that of the node workers.
 type addressed struct {
-	*wire
+	*Message
 	Index   int     `json:"index"`
 	Address *string `json:"address"`
 }
 
-// line encodes m, with its newline.
-func (m *wire) line() []byte {
+// Line encodes m, with its newline.
+func (m *Message) Line() []byte {
 	var v any = m
-	if m.Act == actQuery {
+	if m.Act == ActQuery {
 		v = addressed{m, m.Index, m.Address}
 	}
 	b, err := json.Marshal(v)

@@ -1,4 +1,4 @@
-package cluster
+package wire
 
 import (
 	"bytes"
@@ -6,38 +6,38 @@ import (
 	"unicode/utf8"
 )
 
-// jsonLine is a line that is valid JSON, and the texts of those of its members
+// Line is a line that is valid JSON, and the texts of those of its members
 // that the protocol looks at. As in JavaScript the last of several members of a
 // name counts, and "CMD" is not "cmd", which encoding/json would take as well.
-type jsonLine struct {
-	raw                       []byte
+type Line struct {
+	Raw                       []byte
 	cmd, act, n, id, msg, err []byte // nil for what is not there
 }
 
-// readLine checks raw and finds the members in one walk. ok says that raw is
+// Read checks raw and finds the members in one walk. ok says that raw is
 // valid JSON.
 //
 // The walk is by hand because every message pays for it. BenchmarkRead measures it
 // against encoding/json of Go 1.27: two thirds of the time of json.Valid for a
 // message of an application, a fifth for a request, which json.Valid only checks.
-func readLine(raw []byte) (l jsonLine, ok bool) {
+func Read(raw []byte) (l Line, ok bool) {
 	s := scanner{b: raw}
-	l.raw = raw
+	l.Raw = raw
 	if s.next() == '{' {
 		ok = s.object(&l)
 	} else {
 		ok = s.value()
 	}
 	if !ok || s.next() != 0 || s.pos != len(raw) {
-		return jsonLine{}, false
+		return Line{}, false
 	}
 	return l, true
 }
 
 // note keeps a member's value if it is one of those. name is with its quotes.
-func (l *jsonLine) note(name, value []byte) {
+func (l *Line) note(name, value []byte) {
 	if bytes.IndexByte(name, '\\') >= 0 {
-		name = []byte(`"` + text(name).String() + `"`)
+		name = []byte(`"` + Text(name).String() + `"`)
 	}
 	switch string(name) {
 	case `"cmd"`:
@@ -55,20 +55,21 @@ func (l *jsonLine) note(name, value []byte) {
 	}
 }
 
-// text is a JSON string as it stands in a valid text, with its quotes; nil for
+// Text is a JSON string as it stands in a valid text, with its quotes; nil for
 // none.
-type text []byte
+type Text []byte
 
 // textOf returns value if it is a string.
-func textOf(value []byte) text {
+func textOf(value []byte) Text {
 	if len(value) == 0 || value[0] != '"' {
 		return nil
 	}
 	return value
 }
 
-// is reports whether the string says s; none says "". It compares without allocating, where there is nothing escaped.
-func (t text) is(s string) bool {
+// Is reports whether the string says s; none says "". It allocates only where
+// something is escaped.
+func (t Text) Is(s string) bool {
 	if t == nil {
 		return s == ""
 	}
@@ -79,13 +80,13 @@ func (t text) is(s string) bool {
 }
 
 // String returns what the string says, "" for none.
-func (t text) String() string {
+func (t Text) String() string {
 	if len(t) == 0 {
 		return ""
 	}
 	for _, w := range words {
 		if string(t[1:len(t)-1]) == w {
-			return w // without allocating
+			return w
 		}
 	}
 	if bytes.IndexByte(t, '\\') < 0 && utf8.Valid(t) {
@@ -96,13 +97,14 @@ func (t text) String() string {
 	return s
 }
 
-// words are those of the frequent messages.
-var words = []string{cmdExtra, cmdCluster, cmdHandle, cmdAck, actRequest, actReply, actAsk, actReceived}
+// words are those of the frequent messages, which String returns without
+// allocating.
+var words = []string{CmdExtra, CmdCluster, CmdHandle, CmdAck, ActRequest, ActReply, ActAsk, ActReceived}
 
-// cmdOf returns the "cmd" of a message, or nil if it is no object, has none, or it
+// Cmd returns the "cmd" of a message, or nil if it is no object, has none, or it
 // is no string.
-func cmdOf(raw []byte) text {
-	l, _ := readLine(raw)
+func Cmd(raw []byte) Text {
+	l, _ := Read(raw)
 	return textOf(l.cmd)
 }
 
@@ -157,7 +159,7 @@ func (s *scanner) literal(l string) bool {
 }
 
 // object takes an object. l, if not nil, is told of its members.
-func (s *scanner) object(l *jsonLine) bool {
+func (s *scanner) object(l *Line) bool {
 	if s.depth++; s.depth > maxDepth {
 		return false
 	}

@@ -1,4 +1,4 @@
-package cluster
+package wire
 
 import (
 	"bytes"
@@ -12,11 +12,11 @@ import (
 
 // frames feeds stream to a framer in pieces of the given sizes, the last one
 // repeated, and returns its lines; "!" stands for one that was too long.
-func frames(limit int, stream string, sizes ...int) (lines []string, f *framer) {
-	f = &framer{max: limit}
+func frames(limit int, stream string, sizes ...int) (lines []string, f *Framer) {
+	f = &Framer{Max: limit}
 	for i := 0; len(stream) > 0; i++ {
 		n := min(max(1, sizes[min(i, len(sizes)-1)]), len(stream))
-		f.feed([]byte(stream[:n]),
+		f.Feed([]byte(stream[:n]),
 			func(l []byte, _ bool) { lines = append(lines, string(l)) },
 			func() { lines = append(lines, "!") })
 		stream = stream[n:]
@@ -69,11 +69,11 @@ func TestFramerSplitsAnywhere(t *testing.T) {
 // it passes the bound, reported once, and what comes after it is read.
 func TestFramerHoldsNoMoreThanTheBound(t *testing.T) {
 	const limit = 1 << 20
-	f := &framer{max: limit}
+	f := &Framer{Max: limit}
 	tooLong, lines := 0, 0
 	piece := bytes.Repeat([]byte("x"), 64<<10)
 	for range 40 {
-		f.feed(piece, func([]byte, bool) { lines++ }, func() { tooLong++ })
+		f.Feed(piece, func([]byte, bool) { lines++ }, func() { tooLong++ })
 		held := 0
 		for _, p := range f.parts {
 			held += cap(p)
@@ -82,7 +82,7 @@ func TestFramerHoldsNoMoreThanTheBound(t *testing.T) {
 	}
 	require.Equal(t, 1, tooLong)
 	require.Empty(t, f.parts)
-	f.feed([]byte("rest\n42\n"), func(l []byte, _ bool) {
+	f.Feed([]byte("rest\n42\n"), func(l []byte, _ bool) {
 		lines++
 		require.Equal(t, "42", string(l))
 	}, func() { tooLong++ })
@@ -97,13 +97,13 @@ func TestFramerCostIsLinear(t *testing.T) {
 	const size = 10 << 20
 	line := append(bytes.Repeat([]byte("x"), size), '\n')
 	for _, piece := range []int{1, 100} {
-		f := &framer{max: 16 << 20}
+		f := &Framer{Max: 16 << 20}
 		got := 0
 		begun := time.Now()
 		allocated := testing.AllocsPerRun(1, func() {
 			for p := line; len(p) > 0; {
 				n := min(piece, len(p))
-				f.feed(p[:n], func(l []byte, owned bool) {
+				f.Feed(p[:n], func(l []byte, owned bool) {
 					require.True(t, owned)
 					got = len(l)
 				}, func() { t.Error("too long") })

@@ -1,4 +1,4 @@
-package cluster
+package wire
 
 import (
 	"bytes"
@@ -7,9 +7,9 @@ import (
 	"strconv"
 )
 
-// extra is a message of NODE_GO_CLUSTER: what this package says beyond node's
+// Extra is a message of NODE_GO_CLUSTER: what this package says beyond node's
 // protocol.
-type extra struct {
+type Extra struct {
 	Act   string
 	N     uint64
 	ID    uint64
@@ -17,23 +17,23 @@ type extra struct {
 	Error *string
 }
 
-// extra reads the line as one. It ignores members that it does not know.
-func (l *jsonLine) extra() (m extra, err error) {
+// Extra reads the line as one. It ignores members that it does not know.
+func (l *Line) Extra() (m Extra, err error) {
 	if l.act != nil {
 		if m.Act, err = stringOf("act", l.act); err != nil {
-			return extra{}, err
+			return Extra{}, err
 		}
 	}
 	if m.N, err = numberOf("n", l.n); err != nil {
-		return extra{}, err
+		return Extra{}, err
 	}
 	if m.ID, err = numberOf("id", l.id); err != nil {
-		return extra{}, err
+		return Extra{}, err
 	}
 	if l.err != nil {
 		text, err := stringOf("error", l.err)
 		if err != nil {
-			return extra{}, err
+			return Extra{}, err
 		}
 		m.Error = &text
 	}
@@ -60,11 +60,12 @@ func numberOf(name string, value []byte) (n uint64, err error) {
 	return n, err
 }
 
-// The frequent messages are put together by hand: they are on the way of every
-// received callback and every request.
+// The frequent messages are put together by hand: every receipt and every request
+// pays for them.
 
+// appendExtra appends the beginning of an Extra, up to its one number.
 func appendExtra(b []byte, act string, member string, n uint64) []byte {
-	b = append(b, `{"cmd":"`+cmdExtra+`","act":"`...)
+	b = append(b, `{"cmd":"`+CmdExtra+`","act":"`...)
 	b = append(b, act...)
 	b = append(b, `","`...)
 	b = append(b, member...)
@@ -72,47 +73,50 @@ func appendExtra(b []byte, act string, member string, n uint64) []byte {
 	return strconv.AppendUint(b, n, 10)
 }
 
-func appendCount(b []byte, act string, n uint64) []byte {
+// AppendCount appends the line of an act with a count: ActAsk, ActReceived.
+func AppendCount(b []byte, act string, n uint64) []byte {
 	return append(appendExtra(b, act, "n", n), "}\n"...)
 }
 
-// callHead is room for the beginning of a request or a reply.
-const callHead = 96
+// CallHead is room for the beginning of a request or a reply.
+const CallHead = 96
 
-// callParts are the parts of the line that carries msg, itself a line. The
+// CallParts are the parts of the line that carries msg, itself a line. The
 // first is appended to b.
-func callParts(b []byte, act string, id uint64, msg []byte) (head, body, tail []byte) {
+func CallParts(b []byte, act string, id uint64, msg []byte) (head, body, tail []byte) {
 	return append(appendExtra(b, act, "id", id), `,"msg":`...), bytes.TrimSuffix(msg, newline), closing
 }
 
 var newline, closing = []byte("\n"), []byte("}\n")
 
-func appendFailure(b []byte, id uint64, text string) []byte {
-	b = append(appendExtra(b, actReply, "id", id), `,"error":`...)
+// AppendFailure appends the line of a reply that is an error.
+func AppendFailure(b []byte, id uint64, text string) []byte {
+	b = append(appendExtra(b, ActReply, "id", id), `,"error":`...)
 	quoted, _ := json.Marshal(text) // a string always encodes
 	return append(append(b, quoted...), "}\n"...)
 }
 
-// appendNewConn is the line of a connection for the worker to serve, up to the
-// number that ends it; closeNewConn is the rest.
-func appendNewConn(b []byte, key string) []byte {
+// AppendNewConn appends the line of a connection for the worker to serve, up to
+// its number (NextSeq), which CloseNewConn follows.
+func AppendNewConn(b []byte, key string) []byte {
 	quoted, _ := json.Marshal(key)
-	b = append(b, `{"cmd":"`+cmdHandle+`","type":"`+typeNative+`","msg":{"cmd":"`+cmdCluster+`","act":"`+actNewConn+`","key":`...)
+	b = append(b, `{"cmd":"`+CmdHandle+`","type":"`+TypeNative+`","msg":{"cmd":"`+CmdCluster+`","act":"`+ActNewConn+`","key":`...)
 	return append(append(b, quoted...), `,"seq":`...)
 }
 
-const closeNewConn = "}}\n"
+// CloseNewConn ends a line of AppendNewConn.
+const CloseNewConn = "}}\n"
 
-// acceptedLine answers one.
-func acceptedLine(ack *int64, accepted bool) []byte {
+// AcceptedLine answers such a line, of which ack is the number.
+func AcceptedLine(ack *int64, accepted bool) []byte {
 	if ack == nil {
-		return (&wire{Cmd: cmdCluster, Accepted: &accepted, Seq: nextSeq()}).line()
+		return (&Message{Cmd: CmdCluster, Accepted: &accepted, Seq: NextSeq()}).Line()
 	}
-	b := append([]byte(nil), `{"cmd":"`+cmdCluster+`","ack":`...)
+	b := append([]byte(nil), `{"cmd":"`+CmdCluster+`","ack":`...)
 	b = strconv.AppendInt(b, *ack, 10)
 	b = append(b, `,"accepted":`...)
 	b = strconv.AppendBool(b, accepted)
 	b = append(b, `,"seq":`...)
-	b = strconv.AppendInt(b, *nextSeq(), 10)
+	b = strconv.AppendInt(b, *NextSeq(), 10)
 	return append(b, "}\n"...)
 }

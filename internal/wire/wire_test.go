@@ -1,4 +1,4 @@
-package cluster
+package wire
 
 import (
 	"bytes"
@@ -23,7 +23,7 @@ func FuzzMembers(f *testing.F) {
 		if !json.Valid(raw) {
 			return
 		}
-		l, ok := readLine(raw)
+		l, ok := Read(raw)
 		require.True(t, ok)
 		for name, got := range map[string][]byte{"cmd": l.cmd, "act": l.act, "n": l.n, "id": l.id, "msg": l.msg, "error": l.err} {
 			require.Equal(t, string(lastValue(raw, name)), string(got), name)
@@ -63,9 +63,9 @@ func BenchmarkRead(b *testing.B) {
 		raw := []byte(c.line)
 		b.Run(c.name+"/walk", func(b *testing.B) {
 			for b.Loop() {
-				l, _ := readLine(raw)
-				if _, ok := l.internal(); ok {
-					l.extra()
+				l, _ := Read(raw)
+				if _, ok := l.Internal(); ok {
+					l.Extra()
 				}
 			}
 		})
@@ -89,15 +89,15 @@ func BenchmarkRead(b *testing.B) {
 
 // TestLinesByHand: what is put together by hand is what the encoder would make.
 func TestLinesByHand(t *testing.T) {
-	inner := &wire{Cmd: cmdCluster, Act: actNewConn, Key: "a\"<b>\u2028", Seq: new(int64(5))}
-	line := inner.line()
-	outer := &wire{Cmd: cmdHandle, Type: typeNative, Msg: line[:len(line)-1]}
-	require.JSONEq(t, string(outer.line()), string(appendNewConn(nil, inner.Key))+"5"+closeNewConn)
+	inner := &Message{Cmd: CmdCluster, Act: ActNewConn, Key: "a\"<b>\u2028", Seq: new(int64(5))}
+	line := inner.Line()
+	outer := &Message{Cmd: CmdHandle, Type: TypeNative, Msg: line[:len(line)-1]}
+	require.JSONEq(t, string(outer.Line()), string(AppendNewConn(nil, inner.Key))+"5"+CloseNewConn)
 
 	for _, ack := range []*int64{nil, new(int64(7))} {
-		var got wire
-		require.NoError(t, json.Unmarshal(acceptedLine(ack, true), &got))
+		var got Message
+		require.NoError(t, json.Unmarshal(AcceptedLine(ack, true), &got))
 		require.NotNil(t, got.Seq)
-		require.Equal(t, wire{Cmd: cmdCluster, Ack: ack, Accepted: new(true), Seq: got.Seq}, got)
+		require.Equal(t, Message{Cmd: CmdCluster, Ack: ack, Accepted: new(true), Seq: got.Seq}, got)
 	}
 }

@@ -1,4 +1,4 @@
-package cluster
+package wire
 
 import (
 	"encoding/json"
@@ -25,7 +25,7 @@ func FuzzValid(f *testing.F) {
 }
 
 func valid(b []byte) bool {
-	_, ok := readLine(b)
+	_, ok := Read(b)
 	return ok
 }
 

@@ -1,4 +1,4 @@
-package cluster
+package wire
 
 import (
 	"encoding/json"
@@ -56,12 +56,12 @@ func TestCmd(t *testing.T) {
 		"{\"cmd\":\"\xff\"}":                        "\ufffd",
 		`{"cmd":"\ud83d\ude00"}`:                    "😀",
 	} {
-		require.Equal(t, want, cmdOf([]byte(raw)).String(), raw)
+		require.Equal(t, want, Cmd([]byte(raw)).String(), raw)
 		reference, _ := lastMember([]byte(raw), "cmd")
 		require.Equal(t, want, reference, raw)
 	}
-	require.Empty(t, cmdOf(nil).String())
-	require.True(t, cmdOf(nil).is(""))
+	require.Empty(t, Cmd(nil).String())
+	require.True(t, Cmd(nil).Is(""))
 }
 
 // marshaler writes its own JSON.
@@ -83,17 +83,17 @@ func TestReservedCmdIsRefused(t *testing.T) {
 		"{\n\t\"cmd\" :\r\n \"NODE_X\"}",
 	} {
 		for _, v := range []any{json.RawMessage(raw), marshaler(raw), &struct{ json.Marshaler }{marshaler(raw)}} {
-			require.ErrorContains(t, encodeUser(v, l), "NODE_", "%T %s", v, raw)
+			require.ErrorContains(t, EncodeUser(v, l), "NODE_", "%T %s", v, raw)
 		}
 		var v any
 		require.NoError(t, json.Unmarshal([]byte(raw), &v))
-		require.Error(t, encodeUser(v, l), raw)
+		require.Error(t, EncodeUser(v, l), raw)
 	}
 	for _, raw := range []string{
 		`{"cmd":"NODE_"}`, `{"cmd":"node_x"}`, `{"cmd":"XNODE_X"}`, `{"CMD":"NODE_X"}`, `{"x":"NODE_X"}`,
 		`{"x":{"cmd":"NODE_X"}}`, `[{"cmd":"NODE_X"}]`, `"NODE_X"`, `{"cmd":"NODE_X","cmd":"y"}`, `{"cmd":["NODE_X"]}`,
 	} {
-		require.NoError(t, encodeUser(json.RawMessage(raw), l), raw)
+		require.NoError(t, EncodeUser(json.RawMessage(raw), l), raw)
 	}
 }
 
@@ -107,7 +107,7 @@ func TestEncodingIsOneLine(t *testing.T) {
 		json.RawMessage("{\n\"a\": [1,\r\n2]}"), marshaler("[\n\n]"), "a\nb\r\n",
 		map[string]any{"\n": "\u2028"}, json.RawMessage(nil),
 	} {
-		require.NoError(t, encodeUser(v, func(line []byte) error {
+		require.NoError(t, EncodeUser(v, func(line []byte) error {
 			require.Equal(t, len(line)-1, strings.IndexByte(string(line), '\n'), "%q", line)
 			require.True(t, json.Valid(line))
 			require.NotContains(t, string(line), "\r")
@@ -115,9 +115,9 @@ func TestEncodingIsOneLine(t *testing.T) {
 		}), "%v", v)
 	}
 	for _, v := range []any{json.RawMessage("{"), marshaler(""), marshaler("1\n2"), make(chan int), func() {}} {
-		require.Error(t, encodeUser(v, newWireless()), "%T %v", v, v)
+		require.Error(t, EncodeUser(v, newWireless()), "%T %v", v, v)
 	}
-	require.NoError(t, encodeUser("an encoder works after an error", newWireless()))
+	require.NoError(t, EncodeUser("an encoder works after an error", newWireless()))
 }
 
 // FuzzMessage compares what is found in a message with encoding/json, on both
@@ -135,16 +135,16 @@ func FuzzMessage(f *testing.F) {
 			return
 		}
 		cmd, isString := lastMember(raw, "cmd")
-		require.Equal(t, cmd, cmdOf(raw).String())
-		require.Equal(t, isString, cmdOf(raw) != nil)
+		require.Equal(t, cmd, Cmd(raw).String())
+		require.Equal(t, isString, Cmd(raw) != nil)
 		internal := len(cmd) > 5 && strings.HasPrefix(cmd, "NODE_")
-		got, ok := internalCmd(raw)
+		got, ok := InternalCmd(raw)
 		require.Equal(t, internal, ok)
 		if internal {
 			require.Equal(t, cmd, got)
 		}
 		if utf8.Valid(raw) {
-			require.Equal(t, internal, encodeUser(json.RawMessage(raw), newWireless()) != nil)
+			require.Equal(t, internal, EncodeUser(json.RawMessage(raw), newWireless()) != nil)
 		}
 	})
 }

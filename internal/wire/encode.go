@@ -1,4 +1,4 @@
-package cluster
+package wire
 
 import (
 	"bytes"
@@ -16,18 +16,18 @@ func isReserved(cmd string) bool {
 	return len(cmd) > len(reserved) && strings.HasPrefix(cmd, reserved)
 }
 
-// internalCmd returns the cmd of line, a valid JSON value, if it is internal.
+// InternalCmd returns the cmd of line, a valid JSON value, if it is internal.
 // Almost no line is, and two scans for a substring tell that.
-func internalCmd(line []byte) (string, bool) {
+func InternalCmd(line []byte) (string, bool) {
 	if !bytes.Contains(line, []byte(reserved)) && !bytes.Contains(line, []byte(`\u`)) {
 		return "", false
 	}
-	l, _ := readLine(line)
-	return l.internal()
+	l, _ := Read(line)
+	return l.Internal()
 }
 
-// internal returns the line's cmd if it is internal.
-func (l *jsonLine) internal() (cmd string, ok bool) {
+// Internal returns the line's cmd if it is internal.
+func (l *Line) Internal() (cmd string, ok bool) {
 	if len(l.cmd) < len(reserved) || l.cmd[1] != reserved[0] && l.cmd[1] != '\\' {
 		return "", false
 	}
@@ -51,8 +51,8 @@ var encoders = sync.Pool{New: func() any {
 // maxPooled is the largest buffer kept for reuse, in bytes.
 const maxPooled = 64 << 10
 
-// encode calls use with v as one line, "\n" included, valid until use returns.
-func encode(v any, use func(line []byte) error) error {
+// Encode calls use with v as one line, "\n" included, valid until use returns.
+func Encode(v any, use func(line []byte) error) error {
 	e := encoders.Get().(*encoder)
 	defer func() {
 		if e.buf.Cap() <= maxPooled {
@@ -67,19 +67,19 @@ func encode(v any, use func(line []byte) error) error {
 	return use(e.buf.Bytes())
 }
 
-// encodeUser is encode for what an application sends: the protocol's own
+// EncodeUser is Encode for what an application sends: the protocol's own
 // messages are refused, and so is a line that would break the framing.
-func encodeUser(v any, use func(line []byte) error) error {
-	return encode(v, func(line []byte) error {
-		if cmd, ok := internalCmd(line); ok {
+func EncodeUser(v any, use func(line []byte) error) error {
+	return Encode(v, func(line []byte) error {
+		if cmd, ok := InternalCmd(line); ok {
 			return fmt.Errorf("cluster: message has cmd %q: names that begin with %s are the protocol's own", cmd, reserved)
 		}
 		return use(line)
 	})
 }
 
-// excerpt quotes the beginning of what a peer sent, for an error message.
-func excerpt(b []byte) string {
+// Excerpt quotes the beginning of what a peer sent, for an error message.
+func Excerpt(b []byte) string {
 	const most = 64
 	if len(b) <= most {
 		return fmt.Sprintf("%q", b)

@@ -1,15 +1,15 @@
-package cluster
+package wire
 
 import (
 	"bytes"
 	"slices"
 )
 
-// framer cuts the byte stream of a channel into lines, each of which is one
+// Framer cuts the byte stream of a channel into lines, each of which is one
 // JSON value. It holds at most max bytes of a line that is not complete, and
 // drops a longer one whole.
-type framer struct {
-	max      int
+type Framer struct {
+	Max      int
 	parts    [][]byte // the line so far, in pieces that double: no byte is copied twice
 	size     int      // of parts
 	dropping bool     // the rest of a line that was too long
@@ -17,10 +17,10 @@ type framer struct {
 
 const firstPart = 4 << 10
 
-// feed takes the next bytes and calls line for each line that they complete,
+// Feed takes the next bytes and calls line for each line that they complete,
 // without its "\n" or "\r\n", and tooLong for one of more than max bytes. The
 // slice given to line is valid until line returns; if owned, it is line's.
-func (f *framer) feed(p []byte, line func(l []byte, owned bool), tooLong func()) {
+func (f *Framer) Feed(p []byte, line func(l []byte, owned bool), tooLong func()) {
 	for len(p) > 0 {
 		end := bytes.IndexByte(p, '\n')
 		if end < 0 {
@@ -32,7 +32,7 @@ func (f *framer) feed(p []byte, line func(l []byte, owned bool), tooLong func())
 		switch {
 		case f.dropping:
 			f.dropping = false
-		case f.size+len(l) > f.max+1:
+		case f.size+len(l) > f.Max+1:
 			f.reset()
 			tooLong()
 		case f.size == 0:
@@ -50,8 +50,8 @@ func (f *framer) feed(p []byte, line func(l []byte, owned bool), tooLong func())
 }
 
 // end passes on a line of at most one byte too much, which may be a "\r".
-func (f *framer) end(l []byte, owned bool, line func(l []byte, owned bool), tooLong func()) {
-	if l = trimCR(l); len(l) > f.max {
+func (f *Framer) end(l []byte, owned bool, line func(l []byte, owned bool), tooLong func()) {
+	if l = trimCR(l); len(l) > f.Max {
 		tooLong()
 		return
 	}
@@ -59,11 +59,11 @@ func (f *framer) end(l []byte, owned bool, line func(l []byte, owned bool), tooL
 }
 
 // keep stores the beginning of a line.
-func (f *framer) keep(p []byte, tooLong func()) {
+func (f *Framer) keep(p []byte, tooLong func()) {
 	if f.dropping {
 		return
 	}
-	if f.size+len(p) > f.max+1 { // +1: a "\r" may come before the newline
+	if f.size+len(p) > f.Max+1 { // +1: a "\r" may come before the newline
 		f.reset()
 		f.dropping = true
 		tooLong()
@@ -83,10 +83,10 @@ func (f *framer) keep(p []byte, tooLong func()) {
 	}
 }
 
-// partial reports whether a line has begun that will be passed on.
-func (f *framer) partial() bool { return f.size > 0 }
+// Partial reports whether a line has begun that will be passed on.
+func (f *Framer) Partial() bool { return f.size > 0 }
 
-func (f *framer) reset() { f.parts, f.size = nil, 0 }
+func (f *Framer) reset() { f.parts, f.size = nil, 0 }
 
 func trimCR(l []byte) []byte {
 	if n := len(l); n > 0 && l[n-1] == '\r' {
