@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -22,7 +23,7 @@ import (
 // activatedBy is the command that a service manager would run with sockets: the
 // variable holds the pid of the program itself.
 func activatedBy(sockets ...*os.File) *exec.Cmd {
-	cmd := exec.Command("/bin/sh", "-c", `LISTEN_PID=$$ LISTEN_FDS=`+itoa(len(sockets))+` exec "$0"`, os.Args[0])
+	cmd := exec.Command("/bin/sh", "-c", `LISTEN_PID=$$ LISTEN_FDS=`+strconv.Itoa(len(sockets))+` exec "$0"`, os.Args[0])
 	cmd.ExtraFiles = sockets
 	return cmd
 }

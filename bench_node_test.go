@@ -6,6 +6,7 @@ package cluster_test
 
 import (
 	"net"
+	"strconv"
 	"sync"
 	"testing"
 
@@ -31,7 +32,7 @@ func BenchmarkNodeMessages(b *testing.B) {
 	b.Run("ToMaster", func(b *testing.B) {
 		w := forkNodeBench(b, 1, cluster.Options{})[0]
 		n, got := 0, make(chan struct{}, 1)
-		hook(b, cluster.Handle("count", func(*cluster.Process, count) {
+		b.Cleanup(cluster.Handle("count", func(*cluster.Process, count) {
 			if n++; n == nodeMessages {
 				n = 0
 				got <- struct{}{}
@@ -58,7 +59,7 @@ func BenchmarkNodeMessages(b *testing.B) {
 	b.Run("ToWorker", func(b *testing.B) {
 		w := forkNodeBench(b, 1, cluster.Options{})[0]
 		got := make(chan struct{}, 1)
-		hook(b, cluster.Handle("done", func(*cluster.Process, count) { got <- struct{}{} }))
+		b.Cleanup(cluster.Handle("done", func(*cluster.Process, count) { got <- struct{}{} }))
 		require.NoError(b, w.Send(jsOrder{Code: takeInNode, Args: []int{nodeMessages}}))
 		p := newNodeBench(b, 1, "rr")
 		p.run(`
@@ -91,7 +92,7 @@ func BenchmarkNodeConnections(b *testing.B) {
 			const code = `await listen(web(), args[0], '127.0.0.1'); process.send({cmd: 'up'})`
 			port, basePort := freePort(b), freePort(b)
 			up := make(chan struct{}, 2)
-			hook(b, cluster.Handle("up", func(*cluster.Process, count) { up <- struct{}{} }))
+			b.Cleanup(cluster.Handle("up", func(*cluster.Process, count) { up <- struct{}{} }))
 			for _, w := range forkNodeBench(b, 2, cluster.Options{Scheduling: s}) {
 				require.NoError(b, w.Send(jsOrder{Code: code, Args: []int{port}}))
 				await(b, up, "server")
@@ -110,7 +111,7 @@ func BenchmarkNodeConnections(b *testing.B) {
 // connecting returns a measurement of connections to port, from eight clients.
 func connecting(b *testing.B, port int) func() float64 {
 	const clients, each = 8, 50
-	url := "http://" + net.JoinHostPort("127.0.0.1", itoa(port))
+	url := "http://" + net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
 	return func() float64 {
 		return perSecond(clients*each, func() {
 			var all sync.WaitGroup
@@ -134,9 +135,9 @@ func forkNodeBench(b *testing.B, n int, o cluster.Options) (workers []*cluster.P
 	b.Helper()
 	o.Exec, o.Args = nodeBinary(b), []string{nodeScript(b, "worker.js")}
 	withMaster(b, "", o)
-	hook(b, cluster.Handle("", func(*cluster.Process, any) {})) // the answers to orders
+	b.Cleanup(cluster.Handle("", func(*cluster.Process, any) {})) // the answers to orders
 	online := make(chan struct{}, n)
-	hook(b, cluster.OnOnline(func(*cluster.Process) { online <- struct{}{} }))
+	b.Cleanup(cluster.OnOnline(func(*cluster.Process) { online <- struct{}{} }))
 	for range n {
 		w, err := cluster.Fork()
 		require.NoError(b, err)

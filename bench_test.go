@@ -81,7 +81,7 @@ func forkBench(b *testing.B, program string, env ...string) *cluster.Process {
 	b.Helper()
 	withMaster(b, program, cluster.Options{})
 	online := make(chan struct{}, 1)
-	hook(b, cluster.OnOnline(func(*cluster.Process) { online <- struct{}{} }))
+	b.Cleanup(cluster.OnOnline(func(*cluster.Process) { online <- struct{}{} }))
 	w, err := cluster.Fork(env...)
 	require.NoError(b, err)
 	await(b, online, "online")
@@ -139,7 +139,7 @@ type benchTaken struct{ done chan struct{} }
 func newBenchTaken(b *testing.B, onMessage bool) *benchTaken {
 	t := &benchTaken{done: make(chan struct{}, 1)}
 	if onMessage {
-		hook(b, cluster.OnMessage(func(_ *cluster.Process, m cluster.Message) {
+		b.Cleanup(cluster.OnMessage(func(_ *cluster.Process, m cluster.Message) {
 			var c count
 			if err := m.Decode(&c); err != nil {
 				b.Error(err)
@@ -148,8 +148,8 @@ func newBenchTaken(b *testing.B, onMessage bool) *benchTaken {
 		}))
 		return t
 	}
-	hook(b, cluster.Handle("count", func(_ *cluster.Process, c count) { t.take(c) }))
-	hook(b, cluster.Handle("done", func(_ *cluster.Process, c count) { t.take(c) }))
+	b.Cleanup(cluster.Handle("count", func(_ *cluster.Process, c count) { t.take(c) }))
+	b.Cleanup(cluster.Handle("done", func(_ *cluster.Process, c count) { t.take(c) }))
 	return t
 }
 
@@ -266,8 +266,8 @@ var benchHello = program("bench hello", func() {
 func BenchmarkForkOnline(b *testing.B) {
 	withMaster(b, benchHello, cluster.Options{})
 	online, death := make(chan struct{}, 1), make(chan struct{}, 1)
-	hook(b, cluster.OnOnline(func(*cluster.Process) { online <- struct{}{} }))
-	hook(b, cluster.OnDeath(func(*cluster.Process, cluster.Exit) { death <- struct{}{} }))
+	b.Cleanup(cluster.OnOnline(func(*cluster.Process) { online <- struct{}{} }))
+	b.Cleanup(cluster.OnDeath(func(*cluster.Process, cluster.Exit) { death <- struct{}{} }))
 	compare(b, "ms", func() float64 {
 		begun := time.Now()
 		w, err := cluster.Fork()
@@ -328,7 +328,7 @@ func listenBench(b *testing.B, program string, s cluster.Scheduling) string {
 	b.Helper()
 	withMaster(b, program, cluster.Options{Workers: 2, Scheduling: s})
 	addrs := make(chan string, 2)
-	hook(b, cluster.OnListening(func(_ *cluster.Process, addr net.Addr) { addrs <- addr.String() }))
+	b.Cleanup(cluster.OnListening(func(_ *cluster.Process, addr net.Addr) { addrs <- addr.String() }))
 	require.NoError(b, cluster.AutoFork())
 	await(b, addrs, "first listener")
 	return await(b, addrs, "second listener")
@@ -446,7 +446,7 @@ func BenchmarkEachWorkerSend(b *testing.B) {
 	const workers, times = 64, 10
 	withMaster(b, benchPeer, cluster.Options{})
 	online := make(chan struct{}, workers)
-	hook(b, cluster.OnOnline(func(*cluster.Process) { online <- struct{}{} }))
+	b.Cleanup(cluster.OnOnline(func(*cluster.Process) { online <- struct{}{} }))
 	for range workers {
 		_, err := cluster.Fork()
 		require.NoError(b, err)
@@ -524,10 +524,10 @@ func benchFootprint() usage {
 func BenchmarkIdleWorker(b *testing.B) {
 	benchProc(b)
 	for _, n := range []int{8, 64, 256} {
-		b.Run(itoa(n), func(b *testing.B) {
+		b.Run(strconv.Itoa(n), func(b *testing.B) {
 			var memory, goroutines []float64
 			rounds(b, 3, func() {
-				p := start(b, benchIdleMaster, "CLUSTER_BENCH_WORKERS="+itoa(n))
+				p := start(b, benchIdleMaster, "CLUSTER_BENCH_WORKERS="+strconv.Itoa(n))
 				memory = append(memory, number(b, p.expect("KiB/worker")))
 				goroutines = append(goroutines, number(b, p.expect("goroutines/worker")))
 				require.Equal(b, 0, p.exit())

@@ -13,14 +13,14 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// counted is what goes forth and back.
-type counted struct {
+// tally is what goes forth and back.
+type tally struct {
 	Cmd string `json:"cmd"`
 	N   int    `json:"n"`
 }
 
 var benchEcho = program("bench echo", func() {
-	cluster.Respond("count", func(_ *cluster.Process, c counted) (counted, error) { return c, nil })
+	cluster.Respond("count", func(_ *cluster.Process, c tally) (tally, error) { return c, nil })
 	select {}
 })
 
@@ -30,11 +30,11 @@ func BenchmarkRoundTrip(b *testing.B) {
 	w, err := cluster.Fork()
 	require.NoError(b, err)
 	ctx := context.Background()
-	require.NoError(b, w.Request(ctx, counted{"count", 0}, nil))
+	require.NoError(b, w.Request(ctx, tally{"count", 0}, nil))
 	n := 0
 	for b.Loop() {
-		var reply counted
-		if err := w.Request(ctx, counted{"count", n}, &reply); err != nil || reply.N != n {
+		var reply tally
+		if err := w.Request(ctx, tally{"count", n}, &reply); err != nil || reply.N != n {
 			b.Fatal(reply, err)
 		}
 		n++
@@ -45,8 +45,8 @@ func BenchmarkRoundTrip(b *testing.B) {
 func BenchmarkForkOnline(b *testing.B) {
 	withMaster(b, benchEcho, cluster.Options{})
 	online, dead := make(chan struct{}, 1), make(chan struct{}, 1)
-	hook(b, cluster.OnOnline(func(*cluster.Process) { online <- struct{}{} }))
-	hook(b, cluster.OnDeath(func(*cluster.Process, cluster.Exit) { dead <- struct{}{} }))
+	b.Cleanup(cluster.OnOnline(func(*cluster.Process) { online <- struct{}{} }))
+	b.Cleanup(cluster.OnDeath(func(*cluster.Process, cluster.Exit) { dead <- struct{}{} }))
 	for b.Loop() {
 		w, err := cluster.Fork()
 		require.NoError(b, err)
@@ -78,7 +78,7 @@ func BenchmarkConnections(b *testing.B) {
 		b.Run(s.String(), func(b *testing.B) {
 			withMaster(b, benchAccept, cluster.Options{Workers: 2, Scheduling: s})
 			listening := make(chan string, 2)
-			hook(b, cluster.OnListening(func(_ *cluster.Process, addr net.Addr) { listening <- addr.String() }))
+			b.Cleanup(cluster.OnListening(func(_ *cluster.Process, addr net.Addr) { listening <- addr.String() }))
 			require.NoError(b, cluster.AutoFork())
 			addr := await(b, listening, "listening")
 			await(b, listening, "listening")

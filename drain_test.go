@@ -21,7 +21,7 @@ import (
 func lines(t *testing.T) *recorder {
 	t.Helper()
 	rec := newRecorder()
-	hook(t, cluster.OnMessage(func(_ *cluster.Process, m cluster.Message) {
+	t.Cleanup(cluster.OnMessage(func(_ *cluster.Process, m cluster.Message) {
 		var text string
 		if m.Decode(&text) == nil {
 			rec.add("%s", text)
@@ -75,7 +75,7 @@ func TestDrainDuties(t *testing.T) {
 	}
 	withMaster(t, duties, cluster.Options{ShutdownTimeout: 20 * time.Second})
 	rec, dead := lines(t), deaths(t)
-	w := fork(t)
+	w := forkOne(t)
 	answered := make(chan error, 1)
 	var answer string
 	go func() { answered <- w.Request(t.Context(), whoOrder{"work"}, &answer) }()
@@ -114,7 +114,7 @@ func TestDrainStubbornHook(t *testing.T) {
 	}
 	withMaster(t, stubborn, cluster.Options{ShutdownTimeout: 2 * time.Second})
 	rec, dead := lines(t), deaths(t)
-	w := fork(t)
+	w := forkOne(t)
 	rec.until(t, "up")
 	require.NoError(t, w.Disconnect(t.Context()))
 	e := await(t, dead, "death").e
@@ -181,7 +181,7 @@ var waiting = program("waiting", func() {
 func TestDrainWaits(t *testing.T) {
 	withMaster(t, waiting, cluster.Options{})
 	rec, dead := lines(t), deaths(t)
-	w := fork(t)
+	w := forkOne(t)
 	up := rec.until(t, "up")
 	var c net.Conn
 	if system.sharedUDP {
@@ -229,7 +229,7 @@ func TestDrainDuringStart(t *testing.T) {
 	withMaster(t, idle, cluster.Options{})
 	dead := deaths(t)
 	for range 20 {
-		w := fork(t)
+		w := forkOne(t)
 		require.NoError(t, w.Disconnect(t.Context()))
 		e := await(t, dead, "death").e
 		require.Equal(t, 0, e.Code, e)
@@ -308,7 +308,7 @@ var lineServing = program("lineServing", func() {
 func TestServeOtherServer(t *testing.T) {
 	withMaster(t, lineServing, cluster.Options{Output: muted})
 	rec, dead := lines(t), deaths(t)
-	w := fork(t)
+	w := forkOne(t)
 	addr := rec.until(t, "up")[3:]
 	c, err := net.Dial("tcp", addr)
 	require.NoError(t, err)

@@ -16,11 +16,11 @@ func TestDrainBeforeListening(t *testing.T) {
 	withMaster(t, late, cluster.Options{})
 	rec, dead := lines(t), deaths(t)
 	for range 5 {
-		w := fork(t)
+		w := forkOne(t)
 		rec.until(t, "up")
 		require.NoError(t, w.Disconnect(t.Context()))
 		require.Equal(t, 0, await(t, dead, "death").e.Code)
-		w = fork(t)
+		w = forkOne(t)
 		rec.until(t, "up")
 		require.NoError(t, w.OSProcess().Signal(syscall.SIGTERM))
 		require.Equal(t, 0, await(t, dead, "death").e.Code)

@@ -66,7 +66,7 @@ func TestOrderOfEvents(t *testing.T) {
 	all := func(line string) func(*cluster.Process) {
 		return func(w *cluster.Process) { note(whole, w, line) }
 	}
-	hook(t, cluster.OnFork(func(w *cluster.Process) {
+	t.Cleanup(cluster.OnFork(func(w *cluster.Process) {
 		all("fork")(w)
 		note(own, w, "fork")
 		mine := func(line string) func(*cluster.Process) {
@@ -83,12 +83,12 @@ func TestOrderOfEvents(t *testing.T) {
 		w.OnDisconnect(mine("disconnect"))
 		w.OnExit(func(w *cluster.Process, e cluster.Exit) { mine(fmt.Sprint("death ", e.Code))(w) })
 	}))
-	hook(t, cluster.OnOnline(all("online")))
-	hook(t, cluster.OnListening(func(w *cluster.Process, _ net.Addr) { all("listening")(w) }))
-	hook(t, cluster.OnMessage(func(w *cluster.Process, m cluster.Message) { all(m.String())(w) }))
-	hook(t, cluster.OnDisconnect(all("disconnect")))
+	t.Cleanup(cluster.OnOnline(all("online")))
+	t.Cleanup(cluster.OnListening(func(w *cluster.Process, _ net.Addr) { all("listening")(w) }))
+	t.Cleanup(cluster.OnMessage(func(w *cluster.Process, m cluster.Message) { all(m.String())(w) }))
+	t.Cleanup(cluster.OnDisconnect(all("disconnect")))
 	dead := make(chan struct{}, workers)
-	hook(t, cluster.OnDeath(func(w *cluster.Process, e cluster.Exit) {
+	t.Cleanup(cluster.OnDeath(func(w *cluster.Process, e cluster.Exit) {
 		all(fmt.Sprint("death ", e.Code))(w)
 		mu.Lock()
 		defer mu.Unlock()
@@ -139,7 +139,7 @@ func TestUnregister(t *testing.T) {
 	withMaster(t, obedient, cluster.Options{})
 	rec := newRecorder()
 	stop := cluster.OnOnline(func(*cluster.Process) { rec.add("first") })
-	hook(t, cluster.OnOnline(func(*cluster.Process) { rec.add("second") }))
+	t.Cleanup(cluster.OnOnline(func(*cluster.Process) { rec.add("second") }))
 	stop()
 	stop()
 	forkOne(t)
@@ -294,7 +294,7 @@ func TestReentrancy(t *testing.T) {
 			withMaster(t, provoker, cluster.Options{})
 			done := make(chan error, 1)
 			var once sync.Once
-			hook(t, kind.register(func(w process) {
+			t.Cleanup(kind.register(func(w process) {
 				once.Do(func() { done <- everyCall(w, kind.alive) })
 			}))
 			w := forkOne(t)
@@ -405,9 +405,9 @@ func TestReentrancyInAWorker(t *testing.T) {
 		t.Run(kind, func(t *testing.T) {
 			out := newLineWriter()
 			withMaster(t, reentrant, cluster.Options{Output: out.both, Env: []string{"REENTRANT=" + kind}})
-			hook(t, cluster.OnRequest(func(*cluster.Process, cluster.Message) (any, error) { return "yes", nil }))
+			t.Cleanup(cluster.OnRequest(func(*cluster.Process, cluster.Message) (any, error) { return "yes", nil }))
 			dead, said := deaths(t), make(chan struct{}, 100)
-			hook(t, cluster.OnMessage(func(*cluster.Process, cluster.Message) { said <- struct{}{} }))
+			t.Cleanup(cluster.OnMessage(func(*cluster.Process, cluster.Message) { said <- struct{}{} }))
 			w := forkOne(t)
 			await(t, said, "message")
 			require.NoError(t, w.Send("message"))
@@ -437,7 +437,7 @@ func TestRunInACallback(t *testing.T) {
 	withMaster(t, provoker, cluster.Options{})
 	done := make(chan error, 1)
 	var once sync.Once
-	hook(t, cluster.OnOnline(func(*cluster.Process) {
+	t.Cleanup(cluster.OnOnline(func(*cluster.Process) {
 		once.Do(func() {
 			ctx, cancel := context.WithCancel(context.Background())
 			cancel()

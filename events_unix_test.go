@@ -33,9 +33,9 @@ var holder = program("holder", func() {
 func TestDeathComesAfterTheMessages(t *testing.T) {
 	withMaster(t, holder, cluster.Options{})
 	rec := newRecorder()
-	hook(t, cluster.OnMessage(func(_ *cluster.Process, m cluster.Message) { rec.add("%s", m) }))
-	hook(t, cluster.OnDisconnect(func(*cluster.Process) { rec.add("disconnect") }))
-	hook(t, cluster.OnDeath(func(_ *cluster.Process, e cluster.Exit) { rec.add("death %d %v", e.Code, e.Voluntary) }))
+	t.Cleanup(cluster.OnMessage(func(_ *cluster.Process, m cluster.Message) { rec.add("%s", m) }))
+	t.Cleanup(cluster.OnDisconnect(func(*cluster.Process) { rec.add("disconnect") }))
+	t.Cleanup(cluster.OnDeath(func(_ *cluster.Process, e cluster.Exit) { rec.add("death %d %v", e.Code, e.Voluntary) }))
 	forkOne(t)
 	rec.until(t, "death")
 	lines := rec.all()

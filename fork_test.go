@@ -2,6 +2,7 @@ package cluster_test
 
 import (
 	"net"
+	"strconv"
 	"testing"
 
 	"github.com/go-cluster/cluster"
@@ -22,13 +23,13 @@ var idle = program("idle", func() {
 func TestLifeOfAWorker(t *testing.T) {
 	withMaster(t, idle, cluster.Options{})
 	rec := newRecorder()
-	hook(t, cluster.OnFork(func(w *cluster.Process) { rec.add("fork %d", w.ID()) }))
-	hook(t, cluster.OnOnline(func(w *cluster.Process) { rec.add("online %v", w.State() >= cluster.Online) }))
-	hook(t, cluster.OnListening(func(w *cluster.Process, addr net.Addr) {
+	t.Cleanup(cluster.OnFork(func(w *cluster.Process) { rec.add("fork %d", w.ID()) }))
+	t.Cleanup(cluster.OnOnline(func(w *cluster.Process) { rec.add("online %v", w.State() >= cluster.Online) }))
+	t.Cleanup(cluster.OnListening(func(w *cluster.Process, addr net.Addr) {
 		rec.add("listening %s %v %v", addr.Network(), addr.(*net.TCPAddr).Port > 0, w.State() == cluster.Ready)
 	}))
-	hook(t, cluster.OnDisconnect(func(w *cluster.Process) { rec.add("disconnect %v", w.IsConnected()) }))
-	hook(t, cluster.OnDeath(func(w *cluster.Process, e cluster.Exit) {
+	t.Cleanup(cluster.OnDisconnect(func(w *cluster.Process) { rec.add("disconnect %v", w.IsConnected()) }))
+	t.Cleanup(cluster.OnDeath(func(w *cluster.Process, e cluster.Exit) {
 		rec.add("death %d %v voluntary=%v dead=%v", e.Code, e.Signal, e.Voluntary, w.IsDead())
 	}))
 
@@ -42,7 +43,7 @@ func TestLifeOfAWorker(t *testing.T) {
 	rec.until(t, "death")
 	require.Empty(t, cluster.Workers())
 	require.Equal(t, []string{
-		"fork " + itoa(w.ID()), "online true", "listening tcp true true", "disconnect false",
+		"fork " + strconv.Itoa(w.ID()), "online true", "listening tcp true true", "disconnect false",
 		"death 0 <nil> voluntary=true dead=true",
 	}, rec.all())
 }

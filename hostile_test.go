@@ -160,11 +160,11 @@ func hostileTest(t *testing.T, name string, a attack) {
 	gate := make(chan struct{})
 	var open sync.Once
 	t.Cleanup(func() { open.Do(func() { close(gate) }) })
-	hook(t, cluster.Handle("stuck", func(*cluster.Process, struct{ N int }) { <-gate }))
-	hook(t, cluster.Respond("stuck", func(*cluster.Process, any) (int, error) { <-gate; return 0, nil }))
-	hook(t, cluster.Respond("answered", func(*cluster.Process, any) (string, error) { return "answer", nil }))
+	t.Cleanup(cluster.Handle("stuck", func(*cluster.Process, struct{ N int }) { <-gate }))
+	t.Cleanup(cluster.Respond("stuck", func(*cluster.Process, any) (int, error) { <-gate; return 0, nil }))
+	t.Cleanup(cluster.Respond("answered", func(*cluster.Process, any) (string, error) { return "answer", nil }))
 	addrs := make(chan net.Addr, 1)
-	hook(t, cluster.OnListening(func(w *cluster.Process, addr net.Addr) {
+	t.Cleanup(cluster.OnListening(func(w *cluster.Process, addr net.Addr) {
 		select {
 		case addrs <- addr: // of the honest one, who is first
 		default:
@@ -184,7 +184,7 @@ func hostileTest(t *testing.T, name string, a attack) {
 
 	options.Env = []string{"CLUSTER_TEST_RAW=1", programEnv + "=" + hostile, attackEnv + "=" + name}
 	require.NoError(t, cluster.SetupMaster(options))
-	hook(t, cluster.OnFork(func(w *cluster.Process) {
+	t.Cleanup(cluster.OnFork(func(w *cluster.Process) {
 		w.OnOnline(func(*cluster.Process) { online <- struct{}{} })
 		w.OnError(func(_ *cluster.Process, err error) {
 			if strings.Contains(err.Error(), a.report) {

@@ -42,7 +42,7 @@ func TestForksLeakNothing(t *testing.T) {
 	o.Output = func(*cluster.Process) (stdout, stderr io.Writer) { return failingWriter{}, nil } // a pipe each
 	withMaster(t, obedient, o)
 	dead, said := deaths(t), make(chan *cluster.Process, 100)
-	hook(t, cluster.OnMessage(func(w *cluster.Process, _ cluster.Message) { said <- w }))
+	t.Cleanup(cluster.OnMessage(func(w *cluster.Process, _ cluster.Message) { said <- w }))
 	forks := 0
 	round := func() {
 		const workers = 20
@@ -138,7 +138,7 @@ func TestFiveHundredWorkers(t *testing.T) {
 	const workers = 500
 	withMaster(t, obedient, echoes())
 	dead, said := deaths(t), make(chan string, workers)
-	hook(t, cluster.OnMessage(func(w *cluster.Process, m cluster.Message) { said <- m.String() }))
+	t.Cleanup(cluster.OnMessage(func(w *cluster.Process, m cluster.Message) { said <- m.String() }))
 	for range workers {
 		forkOne(t)
 	}
@@ -164,7 +164,7 @@ func TestForksAtOnce(t *testing.T) {
 	const workers = 40
 	withMaster(t, obedient, echoes())
 	forks, dead := make(chan int, workers), deaths(t)
-	hook(t, cluster.OnFork(func(w *cluster.Process) { forks <- w.ID() }))
+	t.Cleanup(cluster.OnFork(func(w *cluster.Process) { forks <- w.ID() }))
 	var all sync.WaitGroup
 	for range workers {
 		all.Go(func() {

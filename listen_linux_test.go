@@ -175,7 +175,7 @@ func TestSocketsStayNonBlocking(t *testing.T) {
 	dial()
 	check(workers)
 	killed(t, workers[0])
-	workers[0] = fork(t)
+	workers[0] = forkOne(t)
 	open(workers[0])
 	check(workers)
 	dial()
@@ -231,7 +231,7 @@ func TestConnectionsOutliveAllWorkers(t *testing.T) {
 			const n = 3
 			withMaster(t, greeter, cluster.Options{Workers: n, Scheduling: scheduling})
 			listening := make(chan string, 100)
-			hook(t, cluster.OnListening(func(_ *cluster.Process, addr net.Addr) { listening <- addr.String() }))
+			t.Cleanup(cluster.OnListening(func(_ *cluster.Process, addr net.Addr) { listening <- addr.String() }))
 			require.NoError(t, cluster.AutoFork())
 			var addr string
 			for range n {

@@ -356,7 +356,7 @@ func TestListenExclusive(t *testing.T) {
 	}
 	workers := puppets(t, 2, cluster.Options{})
 	reported := make(chan net.Addr, 10)
-	hook(t, workers[0].OnListening(func(_ *cluster.Process, addr net.Addr) { reported <- addr }))
+	t.Cleanup(workers[0].OnListening(func(_ *cluster.Process, addr net.Addr) { reported <- addr }))
 	r := mustListen(t, workers[0], "tcp", "127.0.0.1:0", cluster.ListenConfig{Exclusive: true})
 	require.Equal(t, r.Addr, await(t, reported, "listening event").String())
 	require.Equal(t, cluster.Ready, workers[0].State())

@@ -7,6 +7,7 @@ package cluster_test
 import (
 	"bufio"
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -46,15 +47,19 @@ func program(name string, fn func()) string {
 	return name
 }
 
-func TestMain(m *testing.M) {
+// runProgram is what a program is that begins as another.
+func runProgram(name string) { programs[name]() }
+
+// Main is the TestMain of a package whose tests start processes: they are the test
+// binary again, as one of its programs.
+func Main(m *testing.M) {
 	if name := os.Getenv(programEnv); name != "" {
-		main, ok := programs[name]
-		if !ok {
+		if programs[name] == nil {
 			fmt.Fprintln(os.Stderr, "no test program", name)
 			os.Exit(3)
 		}
 		prepareProgram()
-		main()
+		runProgram(name)
 		os.Exit(0)
 	}
 	// Under the race detector every process would sleep for a second at its end.
@@ -137,9 +142,6 @@ func apart(t *testing.T) (done bool) {
 	}
 	return true
 }
-
-// hook registers a callback for the length of the test.
-func hook(t testing.TB, stop func()) { t.Cleanup(stop) }
 
 // checkLeaks compares descriptors, goroutines and children at the end of the
 // test with those at its beginning.
@@ -354,7 +356,7 @@ func freePort(t testing.TB) int {
 	t.Helper()
 	for range 1000 {
 		port := 20000 + rand.IntN(12000)
-		if ln, err := net.Listen("tcp", ":"+itoa(port)); err == nil {
+		if ln, err := net.Listen("tcp", ":"+strconv.Itoa(port)); err == nil {
 			ln.Close()
 			return port
 		}
@@ -380,8 +382,6 @@ func tempDir(t testing.TB) string {
 	return dir
 }
 
-func itoa(n int) string { return strconv.Itoa(n) }
-
 func atoi(s string) int {
 	n, _ := strconv.Atoi(s)
 	return n
@@ -391,4 +391,20 @@ func atoi(s string) int {
 func requireKilled(t testing.TB, e cluster.Exit) {
 	t.Helper()
 	require.Equal(t, system.killed, fmt.Sprint(e.Code, " ", e.Signal))
+}
+
+// inModule is the path of a file of this module: tests run in the directory of
+// their package.
+func inModule(elem ...string) string {
+	dir, err := os.Getwd()
+	die(err)
+	for {
+		if _, err := os.Stat(filepath.Join(dir, "go.mod")); err == nil {
+			return filepath.Join(append([]string{dir}, elem...)...)
+		}
+		if dir == filepath.Dir(dir) {
+			die(errors.New("no go.mod above " + dir))
+		}
+		dir = filepath.Dir(dir)
+	}
 }

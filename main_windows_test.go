@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"syscall"
 	"testing"
 	"unsafe"
@@ -153,7 +154,7 @@ func sendSignal(p *os.Process, sig syscall.Signal) error {
 }
 
 // runs reports whether there is a child of this pid.
-func runs(pid int) bool { return slices.Contains(children(os.Getpid()), itoa(pid)) }
+func runs(pid int) bool { return slices.Contains(children(os.Getpid()), strconv.Itoa(pid)) }
 
 // pause stops a process.
 func pause(t testing.TB, pid int) {
@@ -218,7 +219,7 @@ func children(pid int) (pids []string) {
 	e := windows.ProcessEntry32{Size: uint32(unsafe.Sizeof(windows.ProcessEntry32{}))}
 	for err = windows.Process32First(snapshot, &e); err == nil; err = windows.Process32Next(snapshot, &e) {
 		if int(e.ParentProcessID) == pid {
-			pids = append(pids, itoa(int(e.ProcessID)))
+			pids = append(pids, strconv.Itoa(int(e.ProcessID)))
 		}
 	}
 	return pids

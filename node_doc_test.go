@@ -15,7 +15,7 @@ import (
 // of its tables of behaviours names one or says why there is none, and every
 // test with node is named.
 func TestNodeDocNamesItsProofs(t *testing.T) {
-	b, err := os.ReadFile("docs/node.md")
+	b, err := os.ReadFile(inModule("docs", "node.md"))
 	require.NoError(t, err)
 	_, text, ok := strings.Cut(string(b), "\n## What node's own tests assert\n")
 	require.True(t, ok)

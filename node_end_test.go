@@ -11,6 +11,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strconv"
 	"syscall"
 	"testing"
 	"time"
@@ -147,7 +148,7 @@ func TestNodeClusterDisconnect(t *testing.T) {
 				for _, w := range workers {
 					c.web(w, port)
 				}
-				body, err := get("http://127.0.0.1:" + itoa(port))
+				body, err := get("http://127.0.0.1:" + strconv.Itoa(port))
 				require.NoError(t, err)
 				require.Contains(t, body, "node ")
 			}
@@ -156,7 +157,7 @@ func TestNodeClusterDisconnect(t *testing.T) {
 			for _, w := range workers {
 				require.Equal(t, "0 <nil> true true", c.death(w))
 			}
-			_, err := net.Dial("tcp", "127.0.0.1:"+itoa(ports[0]))
+			_, err := net.Dial("tcp", "127.0.0.1:"+strconv.Itoa(ports[0]))
 			require.ErrorIs(t, err, syscall.ECONNREFUSED)
 		}
 	})
@@ -226,7 +227,7 @@ func TestNodeDrain(t *testing.T) {
 		port := freePort(t)
 		addr := c.web(w, port)
 		slow := getting("http://" + addr + "/slow")
-		c.find(t, "message "+itoa(w.ID())+` {"event":"slow"}`)
+		c.find(t, "message "+strconv.Itoa(w.ID())+` {"event":"slow"}`)
 		next := c.fork()
 		c.web(next, port)
 
@@ -239,11 +240,11 @@ func TestNodeDrain(t *testing.T) {
 		for range 5 {
 			body, err := get("http://" + addr)
 			require.NoError(t, err)
-			require.Equal(t, "node "+itoa(next.ID()), body)
+			require.Equal(t, "node "+strconv.Itoa(next.ID()), body)
 		}
 		require.False(t, w.IsDead())
 		c.order(w, `release()`)
-		require.Equal(t, "node "+itoa(w.ID()), await(t, slow, "slow answer"))
+		require.Equal(t, "node "+strconv.Itoa(w.ID()), await(t, slow, "slow answer"))
 		require.NoError(t, await(t, ended, "end of Disconnect"))
 		require.Equal(t, "0 <nil> true true", c.death(w))
 	})
@@ -258,7 +259,7 @@ func TestNodeDrainEnds(t *testing.T) {
 	c := newNodeCluster(t, cluster.Options{ShutdownTimeout: 500 * time.Millisecond})
 	w, lingering := c.fork(), c.fork()
 	slow := getting("http://" + c.web(w) + "/slow")
-	c.find(t, "message "+itoa(w.ID())+` {"event":"slow"}`)
+	c.find(t, "message "+strconv.Itoa(w.ID())+` {"event":"slow"}`)
 	c.run(lingering, `setInterval(() => {}, 1000)`)
 	require.ErrorIs(t, cluster.Disconnect(t.Context()), context.DeadlineExceeded)
 	require.Contains(t, await(t, slow, "end of the request"), "error")
@@ -301,7 +302,7 @@ func TestNodeAutoFork(t *testing.T) {
 	eventually(t, func() bool { return len(cluster.Workers()) == 2 }, "a second worker")
 	heir := cluster.Workers()[1]
 	require.Equal(t, victim.Slot(), heir.Slot())
-	require.Equal(t, "127.0.0.1:"+itoa(port), c.web(heir, port))
+	require.Equal(t, "127.0.0.1:"+strconv.Itoa(port), c.web(heir, port))
 
 	c.order(heir, `cluster.worker.disconnect()`)
 	require.Equal(t, "0 <nil> true true", c.death(heir))

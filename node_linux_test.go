@@ -83,7 +83,7 @@ func TestNodePrivilegedPort(t *testing.T) {
 	for _, s := range []cluster.Scheduling{cluster.Shared, cluster.RoundRobin} {
 		t.Run(s.String(), func(t *testing.T) {
 			env := []string{"NODE_BINARY=" + nodeBinary(t), "SCRIPT=" + nodeScript(t, "worker.js"),
-				"SCHEDULING=" + itoa(int(s)), `CODE=await listen(web(), ` + privilegedPort(t) + `)`}
+				"SCHEDULING=" + strconv.Itoa(int(s)), `CODE=await listen(web(), ` + privilegedPort(t) + `)`}
 			var p *proc
 			withoutPrivilegedPorts(func() { p = start(t, nodeHolder, env...) })
 			require.Contains(t, p.expect("message"), `"code":"EACCES"`)
@@ -128,5 +128,5 @@ func privilegedPort(t testing.TB) string {
 	first, err := strconv.Atoi(strings.TrimSpace(string(b)))
 	require.NoError(t, err)
 	require.Greater(t, first, 1, "any port may be bound by anyone here")
-	return itoa(first - 1)
+	return strconv.Itoa(first - 1)
 }

@@ -10,6 +10,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -56,7 +57,7 @@ func TestNodeListen(t *testing.T) {
 		defer conn.Close()
 		b, err := io.ReadAll(conn)
 		require.NoError(t, err)
-		require.Equal(t, itoa(workers[1].ID()), string(b))
+		require.Equal(t, strconv.Itoa(workers[1].ID()), string(b))
 
 		port := freePort(t)
 		for _, w := range workers {
@@ -115,7 +116,7 @@ func TestNodeListenErrors(t *testing.T) {
 		c := newNodeCluster(t, cluster.Options{Scheduling: s})
 		w, other := c.fork(), c.fork()
 		port := freePort(t)
-		busy, err := net.Listen("tcp", "127.0.0.1:"+itoa(port))
+		busy, err := net.Listen("tcp", "127.0.0.1:"+strconv.Itoa(port))
 		require.NoError(t, err)
 		defer busy.Close()
 		for _, w := range []*cluster.Process{w, other} {
@@ -130,10 +131,10 @@ func TestNodeListenErrors(t *testing.T) {
 		require.Equal(t, "0 <nil> true true", c.death(other))
 
 		busy.Close()
-		require.Equal(t, "127.0.0.1:"+itoa(port), c.web(w, port))
-		body, err := get("http://127.0.0.1:" + itoa(port))
+		require.Equal(t, "127.0.0.1:"+strconv.Itoa(port), c.web(w, port))
+		body, err := get("http://127.0.0.1:" + strconv.Itoa(port))
 		require.NoError(t, err)
-		require.Equal(t, "node "+itoa(w.ID()), body)
+		require.Equal(t, "node "+strconv.Itoa(w.ID()), body)
 	})
 }
 
@@ -167,9 +168,9 @@ func TestNodeListenTwice(t *testing.T) {
 		}
 		c.web(workers[1], port)
 		c.run(workers[0], `await close(state.servers[0])`)
-		body, err := get("http://127.0.0.1:" + itoa(port))
+		body, err := get("http://127.0.0.1:" + strconv.Itoa(port))
 		require.NoError(t, err)
-		require.Equal(t, "node "+itoa(workers[1].ID()), body)
+		require.Equal(t, "node "+strconv.Itoa(workers[1].ID()), body)
 		c.web(workers[0], port)
 	})
 }
@@ -197,14 +198,14 @@ func TestNodeIPv6Only(t *testing.T) {
 		port := c.run(w, `return (await listen(web(), {host: '::', port: 0})).port`).String()
 		body, err := get("http://127.0.0.1:" + port)
 		require.NoError(t, err)
-		require.Equal(t, "node "+itoa(w.ID()), body)
+		require.Equal(t, "node "+strconv.Itoa(w.ID()), body)
 
 		only := freePort(t) // with port 0 somebody else might have it for IPv4
 		c.run(w, `await listen(web(), {host: '::', port: args[0], ipv6Only: true})`, only)
-		_, err = get("http://127.0.0.1:" + itoa(only))
+		_, err = get("http://127.0.0.1:" + strconv.Itoa(only))
 		require.ErrorIs(t, err, syscall.ECONNREFUSED)
 		c.run(w, `await listen(web(), {host: '0.0.0.0', port: args[0]})`, only)
-		_, err = get("http://127.0.0.1:" + itoa(only))
+		_, err = get("http://127.0.0.1:" + strconv.Itoa(only))
 		require.NoError(t, err)
 
 		c.run(w, `
@@ -233,7 +234,7 @@ func TestNodeRestartServer(t *testing.T) {
 			c.run(workers[1], `await close(state.servers.pop())`)
 			body, err := get("http://" + addr)
 			require.NoError(t, err)
-			require.Equal(t, "node "+itoa(workers[0].ID()), body)
+			require.Equal(t, "node "+strconv.Itoa(workers[0].ID()), body)
 		}
 	})
 }
@@ -318,7 +319,7 @@ func TestNodeDatagrams(t *testing.T) {
 			c.find(t, fmt.Sprintf("listening %d udp 127.0.0.1:%d", w.ID(), port))
 		}
 		for range 40 {
-			require.Equal(t, "got", askPacket(t, "udp", "127.0.0.1:"+itoa(port)))
+			require.Equal(t, "got", askPacket(t, "udp", "127.0.0.1:"+strconv.Itoa(port)))
 		}
 		count := func() (n int) {
 			for _, line := range c.all() {
@@ -444,7 +445,7 @@ func TestNodeTLSTickets(t *testing.T) {
 	schedulings(t, func(t *testing.T, s cluster.Scheduling) {
 		c := newNodeCluster(t, cluster.Options{Scheduling: s})
 		port := freePort(t)
-		connect := newTLSClient(t, "127.0.0.1:"+itoa(port))
+		connect := newTLSClient(t, "127.0.0.1:"+strconv.Itoa(port))
 		var last *cluster.Process
 		for i, w := range c.forkN(4) {
 			c.run(w, `

@@ -13,6 +13,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -27,21 +28,21 @@ func TestNodeBasic(t *testing.T) {
 		c := newNodeCluster(t, cluster.Options{Scheduling: s})
 		w := c.fork()
 		require.Equal(t, cluster.Online, w.State())
-		require.Equal(t, itoa(w.ID()), c.run(w, `return cluster.isWorker && !cluster.isPrimary && cluster.worker.id`).String())
+		require.Equal(t, strconv.Itoa(w.ID()), c.run(w, `return cluster.isWorker && !cluster.isPrimary && cluster.worker.id`).String())
 		require.Equal(t, "[]", c.run(w, `return Object.keys(process.env).filter((k) => /NODE_(UNIQUE_ID|CHANNEL)/.test(k))`).String())
-		require.Equal(t, itoa(w.PID()), c.run(w, `return process.pid`).String())
+		require.Equal(t, strconv.Itoa(w.PID()), c.run(w, `return process.pid`).String())
 
 		addr := c.web(w)
 		body, err := get("http://" + addr)
 		require.NoError(t, err)
-		require.Equal(t, "node "+itoa(w.ID()), body)
+		require.Equal(t, "node "+strconv.Itoa(w.ID()), body)
 		c.find(t, "listening")
 		require.Equal(t, cluster.Ready, w.State())
 		require.Equal(t, []*cluster.Process{w}, cluster.Workers())
 
 		c.order(w, `process.exit(7)`)
 		require.Equal(t, "7 <nil> false true", c.death(w))
-		id := itoa(w.ID())
+		id := strconv.Itoa(w.ID())
 		require.Equal(t, []string{
 			"fork " + id + " starting", "online " + id, "listening " + id + " tcp " + addr,
 			"disconnect " + id + " false false", "death " + id + " 7 <nil> false true",
@@ -61,7 +62,7 @@ func TestNodeMessages(t *testing.T) {
 		state.seen = [];
 		process.on('message', (m) => { if (!m || !m.code) state.seen.push(['process', m]); });
 		cluster.worker.on('message', (m) => { if (!m || !m.code) state.seen.push(['worker', m]); });`}))
-	c.find(t, "message "+itoa(w.ID())+` {"id":0`)
+	c.find(t, "message "+strconv.Itoa(w.ID())+` {"id":0`)
 	for _, v := range []any{nil, 42, true, "str", "</script>\u2028", []int{1, 2}, map[string]int{"hello": 1}} {
 		require.NoError(t, w.SendContext(t.Context(), v))
 	}
@@ -72,7 +73,7 @@ func TestNodeMessages(t *testing.T) {
 
 	n := len(c.all())
 	c.run(w, `for (const v of [null, 1, 'x', false, [1], {a: {b: 2}}, {cmd: 'NODE_'}, {a: undefined}]) process.send(v)`)
-	prefix := "message " + itoa(w.ID()) + " "
+	prefix := "message " + strconv.Itoa(w.ID()) + " "
 	require.Equal(t, []string{
 		prefix + `null`, prefix + `1`, prefix + `"x"`, prefix + `false`, prefix + `[1]`,
 		prefix + `{"a":{"b":2}}`, prefix + `{"cmd":"NODE_"}`, prefix + `{}`,
@@ -89,7 +90,7 @@ func TestNodeManyMessages(t *testing.T) {
 	c.run(w, `state.got = 0; process.on('message', (m) => { if (m.n !== undefined) { if (m.n !== state.got++) process.exit(9); process.send(m); } })`)
 	done := make(chan error, 1)
 	next := 0
-	hook(t, cluster.Handle("n", func(_ *cluster.Process, m struct{ N int }) {
+	t.Cleanup(cluster.Handle("n", func(_ *cluster.Process, m struct{ N int }) {
 		if m.N != next {
 			done <- fmt.Errorf("%d came instead of %d", m.N, next)
 		}
@@ -164,7 +165,7 @@ func TestNodeUserHandles(t *testing.T) {
 	for _, conn := range conns {
 		require.True(t, closed(t, conn))
 	}
-	prefix := "message " + itoa(w.ID()) + " "
+	prefix := "message " + strconv.Itoa(w.ID()) + " "
 	for c.count(prefix+`{"twice"`) < many || c.count(prefix+`{"sent"`) < many || c.count("error") < many {
 		await(t, c.ch, "messages and errors of the refused sockets")
 	}

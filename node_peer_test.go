@@ -14,6 +14,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -127,21 +128,21 @@ var rawSilent = program("raw-silent", func() {
 func TestNodePeerWithoutAck(t *testing.T) {
 	c := newNodeCluster(t, cluster.Options{Scheduling: cluster.RoundRobin})
 	port := freePort(t)
-	raw := forkRaw(t, rawSilent, "PORT="+itoa(port))
+	raw := forkRaw(t, rawSilent, "PORT="+strconv.Itoa(port))
 	c.find(t, fmt.Sprintf(`message %d {"listening"`, raw.ID()))
-	held := getting("http://127.0.0.1:" + itoa(port))
+	held := getting("http://127.0.0.1:" + strconv.Itoa(port))
 	c.find(t, fmt.Sprintf(`message %d {"got":"newconn"`, raw.ID()))
 	w := c.fork()
 	c.web(w, port)
 	for range 5 {
-		body, err := get("http://127.0.0.1:" + itoa(port))
+		body, err := get("http://127.0.0.1:" + strconv.Itoa(port))
 		require.NoError(t, err)
-		require.Equal(t, "node "+itoa(w.ID()), body)
+		require.Equal(t, "node "+strconv.Itoa(w.ID()), body)
 	}
 	require.NoError(t, raw.Send("go on"))
 	c.find(t, fmt.Sprintf(`message %d {"got":"message"`, raw.ID()))
 	require.NoError(t, raw.Send("exit"))
-	require.Equal(t, "node "+itoa(w.ID()), await(t, held, "answer"))
+	require.Equal(t, "node "+strconv.Itoa(w.ID()), await(t, held, "answer"))
 }
 
 // rawBurst sends many handles without waiting, and splits frames around them.
@@ -224,7 +225,7 @@ var rawQueries = program("raw-queries", func() {
 func TestNodePeerRepeatedQuery(t *testing.T) {
 	c := newNodeCluster(t, cluster.Options{Scheduling: cluster.RoundRobin})
 	port := freePort(t)
-	raw := forkRaw(t, rawQueries, "PORT="+itoa(port))
+	raw := forkRaw(t, rawQueries, "PORT="+strconv.Itoa(port))
 	c.find(t, fmt.Sprintf(`message %d {"done"`, raw.ID()))
 	c.web(c.fork(), port)
 	require.NoError(t, raw.Send("exit"))
@@ -435,7 +436,7 @@ func TestNodeMixed(t *testing.T) {
 	schedulings(t, func(t *testing.T, s cluster.Scheduling) {
 		c := newNodeCluster(t, cluster.Options{Scheduling: s, Env: []string{programEnv + "=" + mixed}})
 		port := freePort(t)
-		addr := "127.0.0.1:" + itoa(port)
+		addr := "127.0.0.1:" + strconv.Itoa(port)
 		node := c.fork()
 		c.web(node, port)
 		o := cluster.Settings()
@@ -445,7 +446,7 @@ func TestNodeMixed(t *testing.T) {
 		require.NoError(t, err)
 		c.find(t, fmt.Sprintf("listening %d tcp %s", goWorker.ID(), addr))
 
-		want := map[string]bool{"node " + itoa(node.ID()): true, "go " + itoa(goWorker.ID()): true}
+		want := map[string]bool{"node " + strconv.Itoa(node.ID()): true, "go " + strconv.Itoa(goWorker.ID()): true}
 		seen := make(map[string]bool)
 		eventually(t, func() bool {
 			body, err := get("http://" + addr)
@@ -458,7 +459,7 @@ func TestNodeMixed(t *testing.T) {
 		for range 5 {
 			body, err := get("http://" + addr)
 			require.NoError(t, err)
-			require.Equal(t, "go "+itoa(goWorker.ID()), body)
+			require.Equal(t, "go "+strconv.Itoa(goWorker.ID()), body)
 		}
 		require.NoError(t, goWorker.Disconnect(t.Context()))
 	})
@@ -481,9 +482,9 @@ func TestNodePrimaryMixed(t *testing.T) {
 			network, address string
 			node             any // what node's listen gets for the same
 		}{
-			{"tcp", "127.0.0.1:" + itoa(port), map[string]any{"host": "127.0.0.1", "port": port}},
-			{"tcp", "[::1]:" + itoa(port), map[string]any{"host": "::1", "port": port}},
-			{"tcp", ":" + itoa(freePort(t)), nil},
+			{"tcp", "127.0.0.1:" + strconv.Itoa(port), map[string]any{"host": "127.0.0.1", "port": port}},
+			{"tcp", "[::1]:" + strconv.Itoa(port), map[string]any{"host": "::1", "port": port}},
+			{"tcp", ":" + strconv.Itoa(freePort(t)), nil},
 			{"unix", filepath.Join(t.TempDir(), "s.sock"), nil},
 		} {
 			if c.node == nil {
@@ -507,15 +508,15 @@ func TestNodePrimaryMixed(t *testing.T) {
 			seen := make(map[string]bool)
 			eventually(t, func() bool {
 				seen[ask()] = true
-				return seen["go "+itoa(goWorker)] && seen["node "+itoa(nodeWorker)]
+				return seen["go "+strconv.Itoa(goWorker)] && seen["node "+strconv.Itoa(nodeWorker)]
 			}, "an answer of each")
 			n.run(`workers[args[0]].disconnect()`, goWorker)
 			require.Equal(t, "0 null true true", n.exit(goWorker))
 			for range 5 {
-				require.Equal(t, "node "+itoa(nodeWorker), ask())
+				require.Equal(t, "node "+strconv.Itoa(nodeWorker), ask())
 			}
 		}
-		address := "127.0.0.1:" + itoa(freePort(t))
+		address := "127.0.0.1:" + strconv.Itoa(freePort(t))
 		w := n.fork()
 		require.Empty(t, n.do(w, guestOrder{Do: "packet", Network: "udp", Address: address}).Err)
 		n.run(`

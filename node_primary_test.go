@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -225,7 +226,7 @@ func TestNodePrimaryListen(t *testing.T) {
 func TestNodePrimaryListenErrors(t *testing.T) {
 	policies(t, func(t *testing.T, n *nodePrimary) {
 		workers := []int{n.fork(), n.fork()}
-		busy, err := net.Listen("tcp", "127.0.0.1:"+itoa(freePort(t)))
+		busy, err := net.Listen("tcp", "127.0.0.1:"+strconv.Itoa(freePort(t)))
 		require.NoError(t, err)
 		defer busy.Close()
 		order := guestOrder{Do: "listen", Network: "tcp", Address: busy.Addr().String()}
@@ -254,7 +255,7 @@ func TestNodePrimaryListenErrors(t *testing.T) {
 func TestNodePrimaryListenTwice(t *testing.T) {
 	policies(t, func(t *testing.T, n *nodePrimary) {
 		workers := []int{n.fork(), n.fork()}
-		order := guestOrder{Do: "listen", Network: "tcp", Address: "127.0.0.1:" + itoa(freePort(t))}
+		order := guestOrder{Do: "listen", Network: "tcp", Address: "127.0.0.1:" + strconv.Itoa(freePort(t))}
 		first := n.do(workers[0], order)
 		require.Empty(t, first.Err)
 		for range 2 {
@@ -291,7 +292,7 @@ func TestNodePrimaryIPv6Only(t *testing.T) {
 			require.NoError(t, err)
 		}
 		// With port 0 somebody else might have it for IPv4.
-		only := port(guestOrder{Network: "tcp6", Address: "[::]:" + itoa(freePort(t)), Config: cluster.ListenConfig{IPv6Only: true}})
+		only := port(guestOrder{Network: "tcp6", Address: "[::]:" + strconv.Itoa(freePort(t)), Config: cluster.ListenConfig{IPv6Only: true}})
 		_, err := get("http://127.0.0.1:" + only)
 		require.ErrorIs(t, err, syscall.ECONNREFUSED)
 		port(guestOrder{Network: "tcp4", Address: "0.0.0.0:" + only})
@@ -334,7 +335,7 @@ func TestNodePrimaryUnixSocket(t *testing.T) {
 func TestNodePrimaryDatagrams(t *testing.T) {
 	policies(t, func(t *testing.T, n *nodePrimary) {
 		workers := []int{n.fork(), n.fork()}
-		order := guestOrder{Do: "packet", Network: "udp4", Address: "127.0.0.1:" + itoa(freePort(t))}
+		order := guestOrder{Do: "packet", Network: "udp4", Address: "127.0.0.1:" + strconv.Itoa(freePort(t))}
 		var sockets []guestAnswer
 		for _, w := range workers {
 			r := n.do(w, order)
@@ -361,7 +362,7 @@ func TestNodePrimaryDatagrams(t *testing.T) {
 func TestNodePrimaryRestartServer(t *testing.T) {
 	policies(t, func(t *testing.T, n *nodePrimary) {
 		workers := []int{n.fork(), n.fork()}
-		order := guestOrder{Do: "listen", Network: "tcp", Address: "127.0.0.1:" + itoa(freePort(t))}
+		order := guestOrder{Do: "listen", Network: "tcp", Address: "127.0.0.1:" + strconv.Itoa(freePort(t))}
 		require.Empty(t, n.do(workers[0], order).Err)
 		for range 3 {
 			r := n.do(workers[1], order)
@@ -433,7 +434,7 @@ func TestNodePrimaryDisconnect(t *testing.T) {
 		for range 4 {
 			n.fork()
 		}
-		port := itoa(freePort(t))
+		port := strconv.Itoa(freePort(t))
 		n.listen(1, "tcp", "127.0.0.1:"+port)
 		n.listen(2, "tcp", "127.0.0.1:"+port)
 		n.run(`
@@ -462,16 +463,16 @@ func TestNodePrimaryDisconnectAll(t *testing.T) {
 				w := n.fork()
 				workers = append(workers, w)
 				for _, port := range ports {
-					n.listen(w, "tcp", "127.0.0.1:"+itoa(port))
+					n.listen(w, "tcp", "127.0.0.1:"+strconv.Itoa(port))
 				}
 			}
-			_, err := get("http://127.0.0.1:" + itoa(ports[1]))
+			_, err := get("http://127.0.0.1:" + strconv.Itoa(ports[1]))
 			require.NoError(t, err)
 			require.Equal(t, "0", n.run(`await new Promise((resolve) => cluster.disconnect(resolve)); return Object.keys(cluster.workers).length`).String())
 			for _, w := range workers {
 				require.Equal(t, "0 null true true", n.exit(w))
 			}
-			_, err = net.Dial("tcp", "127.0.0.1:"+itoa(ports[0]))
+			_, err = net.Dial("tcp", "127.0.0.1:"+strconv.Itoa(ports[0]))
 			require.ErrorIs(t, err, syscall.ECONNREFUSED)
 		}
 		n.run(`fork(); fork(); await new Promise((resolve) => cluster.disconnect(resolve))`)
@@ -483,7 +484,7 @@ func TestNodePrimaryDisconnectAll(t *testing.T) {
 func TestNodePrimaryDrain(t *testing.T) {
 	policies(t, func(t *testing.T, n *nodePrimary) {
 		w := n.fork()
-		addr := n.listen(w, "tcp", "127.0.0.1:"+itoa(freePort(t)))
+		addr := n.listen(w, "tcp", "127.0.0.1:"+strconv.Itoa(freePort(t)))
 		slow := getting("http://" + addr + "/slow")
 		n.find(t, `message 1 {"event":"slow"}`)
 		next := n.fork()
@@ -527,7 +528,7 @@ func TestNodePrimaryDeath(t *testing.T) {
 			n := newNodePrimary(t)
 			w := n.fork()
 			n.fork()
-			addr := n.listen(w, "tcp", "127.0.0.1:"+itoa(freePort(t)))
+			addr := n.listen(w, "tcp", "127.0.0.1:"+strconv.Itoa(freePort(t)))
 			n.order(end)
 			n.p.exit()
 			n.p.groupEmpty()

@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -25,11 +26,11 @@ func nodeServer(t *testing.T, o cluster.Options) string {
 	require.NoError(t, os.WriteFile(script, []byte(`
 		require('http').createServer((request, response) => setTimeout(() => response.end('ok'), 2))
 			.listen(+process.argv[2], '127.0.0.1')`), 0o644))
-	port := itoa(freePort(t))
+	port := strconv.Itoa(freePort(t))
 	o.Exec, o.Args, o.Workers = nodeBinary(t), []string{script, port}, 2
 	withMaster(t, "", o)
 	listening := make(chan int, 100)
-	hook(t, cluster.OnListening(func(w *cluster.Process, _ net.Addr) { listening <- w.ID() }))
+	t.Cleanup(cluster.OnListening(func(w *cluster.Process, _ net.Addr) { listening <- w.ID() }))
 	require.NoError(t, cluster.AutoFork())
 	await(t, listening, "first worker")
 	await(t, listening, "second worker")
@@ -157,7 +158,7 @@ func TestRecycleOfNodeWorkers(t *testing.T) {
 	reasons := make(chan cluster.Reason, 100)
 	url := "http://127.0.0.1:" + nodeServer(t, cluster.Options{Scheduling: cluster.RoundRobin,
 		Recycle: cluster.Recycle{Connections: 10, MinAge: time.Millisecond, Jitter: -1}})
-	hook(t, cluster.OnDeath(func(_ *cluster.Process, e cluster.Exit) { reasons <- e.Reason }))
+	t.Cleanup(cluster.OnDeath(func(_ *cluster.Process, e cluster.Exit) { reasons <- e.Reason }))
 	for {
 		_, err := get(url)
 		require.NoError(t, err)

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -31,7 +32,7 @@ func TestNodeRoundRobin(t *testing.T) {
 	}
 	served := make(map[string]int)
 	for range 40 {
-		body, err := get("http://127.0.0.1:" + itoa(port))
+		body, err := get("http://127.0.0.1:" + strconv.Itoa(port))
 		require.NoError(t, err)
 		served[body]++
 	}
@@ -55,7 +56,7 @@ func TestNodeDropConnections(t *testing.T) {
 			await listen(state.server, args[0], '127.0.0.1')`, port, limits[i])
 	}
 	for range 10 {
-		conn, err := net.Dial("tcp", "127.0.0.1:"+itoa(port))
+		conn, err := net.Dial("tcp", "127.0.0.1:"+strconv.Itoa(port))
 		require.NoError(t, err)
 		defer conn.Close()
 		conn.SetReadDeadline(time.Now().Add(patience))
@@ -63,7 +64,7 @@ func TestNodeDropConnections(t *testing.T) {
 		require.NoError(t, err)
 	}
 	for i, w := range workers {
-		require.Equal(t, itoa(limits[i]), c.run(w, `return await new Promise((resolve) => state.server.getConnections((e, n) => resolve(n)))`).String())
+		require.Equal(t, strconv.Itoa(limits[i]), c.run(w, `return await new Promise((resolve) => state.server.getConnections((e, n) => resolve(n)))`).String())
 	}
 }
 
@@ -88,7 +89,7 @@ func TestNodeLateConnection(t *testing.T) {
 		state.servers[0].close()`)
 	c.find(t, fmt.Sprintf(`message %d "busy"`, workers[0].ID()))
 	for range 4 {
-		body, err := get("http://127.0.0.1:" + itoa(port))
+		body, err := get("http://127.0.0.1:" + strconv.Itoa(port))
 		require.NoError(t, err)
 		require.Contains(t, body, "node ")
 	}
@@ -109,14 +110,14 @@ func TestNodeKilledWithConnection(t *testing.T) {
 	const many = 6
 	bodies := make(chan string, many)
 	for range many {
-		go func() { bodies <- <-getting("http://127.0.0.1:" + itoa(port)) }()
+		go func() { bodies <- <-getting("http://127.0.0.1:" + strconv.Itoa(port)) }()
 	}
 	for range many - 1 { // all but the one in the stopped worker's hands
-		require.Equal(t, "node "+itoa(workers[1].ID()), await(t, bodies, "answer"))
+		require.Equal(t, "node "+strconv.Itoa(workers[1].ID()), await(t, bodies, "answer"))
 	}
 	require.Empty(t, bodies)
 	require.NoError(t, workers[0].OSProcess().Kill())
-	require.Equal(t, "node "+itoa(workers[1].ID()), await(t, bodies, "answer to the one that the stopped worker had"))
+	require.Equal(t, "node "+strconv.Itoa(workers[1].ID()), await(t, bodies, "answer to the one that the stopped worker had"))
 }
 
 // starveOnSignal takes every descriptor that is free from this process on
@@ -154,7 +155,7 @@ func awaitAcceptDelay() {
 // again until it has one; the connection waits.
 func TestNodeAcceptFails(t *testing.T) {
 	p := start(t, nodeHolder, "NODE_BINARY="+nodeBinary(t), "SCRIPT="+nodeScript(t, "worker.js"),
-		"SCHEDULING="+itoa(int(cluster.RoundRobin)), `CODE=await listen(web(), 0, '127.0.0.1')`)
+		"SCHEDULING="+strconv.Itoa(int(cluster.RoundRobin)), `CODE=await listen(web(), 0, '127.0.0.1')`)
 	addr := p.expect("listening")
 	p.signal(syscall.SIGUSR1)
 	p.expect("signal")

@@ -4,7 +4,7 @@ package cluster_test
 
 // The tests' tools for real node processes: as workers of the test process, and
 // as primaries whose workers are the test binary. Both run JavaScript that the
-// tests send them; the scripts are in testdata/node.
+// tests send them; the scripts are in test/node/testdata.
 
 import (
 	"context"
@@ -17,6 +17,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -51,9 +52,7 @@ func nodeBinary(t testing.TB) string {
 
 func nodeScript(t testing.TB, name string) string {
 	t.Helper()
-	path, err := filepath.Abs(filepath.Join("testdata", "node", name))
-	require.NoError(t, err)
-	return path
+	return inModule("test", "node", "testdata", name)
 }
 
 // jsOrder is code to run, and jsAnswer what came of it.
@@ -171,17 +170,17 @@ func newNodeCluster(t testing.TB, o cluster.Options) *nodeCluster {
 	c := &nodeCluster{recorder: newRecorder(), t: t}
 	o.Exec, o.Args = nodeBinary(t), append([]string{nodeScript(t, "worker.js")}, o.Args...)
 	withMaster(t, "", o)
-	hook(t, cluster.OnFork(func(w *cluster.Process) { c.add("fork %d %v", w.ID(), w.State()) }))
-	hook(t, cluster.OnOnline(func(w *cluster.Process) { c.add("online %d", w.ID()) }))
-	hook(t, cluster.OnListening(func(w *cluster.Process, a net.Addr) { c.add("listening %d %s %s", w.ID(), a.Network(), a) }))
-	hook(t, cluster.OnDisconnect(func(w *cluster.Process) {
+	t.Cleanup(cluster.OnFork(func(w *cluster.Process) { c.add("fork %d %v", w.ID(), w.State()) }))
+	t.Cleanup(cluster.OnOnline(func(w *cluster.Process) { c.add("online %d", w.ID()) }))
+	t.Cleanup(cluster.OnListening(func(w *cluster.Process, a net.Addr) { c.add("listening %d %s %s", w.ID(), a.Network(), a) }))
+	t.Cleanup(cluster.OnDisconnect(func(w *cluster.Process) {
 		c.add("disconnect %d %v %v", w.ID(), w.ExitedAfterDisconnect(), w.IsConnected())
 	}))
-	hook(t, cluster.OnDeath(func(w *cluster.Process, e cluster.Exit) {
+	t.Cleanup(cluster.OnDeath(func(w *cluster.Process, e cluster.Exit) {
 		c.add("death %d %d %v %v %v", w.ID(), e.Code, e.Signal, e.Voluntary, w.IsDead())
 	}))
-	hook(t, cluster.OnError(func(w *cluster.Process, err error) { c.add("error %d %v", w.ID(), err) }))
-	hook(t, cluster.OnMessage(func(w *cluster.Process, m cluster.Message) {
+	t.Cleanup(cluster.OnError(func(w *cluster.Process, err error) { c.add("error %d %v", w.ID(), err) }))
+	t.Cleanup(cluster.OnMessage(func(w *cluster.Process, m cluster.Message) {
 		if !c.answers.take(m.Bytes()) {
 			c.add("message %d %s", w.ID(), m)
 		}
@@ -194,7 +193,7 @@ func (c *nodeCluster) fork(env ...string) *cluster.Process {
 	c.t.Helper()
 	w, err := cluster.Fork(env...)
 	require.NoError(c.t, err)
-	c.find(c.t, "online "+itoa(w.ID()))
+	c.find(c.t, "online "+strconv.Itoa(w.ID()))
 	return w
 }
 
@@ -217,7 +216,7 @@ func (c *nodeCluster) order(w *cluster.Process, code string, args ...any) <-chan
 // try runs code in w.
 func (c *nodeCluster) try(w *cluster.Process, code string, args ...any) (jsValue, *jsError) {
 	c.t.Helper()
-	r := await(c.t, c.order(w, code, args...), "answer of worker "+itoa(w.ID()))
+	r := await(c.t, c.order(w, code, args...), "answer of worker "+strconv.Itoa(w.ID()))
 	return r.Value, r.Error
 }
 

@@ -6,6 +6,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -107,7 +108,7 @@ func TestNotifyOnlyWhenUp(t *testing.T) {
 				isReady(t, next(t, datagrams))
 			}
 			require.Empty(t, datagrams)
-			require.NoError(t, os.WriteFile(s.Env[len(s.Env)-1][5:]+itoa(i), nil, 0o644))
+			require.NoError(t, os.WriteFile(s.Env[len(s.Env)-1][5:]+strconv.Itoa(i), nil, 0o644))
 			p.event("up")
 		}
 		if need == 2 {
@@ -140,12 +141,12 @@ func TestNotifyIsForTheMaster(t *testing.T) {
 
 // gated is a troublemaker that waits for the file of its slot.
 var gated = program("gated", func() {
-	gate := os.Getenv("GATE") + itoa(cluster.Worker.Slot())
+	gate := os.Getenv("GATE") + strconv.Itoa(cluster.Worker.Slot())
 	for {
 		if _, err := os.Stat(gate); err == nil {
 			break
 		}
 		time.Sleep(5 * time.Millisecond)
 	}
-	programs[troublemaker]()
+	runProgram(troublemaker)
 })

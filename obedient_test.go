@@ -143,21 +143,21 @@ type dying struct {
 // deaths returns the deaths of all workers from now on.
 func deaths(t *testing.T) <-chan dying {
 	c := make(chan dying, 10000)
-	hook(t, cluster.OnDeath(func(w *cluster.Process, e cluster.Exit) { c <- dying{w, e} }))
+	t.Cleanup(cluster.OnDeath(func(w *cluster.Process, e cluster.Exit) { c <- dying{w, e} }))
 	return c
 }
 
 // onlines returns the workers that come online from now on.
 func onlines(t *testing.T) <-chan *cluster.Process {
 	c := make(chan *cluster.Process, 10000)
-	hook(t, cluster.OnOnline(func(w *cluster.Process) { c <- w }))
+	t.Cleanup(cluster.OnOnline(func(w *cluster.Process) { c <- w }))
 	return c
 }
 
 // listenings returns the workers that listen from now on.
 func listenings(t *testing.T) <-chan *cluster.Process {
 	c := make(chan *cluster.Process, 10000)
-	hook(t, cluster.OnListening(func(w *cluster.Process, _ net.Addr) { c <- w }))
+	t.Cleanup(cluster.OnListening(func(w *cluster.Process, _ net.Addr) { c <- w }))
 	return c
 }
 

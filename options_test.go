@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -246,7 +247,7 @@ func TestStartTimeout(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			withMaster(t, obedient, o)
 			dead, failed := deaths(t), make(chan error, 10)
-			hook(t, cluster.OnError(func(_ *cluster.Process, err error) { failed <- err }))
+			t.Cleanup(cluster.OnError(func(_ *cluster.Process, err error) { failed <- err }))
 			w := forkOne(t)
 			require.ErrorContains(t, await(t, failed, "error"), name[len("not "):]+" within")
 			d := await(t, dead, "death")
@@ -273,7 +274,7 @@ func TestShutdownTimeout(t *testing.T) {
 		pause(t, w.PID())
 		err := stop(w)
 		require.ErrorIs(t, err, context.DeadlineExceeded)
-		require.ErrorContains(t, err, itoa(w.ID()))
+		require.ErrorContains(t, err, strconv.Itoa(w.ID()))
 		d := await(t, dead, "death")
 		requireKilled(t, d.e)
 		require.True(t, d.e.Voluntary)
@@ -321,7 +322,7 @@ func TestLoggerIsQuiet(t *testing.T) {
 	await(t, dead, "death")
 	stopAll(t)
 	require.Contains(t, log.String(), system.killedText)
-	require.Contains(t, log.String(), "worker="+itoa(w.ID()))
+	require.Contains(t, log.String(), "worker="+strconv.Itoa(w.ID()))
 }
 
 // TestOutputPipes: what a worker writes reaches the writers whole, before its
@@ -333,7 +334,7 @@ func TestOutputPipes(t *testing.T) {
 		Output: func(*cluster.Process) (stdout, stderr io.Writer) { return &out, &errs },
 	})
 	seen := make(chan int, 1)
-	hook(t, cluster.OnDeath(func(*cluster.Process, cluster.Exit) { seen <- len(out.String()) }))
+	t.Cleanup(cluster.OnDeath(func(*cluster.Process, cluster.Exit) { seen <- len(out.String()) }))
 	forkOne(t)
 	require.Equal(t, 1<<20, await(t, seen, "death"))
 	require.Equal(t, "error\n", errs.String())

@@ -64,7 +64,7 @@ var selfish = program("selfish", func() {
 func TestSignalsAreUnsupported(t *testing.T) {
 	withMaster(t, selfish, cluster.Options{})
 	said, dead := make(chan string, 10), deaths(t)
-	hook(t, cluster.OnMessage(func(_ *cluster.Process, m cluster.Message) { said <- m.String() }))
+	t.Cleanup(cluster.OnMessage(func(_ *cluster.Process, m cluster.Message) { said <- m.String() }))
 	w := forkOne(t)
 	for _, name := range []string{"interrupt", "terminated"} {
 		require.Equal(t, `"true cluster: Kill: signal `+name+` on Windows: not supported here: unsupported operation; use Disconnect, or Kill without a signal"`,
@@ -160,7 +160,7 @@ var heir = program("heir", func() {
 	select {}
 })
 
-var procGetHandleInformation = modkernel32.NewProc("GetHandleInformation")
+var procGetHandleInformation = windows.NewLazySystemDLL("kernel32.dll").NewProc("GetHandleInformation")
 
 // TestOnlyTheChannelIsInherited: a handle of the master's that any child could
 // have is not the worker's, and what the worker has its own children do not get.
@@ -226,7 +226,7 @@ func TestErrorNumbersCrossTheBoundary(t *testing.T) {
 	defer ln.Close()
 	withMaster(t, inUse, cluster.Options{Env: []string{"ADDRESS=" + ln.Addr().String()}})
 	said := make(chan string, 1)
-	hook(t, cluster.OnMessage(func(_ *cluster.Process, m cluster.Message) { said <- m.String() }))
+	t.Cleanup(cluster.OnMessage(func(_ *cluster.Process, m cluster.Message) { said <- m.String() }))
 	forkOne(t)
 	require.Equal(t, `"true true false true"`, await(t, said, "word of the worker"))
 }
@@ -247,7 +247,7 @@ func TestExitCodes(t *testing.T) {
 	}
 }
 
-var procGetProcessHandleCount = modkernel32.NewProc("GetProcessHandleCount")
+var procGetProcessHandleCount = windows.NewLazySystemDLL("kernel32.dll").NewProc("GetProcessHandleCount")
 
 func handleCount(t *testing.T) int {
 	t.Helper()

@@ -193,16 +193,9 @@ func puppets(t *testing.T, n int, o cluster.Options) (all []*cluster.Process) {
 	t.Helper()
 	withMaster(t, puppet, o)
 	for range n {
-		all = append(all, fork(t))
+		all = append(all, forkOne(t))
 	}
 	return all
-}
-
-func fork(t *testing.T) *cluster.Process {
-	t.Helper()
-	w, err := cluster.Fork()
-	require.NoError(t, err)
-	return w
 }
 
 // killed ends w with SIGKILL and waits for its death.
@@ -210,7 +203,7 @@ func killed(t *testing.T, workers ...*cluster.Process) {
 	t.Helper()
 	dead := make(chan bool, len(workers))
 	for _, w := range workers {
-		hook(t, w.OnExit(func(*cluster.Process, cluster.Exit) { dead <- true }))
+		t.Cleanup(w.OnExit(func(*cluster.Process, cluster.Exit) { dead <- true }))
 		require.NoError(t, w.Kill())
 	}
 	for range workers {

@@ -1,6 +1,7 @@
 package cluster_test
 
 import (
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -37,7 +38,7 @@ func TestRecycledWorker(t *testing.T) {
 			p.terminate()
 			// Of what was said until then, the replacement came first.
 			out := p.output()
-			require.Less(t, strings.Index(out, "up 0 "+itoa(next.pid)), strings.Index(out, "dead 0 "+itoa(ups[0].pid)))
+			require.Less(t, strings.Index(out, "up 0 "+strconv.Itoa(next.pid)), strings.Index(out, "dead 0 "+strconv.Itoa(ups[0].pid)))
 		})
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -59,7 +60,7 @@ func TestReloadFailureTellsWhy(t *testing.T) {
 			o.Env = append(o.Env, "BROKEN=the configuration is wrong")
 			require.NoError(t, cluster.SetupMaster(o))
 			results := make(chan cluster.ReloadResult, 1)
-			hook(t, cluster.OnReload(func(r cluster.ReloadResult) { results <- r }))
+			t.Cleanup(cluster.OnReload(func(r cluster.ReloadResult) { results <- r }))
 			err := cluster.Reload(within(t, patience))
 			require.ErrorContains(t, err, "slot 0")
 			require.ErrorContains(t, err, "exit status 3")
@@ -319,7 +320,7 @@ func loseNothing(t *testing.T, l *load, reloads int, requests int64, listeners i
 	o := cluster.Settings()
 	env := o.Env
 	generation := func(n int) {
-		o.Env = append(env[:len(env):len(env)], "GENERATION="+itoa(n))
+		o.Env = append(env[:len(env):len(env)], "GENERATION="+strconv.Itoa(n))
 		require.NoError(t, cluster.SetupMaster(o))
 	}
 	generation(1)
@@ -350,5 +351,5 @@ func unusedAddress(t *testing.T, network, name string) string {
 	if network == "unix" {
 		return filepath.Join(tempDir(t), name)
 	}
-	return "127.0.0.1:" + itoa(freePort(t))
+	return "127.0.0.1:" + strconv.Itoa(freePort(t))
 }

@@ -162,7 +162,7 @@ func TestReloadRunsTheNewBinary(t *testing.T) {
 	p.signal(syscall.SIGHUP)
 	rests := p.all("up 0 ", "up 1 ", "reload", died(ups[0], cluster.ReasonReload), died(ups[1], cluster.ReasonReload))
 	for i := range ups {
-		ups[i] = parseEvent(itoa(i) + " " + rests[i])
+		ups[i] = parseEvent(strconv.Itoa(i) + " " + rests[i])
 		runs(ups[i], v2)
 	}
 	require.Equal(t, " 2 2 <nil>", rests[2])

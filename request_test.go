@@ -72,7 +72,7 @@ func nest(w *cluster.Process, v talk) (int, error) {
 // TestRequestBothWays: the master asks a worker, and a worker the master.
 func TestRequestBothWays(t *testing.T) {
 	withMaster(t, talker, cluster.Options{})
-	hook(t, cluster.OnRequest(func(w *cluster.Process, m cluster.Message) (any, error) {
+	t.Cleanup(cluster.OnRequest(func(w *cluster.Process, m cluster.Message) (any, error) {
 		var v talk
 		err := m.Decode(&v)
 		return v.N + w.ID(), err
@@ -100,13 +100,13 @@ func TestRequestBeforeOnline(t *testing.T) {
 func TestRequestBeforeItsHandler(t *testing.T) {
 	withMaster(t, talker, cluster.Options{})
 	w := forkOnline(t)
-	hook(t, cluster.Respond("other", func(*cluster.Process, any) (int, error) { return 0, errors.New("wrong one") }))
+	t.Cleanup(cluster.Respond("other", func(*cluster.Process, any) (int, error) { return 0, errors.New("wrong one") }))
 	result := make(chan error, 1)
 	var n int
 	go func() { result <- w.Request(context.Background(), talk{Cmd: "askMaster", N: 1}, &n) }()
 	require.NoError(t, w.Request(t.Context(), talk{Cmd: "add"}, nil))
 	require.Empty(t, result)
-	hook(t, cluster.Respond("ofMaster", func(_ *cluster.Process, v talk) (int, error) { return v.N + 5, nil }))
+	t.Cleanup(cluster.Respond("ofMaster", func(_ *cluster.Process, v talk) (int, error) { return v.N + 5, nil }))
 	require.NoError(t, await(t, result, "answer"))
 	require.Equal(t, 6, n)
 }
@@ -116,14 +116,14 @@ func TestRequestBeforeItsHandler(t *testing.T) {
 func TestNestedRequests(t *testing.T) {
 	withMaster(t, talker, cluster.Options{})
 	w := forkOnline(t)
-	hook(t, cluster.Respond("nested", nest))
-	hook(t, cluster.Respond("ofMaster", func(_ *cluster.Process, v talk) (int, error) { return v.N + 1, nil }))
+	t.Cleanup(cluster.Respond("nested", nest))
+	t.Cleanup(cluster.Respond("ofMaster", func(_ *cluster.Process, v talk) (int, error) { return v.N + 1, nil }))
 	n, err := nest(w, talk{N: 100})
 	require.NoError(t, err)
 	require.Equal(t, 100, n)
 
 	result := make(chan int, 1)
-	hook(t, w.OnMessage(func(w *cluster.Process, m cluster.Message) {
+	t.Cleanup(w.OnMessage(func(w *cluster.Process, m cluster.Message) {
 		if m.Cmd() == "asked" { // the worker's callback got its answer
 			n, err := nest(w, talk{N: 5})
 			require.NoError(t, err)
@@ -141,7 +141,7 @@ func TestRequestBehindAFlood(t *testing.T) {
 	w := forkOnline(t)
 	const count = 1000
 	got := make(chan int, count)
-	hook(t, cluster.Handle("counted", func(w *cluster.Process, v talk) {
+	t.Cleanup(cluster.Handle("counted", func(w *cluster.Process, v talk) {
 		if v.N%100 == 0 {
 			var n int
 			require.NoError(t, w.Request(context.Background(), talk{Cmd: "add", N: v.N}, &n))
@@ -204,11 +204,11 @@ func TestTheLatestHandlerAnswers(t *testing.T) {
 	answering := func(n int) func(*cluster.Process, cluster.Message) (any, error) {
 		return func(*cluster.Process, cluster.Message) (any, error) { return n, nil }
 	}
-	hook(t, cluster.OnRequest(answering(1)))
+	t.Cleanup(cluster.OnRequest(answering(1)))
 	require.Equal(t, 1, ask())
 	stop := cluster.Respond("ofMaster", func(*cluster.Process, any) (int, error) { return 2, nil })
 	require.Equal(t, 2, ask())
-	hook(t, cluster.Respond("other", func(*cluster.Process, any) (int, error) { return 3, nil }))
+	t.Cleanup(cluster.Respond("other", func(*cluster.Process, any) (int, error) { return 3, nil }))
 	require.Equal(t, 2, ask())
 	stopAny := cluster.OnRequest(answering(4))
 	require.Equal(t, 4, ask())
@@ -228,7 +228,7 @@ func TestErrorsOfARequest(t *testing.T) {
 	require.ErrorContains(t, w.Request(t.Context(), talk{Cmd: "unencodable"}, nil), "chan int")
 	require.ErrorContains(t, w.Request(t.Context(), map[string]any{"cmd": "add", "n": "x"}, nil), `request "add"`)
 	require.Error(t, w.Request(t.Context(), make(chan int), nil))
-	hook(t, cluster.Respond("ofMaster", func(*cluster.Process, any) (int, error) { return 0, cluster.ErrClosed }))
+	t.Cleanup(cluster.Respond("ofMaster", func(*cluster.Process, any) (int, error) { return 0, cluster.ErrClosed }))
 	require.EqualError(t, w.Request(t.Context(), talk{Cmd: "askMaster"}, nil), cluster.ErrClosed.Error())
 }
 

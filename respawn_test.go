@@ -151,7 +151,7 @@ func TestAutoForkLeavesNone(t *testing.T) {
 	}
 	withMaster(t, obedient, o)
 	dead, forks := deaths(t), make(chan *cluster.Process, 10)
-	hook(t, cluster.OnFork(func(w *cluster.Process) { forks <- w }))
+	t.Cleanup(cluster.OnFork(func(w *cluster.Process) { forks <- w }))
 	require.ErrorIs(t, cluster.AutoFork(), os.ErrNotExist)
 	require.Empty(t, cluster.Workers())
 	for range 2 {

@@ -58,7 +58,7 @@ var wrongRole = program("wrong-role", func() {
 func TestMasterCallsInAWorker(t *testing.T) {
 	withMaster(t, wrongRole, cluster.Options{})
 	said := make(chan string, 100)
-	hook(t, cluster.OnMessage(func(_ *cluster.Process, m cluster.Message) { said <- m.String() }))
+	t.Cleanup(cluster.OnMessage(func(_ *cluster.Process, m cluster.Message) { said <- m.String() }))
 	w := forkOne(t)
 	require.Equal(t, `"done"`, await(t, said, "word from the worker"))
 	require.ErrorIs(t, w.Ready(), cluster.ErrNotWorker, "Ready is the worker's own to call")

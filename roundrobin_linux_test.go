@@ -81,7 +81,7 @@ func TestRoundRobinUsedConnection(t *testing.T) {
 func testUsedConnection(t *testing.T, does string, shutDown bool) {
 	withMaster(t, clogged, cluster.Options{Scheduling: cluster.RoundRobin, MaxQueue: clogQueue})
 	listening := make(chan string, 1)
-	hook(t, cluster.OnListening(func(_ *cluster.Process, a net.Addr) { listening <- a.String() }))
+	t.Cleanup(cluster.OnListening(func(_ *cluster.Process, a net.Addr) { listening <- a.String() }))
 	told, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	defer told.Close()
@@ -90,8 +90,8 @@ func testUsedConnection(t *testing.T, does string, shutDown bool) {
 	require.NoError(t, err)
 	addr := await(t, listening, "address")
 	delivers := make(chan bool)
-	hook(t, func() { close(delivers) })
-	hook(t, w.OnMessage(func(*cluster.Process, cluster.Message) { <-delivers }))
+	t.Cleanup(func() { close(delivers) })
+	t.Cleanup(w.OnMessage(func(*cluster.Process, cluster.Message) { <-delivers }))
 
 	client, err := net.Dial("tcp", addr)
 	require.NoError(t, err)
@@ -101,7 +101,7 @@ func testUsedConnection(t *testing.T, does string, shutDown bool) {
 	if shutDown {
 		require.NoError(t, client.(*net.TCPConn).CloseWrite())
 	}
-	other := fork(t)
+	other := forkOne(t)
 	await(t, listening, "other worker")
 	require.NoError(t, w.Send(whoOrder{"begin"}))
 	c, err := told.Accept()

@@ -150,7 +150,7 @@ func TestRoundRobinDrain(t *testing.T) {
 	}
 	require.NoError(t, workers[1].Disconnect(t.Context()))
 	answers := dialMany(t, 10, "tcp", addr)
-	w := fork(t)
+	w := forkOne(t)
 	require.Equal(t, addr, mustListen(t, w, "tcp", "127.0.0.1:0", cluster.ListenConfig{}).Addr)
 	for range 10 {
 		require.Equal(t, w.ID(), await(t, answers, "answer"))

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -165,7 +166,7 @@ func TestRunContextHadToKill(t *testing.T) {
 	err := await(t, done, "end of Run")
 	require.ErrorIs(t, err, context.Canceled)
 	require.ErrorIs(t, err, context.DeadlineExceeded)
-	require.ErrorContains(t, err, itoa(w.ID()))
+	require.ErrorContains(t, err, strconv.Itoa(w.ID()))
 }
 
 // TestRunsShareOneStop: several Run calls are one; the first ctx that ends ends
@@ -252,7 +253,7 @@ func TestRunEndIsClosed(t *testing.T) {
 	online := onlines(t)
 	hooked := make(chan struct{})
 	tried := make(chan error, 10)
-	hook(t, cluster.OnShutdown(func(context.Context) error {
+	t.Cleanup(cluster.OnShutdown(func(context.Context) error {
 		tried <- cluster.AutoFork()
 		close(hooked)
 		return nil
@@ -377,7 +378,7 @@ func TestDisconnectEndsAForkLoop(t *testing.T) {
 	var over atomic.Bool
 	var forked, ended atomic.Int32
 	closed := make(chan error, 10000)
-	hook(t, cluster.OnDeath(func(*cluster.Process, cluster.Exit) {
+	t.Cleanup(cluster.OnDeath(func(*cluster.Process, cluster.Exit) {
 		defer ended.Add(1)
 		if over.Load() {
 			return

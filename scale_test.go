@@ -3,6 +3,7 @@ package cluster_test
 import (
 	"net/http"
 	"runtime"
+	"strconv"
 	"testing"
 
 	"github.com/go-cluster/cluster"
@@ -80,6 +81,6 @@ func TestScaleToZero(t *testing.T) {
 	}
 	require.NoError(t, cluster.Scale(1))
 	w := await(t, listening, "listening")
-	require.Equal(t, itoa(w.PID()), await(t, answers, "answer"))
+	require.Equal(t, strconv.Itoa(w.PID()), await(t, answers, "answer"))
 	http.DefaultClient.CloseIdleConnections()
 }

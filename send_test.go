@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -82,19 +83,19 @@ func TestMessagesBothWays(t *testing.T) {
 	w := forkOnline(t)
 	const count = 2000
 	own, all, handled := make(chan int, count), make(chan int, count), make(chan int, count)
-	hook(t, w.OnMessage(func(from *cluster.Process, m cluster.Message) {
+	t.Cleanup(w.OnMessage(func(from *cluster.Process, m cluster.Message) {
 		var v talk
 		if from == w && m.Decode(&v) == nil {
 			own <- v.N
 		}
 	}))
-	hook(t, cluster.OnMessage(func(from *cluster.Process, m cluster.Message) {
+	t.Cleanup(cluster.OnMessage(func(from *cluster.Process, m cluster.Message) {
 		var v talk
 		if from == w && m.Decode(&v) == nil {
 			all <- v.N
 		}
 	}))
-	hook(t, cluster.Handle("echo", func(from *cluster.Process, v talk) {
+	t.Cleanup(cluster.Handle("echo", func(from *cluster.Process, v talk) {
 		if from == w {
 			handled <- v.N
 		}
@@ -114,8 +115,8 @@ func TestUndecodableMessage(t *testing.T) {
 	withMaster(t, talker, cluster.Options{})
 	w := forkOnline(t)
 	failed := make(chan error, 1)
-	hook(t, w.OnError(func(_ *cluster.Process, err error) { failed <- err }))
-	hook(t, cluster.Handle("echo", func(*cluster.Process, struct{ N []string }) { t.Error("decoded") }))
+	t.Cleanup(w.OnError(func(_ *cluster.Process, err error) { failed <- err }))
+	t.Cleanup(cluster.Handle("echo", func(*cluster.Process, struct{ N []string }) { t.Error("decoded") }))
 	require.NoError(t, w.Send(talk{Cmd: "echo", N: 1}))
 	require.ErrorContains(t, await(t, failed, "error"), "echo")
 }
@@ -126,12 +127,12 @@ func TestUndecodableMessage(t *testing.T) {
 func TestEarlyMessagesOfAWorker(t *testing.T) {
 	withMaster(t, talker, cluster.Options{})
 	w := forkOnline(t)
-	hook(t, cluster.Handle("something else", func(*cluster.Process, any) { t.Error("taken") }))
+	t.Cleanup(cluster.Handle("something else", func(*cluster.Process, any) { t.Error("taken") }))
 	var n int
 	require.NoError(t, w.Request(t.Context(), talk{Cmd: "count", N: 100}, &n))
 	got := make(chan int, 1000)
 	require.NoError(t, w.Request(t.Context(), talk{Cmd: "count", N: 100}, &n))
-	hook(t, cluster.Handle("counted", func(_ *cluster.Process, v talk) { got <- v.N }))
+	t.Cleanup(cluster.Handle("counted", func(_ *cluster.Process, v talk) { got <- v.N }))
 	require.NoError(t, w.Request(t.Context(), talk{Cmd: "count", N: 100}, &n))
 	for i := range 300 {
 		require.Equal(t, i%100, await(t, got, "message"))
@@ -190,8 +191,8 @@ var lateTalker = program("late talker", func() {
 func TestUnclaimedAtDeath(t *testing.T) {
 	withMaster(t, unclaimed, cluster.Options{})
 	rec := newRecorder()
-	hook(t, cluster.OnError(func(_ *cluster.Process, err error) { rec.add("error %v", err) }))
-	hook(t, cluster.OnDeath(func(*cluster.Process, cluster.Exit) { rec.add("death") }))
+	t.Cleanup(cluster.OnError(func(_ *cluster.Process, err error) { rec.add("error %v", err) }))
+	t.Cleanup(cluster.OnDeath(func(*cluster.Process, cluster.Exit) { rec.add("death") }))
 	_, err := cluster.Fork()
 	require.NoError(t, err)
 	rec.until(t, "death")
@@ -224,7 +225,7 @@ func TestLargeMessages(t *testing.T) {
 	withMaster(t, talker, cluster.Options{MaxQueue: 1 << 20})
 	w := forkOnline(t)
 	got := make(chan cluster.Message, 1)
-	hook(t, w.OnMessage(func(_ *cluster.Process, m cluster.Message) { got <- m }))
+	t.Cleanup(w.OnMessage(func(_ *cluster.Process, m cluster.Message) { got <- m }))
 	big := strings.Repeat("x", 16<<20-2)
 	require.NoError(t, w.SendContext(t.Context(), big))
 	var back string
@@ -239,7 +240,7 @@ func TestStoppedWorker(t *testing.T) {
 	withMaster(t, talker, cluster.Options{MaxQueue: 1 << 20})
 	w, other := forkOnline(t), forkOnline(t)
 	got, received := make(chan int, 100000), make(chan error, 1)
-	hook(t, w.OnMessage(func(_ *cluster.Process, m cluster.Message) {
+	t.Cleanup(w.OnMessage(func(_ *cluster.Process, m cluster.Message) {
 		var v talk
 		m.Decode(&v)
 		got <- v.N
@@ -250,7 +251,7 @@ func TestStoppedWorker(t *testing.T) {
 	for ; ; accepted++ {
 		if err := w.Send(talk{N: accepted, Pad: pad}); err != nil {
 			require.ErrorIs(t, err, cluster.ErrBacklog)
-			require.ErrorContains(t, err, "cluster: Send to worker "+itoa(w.ID()))
+			require.ErrorContains(t, err, "cluster: Send to worker "+strconv.Itoa(w.ID()))
 			break
 		}
 		require.Less(t, accepted, 100000)
@@ -277,7 +278,7 @@ func TestSendContextEnds(t *testing.T) {
 	withMaster(t, talker, cluster.Options{})
 	w := forkOnline(t)
 	got := make(chan string, 2)
-	hook(t, w.OnMessage(func(_ *cluster.Process, m cluster.Message) { got <- m.String() }))
+	t.Cleanup(w.OnMessage(func(_ *cluster.Process, m cluster.Message) { got <- m.String() }))
 	pause(t, w.PID())
 	ctx, cancel := context.WithCancel(t.Context())
 	time.AfterFunc(10*time.Millisecond, cancel)
@@ -294,7 +295,7 @@ func TestSendToTheDead(t *testing.T) {
 	withMaster(t, talker, cluster.Options{})
 	w := forkOnline(t)
 	dead, received := make(chan struct{}), make(chan error, 1)
-	hook(t, w.OnExit(func(*cluster.Process, cluster.Exit) { close(dead) }))
+	t.Cleanup(w.OnExit(func(*cluster.Process, cluster.Exit) { close(dead) }))
 	pause(t, w.PID())
 	require.NoError(t, w.Send(1, func(err error) { received <- err }))
 	waiting := make(chan error, 2)
@@ -308,7 +309,7 @@ func TestSendToTheDead(t *testing.T) {
 	}
 	for _, err := range []error{w.Send(1), w.SendContext(t.Context(), 1), w.Request(t.Context(), 1, nil)} {
 		require.ErrorIs(t, err, cluster.ErrClosed)
-		require.ErrorContains(t, err, "worker "+itoa(w.ID()))
+		require.ErrorContains(t, err, "worker "+strconv.Itoa(w.ID()))
 	}
 }
 
@@ -349,10 +350,10 @@ func TestSentBeforeTheEndArrives(t *testing.T) {
 	for _, how := range hows {
 		t.Run(how, func(t *testing.T) {
 			rec := newRecorder()
-			hook(t, cluster.Handle("last", func(_ *cluster.Process, v talk) { rec.add("last %d", v.N) }))
-			hook(t, cluster.OnDeath(func(_ *cluster.Process, e cluster.Exit) { rec.add("death %d", e.Code) }))
+			t.Cleanup(cluster.Handle("last", func(_ *cluster.Process, v talk) { rec.add("last %d", v.N) }))
+			t.Cleanup(cluster.OnDeath(func(_ *cluster.Process, e cluster.Exit) { rec.add("death %d", e.Code) }))
 			listening := make(chan struct{}, 1)
-			hook(t, cluster.OnListening(func(*cluster.Process, net.Addr) { listening <- struct{}{} }))
+			t.Cleanup(cluster.OnListening(func(*cluster.Process, net.Addr) { listening <- struct{}{} }))
 			w, err := cluster.Fork()
 			require.NoError(t, err)
 			await(t, listening, "listening")
@@ -395,7 +396,7 @@ func TestSentToAWorkerBeforeItsEndArrives(t *testing.T) {
 	w := forkOnline(t)
 	require.NoError(t, w.Request(t.Context(), talk{Cmd: "countAtEnd", N: 1000}, nil))
 	total := make(chan int, 1)
-	hook(t, cluster.Handle("total", func(_ *cluster.Process, v talk) { total <- v.N }))
+	t.Cleanup(cluster.Handle("total", func(_ *cluster.Process, v talk) { total <- v.N }))
 	for n := range 1000 {
 		require.NoError(t, w.Send(talk{Cmd: "late", N: n}))
 	}
@@ -407,7 +408,7 @@ func TestSentToAWorkerBeforeItsEndArrives(t *testing.T) {
 // told to stop before it is online and says what it understands.
 func TestSentToAWorkerThatStarts(t *testing.T) {
 	withMaster(t, puppet, cluster.Options{})
-	w := fork(t)
+	w := forkOne(t)
 	received := make(chan error, 1)
 	require.NoError(t, w.Send(whoOrder{"nobody"}, func(err error) { received <- err }))
 	require.Equal(t, cluster.Starting, w.State())

@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -349,7 +350,7 @@ func TestServeReturns(t *testing.T) {
 				p.signal(syscall.SIGTERM)
 				require.True(t, strings.HasSuffix(p.expect("served"), "<nil>"))
 				require.True(t, strings.HasSuffix(p.expect("death"), " 0 <nil> true"))
-				require.Equal(t, itoa(p.cmd.Process.Pid)+" <nil>", p.expect("served"), "in the master Serve is Run")
+				require.Equal(t, strconv.Itoa(p.cmd.Process.Pid)+" <nil>", p.expect("served"), "in the master Serve is Run")
 				require.Equal(t, 0, p.exit())
 			})
 		}
@@ -402,7 +403,7 @@ func TestServeLosesNoRequest(t *testing.T) {
 			t.Run(mode+" "+scheduling.String(), func(t *testing.T) {
 				withMaster(t, web, cluster.Options{Workers: 2, Scheduling: scheduling, Env: []string{modeEnv + "=" + mode}, Output: muted})
 				listening := make(chan string, 100)
-				hook(t, cluster.OnListening(func(_ *cluster.Process, addr net.Addr) { listening <- addr.String() }))
+				t.Cleanup(cluster.OnListening(func(_ *cluster.Process, addr net.Addr) { listening <- addr.String() }))
 				require.NoError(t, cluster.AutoFork())
 				addr := await(t, listening, "listening event")
 				await(t, listening, "listening event")
@@ -414,7 +415,7 @@ func TestServeLosesNoRequest(t *testing.T) {
 					clients.Go(func() { keepBusy(t, addr, pause, stop) })
 				}
 				dead := make(chan cluster.Exit, 100)
-				hook(t, cluster.OnDeath(func(_ *cluster.Process, e cluster.Exit) { dead <- e }))
+				t.Cleanup(cluster.OnDeath(func(_ *cluster.Process, e cluster.Exit) { dead <- e }))
 				for range 3 {
 					if !system.term {
 						require.NoError(t, cluster.Reload(within(t, patience)))

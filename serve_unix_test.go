@@ -3,6 +3,7 @@
 package cluster_test
 
 import (
+	"strconv"
 	"syscall"
 	"testing"
 	"time"
@@ -24,7 +25,7 @@ func TestServeSigtermToWorker(t *testing.T) {
 			f := await(t, slow, "answer")
 			require.NoError(t, f.err)
 			require.Len(t, f.body, fullBody)
-			require.Equal(t, itoa(pid)+" 0 <nil> false", p.expect("death"))
+			require.Equal(t, strconv.Itoa(pid)+" 0 <nil> false", p.expect("death"))
 			require.Equal(t, addr, p.expect("listening"))
 			_, err := get("http://" + addr)
 			require.NoError(t, err)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"strconv"
 	"syscall"
 	"testing"
 	"time"
@@ -49,7 +50,7 @@ var assaults = []assault{
 		w, before := b.worker(slot), last()
 		var files []string
 		for v := range b.fresh {
-			f := troubleFile(b.dir, slot, itoa(v))
+			f := troubleFile(b.dir, slot, strconv.Itoa(v))
 			require.NoError(b.t, os.WriteFile(f, nil, 0o644))
 			files = append(files, f)
 		}

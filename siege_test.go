@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -48,12 +49,14 @@ var beset = program("beset", func() {
 	if _, err := os.Stat(troubleFile(os.Getenv("TROUBLE"), cluster.Worker.Slot(), os.Getenv("GENERATION"))); err == nil {
 		os.Exit(1)
 	}
-	cluster.Handle("hoard", func(*cluster.Process, order) { hoard = bytes.Repeat([]byte{1}, siegeMemory) })
-	programs[echoing]()
+	cluster.Handle("hoard", func(*cluster.Process, order) { hoarded = bytes.Repeat([]byte{1}, siegeMemory) })
+	runProgram(echoing)
 })
 
+var hoarded []byte // what beset grows by
+
 func troubleFile(dir string, slot int, generation string) string {
-	return filepath.Join(dir, itoa(slot)+"."+generation)
+	return filepath.Join(dir, strconv.Itoa(slot)+"."+generation)
 }
 
 // besiege begins a cluster and its load.
@@ -71,7 +74,7 @@ func besiege(t *testing.T, s cluster.Scheduling) *siege {
 		Backoff:         cluster.Backoff{Min: 50 * time.Millisecond, Max: 400 * time.Millisecond},
 	})
 	b.env = cluster.Settings().Env
-	hook(t, cluster.OnDeath(func(_ *cluster.Process, e cluster.Exit) {
+	t.Cleanup(cluster.OnDeath(func(_ *cluster.Process, e cluster.Exit) {
 		if e.Code != 0 {
 			b.mu.Lock()
 			b.deaths = append(b.deaths, time.Now())
@@ -79,11 +82,11 @@ func besiege(t *testing.T, s cluster.Scheduling) *siege {
 		}
 		b.wake()
 	}))
-	hook(t, cluster.OnFork(func(*cluster.Process) { b.wake() }))
-	hook(t, cluster.OnOnline(func(*cluster.Process) { b.wake() }))
+	t.Cleanup(cluster.OnFork(func(*cluster.Process) { b.wake() }))
+	t.Cleanup(cluster.OnOnline(func(*cluster.Process) { b.wake() }))
 	// A stopped worker cannot dump its goroutines, and gets 5 s for it: it goes on
 	// to do so.
-	hook(t, cluster.OnError(func(w *cluster.Process, err error) {
+	t.Cleanup(cluster.OnError(func(w *cluster.Process, err error) {
 		if strings.Contains(err.Error(), cluster.ErrStalled.Error()) {
 			sendSignal(w.OSProcess(), sigCont)
 		}
@@ -143,7 +146,7 @@ func (b *siege) excuse(began time.Time, _ error) bool {
 func (b *siege) deploy(broken bool) {
 	b.version++
 	o := cluster.Settings()
-	o.Env = append(b.env[:len(b.env):len(b.env)], "GENERATION="+itoa(b.version))
+	o.Env = append(b.env[:len(b.env):len(b.env)], "GENERATION="+strconv.Itoa(b.version))
 	if broken {
 		o.Env = append(o.Env, "BROKEN=1")
 	}

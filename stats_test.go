@@ -24,7 +24,7 @@ func TestStatsAtEachStep(t *testing.T) {
 	require.Empty(t, before.Listeners)
 
 	ups, dead := make(chan *cluster.Process, 100), deaths(t)
-	hook(t, cluster.Handle("up", func(w *cluster.Process, _ up) { ups <- w }))
+	t.Cleanup(cluster.Handle("up", func(w *cluster.Process, _ up) { ups <- w }))
 	begun := time.Now()
 	require.NoError(t, cluster.AutoFork())
 	bySlot := make(map[int]*cluster.Process)

@@ -44,7 +44,7 @@ func TestUnixMode(t *testing.T) {
 				os.Remove(path)
 			}
 			require.NoError(t, cluster.Disconnect(t.Context()))
-			w = fork(t)
+			w = forkOne(t)
 		}
 	}
 	plain, err := cluster.ListenConfig{Mode: 0o666}.Listen(t.Context(), "unix", filepath.Join(dir, "held"))
@@ -83,7 +83,7 @@ func TestUnixRelativePath(t *testing.T) {
 	dir := t.TempDir()
 	w := puppets(t, 1, cluster.Options{Dir: dir})[0]
 	reported := make(chan net.Addr, 1)
-	hook(t, w.OnListening(func(_ *cluster.Process, addr net.Addr) { reported <- addr }))
+	t.Cleanup(w.OnListening(func(_ *cluster.Process, addr net.Addr) { reported <- addr }))
 	r := mustListen(t, w, "unix", "sub/../s", cluster.ListenConfig{})
 	require.Equal(t, "sub/../s", r.Addr)
 	require.Equal(t, "sub/../s", await(t, reported, "listening event").String())
@@ -180,7 +180,7 @@ func TestUnixUnlink(t *testing.T) {
 	require.NoError(t, workers[1].Disconnect(t.Context()))
 	require.FileExists(t, own)
 	require.FileExists(t, datagram)
-	w := fork(t)
+	w := forkOne(t)
 	mustListen(t, w, "unix", own, cluster.ListenConfig{})
 	require.Equal(t, w.ID(), answeredBy(t, "unix", own))
 
@@ -211,7 +211,7 @@ func TestUnixBeforeFork(t *testing.T) {
 	// While the program keeps its listener the file is the program's.
 	ln, err = cluster.Listen("unix", path)
 	require.NoError(t, err)
-	w = fork(t)
+	w = forkOne(t)
 	mustListen(t, w, "unix", path, cluster.ListenConfig{})
 	require.NoError(t, cluster.Disconnect(t.Context()))
 	require.FileExists(t, path)

@@ -1,6 +1,7 @@
 package cluster_test
 
 import (
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -66,7 +67,7 @@ func TestBusyWorker(t *testing.T) {
 		begun := time.Now()
 		answer, err := get("http://127.0.0.1:" + ups[0].rest[0])
 		require.NoError(t, err)
-		require.Equal(t, itoa(ups[0].pid), answer)
+		require.Equal(t, strconv.Itoa(ups[0].pid), answer)
 		eventually(t, func() bool {
 			w := p.stats().Workers[0]
 			return w.PID == ups[0].pid && w.HeartbeatAge < cluster.Seconds(time.Since(begun))
