@@ -16,6 +16,7 @@ import (
 	"testing"
 
 	"github.com/go-cluster/cluster"
+	"github.com/go-cluster/cluster/internal/clustertest"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 )
@@ -55,14 +56,14 @@ func TestSocketActivation(t *testing.T) {
 	for network, address := range map[string]string{"tcp": "127.0.0.1:0", "unix": path} {
 		f, fd, addr := inherited(t, network, address)
 		unused, _, unusedAddr := inherited(t, "tcp", "127.0.0.1:0")
-		s := supervision{Workers: 2, Env: []string{"ADDRESS=" + network + " " + addr.String()}}
-		p := startCmd(t, activatedBy(unused, f), supervisor, supervise1(t, &s, nil)...)
-		p.ups(2)
+		s := clustertest.Supervision{Workers: 2, Env: []string{"ADDRESS=" + network + " " + addr.String()}}
+		p := clustertest.StartCmd(t, activatedBy(unused, f), clustertest.Supervisor, clustertest.SuperviseEnv(t, &s, nil)...)
+		p.Ups(2)
 		flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0)
 		require.NoError(t, err)
 		require.NotZero(t, flags&unix.O_NONBLOCK, "shared with this process")
-		eventually(t, func() bool { return strings.Contains(p.output(), unusedAddr.String()) }, "the log of the socket that is not used")
-		require.NotContains(t, p.output(), "address="+addr.String())
+		clustertest.Eventually(t, func() bool { return strings.Contains(p.Output(), unusedAddr.String()) }, "the log of the socket that is not used")
+		require.NotContains(t, p.Output(), "address="+addr.String())
 		client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(context.Context, string, string) (net.Conn, error) {
 			return net.Dial(network, addr.String())
 		}}}
@@ -71,7 +72,7 @@ func TestSocketActivation(t *testing.T) {
 		_, err = io.ReadAll(resp.Body)
 		require.NoError(t, err)
 		resp.Body.Close()
-		p.terminate()
+		p.Terminate()
 		c, err := net.Dial(network, addr.String())
 		require.NoError(t, err, "the socket is the manager's, and listens on")
 		c.Close()
@@ -81,14 +82,14 @@ func TestSocketActivation(t *testing.T) {
 }
 
 // activatedTwice is a master that ends its cluster and begins it again.
-var activatedTwice = program("activated-twice", func() {
+var activatedTwice = clustertest.Program("activated-twice", func() {
 	refused := make(chan error, 1)
-	o := cluster.Options{Workers: 1, Env: []string{programEnv + "=" + troublemaker},
+	o := cluster.Options{Workers: 1, Env: []string{clustertest.ProgramEnv + "=" + clustertest.Troublemaker},
 		AllowListen: func(_ *cluster.Process, network, address string) error {
 			io.WriteString(os.Stdout, "asked "+address+"\n")
 			return nil
 		}}
-	die(cluster.SetupMaster(o))
+	clustertest.Must(cluster.SetupMaster(o))
 	cluster.OnDeath(func(_ *cluster.Process, e cluster.Exit) {
 		if !e.Voluntary {
 			refused <- fmt.Errorf("worker: %v", e)
@@ -97,15 +98,15 @@ var activatedTwice = program("activated-twice", func() {
 	for range 2 {
 		listening := make(chan string, 1)
 		stop := cluster.OnListening(func(_ *cluster.Process, a net.Addr) { listening <- a.String() })
-		die(cluster.AutoFork())
+		clustertest.Must(cluster.AutoFork())
 		select {
 		case a := <-listening:
 			io.WriteString(os.Stdout, "listening "+a+"\n")
 		case err := <-refused:
-			die(err)
+			clustertest.Must(err)
 		}
 		stop()
-		die(cluster.Disconnect(context.Background()))
+		clustertest.Must(cluster.Disconnect(context.Background()))
 	}
 })
 
@@ -114,12 +115,12 @@ var activatedTwice = program("activated-twice", func() {
 func TestActivatedSocketOutlivesDisconnect(t *testing.T) {
 	t.Parallel()
 	f, _, addr := inherited(t, "tcp", "127.0.0.1:0")
-	p := startCmd(t, activatedBy(f), activatedTwice, "ADDRESS="+addr.String())
+	p := clustertest.StartCmd(t, activatedBy(f), activatedTwice, "ADDRESS="+addr.String())
 	for range 2 {
-		require.Equal(t, addr.String(), p.expect("asked"))
-		require.Equal(t, addr.String(), p.expect("listening"))
+		require.Equal(t, addr.String(), p.Expect("asked"))
+		require.Equal(t, addr.String(), p.Expect("listening"))
 	}
-	require.Zero(t, p.exit())
+	require.Zero(t, p.Exit())
 }
 
 // TestSocketsOfAnotherProcess: a LISTEN_PID that is not the master's own is
@@ -129,9 +130,9 @@ func TestSocketsOfAnotherProcess(t *testing.T) {
 	f, fd, addr := inherited(t, "tcp", "127.0.0.1:0")
 	cmd := exec.Command(os.Args[0])
 	cmd.ExtraFiles = []*os.File{f}
-	p := startCmd(t, cmd, activatedTwice, "ADDRESS="+addr.String(), "LISTEN_FDS=1", "LISTEN_PID=1")
-	require.Contains(t, p.expect("FATAL cluster: listen"), "address already in use")
-	require.Equal(t, 1, p.exit())
+	p := clustertest.StartCmd(t, cmd, activatedTwice, "ADDRESS="+addr.String(), "LISTEN_FDS=1", "LISTEN_PID=1")
+	require.Contains(t, p.Expect("FATAL cluster: listen"), "address already in use")
+	require.Equal(t, 1, p.Exit())
 	flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0)
 	require.NoError(t, err)
 	require.Zero(t, flags&unix.O_NONBLOCK)

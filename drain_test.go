@@ -14,17 +14,18 @@ import (
 	"time"
 
 	"github.com/go-cluster/cluster"
+	"github.com/go-cluster/cluster/internal/clustertest"
 	"github.com/stretchr/testify/require"
 )
 
 // lines receives what workers Send as text.
-func lines(t *testing.T) *recorder {
+func lines(t *testing.T) *clustertest.Recorder {
 	t.Helper()
-	rec := newRecorder()
+	rec := clustertest.NewRecorder()
 	t.Cleanup(cluster.OnMessage(func(_ *cluster.Process, m cluster.Message) {
 		var text string
 		if m.Decode(&text) == nil {
-			rec.add("%s", text)
+			rec.Add("%s", text)
 		}
 	}))
 	return rec
@@ -34,9 +35,9 @@ func say(format string, args ...any) { cluster.Worker.Send(fmt.Sprintf(format, a
 
 // duties is a worker with a request to answer, hooks to run, and a callback that
 // never returns.
-var duties = program("duties", func() {
+var duties = clustertest.Program("duties", func() {
 	release := make(chan struct{})
-	cluster.Respond("work", func(w *cluster.Process, _ whoOrder) (string, error) {
+	cluster.Respond("work", func(w *cluster.Process, _ clustertest.Order) (string, error) {
 		say("work begun")
 		<-cluster.Context().Done()
 		<-release
@@ -59,7 +60,7 @@ var duties = program("duties", func() {
 		say("stopping")
 		close(release)
 	}()
-	cluster.Handle("hang", func(w *cluster.Process, _ whoOrder) {
+	cluster.Handle("hang", func(w *cluster.Process, _ clustertest.Order) {
 		say("hanging")
 		select {}
 	})
@@ -70,34 +71,34 @@ var duties = program("duties", func() {
 // the latest first, which can still Send; it does not wait for the callback of a
 // message.
 func TestDrainDuties(t *testing.T) {
-	if apart(t) {
+	if clustertest.Apart(t) {
 		return
 	}
-	withMaster(t, duties, cluster.Options{ShutdownTimeout: 20 * time.Second})
-	rec, dead := lines(t), deaths(t)
-	w := forkOne(t)
+	clustertest.WithMaster(t, duties, cluster.Options{ShutdownTimeout: 20 * time.Second})
+	rec, dead := lines(t), clustertest.Deaths(t)
+	w := clustertest.Fork(t)
 	answered := make(chan error, 1)
 	var answer string
-	go func() { answered <- w.Request(t.Context(), whoOrder{"work"}, &answer) }()
-	rec.until(t, "work begun")
-	require.NoError(t, w.Send(whoOrder{"hang"}))
-	rec.until(t, "hanging")
+	go func() { answered <- w.Request(t.Context(), clustertest.Order{Cmd: "work"}, &answer) }()
+	rec.Until(t, "work begun")
+	require.NoError(t, w.Send(clustertest.Order{Cmd: "hang"}))
+	rec.Until(t, "hanging")
 	begin := time.Now()
 	require.NoError(t, w.Disconnect(t.Context()))
 	require.Less(t, time.Since(begin), 15*time.Second)
-	require.Equal(t, 0, await(t, dead, "death").e.Code)
-	require.NoError(t, await(t, answered, "answer"))
+	require.Equal(t, 0, clustertest.Await(t, dead, "death").Exit.Code)
+	require.NoError(t, clustertest.Await(t, answered, "answer"))
 	require.Equal(t, "worked", answer)
 	require.Equal(t, []string{
 		"work begun", "hanging", "stopping", "work done",
 		"hook 2: cancelled <nil>, draining",
 		"hook 1: cancelled <nil>, draining",
 		"hook 0: cancelled <nil>, draining",
-	}, rec.all())
+	}, rec.All())
 }
 
 // stubborn is a worker with a hook that waits for its context.
-var stubborn = program("stubborn", func() {
+var stubborn = clustertest.Program("stubborn", func() {
 	cluster.OnShutdown(func(ctx context.Context) error {
 		<-ctx.Done()
 		select {}
@@ -109,32 +110,32 @@ var stubborn = program("stubborn", func() {
 // A hook that does not return is told, and then left: the worker exits with 0
 // within ShutdownTimeout.
 func TestDrainStubbornHook(t *testing.T) {
-	if apart(t) {
+	if clustertest.Apart(t) {
 		return
 	}
-	withMaster(t, stubborn, cluster.Options{ShutdownTimeout: 2 * time.Second})
-	rec, dead := lines(t), deaths(t)
-	w := forkOne(t)
-	rec.until(t, "up")
+	clustertest.WithMaster(t, stubborn, cluster.Options{ShutdownTimeout: 2 * time.Second})
+	rec, dead := lines(t), clustertest.Deaths(t)
+	w := clustertest.Fork(t)
+	rec.Until(t, "up")
 	require.NoError(t, w.Disconnect(t.Context()))
-	e := await(t, dead, "death").e
+	e := clustertest.Await(t, dead, "death").Exit
 	require.Equal(t, 0, e.Code)
 	require.Nil(t, e.Signal)
 }
 
 // waiting is a worker that tries during the drain what has to wait then.
-var waiting = program("waiting", func() {
+var waiting = clustertest.Program("waiting", func() {
 	ln, err := cluster.Listen("tcp", "127.0.0.1:0")
-	die(err)
+	clustertest.Must(err)
 	var pc net.PacketConn
 	peers := make(chan net.Addr, 1)
-	if system.sharedUDP {
+	if clustertest.System.SharedUDP {
 		pc, err = cluster.ListenPacket("udp", "127.0.0.1:0")
-		die(err)
+		clustertest.Must(err)
 		b := make([]byte, 100)
 		go func() {
 			n, peer, err := pc.ReadFrom(b)
-			die(err)
+			clustertest.Must(err)
 			say("read %s", b[:n])
 			peers <- peer
 			_, _, err = pc.ReadFrom(b)
@@ -179,25 +180,25 @@ var waiting = program("waiting", func() {
 
 // During a drain Accept, Listen and a packet socket's ReadFrom wait; writes work.
 func TestDrainWaits(t *testing.T) {
-	withMaster(t, waiting, cluster.Options{})
-	rec, dead := lines(t), deaths(t)
-	w := forkOne(t)
-	up := rec.until(t, "up")
+	clustertest.WithMaster(t, waiting, cluster.Options{})
+	rec, dead := lines(t), clustertest.Deaths(t)
+	w := clustertest.Fork(t)
+	up := rec.Until(t, "up")
 	var c net.Conn
-	if system.sharedUDP {
+	if clustertest.System.SharedUDP {
 		var err error
 		c, err = net.Dial("udp", up[3:])
 		require.NoError(t, err)
 		defer c.Close()
 		_, err = c.Write([]byte("ping"))
 		require.NoError(t, err)
-		rec.until(t, "read ping")
+		rec.Until(t, "read ping")
 	}
 	require.NoError(t, w.Disconnect(t.Context()))
-	require.Equal(t, 0, await(t, dead, "death").e.Code)
-	lines := rec.all()[1:]
-	if system.sharedUDP {
-		c.SetReadDeadline(time.Now().Add(patience))
+	require.Equal(t, 0, clustertest.Await(t, dead, "death").Exit.Code)
+	lines := rec.All()[1:]
+	if clustertest.System.SharedUDP {
+		c.SetReadDeadline(time.Now().Add(clustertest.Patience))
 		b := make([]byte, 100)
 		n, err := c.Read(b)
 		require.NoError(t, err)
@@ -213,7 +214,7 @@ func TestDrainWaits(t *testing.T) {
 }
 
 // late is a worker whose main is slow: it is told to stop before it listens.
-var late = program("late", func() {
+var late = clustertest.Program("late", func() {
 	say("up")
 	<-cluster.Context().Done()
 	ln, err := cluster.Listen("tcp", "127.0.0.1:0")
@@ -226,12 +227,12 @@ var late = program("late", func() {
 // A worker stopped at any moment of its start exits with 0: it is never left
 // with an error from a Listen under way.
 func TestDrainDuringStart(t *testing.T) {
-	withMaster(t, idle, cluster.Options{})
-	dead := deaths(t)
+	clustertest.WithMaster(t, idle, cluster.Options{})
+	dead := clustertest.Deaths(t)
 	for range 20 {
-		w := forkOne(t)
+		w := clustertest.Fork(t)
 		require.NoError(t, w.Disconnect(t.Context()))
-		e := await(t, dead, "death").e
+		e := clustertest.Await(t, dead, "death").Exit
 		require.Equal(t, 0, e.Code, e)
 	}
 }
@@ -295,21 +296,21 @@ func (s *lineServer) Shutdown(ctx context.Context) error {
 	}
 }
 
-var lineServing = program("lineServing", func() {
+var lineServing = clustertest.Program("lineServing", func() {
 	ln, err := cluster.Listen("tcp", "127.0.0.1:0")
-	die(err)
+	clustertest.Must(err)
 	say("up %s", ln.Addr())
 	err = cluster.Serve(ln, new(lineServer))
 	fmt.Fprintln(os.Stderr, "served", err)
-	die(err)
+	clustertest.Must(err)
 })
 
 // Serve drains any Server: it shuts it down, waits for it, and returns nil.
 func TestServeOtherServer(t *testing.T) {
-	withMaster(t, lineServing, cluster.Options{Output: muted})
-	rec, dead := lines(t), deaths(t)
-	w := forkOne(t)
-	addr := rec.until(t, "up")[3:]
+	clustertest.WithMaster(t, lineServing, cluster.Options{Output: muted})
+	rec, dead := lines(t), clustertest.Deaths(t)
+	w := clustertest.Fork(t)
+	addr := rec.Until(t, "up")[3:]
 	c, err := net.Dial("tcp", addr)
 	require.NoError(t, err)
 	defer c.Close()
@@ -318,16 +319,16 @@ func TestServeOtherServer(t *testing.T) {
 		_, err = fmt.Fprintln(c, word)
 		require.NoError(t, err)
 		if word == "slow" {
-			rec.until(t, "begun")
+			rec.Until(t, "begun")
 			go w.Disconnect(context.Background())
 		}
 		answer, err := in.ReadString('\n')
 		require.NoError(t, err)
 		require.Equal(t, fmt.Sprintf("%s, said worker %d\n", word, w.ID()), answer)
 	}
-	e := await(t, dead, "death").e
+	e := clustertest.Await(t, dead, "death").Exit
 	require.Equal(t, 0, e.Code)
-	require.Contains(t, rec.all(), "Shutdown")
+	require.Contains(t, rec.All(), "Shutdown")
 	_, err = in.ReadByte()
 	require.ErrorIs(t, err, io.EOF)
 }

@@ -13,17 +13,18 @@ import (
 	"time"
 
 	"github.com/go-cluster/cluster"
+	"github.com/go-cluster/cluster/internal/clustertest"
 	"github.com/stretchr/testify/require"
 )
 
 // chatty listens, says how far it can count, and exits.
-var chatty = program("chatty", func() {
+var chatty = clustertest.Program("chatty", func() {
 	_, err := cluster.Listen("tcp", "127.0.0.1:0")
-	die(err)
+	clustertest.Must(err)
 	for i := range chatter - 1 {
-		die(cluster.Worker.Send(i))
+		clustertest.Must(cluster.Worker.Send(i))
 	}
-	die(cluster.Worker.SendContext(cluster.Context(), chatter-1))
+	clustertest.Must(cluster.Worker.SendContext(cluster.Context(), chatter-1))
 })
 
 const chatter = 200
@@ -32,7 +33,7 @@ const chatter = 200
 // which it happened, one callback at a time, exactly one fork and one death
 // each; to those who registered for the cluster and for the worker alike.
 func TestOrderOfEvents(t *testing.T) {
-	withMaster(t, chatty, cluster.Options{})
+	clustertest.WithMaster(t, chatty, cluster.Options{})
 	const workers = 8
 	want := []string{"fork", "online", "listening"}
 	for i := range chatter {
@@ -97,12 +98,12 @@ func TestOrderOfEvents(t *testing.T) {
 		}
 	}))
 	for range workers {
-		forkOne(t)
+		clustertest.Fork(t)
 	}
 	for range workers {
-		await(t, dead, "death")
+		clustertest.Await(t, dead, "death")
 	}
-	stopAll(t)
+	clustertest.StopAll(t)
 	require.Len(t, whole, workers)
 	for id := range whole {
 		require.Equal(t, want, whole[id].lines)
@@ -113,46 +114,46 @@ func TestOrderOfEvents(t *testing.T) {
 // TestWorkersDoNotWaitForEachOther: a callback about one worker that blocks
 // holds up neither those about another nor any call.
 func TestWorkersDoNotWaitForEachOther(t *testing.T) {
-	withMaster(t, obedient, cluster.Options{})
-	first := forkOne(t)
+	clustertest.WithMaster(t, clustertest.CommandWorker, cluster.Options{})
+	first := clustertest.Fork(t)
 	entered, release := make(chan struct{}), make(chan struct{})
 	first.OnOnline(func(*cluster.Process) {
 		close(entered)
 		<-release
 	})
-	await(t, entered, "first worker's callback")
-	ask[about](t, first, order{Cmd: "about"})
-	online, dead := onlines(t), deaths(t)
-	second := forkOne(t)
-	require.Same(t, second, await(t, online, "second worker's callback"))
-	require.NoError(t, second.Disconnect(within(t, patience)))
-	require.Same(t, second, await(t, dead, "second worker's death").w)
-	require.NoError(t, first.Disconnect(within(t, patience)), "it waits for the process, not for the callback")
+	clustertest.Await(t, entered, "first worker's callback")
+	clustertest.Ask[clustertest.About](t, first, clustertest.Order{Cmd: "about"})
+	online, dead := clustertest.Onlines(t), clustertest.Deaths(t)
+	second := clustertest.Fork(t)
+	require.Same(t, second, clustertest.Await(t, online, "second worker's callback"))
+	require.NoError(t, second.Disconnect(clustertest.Within(t, clustertest.Patience)))
+	require.Same(t, second, clustertest.Await(t, dead, "second worker's death").Worker)
+	require.NoError(t, first.Disconnect(clustertest.Within(t, clustertest.Patience)), "it waits for the process, not for the callback")
 	require.Empty(t, dead)
 	close(release)
-	require.Same(t, first, await(t, dead, "first worker's death").w)
+	require.Same(t, first, clustertest.Await(t, dead, "first worker's death").Worker)
 }
 
 // TestUnregister: a callback that was unregistered is not called, the others
 // are, and unregistering twice is harmless.
 func TestUnregister(t *testing.T) {
-	withMaster(t, obedient, cluster.Options{})
-	rec := newRecorder()
-	stop := cluster.OnOnline(func(*cluster.Process) { rec.add("first") })
-	t.Cleanup(cluster.OnOnline(func(*cluster.Process) { rec.add("second") }))
+	clustertest.WithMaster(t, clustertest.CommandWorker, cluster.Options{})
+	rec := clustertest.NewRecorder()
+	stop := cluster.OnOnline(func(*cluster.Process) { rec.Add("first") })
+	t.Cleanup(cluster.OnOnline(func(*cluster.Process) { rec.Add("second") }))
 	stop()
 	stop()
-	forkOne(t)
-	rec.until(t, "second")
-	require.Equal(t, []string{"second"}, rec.all())
+	clustertest.Fork(t)
+	rec.Until(t, "second")
+	require.Equal(t, []string{"second"}, rec.All())
 }
 
 // provoker makes every kind of event happen, once; what it is asked it answers.
-var provoker = program("provoker", func() {
+var provoker = clustertest.Program("provoker", func() {
 	cluster.OnRequest(func(*cluster.Process, cluster.Message) (any, error) { return "yes", nil })
 	cluster.OnMessage(func(*cluster.Process, cluster.Message) {})
 	_, err := cluster.Listen("tcp", "127.0.0.1:0")
-	die(err)
+	clustertest.Must(err)
 	cluster.Worker.Send("message")
 	cluster.Worker.Send(map[string]any{"cmd": "handled", "n": 1})
 	cluster.Worker.Send(map[string]any{"cmd": "handled", "n": "not a number"})
@@ -169,7 +170,7 @@ type numbered struct {
 // everyCall makes, in a callback about w, every call of the package. alive says
 // that w is up, so that what concerns it must succeed.
 func everyCall(w *cluster.Process, alive bool) (err error) {
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), clustertest.Patience)
 	defer cancel()
 	check := func(what string, e error, must bool) {
 		if e != nil && (must || !errors.Is(e, cluster.ErrClosed)) {
@@ -225,7 +226,7 @@ func everyCall(w *cluster.Process, alive bool) (err error) {
 		ln.Close()
 	}
 	conn, listenErr := cluster.ListenPacket("udp", "127.0.0.1:0")
-	if !system.sharedUDP && errors.Is(listenErr, errors.ErrUnsupported) {
+	if !clustertest.System.SharedUDP && errors.Is(listenErr, errors.ErrUnsupported) {
 		listenErr = nil
 	} else if listenErr == nil {
 		conn.Close()
@@ -291,18 +292,18 @@ func TestReentrancy(t *testing.T) {
 		}},
 	} {
 		t.Run(kind.name, func(t *testing.T) {
-			withMaster(t, provoker, cluster.Options{})
+			clustertest.WithMaster(t, provoker, cluster.Options{})
 			done := make(chan error, 1)
 			var once sync.Once
 			t.Cleanup(kind.register(func(w process) {
 				once.Do(func() { done <- everyCall(w, kind.alive) })
 			}))
-			w := forkOne(t)
+			w := clustertest.Fork(t)
 			if !kind.alive {
-				require.NoError(t, w.SendContext(within(t, patience), "it is up"))
+				require.NoError(t, w.SendContext(clustertest.Within(t, clustertest.Patience), "it is up"))
 				require.NoError(t, w.OSProcess().Kill())
 			}
-			require.NoError(t, await(t, done, "end of the callback"))
+			require.NoError(t, clustertest.Await(t, done, "end of the callback"))
 			require.Empty(t, cluster.Workers())
 		})
 	}
@@ -310,7 +311,7 @@ func TestReentrancy(t *testing.T) {
 
 // reentrant makes, in a callback of the kind that the environment names, every
 // call that a worker has, and prints what came of it.
-var reentrant = program("reentrant", func() {
+var reentrant = clustertest.Program("reentrant", func() {
 	kind := os.Getenv("REENTRANT")
 	var once sync.Once
 	body := func() {
@@ -343,7 +344,7 @@ var reentrant = program("reentrant", func() {
 
 // everyWorkerCall makes every call that a worker has.
 func everyWorkerCall(kind string) (err error) {
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), clustertest.Patience)
 	defer cancel()
 	w := cluster.Worker
 	check := func(what string, e, want error) {
@@ -403,27 +404,29 @@ func everyWorkerCall(kind string) (err error) {
 func TestReentrancyInAWorker(t *testing.T) {
 	for _, kind := range []string{"OnMessage", "of the worker", "Handle", "OnError", "OnRequest", "Respond", "received", "OnShutdown", "OnDisconnect"} {
 		t.Run(kind, func(t *testing.T) {
-			out := newLineWriter()
-			withMaster(t, reentrant, cluster.Options{Output: out.both, Env: []string{"REENTRANT=" + kind}})
+			out := clustertest.NewLineWriter()
+			clustertest.WithMaster(t, reentrant, cluster.Options{Output: out.Both, Env: []string{"REENTRANT=" + kind}})
 			t.Cleanup(cluster.OnRequest(func(*cluster.Process, cluster.Message) (any, error) { return "yes", nil }))
-			dead, said := deaths(t), make(chan struct{}, 100)
+			dead, said := clustertest.Deaths(t), make(chan struct{}, 100)
 			t.Cleanup(cluster.OnMessage(func(*cluster.Process, cluster.Message) { said <- struct{}{} }))
-			w := forkOne(t)
-			await(t, said, "message")
+			w := clustertest.Fork(t)
+			clustertest.Await(t, said, "message")
 			require.NoError(t, w.Send("message"))
 			require.NoError(t, w.Send(map[string]any{"cmd": "handled", "n": 1}))
 			asked := make(chan error, 1)
 			if kind == "OnRequest" || kind == "Respond" {
-				go func() { asked <- w.Request(within(t, patience), map[string]any{"cmd": "respond"}, nil) }()
-				require.NoError(t, await(t, asked, "answer"))
+				go func() {
+					asked <- w.Request(clustertest.Within(t, clustertest.Patience), map[string]any{"cmd": "respond"}, nil)
+				}()
+				require.NoError(t, clustertest.Await(t, asked, "answer"))
 			}
 			if kind == "OnShutdown" || kind == "OnDisconnect" {
-				require.NoError(t, w.Disconnect(within(t, patience)))
+				require.NoError(t, w.Disconnect(clustertest.Within(t, clustertest.Patience)))
 			}
-			require.Equal(t, "result <nil>", await(t, out.c, "result"))
-			d := await(t, dead, "death")
-			require.Zero(t, d.e.Code, "%v", d.e)
-			require.True(t, d.e.Voluntary)
+			require.Equal(t, "result <nil>", clustertest.Await(t, out.Lines, "result"))
+			d := clustertest.Await(t, dead, "death")
+			require.Zero(t, d.Exit.Code, "%v", d.Exit)
+			require.True(t, d.Exit.Voluntary)
 		})
 	}
 }
@@ -431,10 +434,10 @@ func TestReentrancyInAWorker(t *testing.T) {
 // TestRunInACallback: Run can be called from a callback; the end that it waits
 // for does not wait for the callback, but for a moment.
 func TestRunInACallback(t *testing.T) {
-	if apart(t) {
+	if clustertest.Apart(t) {
 		return
 	}
-	withMaster(t, provoker, cluster.Options{})
+	clustertest.WithMaster(t, provoker, cluster.Options{})
 	done := make(chan error, 1)
 	var once sync.Once
 	t.Cleanup(cluster.OnOnline(func(*cluster.Process) {
@@ -444,6 +447,6 @@ func TestRunInACallback(t *testing.T) {
 			done <- cluster.Run(ctx)
 		})
 	}))
-	forkOne(t)
-	require.NoError(t, await(t, done, "end of Run"))
+	clustertest.Fork(t)
+	require.NoError(t, clustertest.Await(t, done, "end of Run"))
 }

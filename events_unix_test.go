@@ -11,16 +11,17 @@ import (
 	"testing"
 
 	"github.com/go-cluster/cluster"
+	"github.com/go-cluster/cluster/internal/clustertest"
 	"github.com/stretchr/testify/require"
 )
 
 // holder gives its channel to a child that never ends, talks, and ends itself.
-var holder = program("holder", func() {
+var holder = clustertest.Program("holder", func() {
 	fd, err := syscall.Dup(3)
-	die(err)
+	clustertest.Must(err)
 	c := exec.Command("/bin/sleep", "1000")
 	c.ExtraFiles = []*os.File{os.NewFile(uintptr(fd), "channel")}
-	die(c.Start())
+	clustertest.Must(c.Start())
 	cluster.Worker.Send(c.Process.Pid)
 	for i := range chatter {
 		cluster.Worker.Send(i)
@@ -31,15 +32,15 @@ var holder = program("holder", func() {
 // TestDeathComesAfterTheMessages: even if a grandchild holds the channel open,
 // a worker's death is reported, and after all that it said.
 func TestDeathComesAfterTheMessages(t *testing.T) {
-	withMaster(t, holder, cluster.Options{})
-	rec := newRecorder()
-	t.Cleanup(cluster.OnMessage(func(_ *cluster.Process, m cluster.Message) { rec.add("%s", m) }))
-	t.Cleanup(cluster.OnDisconnect(func(*cluster.Process) { rec.add("disconnect") }))
-	t.Cleanup(cluster.OnDeath(func(_ *cluster.Process, e cluster.Exit) { rec.add("death %d %v", e.Code, e.Voluntary) }))
-	forkOne(t)
-	rec.until(t, "death")
-	lines := rec.all()
-	require.NoError(t, syscall.Kill(atoi(lines[0]), syscall.SIGKILL), "the grandchild lives")
+	clustertest.WithMaster(t, holder, cluster.Options{})
+	rec := clustertest.NewRecorder()
+	t.Cleanup(cluster.OnMessage(func(_ *cluster.Process, m cluster.Message) { rec.Add("%s", m) }))
+	t.Cleanup(cluster.OnDisconnect(func(*cluster.Process) { rec.Add("disconnect") }))
+	t.Cleanup(cluster.OnDeath(func(_ *cluster.Process, e cluster.Exit) { rec.Add("death %d %v", e.Code, e.Voluntary) }))
+	clustertest.Fork(t)
+	rec.Until(t, "death")
+	lines := rec.All()
+	require.NoError(t, syscall.Kill(clustertest.Atoi(lines[0]), syscall.SIGKILL), "the grandchild lives")
 	var want []string
 	for i := range chatter {
 		want = append(want, strconv.Itoa(i))

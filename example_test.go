@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/go-cluster/cluster"
+	"github.com/go-cluster/cluster/internal/clustertest"
 )
 
 // These examples run as they stand: each function is the main of both roles,
@@ -30,25 +31,25 @@ func again(example string) []string {
 			time.Sleep(time.Millisecond)
 		}
 	}
-	return []string{programEnv + "=" + example}
+	return []string{clustertest.ProgramEnv + "=" + example}
 }
 
 // goroutines is how many there are while no cluster runs.
 var goroutines = sync.OnceValue(runtime.NumGoroutine)
 
 func init() {
-	program("Example", Example)
-	program("ExampleFork", ExampleFork)
-	program("ExampleAutoFork", ExampleAutoFork)
-	program("ExampleProcess_OnMessage", ExampleProcess_OnMessage)
-	program("ExampleProcess_Send", ExampleProcess_Send)
-	program("ExampleHandle", ExampleHandle)
-	program("ExampleProcess_Request", ExampleProcess_Request)
-	program("ExampleEachWorker", ExampleEachWorker)
-	program("ExampleListen", ExampleListen)
-	program("ExampleListenConfig", ExampleListenConfig)
-	program("ExampleOptions_allowListen", ExampleOptions_allowListen)
-	program("ExampleOnShutdown", ExampleOnShutdown)
+	clustertest.Program("Example", Example)
+	clustertest.Program("ExampleFork", ExampleFork)
+	clustertest.Program("ExampleAutoFork", ExampleAutoFork)
+	clustertest.Program("ExampleProcess_OnMessage", ExampleProcess_OnMessage)
+	clustertest.Program("ExampleProcess_Send", ExampleProcess_Send)
+	clustertest.Program("ExampleHandle", ExampleHandle)
+	clustertest.Program("ExampleProcess_Request", ExampleProcess_Request)
+	clustertest.Program("ExampleEachWorker", ExampleEachWorker)
+	clustertest.Program("ExampleListen", ExampleListen)
+	clustertest.Program("ExampleListenConfig", ExampleListenConfig)
+	clustertest.Program("ExampleOptions_allowListen", ExampleOptions_allowListen)
+	clustertest.Program("ExampleOnShutdown", ExampleOnShutdown)
 }
 
 // The same lines make the master, which forks and supervises, and the workers,
@@ -62,12 +63,12 @@ func Example() {
 		if listening.Add(1) < 2 {
 			return
 		}
-		body, err := get("http://" + addr.String())
+		body, err := clustertest.Get("http://" + addr.String())
 		fmt.Print(body)
 		if err != nil {
 			fmt.Println(err)
 		}
-		stopSelf() // a SIGTERM, or Ctrl-C: the workers drain
+		clustertest.StopSelf() // a SIGTERM, or Ctrl-C: the workers drain
 	})()
 
 	if err := cluster.AutoFork(); err != nil { // does nothing in a worker
@@ -395,7 +396,7 @@ func ExampleListenConfig() {
 	addr := <-addrs
 	answered := make(map[string]bool)
 	for range 10 {
-		body, err := get("http://" + addr)
+		body, err := clustertest.Get("http://" + addr)
 		if err != nil {
 			log.Fatal(err)
 		}
@@ -464,7 +465,7 @@ func ExampleOnShutdown() {
 	answered := make(chan bool)
 	defer cluster.OnListening(func(w *cluster.Process, addr net.Addr) {
 		go func() {
-			body, err := get("http://" + addr.String())
+			body, err := clustertest.Get("http://" + addr.String())
 			fmt.Print(body)
 			if err != nil {
 				fmt.Println(err)

@@ -13,20 +13,21 @@ import (
 	"testing"
 
 	"github.com/go-cluster/cluster"
+	"github.com/go-cluster/cluster/internal/clustertest"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 )
 
 // A shared socket is plain TCP unless MPTCP is asked for.
 func TestListenProtocol(t *testing.T) {
-	w := puppets(t, 1, cluster.Options{})[0]
+	w := clustertest.SocketWorkers(t, 1, cluster.Options{})[0]
 	for _, exclusive := range []bool{false, true} {
-		plain := mustListen(t, w, "tcp", "127.0.0.1:0", cluster.ListenConfig{Exclusive: exclusive})
-		require.Equal(t, unix.IPPROTO_TCP, inspect(t, w, plain).Protocol)
+		plain := clustertest.MustListen(t, w, "tcp", "127.0.0.1:0", cluster.ListenConfig{Exclusive: exclusive})
+		require.Equal(t, unix.IPPROTO_TCP, clustertest.Inspect(t, w, plain).Protocol)
 	}
 	if mptcpEnabled() {
-		multi := mustListen(t, w, "tcp", freeAddress(t), cluster.ListenConfig{MultipathTCP: true})
-		require.Equal(t, unix.IPPROTO_MPTCP, inspect(t, w, multi).Protocol)
+		multi := clustertest.MustListen(t, w, "tcp", freeAddress(t), cluster.ListenConfig{MultipathTCP: true})
+		require.Equal(t, unix.IPPROTO_MPTCP, clustertest.Inspect(t, w, multi).Protocol)
 	}
 }
 
@@ -43,34 +44,34 @@ func mptcpEnabled() bool {
 // The backlog is the one asked for, by the first worker; by default the
 // system's limit.
 func TestListenBacklog(t *testing.T) {
-	workers := puppets(t, 2, cluster.Options{})
+	workers := clustertest.SocketWorkers(t, 2, cluster.Options{})
 	somaxconn, err := os.ReadFile("/proc/sys/net/core/somaxconn")
 	require.NoError(t, err)
 	addr := freeAddress(t)
-	first := mustListen(t, workers[0], "tcp", addr, cluster.ListenConfig{Backlog: 77})
-	second := mustListen(t, workers[1], "tcp", addr, cluster.ListenConfig{Backlog: 5})
-	require.Equal(t, 77, inspect(t, workers[0], first).Backlog)
-	require.Equal(t, 77, inspect(t, workers[1], second).Backlog)
-	own := mustListen(t, workers[0], "tcp", "127.0.0.1:0", cluster.ListenConfig{Backlog: 33, Exclusive: true})
-	require.Equal(t, 33, inspect(t, workers[0], own).Backlog)
-	usual := mustListen(t, workers[0], "tcp", "127.0.0.1:0", cluster.ListenConfig{})
-	require.Equal(t, atoi(strings.TrimSpace(string(somaxconn))), inspect(t, workers[0], usual).Backlog)
+	first := clustertest.MustListen(t, workers[0], "tcp", addr, cluster.ListenConfig{Backlog: 77})
+	second := clustertest.MustListen(t, workers[1], "tcp", addr, cluster.ListenConfig{Backlog: 5})
+	require.Equal(t, 77, clustertest.Inspect(t, workers[0], first).Backlog)
+	require.Equal(t, 77, clustertest.Inspect(t, workers[1], second).Backlog)
+	own := clustertest.MustListen(t, workers[0], "tcp", "127.0.0.1:0", cluster.ListenConfig{Backlog: 33, Exclusive: true})
+	require.Equal(t, 33, clustertest.Inspect(t, workers[0], own).Backlog)
+	usual := clustertest.MustListen(t, workers[0], "tcp", "127.0.0.1:0", cluster.ListenConfig{})
+	require.Equal(t, clustertest.Atoi(strings.TrimSpace(string(somaxconn))), clustertest.Inspect(t, workers[0], usual).Backlog)
 }
 
 // Accepted connections have the keep-alive settings of the ListenConfig, however
 // they come to the worker; by default those of package net.
 func TestListenKeepAlive(t *testing.T) {
-	w := puppets(t, 1, cluster.Options{})[0]
+	w := clustertest.SocketWorkers(t, 1, cluster.Options{})[0]
 	ours := net.KeepAliveConfig{Enable: true, Idle: 30e9, Interval: 7e9, Count: 3}
 	for name, lc := range map[string]cluster.ListenConfig{
 		"shared":     {Scheduling: cluster.Shared},
 		"roundrobin": {Scheduling: cluster.RoundRobin},
 		"exclusive":  {Exclusive: true},
 	} {
-		_, settings := asked(t, "tcp", mustListen(t, w, "tcp", freeAddress(t), lc).Addr)
+		_, settings := clustertest.GreetingFrom(t, "tcp", clustertest.MustListen(t, w, "tcp", freeAddress(t), lc).Addr)
 		require.Equal(t, "15/15/9", settings, name)
 		lc.KeepAlive = ours
-		_, settings = asked(t, "tcp", mustListen(t, w, "tcp", freeAddress(t), lc).Addr)
+		_, settings = clustertest.GreetingFrom(t, "tcp", clustertest.MustListen(t, w, "tcp", freeAddress(t), lc).Addr)
 		require.Equal(t, "30/7/3", settings, name)
 	}
 }
@@ -81,7 +82,7 @@ func TestListenDenied(t *testing.T) {
 	const nobody = 65534
 	limit, err := os.ReadFile("/proc/sys/net/ipv4/ip_unprivileged_port_start")
 	require.NoError(t, err)
-	port := atoi(strings.TrimSpace(string(limit))) - 1
+	port := clustertest.Atoi(strings.TrimSpace(string(limit))) - 1
 	require.Positive(t, port, "no port is privileged here")
 	// The kernel's link to the binary: its path may be closed to other users.
 	cmd := exec.Command("/proc/self/exe")
@@ -90,10 +91,10 @@ func TestListenDenied(t *testing.T) {
 		uid = nobody
 		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}
 	}
-	p := startCmd(t, cmd, listenAt, fmt.Sprintf("%s=127.0.0.1:%d", listenAtEnv, port))
-	require.Equal(t, fmt.Sprintf("false true cluster: listen tcp4 127.0.0.1:%d: permission denied (the master opens it, as uid %d)", port, uid), p.expect("failed"))
-	p.signal(syscall.SIGTERM)
-	require.Equal(t, 0, p.exit())
+	p := clustertest.StartCmd(t, cmd, listenAt, fmt.Sprintf("%s=127.0.0.1:%d", listenAtEnv, port))
+	require.Equal(t, fmt.Sprintf("false true cluster: listen tcp4 127.0.0.1:%d: permission denied (the master opens it, as uid %d)", port, uid), p.Expect("failed"))
+	p.Signal(syscall.SIGTERM)
+	require.Equal(t, 0, p.Exit())
 }
 
 // blockingSockets are the sockets of a process, above its stdio, that have lost
@@ -106,7 +107,7 @@ func blockingSockets(t *testing.T, pid int) (blocking []string) {
 	for _, fd := range fds {
 		what, err := os.Readlink(fd)
 		n := filepath.Base(fd)
-		if err != nil || atoi(n) <= 2 || !strings.HasPrefix(what, "socket:") {
+		if err != nil || clustertest.Atoi(n) <= 2 || !strings.HasPrefix(what, "socket:") {
 			continue
 		}
 		info, err := os.ReadFile(fmt.Sprintf("/proc/%d/fdinfo/%s", pid, n))
@@ -127,11 +128,11 @@ func blockingSockets(t *testing.T, pid int) (blocking []string) {
 // hand-off and the sharing of what was open before the fork: the flag is shared
 // by all who hold a socket, and one that blocks makes Close and Shutdown hang.
 func TestSocketsStayNonBlocking(t *testing.T) {
-	checkLeaks(t)
+	clustertest.CheckLeaks(t)
 	early, err := cluster.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	defer early.Close()
-	workers := puppets(t, 2, cluster.Options{})
+	workers := clustertest.SocketWorkers(t, 2, cluster.Options{})
 	shared, robin := freeAddress(t), freeAddress(t)
 	path := filepath.Join(t.TempDir(), "s")
 	check := func(workers []*cluster.Process) {
@@ -139,17 +140,17 @@ func TestSocketsStayNonBlocking(t *testing.T) {
 		require.Empty(t, blockingSockets(t, os.Getpid()))
 		for _, w := range workers {
 			// Its channel arrives blocking, until its runtime is up.
-			eventually(t, func() bool { return w.State() >= cluster.Online }, "online")
+			clustertest.Eventually(t, func() bool { return w.State() >= cluster.Online }, "online")
 			require.Empty(t, blockingSockets(t, w.PID()))
 		}
 	}
-	open := func(w *cluster.Process) (all []listenResult) {
+	open := func(w *cluster.Process) (all []clustertest.ListenResult) {
 		t.Helper()
-		return append(all, mustListen(t, w, "tcp", early.Addr().String(), cluster.ListenConfig{}),
-			mustListen(t, w, "tcp", shared, cluster.ListenConfig{}),
-			mustListen(t, w, "tcp", robin, cluster.ListenConfig{Scheduling: cluster.RoundRobin}),
-			mustListen(t, w, "unix", path, cluster.ListenConfig{}),
-			mustListen(t, w, "udp", "127.0.0.1:0", cluster.ListenConfig{}))
+		return append(all, clustertest.MustListen(t, w, "tcp", early.Addr().String(), cluster.ListenConfig{}),
+			clustertest.MustListen(t, w, "tcp", shared, cluster.ListenConfig{}),
+			clustertest.MustListen(t, w, "tcp", robin, cluster.ListenConfig{Scheduling: cluster.RoundRobin}),
+			clustertest.MustListen(t, w, "unix", path, cluster.ListenConfig{}),
+			clustertest.MustListen(t, w, "udp", "127.0.0.1:0", cluster.ListenConfig{}))
 	}
 	dial := func() (conns []net.Conn) {
 		t.Helper()
@@ -158,7 +159,7 @@ func TestSocketsStayNonBlocking(t *testing.T) {
 				c, err := net.Dial("tcp", addr)
 				require.NoError(t, err)
 				t.Cleanup(func() { c.Close() })
-				greeting(t, c)
+				clustertest.Greeting(t, c)
 				conns = append(conns, c)
 			}
 		}
@@ -167,15 +168,15 @@ func TestSocketsStayNonBlocking(t *testing.T) {
 	for _, w := range workers {
 		for i, r := range open(w) {
 			if i != 2 { // the listener of a RoundRobin address is in the master
-				require.True(t, inspect(t, w, r).NonBlock)
+				require.True(t, clustertest.Inspect(t, w, r).NonBlock)
 			}
 		}
 		check(workers)
 	}
 	dial()
 	check(workers)
-	killed(t, workers[0])
-	workers[0] = forkOne(t)
+	clustertest.KillAndWait(t, workers[0])
+	workers[0] = clustertest.Fork(t)
 	open(workers[0])
 	check(workers)
 	dial()
@@ -198,7 +199,7 @@ func switches(t *testing.T, pid int) (n int) {
 		}
 		_, rest, found := strings.Cut(string(status), "\nvoluntary_ctxt_switches:")
 		require.True(t, found)
-		n += atoi(strings.Fields(rest)[0])
+		n += clustertest.Atoi(strings.Fields(rest)[0])
 	}
 	return n
 }
@@ -206,17 +207,17 @@ func switches(t *testing.T, pid int) (n int) {
 // In Shared mode the master is not in the path of a connection, nor woken by one.
 func TestSharedLeavesMasterAsleep(t *testing.T) {
 	wakeUps := func(scheduling cluster.Scheduling) int {
-		p := start(t, greeter, fmt.Sprintf("%s=%d", schedulingEnv, scheduling))
-		addr := p.expect("listening")
-		p.expect("listening")
-		p.expect("ready")
-		before := switches(t, p.cmd.Process.Pid)
+		p := clustertest.Start(t, clustertest.Greeter, fmt.Sprintf("%s=%d", clustertest.SchedulingEnv, scheduling))
+		addr := p.Expect("listening")
+		p.Expect("listening")
+		p.Expect("ready")
+		before := switches(t, p.Cmd.Process.Pid)
 		for range 500 {
-			asked(t, "tcp", addr)
+			clustertest.GreetingFrom(t, "tcp", addr)
 		}
-		after := switches(t, p.cmd.Process.Pid)
-		p.signal(syscall.SIGTERM)
-		require.Equal(t, 0, p.exit())
+		after := switches(t, p.Cmd.Process.Pid)
+		p.Signal(syscall.SIGTERM)
+		require.Equal(t, 0, p.Exit())
 		return after - before
 	}
 	require.Less(t, wakeUps(cluster.Shared), 50)
@@ -229,20 +230,20 @@ func TestConnectionsOutliveAllWorkers(t *testing.T) {
 	for _, scheduling := range []cluster.Scheduling{cluster.Shared, cluster.RoundRobin} {
 		t.Run(scheduling.String(), func(t *testing.T) {
 			const n = 3
-			withMaster(t, greeter, cluster.Options{Workers: n, Scheduling: scheduling})
+			clustertest.WithMaster(t, clustertest.Greeter, cluster.Options{Workers: n, Scheduling: scheduling})
 			listening := make(chan string, 100)
 			t.Cleanup(cluster.OnListening(func(_ *cluster.Process, addr net.Addr) { listening <- addr.String() }))
 			require.NoError(t, cluster.AutoFork())
 			var addr string
 			for range n {
-				addr = await(t, listening, "listening event")
+				addr = clustertest.Await(t, listening, "listening event")
 			}
 			for range 2 {
 				// Stopped, they take nothing: what they lose by the kill is theirs.
 				old := make(map[int]bool)
 				for _, w := range cluster.Workers() {
 					old[w.ID()] = true
-					stop(t, w)
+					clustertest.PauseWorker(t, w)
 				}
 				const clients = 40
 				answers := make(chan int, clients)
@@ -273,14 +274,14 @@ func TestConnectionsOutliveAllWorkers(t *testing.T) {
 							answers <- -1
 							return
 						}
-						answers <- atoi(strings.Fields(string(buf[:m]))[1])
+						answers <- clustertest.Atoi(strings.Fields(string(buf[:m]))[1])
 					}()
 				}
 				for range clients {
-					require.False(t, old[await(t, answers, "answer")])
+					require.False(t, old[clustertest.Await(t, answers, "answer")])
 				}
 				for range n {
-					await(t, listening, "listening event")
+					clustertest.Await(t, listening, "listening event")
 				}
 			}
 		})

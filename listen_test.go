@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/go-cluster/cluster"
+	"github.com/go-cluster/cluster/internal/clustertest"
 	"github.com/stretchr/testify/require"
 )
 
@@ -28,12 +29,12 @@ func answeredBy(t *testing.T, network, address string) int {
 		}
 	}
 	if network == "unix" || strings.HasPrefix(network, "tcp") {
-		id, _ := asked(t, network, address)
+		id, _ := clustertest.GreetingFrom(t, network, address)
 		return id
 	}
 	local := net.Addr(nil)
 	if network == "unixgram" {
-		local = &net.UnixAddr{Name: filepath.Join(tempDir(t), "client"), Net: network}
+		local = &net.UnixAddr{Name: filepath.Join(clustertest.TempDir(t), "client"), Net: network}
 	}
 	d := net.Dialer{LocalAddr: local}
 	c, err := d.Dial(network, address)
@@ -41,33 +42,33 @@ func answeredBy(t *testing.T, network, address string) int {
 	defer c.Close()
 	_, err = c.Write([]byte("who?"))
 	require.NoError(t, err)
-	c.SetReadDeadline(time.Now().Add(patience))
+	c.SetReadDeadline(time.Now().Add(clustertest.Patience))
 	buf := make([]byte, 100)
 	n, err := c.Read(buf)
 	require.NoError(t, err)
 	id, found := strings.CutPrefix(string(buf[:n]), "worker ")
 	require.True(t, found)
-	return atoi(id)
+	return clustertest.Atoi(id)
 }
 
 // The n-th listen on port 0 is the same socket in every worker, and the n-th is
 // the lowest that is free: a listener closed and opened again is what it was.
 func TestListenNthFreePort(t *testing.T) {
-	workers := puppets(t, 3, cluster.Options{})
+	workers := clustertest.SocketWorkers(t, 3, cluster.Options{})
 	var first, second string
 	for i, w := range workers {
-		a := mustListen(t, w, "tcp", "127.0.0.1:0", cluster.ListenConfig{})
-		b := mustListen(t, w, "tcp", "127.0.0.1:0", cluster.ListenConfig{})
+		a := clustertest.MustListen(t, w, "tcp", "127.0.0.1:0", cluster.ListenConfig{})
+		b := clustertest.MustListen(t, w, "tcp", "127.0.0.1:0", cluster.ListenConfig{})
 		if i == 0 {
 			first, second = a.Addr, b.Addr
 			require.NotEqual(t, first, second)
 		}
 		require.Equal(t, first, a.Addr)
 		require.Equal(t, second, b.Addr)
-		closeSocket(t, w, a)
-		require.Equal(t, first, mustListen(t, w, "tcp", "127.0.0.1:0", cluster.ListenConfig{}).Addr)
+		clustertest.CloseSocket(t, w, a)
+		require.Equal(t, first, clustertest.MustListen(t, w, "tcp", "127.0.0.1:0", cluster.ListenConfig{}).Addr)
 		// Another address counts for itself.
-		require.NotEqual(t, first, mustListen(t, w, "tcp4", "0.0.0.0:0", cluster.ListenConfig{}).Addr)
+		require.NotEqual(t, first, clustertest.MustListen(t, w, "tcp4", "0.0.0.0:0", cluster.ListenConfig{}).Addr)
 	}
 }
 
@@ -76,20 +77,20 @@ func TestListenNthFreePort(t *testing.T) {
 func TestListenTwiceInOneWorker(t *testing.T) {
 	for _, scheduling := range []cluster.Scheduling{cluster.Shared, cluster.RoundRobin} {
 		t.Run(scheduling.String(), func(t *testing.T) {
-			workers := puppets(t, 1, cluster.Options{Scheduling: scheduling})
-			r := mustListen(t, workers[0], "tcp", "127.0.0.1:0", cluster.ListenConfig{})
+			workers := clustertest.SocketWorkers(t, 1, cluster.Options{Scheduling: scheduling})
+			r := clustertest.MustListen(t, workers[0], "tcp", "127.0.0.1:0", cluster.ListenConfig{})
 			// It holds that port as 127.0.0.1:0; the number itself is another address.
-			twice := tryListen(t, workers[0], "tcp", r.Addr, cluster.ListenConfig{})
+			twice := clustertest.TryListen(t, workers[0], "tcp", r.Addr, cluster.ListenConfig{})
 			require.True(t, twice.InUse, twice.Err)
 
 			addr := freeAddress(t)
-			r = mustListen(t, workers[0], "tcp", addr, cluster.ListenConfig{})
-			twice = tryListen(t, workers[0], "tcp", addr, cluster.ListenConfig{})
+			r = clustertest.MustListen(t, workers[0], "tcp", addr, cluster.ListenConfig{})
+			twice = clustertest.TryListen(t, workers[0], "tcp", addr, cluster.ListenConfig{})
 			require.True(t, twice.InUse, twice.Err)
 			require.Contains(t, twice.Err, addr)
-			closeSocket(t, workers[0], r)
-			mustListen(t, workers[0], "tcp", addr, cluster.ListenConfig{})
-			id, _ := asked(t, "tcp", addr)
+			clustertest.CloseSocket(t, workers[0], r)
+			clustertest.MustListen(t, workers[0], "tcp", addr, cluster.ListenConfig{})
+			id, _ := clustertest.GreetingFrom(t, "tcp", addr)
 			require.Equal(t, workers[0].ID(), id)
 		})
 	}
@@ -112,20 +113,20 @@ func TestListenErrors(t *testing.T) {
 	require.NoError(t, err)
 	defer foreign.Close()
 	addr := foreign.Addr().String()
-	w := puppets(t, 1, cluster.Options{})[0]
+	w := clustertest.SocketWorkers(t, 1, cluster.Options{})[0]
 
-	r := tryListen(t, w, "tcp", addr, cluster.ListenConfig{})
+	r := clustertest.TryListen(t, w, "tcp", addr, cluster.ListenConfig{})
 	require.True(t, r.InUse)
-	require.Contains(t, r.Err, "cluster: listen tcp4 "+addr+": "+errInUse.Error())
-	require.Contains(t, r.Err, "("+system.openedBy)
-	r = tryListen(t, w, "tcp", addr, cluster.ListenConfig{Exclusive: true})
+	require.Contains(t, r.Err, "cluster: listen tcp4 "+addr+": "+clustertest.ErrInUse.Error())
+	require.Contains(t, r.Err, "("+clustertest.System.OpenedBy)
+	r = clustertest.TryListen(t, w, "tcp", addr, cluster.ListenConfig{Exclusive: true})
 	require.True(t, r.InUse)
 	require.Contains(t, r.Err, "this worker opens it, for itself")
-	if system.has("unix") {
-		r = tryListen(t, w, "unix", filepath.Join(tempDir(t), "none", "s"), cluster.ListenConfig{})
+	if clustertest.System.Has("unix") {
+		r = clustertest.TryListen(t, w, "unix", filepath.Join(clustertest.TempDir(t), "none", "s"), cluster.ListenConfig{})
 		require.True(t, r.NotExists, r.Err)
 	}
-	for _, bad := range []listenOrder{
+	for _, bad := range []clustertest.ListenOrder{
 		{Network: "tcp5", Address: ":0"}, {Network: "ip", Address: ":0"}, {Network: "", Address: ":0"},
 		{Network: "tcp", Address: "127.0.0.1"}, {Network: "tcp", Address: ":99999"}, {Network: "tcp4", Address: "[::1]:0"},
 		{Network: "unix", Address: ""}, {Network: "unixgram", Address: "@"}, {Network: "unix", Address: "a\x00b"},
@@ -133,13 +134,13 @@ func TestListenErrors(t *testing.T) {
 		{Network: "tcp", Address: ":0", Config: cluster.ListenConfig{Scheduling: 3}},
 		{Network: "tcp4", Address: ":0", Config: cluster.ListenConfig{IPv6Only: true}},
 	} {
-		r := tryListen(t, w, bad.Network, bad.Address, bad.Config)
+		r := clustertest.TryListen(t, w, bad.Network, bad.Address, bad.Config)
 		require.True(t, strings.HasPrefix(r.Err, "cluster: listen "+bad.Network+" "), "%+v: %q", bad, r.Err)
 	}
 
 	foreign.Close()
-	mustListen(t, w, "tcp", addr, cluster.ListenConfig{})
-	id, _ := asked(t, "tcp", addr)
+	clustertest.MustListen(t, w, "tcp", addr, cluster.ListenConfig{})
+	id, _ := clustertest.GreetingFrom(t, "tcp", addr)
 	require.Equal(t, w.ID(), id)
 }
 
@@ -147,9 +148,9 @@ func TestListenErrors(t *testing.T) {
 // very worker, and its refusal reaches the worker with its text, as EACCES.
 func TestListenAllowed(t *testing.T) {
 	asks := make(chan string, 10)
-	w := puppets(t, 1, cluster.Options{AllowListen: func(w *cluster.Process, network, address string) error {
+	w := clustertest.SocketWorkers(t, 1, cluster.Options{AllowListen: func(w *cluster.Process, network, address string) error {
 		var id int
-		if err := w.Request(context.Background(), whoOrder{"who"}, &id); err != nil || id != w.ID() {
+		if err := w.Request(context.Background(), clustertest.Order{Cmd: "who"}, &id); err != nil || id != w.ID() {
 			return fmt.Errorf("the worker does not answer: %d, %v", id, err)
 		}
 		asks <- network + " " + address
@@ -158,49 +159,49 @@ func TestListenAllowed(t *testing.T) {
 		}
 		return nil
 	}})[0]
-	mustListen(t, w, "tcp", "localhost:0", cluster.ListenConfig{})
-	require.Equal(t, "tcp4 127.0.0.1:0", await(t, asks, "question"))
-	r := tryListen(t, w, "tcp", "127.0.0.1:9", cluster.ListenConfig{})
+	clustertest.MustListen(t, w, "tcp", "localhost:0", cluster.ListenConfig{})
+	require.Equal(t, "tcp4 127.0.0.1:0", clustertest.Await(t, asks, "question"))
+	r := clustertest.TryListen(t, w, "tcp", "127.0.0.1:9", cluster.ListenConfig{})
 	require.True(t, r.Denied, r.Err)
-	require.Contains(t, r.Err, "cluster: listen tcp4 127.0.0.1:9: "+errDenied.Error()+" (refused by AllowListen: no discard service, says the policy")
-	require.Equal(t, "tcp4 127.0.0.1:9", await(t, asks, "question"))
-	if system.has("unix") {
-		path := filepath.Join(tempDir(t), "..", "s")
-		mustListen(t, w, "unix", path, cluster.ListenConfig{})
-		require.Equal(t, "unix "+filepath.Clean(path), await(t, asks, "question"))
+	require.Contains(t, r.Err, "cluster: listen tcp4 127.0.0.1:9: "+clustertest.ErrDenied.Error()+" (refused by AllowListen: no discard service, says the policy")
+	require.Equal(t, "tcp4 127.0.0.1:9", clustertest.Await(t, asks, "question"))
+	if clustertest.System.Has("unix") {
+		path := filepath.Join(clustertest.TempDir(t), "..", "s")
+		clustertest.MustListen(t, w, "unix", path, cluster.ListenConfig{})
+		require.Equal(t, "unix "+filepath.Clean(path), clustertest.Await(t, asks, "question"))
 	}
 }
 
 // Two clusters cannot have the same port.
 func TestListenTwoMasters(t *testing.T) {
-	first := start(t, listenAt, listenAtEnv+"=127.0.0.1:0")
-	addr := first.expect("listening")
-	second := start(t, listenAt, listenAtEnv+"="+addr)
-	text := second.expect("failed")
+	first := clustertest.Start(t, listenAt, listenAtEnv+"=127.0.0.1:0")
+	addr := first.Expect("listening")
+	second := clustertest.Start(t, listenAt, listenAtEnv+"="+addr)
+	text := second.Expect("failed")
 	require.Contains(t, text, "true")
-	require.Contains(t, text, errInUse.Error())
+	require.Contains(t, text, clustertest.ErrInUse.Error())
 	require.Contains(t, text, addr)
-	second.signal(syscall.SIGTERM)
-	require.Equal(t, 0, second.exit())
-	first.signal(syscall.SIGTERM)
-	require.Equal(t, 0, first.exit())
-	third := start(t, listenAt, listenAtEnv+"="+addr)
-	require.Equal(t, addr, third.expect("listening"))
+	second.Signal(syscall.SIGTERM)
+	require.Equal(t, 0, second.Exit())
+	first.Signal(syscall.SIGTERM)
+	require.Equal(t, 0, first.Exit())
+	third := clustertest.Start(t, listenAt, listenAtEnv+"="+addr)
+	require.Equal(t, addr, third.Expect("listening"))
 }
 
 const listenAtEnv = "CLUSTER_TEST_LISTEN"
 
 // listenAt is a master whose worker tries to listen at the address, tcp or (a
 // path) unix.
-var listenAt = program("listenAt", func() {
+var listenAt = clustertest.Program("listenAt", func() {
 	address := os.Getenv(listenAtEnv)
 	network := "tcp"
 	if strings.HasPrefix(address, "/") {
 		network = "unix"
 	}
 	if cluster.IsMaster() {
-		die(cluster.SetupMaster(cluster.Options{Workers: 1}))
-		die(cluster.Run(context.Background()))
+		clustertest.Must(cluster.SetupMaster(cluster.Options{Workers: 1}))
+		clustertest.Must(cluster.Run(context.Background()))
 		return
 	}
 	ln, err := cluster.Listen(network, address)
@@ -208,7 +209,7 @@ var listenAt = program("listenAt", func() {
 		fmt.Println("failed", errors.Is(err, syscall.EADDRINUSE), errors.Is(err, syscall.EACCES), err)
 	} else {
 		fmt.Println("listening", ln.Addr())
-		go answerConns(ln)
+		go clustertest.AnswerConns(ln)
 	}
 	<-cluster.Context().Done()
 	select {}
@@ -217,20 +218,20 @@ var listenAt = program("listenAt", func() {
 // What the program listened on before it forked is shared with workers that
 // ask for the same address, and does not collide with them.
 func TestListenInMasterBeforeFork(t *testing.T) {
-	checkLeaks(t)
+	clustertest.CheckLeaks(t)
 	ln, err := cluster.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	defer ln.Close()
 	addr := ln.Addr().String()
-	workers := puppets(t, 2, cluster.Options{})
+	workers := clustertest.SocketWorkers(t, 2, cluster.Options{})
 	for _, w := range workers {
-		require.Equal(t, addr, mustListen(t, w, "tcp", addr, cluster.ListenConfig{}).Addr)
+		require.Equal(t, addr, clustertest.MustListen(t, w, "tcp", addr, cluster.ListenConfig{}).Addr)
 	}
-	asked(t, "tcp", addr)
+	clustertest.GreetingFrom(t, "tcp", addr)
 	require.NoError(t, ln.Close())
 	// Its own copy is closed, the socket is not.
-	asked(t, "tcp", addr)
-	killed(t, workers...)
+	clustertest.GreetingFrom(t, "tcp", addr)
+	clustertest.KillAndWait(t, workers...)
 	c, err := net.Dial("tcp", addr)
 	require.NoError(t, err)
 	c.Close()
@@ -239,7 +240,7 @@ func TestListenInMasterBeforeFork(t *testing.T) {
 // Listen in a master that has forked holds the address open for its workers:
 // theirs is the same socket, and its own Accept waits until it is closed.
 func TestListenInMasterAfterFork(t *testing.T) {
-	workers := puppets(t, 1, cluster.Options{})
+	workers := clustertest.SocketWorkers(t, 1, cluster.Options{})
 	ln, err := cluster.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	c, err := net.Dial("tcp", ln.Addr().String())
@@ -250,24 +251,24 @@ func TestListenInMasterAfterFork(t *testing.T) {
 		_, err := ln.Accept()
 		accepted <- err
 	}()
-	r := mustListen(t, workers[0], "tcp", "127.0.0.1:0", cluster.ListenConfig{})
+	r := clustertest.MustListen(t, workers[0], "tcp", "127.0.0.1:0", cluster.ListenConfig{})
 	require.Equal(t, ln.Addr().String(), r.Addr)
-	id, _ := greeting(t, c)
+	id, _ := clustertest.Greeting(t, c)
 	require.Equal(t, workers[0].ID(), id, "the connection waited for a worker")
 	require.Empty(t, accepted)
 	require.NoError(t, ln.Close())
-	require.ErrorIs(t, await(t, accepted, "end of Accept"), net.ErrClosed)
+	require.ErrorIs(t, clustertest.Await(t, accepted, "end of Accept"), net.ErrClosed)
 
 	_, err = cluster.Listen("tcp", freePortTaken(t))
 	require.ErrorIs(t, err, syscall.EADDRINUSE)
 
 	pc, err := cluster.ListenPacket("udp", "127.0.0.1:0")
-	if !system.sharedUDP {
+	if !clustertest.System.SharedUDP {
 		require.ErrorIs(t, err, errors.ErrUnsupported)
 		return
 	}
 	require.NoError(t, err)
-	u := mustListen(t, workers[0], "udp", "127.0.0.1:0", cluster.ListenConfig{})
+	u := clustertest.MustListen(t, workers[0], "udp", "127.0.0.1:0", cluster.ListenConfig{})
 	require.Equal(t, pc.LocalAddr().String(), u.Addr)
 	require.Equal(t, workers[0].ID(), answeredBy(t, "udp", u.Addr))
 	go func() {
@@ -277,7 +278,7 @@ func TestListenInMasterAfterFork(t *testing.T) {
 	_, err = pc.WriteTo([]byte("x"), pc.LocalAddr())
 	require.NoError(t, err, "the master may write")
 	require.NoError(t, pc.Close())
-	require.ErrorIs(t, await(t, accepted, "end of ReadFrom"), net.ErrClosed)
+	require.ErrorIs(t, clustertest.Await(t, accepted, "end of ReadFrom"), net.ErrClosed)
 }
 
 // freePortTaken is an address on which somebody else listens.
@@ -291,18 +292,18 @@ func freePortTaken(t *testing.T) string {
 
 // Without a cluster Listen, ListenPacket and Serve are plain ones.
 func TestListenAlone(t *testing.T) {
-	checkLeaks(t)
+	clustertest.CheckLeaks(t)
 	ln, err := cluster.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	require.IsType(t, new(net.TCPListener), ln)
 	srv := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, "alone") })}
 	served := make(chan error, 1)
 	go func() { served <- cluster.Serve(ln, srv) }()
-	body, err := get("http://" + ln.Addr().String())
+	body, err := clustertest.Get("http://" + ln.Addr().String())
 	require.NoError(t, err)
 	require.Equal(t, "alone", body)
 	require.NoError(t, srv.Shutdown(t.Context()))
-	require.ErrorIs(t, await(t, served, "return of Serve"), http.ErrServerClosed)
+	require.ErrorIs(t, clustertest.Await(t, served, "return of Serve"), http.ErrServerClosed)
 
 	taken := freePortTaken(t)
 	_, err = cluster.Listen("tcp", taken)
@@ -315,7 +316,7 @@ func TestListenAlone(t *testing.T) {
 	require.ErrorContains(t, err, "unknown network")
 
 	t.Run("UDP", func(t *testing.T) {
-		need(t, "UDP")
+		clustertest.Need(t, "UDP")
 		pc, err := cluster.ListenPacket("udp", "127.0.0.1:0")
 		require.NoError(t, err)
 		require.IsType(t, new(net.UDPConn), pc)
@@ -325,53 +326,53 @@ func TestListenAlone(t *testing.T) {
 
 // IPv6Only keeps IPv4 out, and the default takes both.
 func TestListenBothFamilies(t *testing.T) {
-	w := puppets(t, 1, cluster.Options{})[0]
-	both := mustListen(t, w, "tcp", ":0", cluster.ListenConfig{})
-	only := mustListen(t, w, "tcp", ":0", cluster.ListenConfig{IPv6Only: true})
+	w := clustertest.SocketWorkers(t, 1, cluster.Options{})[0]
+	both := clustertest.MustListen(t, w, "tcp", ":0", cluster.ListenConfig{})
+	only := clustertest.MustListen(t, w, "tcp", ":0", cluster.ListenConfig{IPv6Only: true})
 	_, bothPort, _ := net.SplitHostPort(both.Addr)
 	_, onlyPort, _ := net.SplitHostPort(only.Addr)
-	asked(t, "tcp", "127.0.0.1:"+bothPort)
-	asked(t, "tcp", "[::1]:"+bothPort)
-	asked(t, "tcp", "[::1]:"+onlyPort)
+	clustertest.GreetingFrom(t, "tcp", "127.0.0.1:"+bothPort)
+	clustertest.GreetingFrom(t, "tcp", "[::1]:"+bothPort)
+	clustertest.GreetingFrom(t, "tcp", "[::1]:"+onlyPort)
 	_, err := net.Dial("tcp", "127.0.0.1:"+onlyPort)
-	require.ErrorIs(t, err, errRefused)
+	require.ErrorIs(t, err, clustertest.ErrRefused)
 	// So the same port can be had once for each family.
-	mustListen(t, w, "tcp4", "0.0.0.0:"+onlyPort, cluster.ListenConfig{})
-	asked(t, "tcp", "127.0.0.1:"+onlyPort)
+	clustertest.MustListen(t, w, "tcp4", "0.0.0.0:"+onlyPort, cluster.ListenConfig{})
+	clustertest.GreetingFrom(t, "tcp", "127.0.0.1:"+onlyPort)
 
-	if !system.sharedUDP {
+	if !clustertest.System.SharedUDP {
 		return
 	}
-	gram := mustListen(t, w, "udp", ":0", cluster.ListenConfig{IPv6Only: true})
+	gram := clustertest.MustListen(t, w, "udp", ":0", cluster.ListenConfig{IPv6Only: true})
 	_, gramPort, _ := net.SplitHostPort(gram.Addr)
 	require.Equal(t, w.ID(), answeredBy(t, "udp6", "[::1]:"+gramPort))
-	mustListen(t, w, "udp4", "0.0.0.0:"+gramPort, cluster.ListenConfig{})
+	clustertest.MustListen(t, w, "udp4", "0.0.0.0:"+gramPort, cluster.ListenConfig{})
 }
 
 // An Exclusive listener is the worker's own: it is reported, makes it ready, is
 // closed to others, and dies with it.
 func TestListenExclusive(t *testing.T) {
-	if apart(t) {
+	if clustertest.Apart(t) {
 		return
 	}
-	workers := puppets(t, 2, cluster.Options{})
+	workers := clustertest.SocketWorkers(t, 2, cluster.Options{})
 	reported := make(chan net.Addr, 10)
 	t.Cleanup(workers[0].OnListening(func(_ *cluster.Process, addr net.Addr) { reported <- addr }))
-	r := mustListen(t, workers[0], "tcp", "127.0.0.1:0", cluster.ListenConfig{Exclusive: true})
-	require.Equal(t, r.Addr, await(t, reported, "listening event").String())
+	r := clustertest.MustListen(t, workers[0], "tcp", "127.0.0.1:0", cluster.ListenConfig{Exclusive: true})
+	require.Equal(t, r.Addr, clustertest.Await(t, reported, "listening event").String())
 	require.Equal(t, cluster.Ready, workers[0].State())
 	for _, exclusive := range []bool{true, false} {
-		other := tryListen(t, workers[1], "tcp", r.Addr, cluster.ListenConfig{Exclusive: exclusive})
+		other := clustertest.TryListen(t, workers[1], "tcp", r.Addr, cluster.ListenConfig{Exclusive: exclusive})
 		require.True(t, other.InUse, other.Err)
 	}
-	require.NotEqual(t, r.Addr, mustListen(t, workers[1], "tcp", "127.0.0.1:0", cluster.ListenConfig{Exclusive: true}).Addr)
-	id, _ := asked(t, "tcp", r.Addr)
+	require.NotEqual(t, r.Addr, clustertest.MustListen(t, workers[1], "tcp", "127.0.0.1:0", cluster.ListenConfig{Exclusive: true}).Addr)
+	id, _ := clustertest.GreetingFrom(t, "tcp", r.Addr)
 	require.Equal(t, workers[0].ID(), id)
 
 	t.Run("UDP", func(t *testing.T) {
-		need(t, "UDP")
-		u := mustListen(t, workers[0], "udp", "127.0.0.1:0", cluster.ListenConfig{Exclusive: true})
-		require.Equal(t, u.Addr, await(t, reported, "listening event").String())
+		clustertest.Need(t, "UDP")
+		u := clustertest.MustListen(t, workers[0], "udp", "127.0.0.1:0", cluster.ListenConfig{Exclusive: true})
+		require.Equal(t, u.Addr, clustertest.Await(t, reported, "listening event").String())
 		require.Equal(t, workers[0].ID(), answeredBy(t, "udp", u.Addr))
 	})
 
@@ -389,13 +390,13 @@ func TestListenExclusive(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, "held\n", echo)
 	_, err = net.Dial("tcp", r.Addr)
-	require.ErrorIs(t, err, errRefused)
+	require.ErrorIs(t, err, clustertest.ErrRefused)
 }
 
 // Every network that the system can share is listened on by several workers,
 // which share one socket: what one no longer takes the other does.
 func TestListenEveryNetwork(t *testing.T) {
-	dir := tempDir(t)
+	dir := clustertest.TempDir(t)
 	abstract := fmt.Sprintf("@cluster-test-%d", os.Getpid())
 	tests := []struct {
 		network, address string
@@ -414,23 +415,23 @@ func TestListenEveryNetwork(t *testing.T) {
 		{"unix", abstract, "unix"},
 		{"unixgram", abstract + "-datagram", "unixgram"},
 	}
-	workers := puppets(t, 2, cluster.Options{})
+	workers := clustertest.SocketWorkers(t, 2, cluster.Options{})
 	for _, test := range tests {
-		if packet := test.want != "tcp" && test.want != "unix"; packet && !system.sharedUDP || !packet && !system.has(test.want) {
-			r := tryListen(t, workers[0], test.network, test.address, cluster.ListenConfig{})
+		if packet := test.want != "tcp" && test.want != "unix"; packet && !clustertest.System.SharedUDP || !packet && !clustertest.System.Has(test.want) {
+			r := clustertest.TryListen(t, workers[0], test.network, test.address, cluster.ListenConfig{})
 			require.True(t, r.Unsupported, r.Err)
 			require.Contains(t, r.Err, "on Windows: not supported here")
 			continue
 		}
-		a := mustListen(t, workers[0], test.network, test.address, cluster.ListenConfig{})
-		b := mustListen(t, workers[1], test.network, test.address, cluster.ListenConfig{})
+		a := clustertest.MustListen(t, workers[0], test.network, test.address, cluster.ListenConfig{})
+		b := clustertest.MustListen(t, workers[1], test.network, test.address, cluster.ListenConfig{})
 		require.Equal(t, a.Addr, b.Addr, test)
 		require.Equal(t, test.want, a.Network, test)
-		closeSocket(t, workers[0], a)
+		clustertest.CloseSocket(t, workers[0], a)
 		require.Equal(t, workers[1].ID(), answeredBy(t, test.network, a.Addr), test)
 		if a.Network == "unix" || a.Network == "unixgram" {
 			require.Equal(t, test.address, a.Addr)
 		}
-		closeSocket(t, workers[1], b)
+		clustertest.CloseSocket(t, workers[1], b)
 	}
 }

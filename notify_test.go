@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/go-cluster/cluster"
+	"github.com/go-cluster/cluster/internal/clustertest"
 	"github.com/stretchr/testify/require"
 )
 
@@ -44,7 +45,7 @@ func manager(t *testing.T) (socket string, datagrams chan string) {
 func next(t *testing.T, datagrams <-chan string) string {
 	t.Helper()
 	for {
-		if d := await(t, datagrams, "datagram"); d != "WATCHDOG=1" {
+		if d := clustertest.Await(t, datagrams, "datagram"); d != "WATCHDOG=1" {
 			return d
 		}
 	}
@@ -69,28 +70,28 @@ func TestNotify(t *testing.T) {
 	t.Parallel()
 	socket, datagrams := manager(t)
 	broken := filepath.Join(t.TempDir(), "broken")
-	p, _ := supervise(t, supervision{Workers: 2, Env: []string{"FAIL=" + broken}}, "NOTIFY_SOCKET="+socket, "WATCHDOG_USEC=200000")
+	p, _ := clustertest.Supervise(t, clustertest.Supervision{Workers: 2, Env: []string{"FAIL=" + broken}}, "NOTIFY_SOCKET="+socket, "WATCHDOG_USEC=200000")
 	isReady(t, next(t, datagrams))
 	for range 3 {
-		for await(t, datagrams, "datagram") != "WATCHDOG=1" {
+		for clustertest.Await(t, datagrams, "datagram") != "WATCHDOG=1" {
 		}
 	}
-	p.signal(syscall.SIGHUP)
+	p.Signal(syscall.SIGHUP)
 	isReloading(t, next(t, datagrams))
 	d := next(t, datagrams)
 	isReady(t, d)
 	require.Contains(t, d, "STATUS=generation 2")
-	p.expect("reload 2 2 <nil>")
+	p.Expect("reload 2 2 <nil>")
 
 	require.NoError(t, os.WriteFile(broken, nil, 0o644))
-	p.signal(syscall.SIGHUP)
+	p.Signal(syscall.SIGHUP)
 	isReloading(t, next(t, datagrams))
 	d = next(t, datagrams)
 	isReady(t, d)
 	require.Contains(t, d, "no database", "why it failed")
 	require.Equal(t, 2, strings.Count(d, "\n")+1, "%q", d)
 
-	p.terminate()
+	p.Terminate()
 	require.Contains(t, next(t, datagrams), "STOPPING=1")
 	require.Empty(t, datagrams, "nothing after it")
 }
@@ -101,20 +102,20 @@ func TestNotifyOnlyWhenUp(t *testing.T) {
 	t.Parallel()
 	for need, min := range map[int]int{2: 0, 1: 1} {
 		socket, datagrams := manager(t)
-		s := supervision{Program: gated, Workers: 2, MinReady: min, Env: []string{"GATE=" + filepath.Join(t.TempDir(), "gate")}}
-		p := start(t, supervisor, supervise1(t, &s, []string{"NOTIFY_SOCKET=" + socket})...)
+		s := clustertest.Supervision{Program: gated, Workers: 2, MinReady: min, Env: []string{"GATE=" + filepath.Join(t.TempDir(), "gate")}}
+		p := clustertest.Start(t, clustertest.Supervisor, clustertest.SuperviseEnv(t, &s, []string{"NOTIFY_SOCKET=" + socket})...)
 		for i := range 2 {
 			if i == need {
 				isReady(t, next(t, datagrams))
 			}
 			require.Empty(t, datagrams)
 			require.NoError(t, os.WriteFile(s.Env[len(s.Env)-1][5:]+strconv.Itoa(i), nil, 0o644))
-			p.event("up")
+			p.Event("up")
 		}
 		if need == 2 {
 			isReady(t, next(t, datagrams))
 		}
-		p.terminate()
+		p.Terminate()
 	}
 }
 
@@ -123,10 +124,10 @@ func TestNotifyOnlyWhenUp(t *testing.T) {
 func TestNotifyForThoseWhoNeverListen(t *testing.T) {
 	t.Parallel()
 	socket, datagrams := manager(t)
-	s := supervision{Program: obedient, Workers: 2}
-	p := start(t, supervisor, supervise1(t, &s, []string{"NOTIFY_SOCKET=" + socket})...)
+	s := clustertest.Supervision{Program: clustertest.CommandWorker, Workers: 2}
+	p := clustertest.Start(t, clustertest.Supervisor, clustertest.SuperviseEnv(t, &s, []string{"NOTIFY_SOCKET=" + socket})...)
 	isReady(t, next(t, datagrams))
-	p.terminate()
+	p.Terminate()
 }
 
 // TestNotifyIsForTheMaster: workers do not inherit what was addressed to it.
@@ -134,13 +135,13 @@ func TestNotifyIsForTheMaster(t *testing.T) {
 	for _, k := range []string{"NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES"} {
 		t.Setenv(k, "1")
 	}
-	withMaster(t, obedient, cluster.Options{})
-	w := forkOne(t)
-	require.Empty(t, ask[about](t, w, order{Cmd: "about", Env: []string{"NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES"}}).Env)
+	clustertest.WithMaster(t, clustertest.CommandWorker, cluster.Options{})
+	w := clustertest.Fork(t)
+	require.Empty(t, clustertest.Ask[clustertest.About](t, w, clustertest.Order{Cmd: "about", Env: []string{"NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES"}}).Env)
 }
 
 // gated is a troublemaker that waits for the file of its slot.
-var gated = program("gated", func() {
+var gated = clustertest.Program("gated", func() {
 	gate := os.Getenv("GATE") + strconv.Itoa(cluster.Worker.Slot())
 	for {
 		if _, err := os.Stat(gate); err == nil {
@@ -148,5 +149,5 @@ var gated = program("gated", func() {
 		}
 		time.Sleep(5 * time.Millisecond)
 	}
-	runProgram(troublemaker)
+	clustertest.RunProgram(clustertest.Troublemaker)
 })

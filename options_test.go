@@ -3,7 +3,6 @@ package cluster_test
 import (
 	"bytes"
 	"context"
-	"errors"
 	"io"
 	"io/fs"
 	"log/slog"
@@ -14,21 +13,13 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
 	"github.com/go-cluster/cluster"
+	"github.com/go-cluster/cluster/internal/clustertest"
 	"github.com/stretchr/testify/require"
 )
-
-// copyBinary puts a copy of the test binary at path.
-func copyBinary(t *testing.T, path string) {
-	t.Helper()
-	b, err := os.ReadFile(os.Args[0])
-	require.NoError(t, err)
-	writeProgram(t, path, b)
-}
 
 // TestOptionsErrorsNameTheField: SetupMaster refuses what makes no sense with
 // an error that names the field, and changes nothing.
@@ -98,25 +89,25 @@ func TestSettings(t *testing.T) {
 func TestOptionsExec(t *testing.T) {
 	start, err := os.Getwd()
 	require.NoError(t, err)
-	dir, err := filepath.EvalSymlinks(tempDir(t))
+	dir, err := filepath.EvalSymlinks(clustertest.TempDir(t))
 	require.NoError(t, err)
 	if filepath.VolumeName(dir) != filepath.VolumeName(start) { // no path leads from one to the other
 		dir, err = os.MkdirTemp(start, ".cluster-test-")
 		require.NoError(t, err)
 		t.Cleanup(func() { os.Remove(dir) })
 	}
-	program := filepath.Join(dir, "worker-program"+system.exe)
-	copyBinary(t, program)
+	program := filepath.Join(dir, "worker-program"+clustertest.System.Exe)
+	clustertest.CopyBinary(t, program)
 	t.Cleanup(func() { os.Remove(program) })
 	relative, err := filepath.Rel(start, program)
 	require.NoError(t, err)
 	t.Chdir("/")
-	t.Setenv("PATH", dir+system.pathList+os.Getenv("PATH"))
+	t.Setenv("PATH", dir+clustertest.System.PathList+os.Getenv("PATH"))
 	for name, path := range map[string]string{"absolute": program, "relative": relative, "bare": "worker-program"} {
 		t.Run(name, func(t *testing.T) {
-			withMaster(t, obedient, cluster.Options{Exec: path})
+			clustertest.WithMaster(t, clustertest.CommandWorker, cluster.Options{Exec: path})
 			require.Equal(t, program, cluster.Settings().Exec)
-			self := ask[about](t, forkOne(t), order{Cmd: "about"})
+			self := clustertest.Ask[clustertest.About](t, clustertest.Fork(t), clustertest.Order{Cmd: "about"})
 			require.Equal(t, program, self.Args[0])
 			if self.Exe != "" {
 				require.Equal(t, program, self.Exe)
@@ -124,7 +115,7 @@ func TestOptionsExec(t *testing.T) {
 		})
 	}
 	t.Run("gone", func(t *testing.T) {
-		withMaster(t, obedient, cluster.Options{Exec: "./no-such-file"})
+		clustertest.WithMaster(t, clustertest.CommandWorker, cluster.Options{Exec: "./no-such-file"})
 		_, err := cluster.Fork()
 		require.ErrorIs(t, err, fs.ErrNotExist)
 		require.ErrorContains(t, err, "cluster: Fork")
@@ -142,8 +133,8 @@ func TestOptionsArgs(t *testing.T) {
 		"some":  {[]string{"-a", "b c", ""}, []string{"-a", "b c", ""}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			withMaster(t, obedient, cluster.Options{Args: c.args})
-			self := ask[about](t, forkOne(t), order{Cmd: "about"})
+			clustertest.WithMaster(t, clustertest.CommandWorker, cluster.Options{Args: c.args})
+			self := clustertest.Ask[clustertest.About](t, clustertest.Fork(t), clustertest.Order{Cmd: "about"})
 			require.Equal(t, os.Args[0], self.Args[0])
 			require.ElementsMatch(t, c.want, self.Args[1:])
 		})
@@ -156,9 +147,9 @@ func TestOptionsEnv(t *testing.T) {
 	for _, k := range []string{"ENV_MASTER", "ENV_OPTIONS", "ENV_FORK", "NOTIFY_SOCKET", "LISTEN_FDS", "LISTEN_PID", "WATCHDOG_USEC", "NODE_CHANNEL_FD"} {
 		t.Setenv(k, "master")
 	}
-	withMaster(t, obedient, cluster.Options{Env: []string{"ENV_OPTIONS=options", "ENV_FORK=options", "LISTEN_PID=options"}})
-	w := forkOne(t, "ENV_FORK=fork")
-	self := ask[about](t, w, order{Cmd: "about", Env: []string{
+	clustertest.WithMaster(t, clustertest.CommandWorker, cluster.Options{Env: []string{"ENV_OPTIONS=options", "ENV_FORK=options", "LISTEN_PID=options"}})
+	w := clustertest.Fork(t, "ENV_FORK=fork")
+	self := clustertest.Ask[clustertest.About](t, w, clustertest.Order{Cmd: "about", Env: []string{
 		"ENV_MASTER", "ENV_OPTIONS", "ENV_FORK", "NOTIFY_SOCKET", "LISTEN_FDS", "LISTEN_PID", "WATCHDOG_USEC", "NODE_CHANNEL_FD",
 	}})
 	require.Equal(t, map[string]string{
@@ -169,10 +160,10 @@ func TestOptionsEnv(t *testing.T) {
 // TestOptionsDir: a worker starts in Dir, and an error of it names the
 // directory.
 func TestOptionsDir(t *testing.T) {
-	dir, err := filepath.EvalSymlinks(tempDir(t))
+	dir, err := filepath.EvalSymlinks(clustertest.TempDir(t))
 	require.NoError(t, err)
-	withMaster(t, obedient, cluster.Options{Dir: dir})
-	require.Equal(t, dir, ask[about](t, forkOne(t), order{Cmd: "about"}).Dir)
+	clustertest.WithMaster(t, clustertest.CommandWorker, cluster.Options{Dir: dir})
+	require.Equal(t, dir, clustertest.Ask[clustertest.About](t, clustertest.Fork(t), clustertest.Order{Cmd: "about"}).Dir)
 
 	o := cluster.Settings()
 	o.Dir = filepath.Join(dir, "missing")
@@ -200,8 +191,8 @@ func TestOptionsMaxProcs(t *testing.T) {
 		"option before env": {cluster.Options{MaxProcs: 6, Env: []string{"GOMAXPROCS=3"}}, nil, 6},
 	} {
 		t.Run(name, func(t *testing.T) {
-			withMaster(t, obedient, c.o)
-			require.Equal(t, c.want, ask[about](t, forkOne(t, c.fork...), order{Cmd: "about"}).MaxProcs)
+			clustertest.WithMaster(t, clustertest.CommandWorker, c.o)
+			require.Equal(t, c.want, clustertest.Ask[clustertest.About](t, clustertest.Fork(t, c.fork...), clustertest.Order{Cmd: "about"}).MaxProcs)
 		})
 	}
 }
@@ -210,30 +201,30 @@ func TestOptionsMaxProcs(t *testing.T) {
 // without it the first one does.
 func TestManualReady(t *testing.T) {
 	t.Run("manual", func(t *testing.T) {
-		withMaster(t, obedient, cluster.Options{ManualReady: true})
-		listens := listenings(t)
-		w := forkOne(t)
-		ask[string](t, w, order{Cmd: "listen"})
-		await(t, listens, "listening")
+		clustertest.WithMaster(t, clustertest.CommandWorker, cluster.Options{ManualReady: true})
+		listens := clustertest.Listenings(t)
+		w := clustertest.Fork(t)
+		clustertest.Ask[string](t, w, clustertest.Order{Cmd: "listen"})
+		clustertest.Await(t, listens, "listening")
 		require.Equal(t, cluster.Online, w.State())
-		ask[any](t, w, order{Cmd: "ready"})
+		clustertest.Ask[any](t, w, clustertest.Order{Cmd: "ready"})
 		// The answer came behind ready on the channel.
 		require.Equal(t, cluster.Ready, w.State())
 	})
 	t.Run("by listening", func(t *testing.T) {
-		withMaster(t, obedient, cluster.Options{})
-		listens := listenings(t)
-		w := forkOne(t)
-		ask[about](t, w, order{Cmd: "about"})
+		clustertest.WithMaster(t, clustertest.CommandWorker, cluster.Options{})
+		listens := clustertest.Listenings(t)
+		w := clustertest.Fork(t)
+		clustertest.Ask[clustertest.About](t, w, clustertest.Order{Cmd: "about"})
 		require.Equal(t, cluster.Online, w.State())
-		ask[string](t, w, order{Cmd: "listen"})
-		await(t, listens, "listening")
+		clustertest.Ask[string](t, w, clustertest.Order{Cmd: "listen"})
+		clustertest.Await(t, listens, "listening")
 		require.Equal(t, cluster.Ready, w.State())
 	})
 	t.Run("without a listener", func(t *testing.T) {
-		withMaster(t, obedient, cluster.Options{})
-		w := forkOne(t)
-		ask[any](t, w, order{Cmd: "ready"})
+		clustertest.WithMaster(t, clustertest.CommandWorker, cluster.Options{})
+		w := clustertest.Fork(t)
+		clustertest.Ask[any](t, w, clustertest.Order{Cmd: "ready"})
 		require.Equal(t, cluster.Ready, w.State())
 	})
 }
@@ -245,16 +236,16 @@ func TestStartTimeout(t *testing.T) {
 	unready := cluster.Options{ManualReady: true, StartTimeout: 300 * time.Millisecond}
 	for name, o := range map[string]cluster.Options{"not online": silent, "not ready": unready} {
 		t.Run(name, func(t *testing.T) {
-			withMaster(t, obedient, o)
-			dead, failed := deaths(t), make(chan error, 10)
+			clustertest.WithMaster(t, clustertest.CommandWorker, o)
+			dead, failed := clustertest.Deaths(t), make(chan error, 10)
 			t.Cleanup(cluster.OnError(func(_ *cluster.Process, err error) { failed <- err }))
-			w := forkOne(t)
-			require.ErrorContains(t, await(t, failed, "error"), name[len("not "):]+" within")
-			d := await(t, dead, "death")
-			require.Same(t, w, d.w)
-			requireKilled(t, d.e)
-			require.False(t, d.e.Voluntary)
-			require.GreaterOrEqual(t, d.e.Uptime, o.StartTimeout)
+			w := clustertest.Fork(t)
+			require.ErrorContains(t, clustertest.Await(t, failed, "error"), name[len("not "):]+" within")
+			d := clustertest.Await(t, dead, "death")
+			require.Same(t, w, d.Worker)
+			clustertest.RequireKilled(t, d.Exit)
+			require.False(t, d.Exit.Voluntary)
+			require.GreaterOrEqual(t, d.Exit.Uptime, o.StartTimeout)
 		})
 	}
 }
@@ -262,22 +253,22 @@ func TestStartTimeout(t *testing.T) {
 // TestShutdownTimeout: a worker that does not end by itself is killed, and
 // those that wait are told.
 func TestShutdownTimeout(t *testing.T) {
-	withMaster(t, obedient, cluster.Options{ShutdownTimeout: 200 * time.Millisecond})
-	dead := deaths(t)
-	online := onlines(t)
+	clustertest.WithMaster(t, clustertest.CommandWorker, cluster.Options{ShutdownTimeout: 200 * time.Millisecond})
+	dead := clustertest.Deaths(t)
+	online := clustertest.Onlines(t)
 	for _, stop := range []func(w *cluster.Process) error{
-		func(w *cluster.Process) error { return w.Disconnect(within(t, patience)) },
-		func(w *cluster.Process) error { return cluster.Disconnect(within(t, patience)) },
+		func(w *cluster.Process) error { return w.Disconnect(clustertest.Within(t, clustertest.Patience)) },
+		func(w *cluster.Process) error { return cluster.Disconnect(clustertest.Within(t, clustertest.Patience)) },
 	} {
-		w := forkOne(t)
-		await(t, online, "online")
-		pause(t, w.PID())
+		w := clustertest.Fork(t)
+		clustertest.Await(t, online, "online")
+		clustertest.Pause(t, w.PID())
 		err := stop(w)
 		require.ErrorIs(t, err, context.DeadlineExceeded)
 		require.ErrorContains(t, err, strconv.Itoa(w.ID()))
-		d := await(t, dead, "death")
-		requireKilled(t, d.e)
-		require.True(t, d.e.Voluntary)
+		d := clustertest.Await(t, dead, "death")
+		clustertest.RequireKilled(t, d.Exit)
+		require.True(t, d.Exit.Voluntary)
 	}
 }
 
@@ -303,25 +294,25 @@ func (l *logBuffer) String() string {
 // worker; a crash is.
 func TestLoggerIsQuiet(t *testing.T) {
 	var log logBuffer
-	out := newLineWriter()
-	withMaster(t, idle, cluster.Options{Workers: 2, Output: out.both, Logger: slog.New(slog.NewTextHandler(&log, nil))})
-	listens, dead := listenings(t), deaths(t)
+	out := clustertest.NewLineWriter()
+	clustertest.WithMaster(t, idle, cluster.Options{Workers: 2, Output: out.Both, Logger: slog.New(slog.NewTextHandler(&log, nil))})
+	listens, dead := clustertest.Listenings(t), clustertest.Deaths(t)
 	require.NoError(t, cluster.AutoFork())
-	await(t, listens, "listening")
-	w := await(t, listens, "listening")
-	require.NoError(t, w.Disconnect(within(t, patience)))
-	stopAll(t)
-	await(t, dead, "death")
-	await(t, dead, "death")
+	clustertest.Await(t, listens, "listening")
+	w := clustertest.Await(t, listens, "listening")
+	require.NoError(t, w.Disconnect(clustertest.Within(t, clustertest.Patience)))
+	clustertest.StopAll(t)
+	clustertest.Await(t, dead, "death")
+	clustertest.Await(t, dead, "death")
 	require.Empty(t, log.String())
-	require.Empty(t, out.c, "the workers' own output")
+	require.Empty(t, out.Lines, "the workers' own output")
 
 	require.NoError(t, cluster.AutoFork())
-	w = await(t, listens, "listening")
+	w = clustertest.Await(t, listens, "listening")
 	require.NoError(t, w.OSProcess().Kill())
-	await(t, dead, "death")
-	stopAll(t)
-	require.Contains(t, log.String(), system.killedText)
+	clustertest.Await(t, dead, "death")
+	clustertest.StopAll(t)
+	require.Contains(t, log.String(), clustertest.System.KilledText)
 	require.Contains(t, log.String(), "worker="+strconv.Itoa(w.ID()))
 }
 
@@ -329,14 +320,14 @@ func TestLoggerIsQuiet(t *testing.T) {
 // death is reported.
 func TestOutputPipes(t *testing.T) {
 	var out, errs logBuffer
-	withMaster(t, printing, cluster.Options{
+	clustertest.WithMaster(t, clustertest.Printing, cluster.Options{
 		Env:    []string{"STDERR=error", "ZEROS=1048576"},
 		Output: func(*cluster.Process) (stdout, stderr io.Writer) { return &out, &errs },
 	})
 	seen := make(chan int, 1)
 	t.Cleanup(cluster.OnDeath(func(*cluster.Process, cluster.Exit) { seen <- len(out.String()) }))
-	forkOne(t)
-	require.Equal(t, 1<<20, await(t, seen, "death"))
+	clustertest.Fork(t)
+	require.Equal(t, 1<<20, clustertest.Await(t, seen, "death"))
 	require.Equal(t, "error\n", errs.String())
 }
 
@@ -344,12 +335,12 @@ func TestOutputPipes(t *testing.T) {
 // the order in which they were written, from one goroutine.
 func TestOutputOneWriterForBoth(t *testing.T) {
 	var both racyWriter
-	withMaster(t, alternating, cluster.Options{
+	clustertest.WithMaster(t, clustertest.Alternating, cluster.Options{
 		Output: func(*cluster.Process) (stdout, stderr io.Writer) { return &both, &both },
 	})
-	dead := deaths(t)
-	forkOne(t)
-	await(t, dead, "death")
+	dead := clustertest.Deaths(t)
+	clustertest.Fork(t)
+	clustertest.Await(t, dead, "death")
 	require.Equal(t, "o1 e1 o2 e2 o3 e3 o4 e4 o5 e5 o6 e6 o7 e7 o8 e8 o9 e9", strings.Join(strings.Fields(both.String()), " "))
 }
 
@@ -360,15 +351,15 @@ type racyWriter struct{ bytes.Buffer }
 // TestOutputFiles: an *os.File is handed to the worker itself, io.Discard
 // silences, and the master has no pipe and no goroutine for either.
 func TestOutputFiles(t *testing.T) {
-	file, err := os.Create(filepath.Join(tempDir(t), "out"))
+	file, err := os.Create(filepath.Join(clustertest.TempDir(t), "out"))
 	require.NoError(t, err)
 	defer file.Close()
-	withMaster(t, obedient, cluster.Options{
+	clustertest.WithMaster(t, clustertest.CommandWorker, cluster.Options{
 		Output: func(*cluster.Process) (stdout, stderr io.Writer) { return file, io.Discard },
 	})
-	w := forkOne(t)
-	ask[any](t, w, order{Cmd: "print", Text: "to the file\n"})
-	require.NoError(t, w.Disconnect(within(t, patience)))
+	w := clustertest.Fork(t)
+	clustertest.Ask[any](t, w, clustertest.Order{Cmd: "print", Text: "to the file\n"})
+	require.NoError(t, w.Disconnect(clustertest.Within(t, clustertest.Patience)))
 	b, err := os.ReadFile(file.Name())
 	require.NoError(t, err)
 	require.Equal(t, "to the file\n", string(b))
@@ -376,21 +367,16 @@ func TestOutputFiles(t *testing.T) {
 	require.NoError(t, err)
 }
 
-// failingWriter fails.
-type failingWriter struct{}
-
-func (failingWriter) Write([]byte) (int, error) { return 0, errors.New("disk full") }
-
 // TestOutputWriterFails: a writer that fails does not stop the worker, as a
 // pipe that nobody reads would.
 func TestOutputWriterFails(t *testing.T) {
-	withMaster(t, printing, cluster.Options{
+	clustertest.WithMaster(t, clustertest.Printing, cluster.Options{
 		Env:    []string{"ZEROS=1048576", "EXIT=7"},
-		Output: func(*cluster.Process) (stdout, stderr io.Writer) { return failingWriter{}, nil },
+		Output: func(*cluster.Process) (stdout, stderr io.Writer) { return clustertest.FailingWriter{}, nil },
 	})
-	dead := deaths(t)
-	forkOne(t)
-	require.Equal(t, 7, await(t, dead, "death").e.Code)
+	dead := clustertest.Deaths(t)
+	clustertest.Fork(t)
+	require.Equal(t, 7, clustertest.Await(t, dead, "death").Exit.Code)
 }
 
 // TestOutputInherited: by default a worker writes to the master's own standard
@@ -398,34 +384,24 @@ func TestOutputWriterFails(t *testing.T) {
 func TestOutputInherited(t *testing.T) {
 	t.Parallel()
 	for _, name := range []string{printMaster, printMasterNil} {
-		p := start(t, name)
-		p.expect("to stdout")
-		require.Zero(t, p.exit())
+		p := clustertest.Start(t, name)
+		p.Expect("to stdout")
+		require.Zero(t, p.Exit())
 	}
 }
 
 var (
-	printMaster    = program("print-master", func() { printingMaster(nil) })
-	printMasterNil = program("print-master-nil", func() {
+	printMaster    = clustertest.Program("print-master", func() { printingMaster(nil) })
+	printMasterNil = clustertest.Program("print-master-nil", func() {
 		printingMaster(func(*cluster.Process) (stdout, stderr io.Writer) { return nil, io.Discard })
 	})
 )
 
 // printingMaster runs one worker that prints.
 func printingMaster(output func(*cluster.Process) (stdout, stderr io.Writer)) {
-	die(cluster.SetupMaster(cluster.Options{Output: output, Env: []string{programEnv + "=" + obedient}}))
+	clustertest.Must(cluster.SetupMaster(cluster.Options{Output: output, Env: []string{clustertest.ProgramEnv + "=" + clustertest.CommandWorker}}))
 	w, err := cluster.Fork()
-	die(err)
-	die(w.Request(context.Background(), order{Cmd: "print", Text: "to stdout\n"}, nil))
-	die(cluster.Disconnect(context.Background()))
-}
-
-// writeProgram writes a file to execute. A child that another goroutine forks
-// meanwhile would hold it open for writing until its own exec, and until then
-// nobody could execute it: no fork until it is closed.
-func writeProgram(t *testing.T, path string, b []byte) {
-	t.Helper()
-	syscall.ForkLock.RLock()
-	defer syscall.ForkLock.RUnlock()
-	require.NoError(t, os.WriteFile(path, b, 0o755))
+	clustertest.Must(err)
+	clustertest.Must(w.Request(context.Background(), clustertest.Order{Cmd: "print", Text: "to stdout\n"}, nil))
+	clustertest.Must(cluster.Disconnect(context.Background()))
 }

@@ -8,6 +8,7 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/go-cluster/cluster/internal/clustertest"
 	"github.com/stretchr/testify/require"
 )
 
@@ -31,31 +32,31 @@ func zombie(pid string) bool {
 // ends it with 0.
 func TestPID1(t *testing.T) {
 	t.Parallel()
-	s := supervision{Workers: 1, Env: []string{"TROUBLE=orphan"}}
-	p := startCmd(t, asPID1(), supervisor, supervise1(t, &s, nil)...)
-	p.ups(1)
-	master := children(p.cmd.Process.Pid)
+	s := clustertest.Supervision{Workers: 1, Env: []string{"TROUBLE=orphan"}}
+	p := clustertest.StartCmd(t, asPID1(), clustertest.Supervisor, clustertest.SuperviseEnv(t, &s, nil)...)
+	p.Ups(1)
+	master := clustertest.Children(p.Cmd.Process.Pid)
 	require.Len(t, master, 1)
-	pid := atoi(master[0])
-	worker := children(pid)
+	pid := clustertest.Atoi(master[0])
+	worker := clustertest.Children(pid)
 	require.Len(t, worker, 1)
 
-	kill(t, atoi(worker[0]), syscall.SIGUSR1)
+	clustertest.Kill(t, clustertest.Atoi(worker[0]), syscall.SIGUSR1)
 	orphan := ""
-	eventually(t, func() bool {
-		for _, c := range children(pid) {
+	clustertest.Eventually(t, func() bool {
+		for _, c := range clustertest.Children(pid) {
 			if c != worker[0] {
 				orphan = c
 			}
 		}
 		return orphan != ""
 	}, "an orphan")
-	eventually(t, func() bool { return zombie(orphan) }, "its end")
-	eventually(t, func() bool { return len(children(pid)) == 1 }, "that somebody waits for it")
+	clustertest.Eventually(t, func() bool { return zombie(orphan) }, "its end")
+	clustertest.Eventually(t, func() bool { return len(clustertest.Children(pid)) == 1 }, "that somebody waits for it")
 
-	kill(t, atoi(worker[0]), syscall.SIGKILL)
-	require.Equal(t, []string{"crash", "-1"}, p.event("dead").rest, "not waited for by another")
-	p.event("up")
-	kill(t, pid, syscall.SIGTERM)
-	require.Zero(t, p.exit())
+	clustertest.Kill(t, clustertest.Atoi(worker[0]), syscall.SIGKILL)
+	require.Equal(t, []string{"crash", "-1"}, p.Event("dead").Rest, "not waited for by another")
+	p.Event("up")
+	clustertest.Kill(t, pid, syscall.SIGTERM)
+	require.Zero(t, p.Exit())
 }

@@ -16,6 +16,7 @@ import (
 	"unsafe"
 
 	"github.com/go-cluster/cluster"
+	"github.com/go-cluster/cluster/internal/clustertest"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/windows"
 )
@@ -23,35 +24,35 @@ import (
 // TestRunStopsOnCtrlBreak as on Ctrl-C: the master orders its workers, which get
 // it as well, to drain.
 func TestRunStopsOnCtrlBreak(t *testing.T) {
-	need(t, "Ctrl-Break")
-	p := start(t, runMaster, "RUN_WORKERS="+idle)
-	p.expect("listening")
-	p.expect("listening")
-	require.NoError(t, windows.GenerateConsoleCtrlEvent(windows.CTRL_BREAK_EVENT, uint32(p.cmd.Process.Pid)))
-	p.expect("returned <nil>")
-	require.Zero(t, p.exit())
-	require.Equal(t, 2, strings.Count(p.output(), "death 0 <nil> true\n"))
+	clustertest.Need(t, "Ctrl-Break")
+	p := clustertest.Start(t, runMaster, "RUN_WORKERS="+idle)
+	p.Expect("listening")
+	p.Expect("listening")
+	require.NoError(t, windows.GenerateConsoleCtrlEvent(windows.CTRL_BREAK_EVENT, uint32(p.Cmd.Process.Pid)))
+	p.Expect("returned <nil>")
+	require.Zero(t, p.Exit())
+	require.Equal(t, 2, strings.Count(p.Output(), "death 0 <nil> true\n"))
 }
 
 // TestCtrlCIsTheMasters: a worker is in a process group of its own, to which
 // Ctrl-C does nothing; that of the master's makes the master stop it.
 func TestCtrlCIsTheMasters(t *testing.T) {
-	p := start(t, runMaster, "RUN_WORKERS="+idle)
+	p := clustertest.Start(t, runMaster, "RUN_WORKERS="+idle)
 	var pids []int
 	for range 2 {
-		pids = append(pids, atoi(strings.Fields(p.expect("listening"))[0]))
+		pids = append(pids, clustertest.Atoi(strings.Fields(p.Expect("listening"))[0]))
 	}
 	for _, pid := range pids {
-		kill(t, pid, syscall.SIGINT)
+		clustertest.Kill(t, pid, syscall.SIGINT)
 	}
-	p.ctrlC()
-	p.expect("returned <nil>")
-	require.Zero(t, p.exit())
-	require.Equal(t, 2, strings.Count(p.output(), "death 0 <nil> true\n"), "by the master's order")
+	p.CtrlC()
+	p.Expect("returned <nil>")
+	require.Zero(t, p.Exit())
+	require.Equal(t, 2, strings.Count(p.Output(), "death 0 <nil> true\n"), "by the master's order")
 }
 
 // selfish is a worker that tries to send itself signals.
-var selfish = program("selfish", func() {
+var selfish = clustertest.Program("selfish", func() {
 	for _, sig := range []os.Signal{os.Interrupt, syscall.SIGTERM} {
 		err := cluster.Worker.Kill(sig)
 		cluster.Worker.Send(fmt.Sprint(errors.Is(err, errors.ErrUnsupported), err))
@@ -62,13 +63,13 @@ var selfish = program("selfish", func() {
 // TestSignalsAreUnsupported, and say so: the worker lives on, and its later end
 // is no voluntary one.
 func TestSignalsAreUnsupported(t *testing.T) {
-	withMaster(t, selfish, cluster.Options{})
-	said, dead := make(chan string, 10), deaths(t)
+	clustertest.WithMaster(t, selfish, cluster.Options{})
+	said, dead := make(chan string, 10), clustertest.Deaths(t)
 	t.Cleanup(cluster.OnMessage(func(_ *cluster.Process, m cluster.Message) { said <- m.String() }))
-	w := forkOne(t)
+	w := clustertest.Fork(t)
 	for _, name := range []string{"interrupt", "terminated"} {
 		require.Equal(t, `"true cluster: Kill: signal `+name+` on Windows: not supported here: unsupported operation; use Disconnect, or Kill without a signal"`,
-			await(t, said, "word of the worker"))
+			clustertest.Await(t, said, "word of the worker"))
 	}
 	for _, sig := range []os.Signal{os.Interrupt, syscall.SIGTERM, syscall.SIGHUP, syscall.Signal(0)} {
 		err := w.Kill(sig)
@@ -77,7 +78,7 @@ func TestSignalsAreUnsupported(t *testing.T) {
 	}
 	require.False(t, w.ExitedAfterDisconnect())
 	require.NoError(t, w.OSProcess().Kill())
-	e := await(t, dead, "death").e
+	e := clustertest.Await(t, dead, "death").Exit
 	require.False(t, e.Voluntary)
 	require.Equal(t, cluster.ReasonCrash, e.Reason)
 }
@@ -90,38 +91,38 @@ func TestCredentialIsUnsupported(t *testing.T) {
 }
 
 // sleeping is a process that does not end, and is no worker.
-var sleeping = program("sleeping", func() { time.Sleep(time.Hour) })
+var sleeping = clustertest.Program("sleeping", func() { time.Sleep(time.Hour) })
 
 // parent is a worker that starts such a process. Its drain takes a moment.
-var parent = program("parent", func() {
+var parent = clustertest.Program("parent", func() {
 	c := exec.Command(os.Args[0])
-	c.Env = append(os.Environ(), programEnv+"="+sleeping)
-	die(c.Start())
+	c.Env = append(os.Environ(), clustertest.ProgramEnv+"="+sleeping)
+	clustertest.Must(c.Start())
 	cluster.OnShutdown(func(context.Context) error {
 		fmt.Println("orphan drained")
 		return nil
 	})
 	ln, err := cluster.Listen("tcp", "127.0.0.1:0")
-	die(err)
+	clustertest.Must(err)
 	ln.Accept()
 })
 
 // TestNothingSurvivesAKilledMaster: a worker drains, and what it has started ends
 // with it.
 func TestNothingSurvivesAKilledMaster(t *testing.T) {
-	p := start(t, runMaster, "RUN_WORKERS="+parent)
-	p.expect("listening")
-	p.expect("listening")
-	p.signal(syscall.SIGKILL)
-	p.expect("orphan drained")
-	p.expect("orphan drained")
-	p.groupEmpty()
+	p := clustertest.Start(t, runMaster, "RUN_WORKERS="+parent)
+	p.Expect("listening")
+	p.Expect("listening")
+	p.Signal(syscall.SIGKILL)
+	p.Expect("orphan drained")
+	p.Expect("orphan drained")
+	p.GroupEmpty()
 }
 
 // forking is a master that says when its worker exists.
-var forking = program("forking", func() {
-	die(cluster.SetupMaster(cluster.Options{Workers: 1, Env: []string{"CLUSTER_TEST_HANG=1"}}))
-	die(cluster.AutoFork())
+var forking = clustertest.Program("forking", func() {
+	clustertest.Must(cluster.SetupMaster(cluster.Options{Workers: 1, Env: []string{"CLUSTER_TEST_HANG=1"}}))
+	clustertest.Must(cluster.AutoFork())
 	fmt.Println("forked")
 	time.Sleep(time.Hour)
 })
@@ -129,22 +130,22 @@ var forking = program("forking", func() {
 // TestHungWorkerEndsWithItsMaster: one that never comes so far as to see the end
 // of its channel.
 func TestHungWorkerEndsWithItsMaster(t *testing.T) {
-	p := start(t, forking)
-	p.expect("forked")
-	p.signal(syscall.SIGKILL)
-	p.groupEmpty()
+	p := clustertest.Start(t, forking)
+	p.Expect("forked")
+	p.Signal(syscall.SIGKILL)
+	p.GroupEmpty()
 }
 
 // heir is a worker that looks at the handles that it has inherited.
-var heir = program("heir", func() {
-	cluster.Respond("set", func(_ *cluster.Process, o order) (string, error) {
+var heir = clustertest.Program("heir", func() {
+	cluster.Respond("set", func(_ *cluster.Process, o clustertest.Order) (string, error) {
 		h, err := strconv.ParseUint(o.Text, 10, 64)
 		if err != nil {
 			return "", err
 		}
 		return fmt.Sprint(windows.SetEvent(windows.Handle(h))), nil
 	})
-	cluster.Respond("inheritable", func(*cluster.Process, order) (n int, err error) {
+	cluster.Respond("inheritable", func(*cluster.Process, clustertest.Order) (n int, err error) {
 		for h := windows.Handle(4); h < 1<<14; h += 4 {
 			if h == windows.Stdin || h == windows.Stdout || h == windows.Stderr {
 				continue
@@ -170,13 +171,13 @@ func TestOnlyTheChannelIsInherited(t *testing.T) {
 	event, err := windows.CreateEvent(inherit, 1, 0, nil)
 	require.NoError(t, err)
 	defer windows.CloseHandle(event)
-	withMaster(t, heir, cluster.Options{})
-	w := forkOne(t)
-	ask[string](t, w, order{Cmd: "set", Text: fmt.Sprint(uintptr(event))})
+	clustertest.WithMaster(t, heir, cluster.Options{})
+	w := clustertest.Fork(t)
+	clustertest.Ask[string](t, w, clustertest.Order{Cmd: "set", Text: fmt.Sprint(uintptr(event))})
 	set, err := windows.WaitForSingleObject(event, 0)
 	require.NoError(t, err)
 	require.EqualValues(t, windows.WAIT_TIMEOUT, set)
-	require.Zero(t, ask[int](t, w, order{Cmd: "inheritable"}))
+	require.Zero(t, clustertest.Ask[int](t, w, clustertest.Order{Cmd: "inheritable"}))
 }
 
 // TestRoleNeedsALiveChannel: the variables alone, leaked into the environment of
@@ -204,14 +205,14 @@ func TestRoleNeedsALiveChannel(t *testing.T) {
 
 func roleOf(fd uintptr, handles []syscall.Handle) (string, error) {
 	c := exec.Command(os.Args[0])
-	c.Env = append(os.Environ(), programEnv+"="+sayRole, "NODE_UNIQUE_ID=7", "node_worker_id=7", fmt.Sprint("NODE_CHANNEL_FD=", fd))
+	c.Env = append(os.Environ(), clustertest.ProgramEnv+"="+sayRole, "NODE_UNIQUE_ID=7", "node_worker_id=7", fmt.Sprint("NODE_CHANNEL_FD=", fd))
 	c.SysProcAttr = &syscall.SysProcAttr{AdditionalInheritedHandles: handles}
 	out, err := c.Output()
 	return strings.TrimSpace(string(out)), err
 }
 
 // inUse is a worker that tries to listen where somebody else does.
-var inUse = program("in use", func() {
+var inUse = clustertest.Program("in use", func() {
 	_, err := cluster.Listen("tcp", os.Getenv("ADDRESS"))
 	var errno syscall.Errno
 	cluster.Worker.Send(fmt.Sprint(errors.Is(err, windows.WSAEADDRINUSE), errors.Is(err, syscall.EADDRINUSE),
@@ -224,11 +225,11 @@ func TestErrorNumbersCrossTheBoundary(t *testing.T) {
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	defer ln.Close()
-	withMaster(t, inUse, cluster.Options{Env: []string{"ADDRESS=" + ln.Addr().String()}})
+	clustertest.WithMaster(t, inUse, cluster.Options{Env: []string{"ADDRESS=" + ln.Addr().String()}})
 	said := make(chan string, 1)
 	t.Cleanup(cluster.OnMessage(func(_ *cluster.Process, m cluster.Message) { said <- m.String() }))
-	forkOne(t)
-	require.Equal(t, `"true true false true"`, await(t, said, "word of the worker"))
+	clustertest.Fork(t)
+	require.Equal(t, `"true true false true"`, clustertest.Await(t, said, "word of the worker"))
 }
 
 // TestRoleVariablesInAnyCase: the environment has one spelling for all.
@@ -240,10 +241,10 @@ func TestRoleVariablesInAnyCase(t *testing.T) {
 // TestExitCodes are exact, the large ones too.
 func TestExitCodes(t *testing.T) {
 	for _, code := range []uint32{0, 7, 255, 0xC0000409} {
-		withMaster(t, failing, cluster.Options{Env: []string{fmt.Sprint("EXIT=", int(code))}})
-		dead := deaths(t)
-		forkOne(t)
-		require.Equal(t, int(code), await(t, dead, "death").e.Code)
+		clustertest.WithMaster(t, clustertest.Failing, cluster.Options{Env: []string{fmt.Sprint("EXIT=", int(code))}})
+		dead := clustertest.Deaths(t)
+		clustertest.Fork(t)
+		require.Equal(t, int(code), clustertest.Await(t, dead, "death").Exit.Code)
 	}
 }
 
@@ -260,29 +261,29 @@ func handleCount(t *testing.T) int {
 // TestForksLeakNoHandles: fork after fork, whatever the workers end of, with
 // messages and output under way, the master has no more handles than before.
 func TestForksLeakNoHandles(t *testing.T) {
-	withMaster(t, obedient, cluster.Options{Output: func(*cluster.Process) (stdout, stderr io.Writer) { return new(logBuffer), nil }})
-	online, dead := onlines(t), deaths(t)
+	clustertest.WithMaster(t, clustertest.CommandWorker, cluster.Options{Output: func(*cluster.Process) (stdout, stderr io.Writer) { return new(logBuffer), nil }})
+	online, dead := clustertest.Onlines(t), clustertest.Deaths(t)
 	const workers = 8
 	round := func() {
 		for range workers {
-			forkOne(t)
+			clustertest.Fork(t)
 		}
 		for i := range workers {
-			w := await(t, online, "online")
+			w := clustertest.Await(t, online, "online")
 			switch i % 3 {
 			case 0:
 				require.NoError(t, w.Send("hello"))
 				require.NoError(t, w.Kill())
 			case 1:
-				ask[string](t, w, order{Cmd: "listen"})
-				require.NoError(t, w.Disconnect(within(t, patience)))
+				clustertest.Ask[string](t, w, clustertest.Order{Cmd: "listen"})
+				require.NoError(t, w.Disconnect(clustertest.Within(t, clustertest.Patience)))
 			case 2:
-				tell(t, w, order{Cmd: "exit"})
+				clustertest.Tell(t, w, clustertest.Order{Cmd: "exit"})
 			}
 		}
-		stopAll(t)
+		clustertest.StopAll(t)
 		for range workers {
-			await(t, dead, "death")
+			clustertest.Await(t, dead, "death")
 		}
 	}
 	round() // the threads that it needs stay, and each has handles

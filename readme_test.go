@@ -5,10 +5,6 @@ package cluster_test
 import (
 	"encoding/json"
 	"fmt"
-	"go/ast"
-	"go/parser"
-	"go/token"
-	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -16,6 +12,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/go-cluster/cluster/internal/clustertest"
 	"github.com/stretchr/testify/require"
 )
 
@@ -77,7 +74,7 @@ func TestReadmeNamesItsProofs(t *testing.T) {
 	text, _, _ = strings.Cut(text, "\n## ")
 	items := regexp.MustCompile(`(?m)^\d+\. `).Split(text, -1)[1:]
 	require.Len(t, items, 10)
-	tests := testNames(t)
+	tests := clustertest.TestNames(t)
 	for i, item := range items {
 		names := regexp.MustCompile("`((?:Test|Fuzz|Example)\\w*)`").FindAllStringSubmatch(item, -1)
 		require.NotEmpty(t, names, "guarantee %d names no test", i+1)
@@ -85,27 +82,4 @@ func TestReadmeNamesItsProofs(t *testing.T) {
 			require.Contains(t, tests, n[1], "guarantee %d", i+1)
 		}
 	}
-}
-
-// testNames are the tests of this module.
-func testNames(t *testing.T) map[string]bool {
-	t.Helper()
-	names := make(map[string]bool)
-	err := filepath.WalkDir(inModule(), func(path string, d fs.DirEntry, err error) error {
-		if err != nil || d.IsDir() || !strings.HasSuffix(path, "_test.go") {
-			return err
-		}
-		f, err := parser.ParseFile(token.NewFileSet(), path, nil, parser.SkipObjectResolution)
-		if err != nil {
-			return err
-		}
-		for _, decl := range f.Decls {
-			if fn, ok := decl.(*ast.FuncDecl); ok && fn.Recv == nil {
-				names[fn.Name.Name] = true
-			}
-		}
-		return nil
-	})
-	require.NoError(t, err)
-	return names
 }

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/go-cluster/cluster"
+	"github.com/go-cluster/cluster/internal/clustertest"
 	"github.com/stretchr/testify/require"
 )
 
@@ -47,8 +48,8 @@ func respondToTests() {
 	})
 	cluster.Handle("askFromCallback", func(w *cluster.Process, v talk) {
 		var n int
-		die(w.Request(context.Background(), talk{Cmd: "ofMaster", N: v.N}, &n))
-		die(w.Send(talk{Cmd: "asked", N: n}))
+		clustertest.Must(w.Request(context.Background(), talk{Cmd: "ofMaster", N: v.N}, &n))
+		clustertest.Must(w.Send(talk{Cmd: "asked", N: n}))
 	})
 	var both sync.WaitGroup
 	both.Add(2)
@@ -71,7 +72,7 @@ func nest(w *cluster.Process, v talk) (int, error) {
 
 // TestRequestBothWays: the master asks a worker, and a worker the master.
 func TestRequestBothWays(t *testing.T) {
-	withMaster(t, talker, cluster.Options{})
+	clustertest.WithMaster(t, talker, cluster.Options{})
 	t.Cleanup(cluster.OnRequest(func(w *cluster.Process, m cluster.Message) (any, error) {
 		var v talk
 		err := m.Decode(&v)
@@ -88,7 +89,7 @@ func TestRequestBothWays(t *testing.T) {
 
 // TestRequestBeforeOnline waits for the worker.
 func TestRequestBeforeOnline(t *testing.T) {
-	withMaster(t, talker, cluster.Options{})
+	clustertest.WithMaster(t, talker, cluster.Options{})
 	w, err := cluster.Fork()
 	require.NoError(t, err)
 	var n int
@@ -98,7 +99,7 @@ func TestRequestBeforeOnline(t *testing.T) {
 
 // TestRequestBeforeItsHandler waits for it, and for no other.
 func TestRequestBeforeItsHandler(t *testing.T) {
-	withMaster(t, talker, cluster.Options{})
+	clustertest.WithMaster(t, talker, cluster.Options{})
 	w := forkOnline(t)
 	t.Cleanup(cluster.Respond("other", func(*cluster.Process, any) (int, error) { return 0, errors.New("wrong one") }))
 	result := make(chan error, 1)
@@ -107,14 +108,14 @@ func TestRequestBeforeItsHandler(t *testing.T) {
 	require.NoError(t, w.Request(t.Context(), talk{Cmd: "add"}, nil))
 	require.Empty(t, result)
 	t.Cleanup(cluster.Respond("ofMaster", func(_ *cluster.Process, v talk) (int, error) { return v.N + 5, nil }))
-	require.NoError(t, await(t, result, "answer"))
+	require.NoError(t, clustertest.Await(t, result, "answer"))
 	require.Equal(t, 6, n)
 }
 
 // TestNestedRequests do not deadlock, however deep, from a request handler and
 // from a message callback on either side.
 func TestNestedRequests(t *testing.T) {
-	withMaster(t, talker, cluster.Options{})
+	clustertest.WithMaster(t, talker, cluster.Options{})
 	w := forkOnline(t)
 	t.Cleanup(cluster.Respond("nested", nest))
 	t.Cleanup(cluster.Respond("ofMaster", func(_ *cluster.Process, v talk) (int, error) { return v.N + 1, nil }))
@@ -131,13 +132,13 @@ func TestNestedRequests(t *testing.T) {
 		}
 	}))
 	require.NoError(t, w.Send(talk{Cmd: "askFromCallback", N: 1}))
-	require.Equal(t, 5, await(t, result, "answer in a callback"))
+	require.Equal(t, 5, clustertest.Await(t, result, "answer in a callback"))
 }
 
 // TestRequestBehindAFlood: a Request from a message callback is answered though
 // its answer lies behind more messages than MaxQueue holds.
 func TestRequestBehindAFlood(t *testing.T) {
-	withMaster(t, talker, cluster.Options{MaxQueue: 100 << 10})
+	clustertest.WithMaster(t, talker, cluster.Options{MaxQueue: 100 << 10})
 	w := forkOnline(t)
 	const count = 1000
 	got := make(chan int, count)
@@ -155,26 +156,26 @@ func TestRequestBehindAFlood(t *testing.T) {
 		require.NoError(t, w.Request(t.Context(), talk{Cmd: "count", N: 50, Pad: strings.Repeat("x", 400)}, &sent))
 	}
 	for i := range count {
-		require.Equal(t, i%50, await(t, got, "message"))
+		require.Equal(t, i%50, clustertest.Await(t, got, "message"))
 	}
 }
 
 // TestRequestsRunAtOnce: the handler of one does not wait for another.
 func TestRequestsRunAtOnce(t *testing.T) {
-	withMaster(t, talker, cluster.Options{})
+	clustertest.WithMaster(t, talker, cluster.Options{})
 	w := forkOnline(t)
 	results := make(chan error, 2)
 	for range 2 {
 		go func() { results <- w.Request(context.Background(), talk{Cmd: "together"}, nil) }()
 	}
 	for range 2 {
-		require.NoError(t, await(t, results, "answer"))
+		require.NoError(t, clustertest.Await(t, results, "answer"))
 	}
 }
 
 // TestManyRequestsAtOnce each get their own answer.
 func TestManyRequestsAtOnce(t *testing.T) {
-	withMaster(t, talker, cluster.Options{})
+	clustertest.WithMaster(t, talker, cluster.Options{})
 	w := forkOnline(t)
 	results := make(chan error, 500)
 	for i := range cap(results) {
@@ -188,13 +189,13 @@ func TestManyRequestsAtOnce(t *testing.T) {
 		}()
 	}
 	for range cap(results) {
-		require.NoError(t, await(t, results, "answer"))
+		require.NoError(t, clustertest.Await(t, results, "answer"))
 	}
 }
 
 // TestTheLatestHandlerAnswers, until it is unregistered.
 func TestTheLatestHandlerAnswers(t *testing.T) {
-	withMaster(t, talker, cluster.Options{})
+	clustertest.WithMaster(t, talker, cluster.Options{})
 	w := forkOnline(t)
 	ask := func() (n int) {
 		t.Helper()
@@ -220,7 +221,7 @@ func TestTheLatestHandlerAnswers(t *testing.T) {
 
 // TestErrorsOfARequest come back as text, and are no error of the channel.
 func TestErrorsOfARequest(t *testing.T) {
-	withMaster(t, talker, cluster.Options{})
+	clustertest.WithMaster(t, talker, cluster.Options{})
 	w := forkOnline(t)
 	err := w.Request(t.Context(), talk{Cmd: "fail"}, nil)
 	require.EqualError(t, err, "no luck: <today>")
@@ -235,19 +236,19 @@ func TestErrorsOfARequest(t *testing.T) {
 // TestRequestEndsWithItsContext; the worker goes on to answer others, and the
 // answer that comes too late disturbs nobody.
 func TestRequestEndsWithItsContext(t *testing.T) {
-	if apart(t) {
+	if clustertest.Apart(t) {
 		return
 	}
-	withMaster(t, talker, cluster.Options{ShutdownTimeout: time.Second}) // "never" holds up the drain
+	clustertest.WithMaster(t, talker, cluster.Options{ShutdownTimeout: time.Second}) // "never" holds up the drain
 	w := forkOnline(t)
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
 	defer cancel()
 	require.ErrorIs(t, w.Request(ctx, talk{Cmd: "never"}, nil), context.DeadlineExceeded)
-	pause(t, w.PID())
+	clustertest.Pause(t, w.PID())
 	ctx, cancel = context.WithTimeout(t.Context(), 20*time.Millisecond)
 	defer cancel()
 	require.ErrorIs(t, w.Request(ctx, talk{Cmd: "add", N: 1}, nil), context.DeadlineExceeded)
-	kill(t, w.PID(), sigCont)
+	clustertest.Kill(t, w.PID(), clustertest.SigCont)
 	var n int
 	require.NoError(t, w.Request(t.Context(), talk{Cmd: "add", N: 41}, &n))
 	require.Equal(t, 42, n)

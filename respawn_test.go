@@ -12,19 +12,20 @@ import (
 	"testing"
 
 	"github.com/go-cluster/cluster"
+	"github.com/go-cluster/cluster/internal/clustertest"
 	"github.com/stretchr/testify/require"
 )
 
 // TestAutoFork: it fills every slot, does nothing while workers run, and fills
 // the slots again after a Disconnect.
 func TestAutoFork(t *testing.T) {
-	withMaster(t, obedient, cluster.Options{Workers: 3})
+	clustertest.WithMaster(t, clustertest.CommandWorker, cluster.Options{Workers: 3})
 	for range 2 {
-		online := onlines(t)
+		online := clustertest.Onlines(t)
 		require.NoError(t, cluster.AutoFork())
 		slots := make(map[int]bool)
 		for range 3 {
-			slots[await(t, online, "online").Slot()] = true
+			slots[clustertest.Await(t, online, "online").Slot()] = true
 		}
 		require.Equal(t, map[int]bool{0: true, 1: true, 2: true}, slots)
 		require.NoError(t, cluster.AutoFork())
@@ -37,9 +38,9 @@ func TestAutoFork(t *testing.T) {
 			require.Greater(t, w.ID(), workers[i].ID(), "by id")
 		}
 		for _, w := range workers {
-			require.Equal(t, w.Slot(), ask[about](t, w, order{Cmd: "about"}).Slot, "the worker knows its slot")
+			require.Equal(t, w.Slot(), clustertest.Ask[clustertest.About](t, w, clustertest.Order{Cmd: "about"}).Slot, "the worker knows its slot")
 		}
-		stopAll(t)
+		clustertest.StopAll(t)
 		require.Empty(t, cluster.Workers())
 	}
 }
@@ -47,36 +48,36 @@ func TestAutoFork(t *testing.T) {
 // TestForkIsIndependentOfSlots: a plain Fork beside AutoFork has no slot and is
 // not replaced; AutoFork does nothing while it runs.
 func TestForkIsIndependentOfSlots(t *testing.T) {
-	withMaster(t, obedient, cluster.Options{Workers: 1})
-	online, dead := onlines(t), deaths(t)
-	w := forkOne(t)
-	await(t, online, "online")
+	clustertest.WithMaster(t, clustertest.CommandWorker, cluster.Options{Workers: 1})
+	online, dead := clustertest.Onlines(t), clustertest.Deaths(t)
+	w := clustertest.Fork(t)
+	clustertest.Await(t, online, "online")
 	require.NoError(t, cluster.AutoFork())
 	require.Len(t, cluster.Workers(), 1)
 	require.NoError(t, w.OSProcess().Kill())
-	require.False(t, await(t, dead, "death").e.Voluntary)
+	require.False(t, clustertest.Await(t, dead, "death").Exit.Voluntary)
 	require.NoError(t, cluster.AutoFork())
-	require.Equal(t, 0, await(t, online, "online").Slot())
+	require.Equal(t, 0, clustertest.Await(t, online, "online").Slot())
 	require.Len(t, cluster.Workers(), 1)
 }
 
 // TestSetupMasterIsForLaterForks: workers and slots that exist keep the options
 // with which they began.
 func TestSetupMasterIsForLaterForks(t *testing.T) {
-	withMaster(t, obedient, cluster.Options{Workers: 1, Env: []string{"GENERATION=1"}})
-	online := onlines(t)
+	clustertest.WithMaster(t, clustertest.CommandWorker, cluster.Options{Workers: 1, Env: []string{"GENERATION=1"}})
+	online := clustertest.Onlines(t)
 	generation := func(w *cluster.Process) string {
-		return ask[about](t, w, order{Cmd: "about", Env: []string{"GENERATION"}}).Env["GENERATION"]
+		return clustertest.Ask[clustertest.About](t, w, clustertest.Order{Cmd: "about", Env: []string{"GENERATION"}}).Env["GENERATION"]
 	}
 	require.NoError(t, cluster.AutoFork())
-	w := await(t, online, "online")
+	w := clustertest.Await(t, online, "online")
 	o := cluster.Settings()
 	o.Env = append(o.Env, "GENERATION=2")
 	require.NoError(t, cluster.SetupMaster(o))
-	require.Equal(t, "2", generation(forkOne(t)))
-	await(t, online, "online")
+	require.Equal(t, "2", generation(clustertest.Fork(t)))
+	clustertest.Await(t, online, "online")
 	require.NoError(t, w.OSProcess().Kill())
-	successor := await(t, online, "online")
+	successor := clustertest.Await(t, online, "online")
 	require.Equal(t, w.Slot(), successor.Slot())
 	require.Equal(t, "1", generation(successor), "the slot's own")
 }
@@ -90,48 +91,52 @@ func TestRespawn(t *testing.T) {
 		respawns bool
 		exit     string // Code, Signal, Voluntary
 	}{
-		"crash":          {func(t *testing.T, w *cluster.Process) { tell(t, w, order{Cmd: "exit", Code: 3}) }, true, "3 <nil> false"},
-		"exit 0":         {func(t *testing.T, w *cluster.Process) { tell(t, w, order{Cmd: "exit"}) }, true, "0 <nil> false"},
-		"killed":         {func(t *testing.T, w *cluster.Process) { require.NoError(t, w.OSProcess().Kill()) }, true, system.killed + " false"},
-		"SIGTERM to it":  {func(t *testing.T, w *cluster.Process) { kill(t, w.PID(), syscall.SIGTERM) }, true, "0 <nil> false"},
-		"Kill":           {func(t *testing.T, w *cluster.Process) { require.NoError(t, w.Kill()) }, false, system.killed + " true"},
-		"Kill SIGTERM":   {func(t *testing.T, w *cluster.Process) { require.NoError(t, w.Kill(syscall.SIGTERM)) }, false, "0 <nil> true"},
-		"Disconnect":     {func(t *testing.T, w *cluster.Process) { require.NoError(t, w.Disconnect(within(t, patience))) }, false, "0 <nil> true"},
-		"its Disconnect": {func(t *testing.T, w *cluster.Process) { tell(t, w, order{Cmd: "disconnect"}) }, false, "0 <nil> true"},
-		"its Kill":       {func(t *testing.T, w *cluster.Process) { tell(t, w, order{Cmd: "kill"}) }, false, "0 <nil> true"},
+		"crash": {func(t *testing.T, w *cluster.Process) {
+			clustertest.Tell(t, w, clustertest.Order{Cmd: "exit", Code: 3})
+		}, true, "3 <nil> false"},
+		"exit 0":        {func(t *testing.T, w *cluster.Process) { clustertest.Tell(t, w, clustertest.Order{Cmd: "exit"}) }, true, "0 <nil> false"},
+		"killed":        {func(t *testing.T, w *cluster.Process) { require.NoError(t, w.OSProcess().Kill()) }, true, clustertest.System.Killed + " false"},
+		"SIGTERM to it": {func(t *testing.T, w *cluster.Process) { clustertest.Kill(t, w.PID(), syscall.SIGTERM) }, true, "0 <nil> false"},
+		"Kill":          {func(t *testing.T, w *cluster.Process) { require.NoError(t, w.Kill()) }, false, clustertest.System.Killed + " true"},
+		"Kill SIGTERM":  {func(t *testing.T, w *cluster.Process) { require.NoError(t, w.Kill(syscall.SIGTERM)) }, false, "0 <nil> true"},
+		"Disconnect": {func(t *testing.T, w *cluster.Process) {
+			require.NoError(t, w.Disconnect(clustertest.Within(t, clustertest.Patience)))
+		}, false, "0 <nil> true"},
+		"its Disconnect": {func(t *testing.T, w *cluster.Process) { clustertest.Tell(t, w, clustertest.Order{Cmd: "disconnect"}) }, false, "0 <nil> true"},
+		"its Kill":       {func(t *testing.T, w *cluster.Process) { clustertest.Tell(t, w, clustertest.Order{Cmd: "kill"}) }, false, "0 <nil> true"},
 		"listened, exit 0": {func(t *testing.T, w *cluster.Process) {
-			ask[string](t, w, order{Cmd: "listen"})
-			tell(t, w, order{Cmd: "exit"})
+			clustertest.Ask[string](t, w, clustertest.Order{Cmd: "listen"})
+			clustertest.Tell(t, w, clustertest.Order{Cmd: "exit"})
 		}, true, "0 <nil> false"},
 	} {
-		if strings.Contains(name, "SIGTERM") && !system.term {
+		if strings.Contains(name, "SIGTERM") && !clustertest.System.Term {
 			continue
 		}
 		t.Run(name, func(t *testing.T) {
-			withMaster(t, obedient, cluster.Options{Workers: 2})
-			online, dead := onlines(t), deaths(t)
+			clustertest.WithMaster(t, clustertest.CommandWorker, cluster.Options{Workers: 2})
+			online, dead := clustertest.Onlines(t), clustertest.Deaths(t)
 			require.NoError(t, cluster.AutoFork())
-			w := await(t, online, "online")
-			other := await(t, online, "online")
+			w := clustertest.Await(t, online, "online")
+			other := clustertest.Await(t, online, "online")
 			c.end(t, w)
-			d := await(t, dead, "death")
-			require.Same(t, w, d.w)
-			require.Equal(t, c.exit, fmt.Sprint(d.e.Code, d.e.Signal, d.e.Voluntary))
-			require.Equal(t, d.e.Voluntary, w.ExitedAfterDisconnect())
+			d := clustertest.Await(t, dead, "death")
+			require.Same(t, w, d.Worker)
+			require.Equal(t, c.exit, fmt.Sprint(d.Exit.Code, d.Exit.Signal, d.Exit.Voluntary))
+			require.Equal(t, d.Exit.Voluntary, w.ExitedAfterDisconnect())
 			require.True(t, w.IsDead())
-			require.NotNil(t, d.e.State)
+			require.NotNil(t, d.Exit.State)
 			require.ErrorIs(t, w.Kill(), cluster.ErrClosed)
 			require.ErrorIs(t, w.Send(1), cluster.ErrClosed)
-			require.NoError(t, w.Disconnect(within(t, patience)), "it is gone, as asked")
+			require.NoError(t, w.Disconnect(clustertest.Within(t, clustertest.Patience)), "it is gone, as asked")
 			if c.respawns {
-				successor := await(t, online, "online")
+				successor := clustertest.Await(t, online, "online")
 				require.Equal(t, w.Slot(), successor.Slot())
 				require.Greater(t, successor.ID(), other.ID())
 				return
 			}
 			// A successor of other comes after any of w would have.
 			require.NoError(t, other.OSProcess().Kill())
-			require.Equal(t, other.Slot(), await(t, online, "online").Slot())
+			require.Equal(t, other.Slot(), clustertest.Await(t, online, "online").Slot())
 			require.Len(t, cluster.Workers(), 1)
 		})
 	}
@@ -140,7 +145,7 @@ func TestRespawn(t *testing.T) {
 // TestAutoForkLeavesNone: when the last worker cannot be started, AutoFork says
 // so and no worker is left; it works again at once.
 func TestAutoForkLeavesNone(t *testing.T) {
-	o, spoil, repair := spoilable(t)
+	o, spoil, repair := clustertest.Spoilable(t)
 	var once sync.Once
 	o.Workers = 3
 	o.Output = func(w *cluster.Process) (stdout, stderr io.Writer) {
@@ -149,14 +154,14 @@ func TestAutoForkLeavesNone(t *testing.T) {
 		}
 		return nil, nil
 	}
-	withMaster(t, obedient, o)
-	dead, forks := deaths(t), make(chan *cluster.Process, 10)
+	clustertest.WithMaster(t, clustertest.CommandWorker, o)
+	dead, forks := clustertest.Deaths(t), make(chan *cluster.Process, 10)
 	t.Cleanup(cluster.OnFork(func(w *cluster.Process) { forks <- w }))
 	require.ErrorIs(t, cluster.AutoFork(), os.ErrNotExist)
 	require.Empty(t, cluster.Workers())
 	for range 2 {
-		await(t, forks, "fork")
-		require.True(t, await(t, dead, "death").e.Voluntary)
+		clustertest.Await(t, forks, "fork")
+		require.True(t, clustertest.Await(t, dead, "death").Exit.Voluntary)
 	}
 	repair()
 	require.NoError(t, cluster.AutoFork())
@@ -168,23 +173,23 @@ func TestAutoForkLeavesNone(t *testing.T) {
 func TestWorkerNotYetStarted(t *testing.T) {
 	var early []error
 	var seen *cluster.Process
-	withMaster(t, obedient, cluster.Options{Output: func(w *cluster.Process) (stdout, stderr io.Writer) {
+	clustertest.WithMaster(t, clustertest.CommandWorker, cluster.Options{Output: func(w *cluster.Process) (stdout, stderr io.Writer) {
 		seen = w
 		early = []error{w.Kill(), w.Disconnect(context.Background())}
 		w.OSProcess()
 		return nil, nil
 	}})
-	w := forkOne(t)
+	w := clustertest.Fork(t)
 	require.Same(t, w, seen)
 	for _, err := range early {
 		require.ErrorIs(t, err, cluster.ErrClosed)
 	}
 	require.False(t, w.ExitedAfterDisconnect())
-	ask[about](t, w, order{Cmd: "about"})
+	clustertest.Ask[clustertest.About](t, w, clustertest.Order{Cmd: "about"})
 
 	// A worker that could not be started is dead, for those who saw it.
 	o := cluster.Settings()
-	o.Exec = filepath.Join(tempDir(t), "not executable")
+	o.Exec = filepath.Join(clustertest.TempDir(t), "not executable")
 	require.NoError(t, os.WriteFile(o.Exec, []byte("text"), 0o644))
 	require.NoError(t, cluster.SetupMaster(o))
 	_, err := cluster.Fork()
@@ -192,7 +197,7 @@ func TestWorkerNotYetStarted(t *testing.T) {
 	require.NotSame(t, w, seen)
 	require.True(t, seen.IsDead())
 	require.ErrorIs(t, seen.Kill(), cluster.ErrClosed)
-	require.NoError(t, seen.Disconnect(within(t, patience)))
+	require.NoError(t, seen.Disconnect(clustertest.Within(t, clustertest.Patience)))
 	require.ErrorIs(t, seen.Send(1), cluster.ErrClosed)
 }
 
@@ -200,16 +205,16 @@ func TestWorkerNotYetStarted(t *testing.T) {
 // and the fork is refused then.
 func TestDisconnectInOutput(t *testing.T) {
 	var stop error
-	withMaster(t, obedient, cluster.Options{Workers: 2, Output: func(w *cluster.Process) (stdout, stderr io.Writer) {
+	clustertest.WithMaster(t, clustertest.CommandWorker, cluster.Options{Workers: 2, Output: func(w *cluster.Process) (stdout, stderr io.Writer) {
 		if w.Slot() != 0 {
-			stop = cluster.Disconnect(within(t, patience))
+			stop = cluster.Disconnect(clustertest.Within(t, clustertest.Patience))
 		}
 		return nil, nil
 	}})
 	_, err := cluster.Fork()
 	require.NoError(t, err, "the Disconnect was over")
 	require.NoError(t, stop)
-	stopAll(t)
+	clustertest.StopAll(t)
 	require.ErrorIs(t, cluster.AutoFork(), cluster.ErrClosed, "its slots are gone")
 	require.NoError(t, stop)
 	require.Empty(t, cluster.Workers())

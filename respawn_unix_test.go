@@ -12,20 +12,21 @@ import (
 	"testing"
 
 	"github.com/go-cluster/cluster"
+	"github.com/go-cluster/cluster/internal/clustertest"
 	"github.com/stretchr/testify/require"
 )
 
 // versionMaster is a master that prints, for each worker, the pid and the file
 // that it runs; its workers are the program of the environment.
-var versionMaster = program("version-master", func() {
-	die(cluster.SetupMaster(cluster.Options{Workers: 1, Env: []string{programEnv + "=" + obedient}}))
+var versionMaster = clustertest.Program("version-master", func() {
+	clustertest.Must(cluster.SetupMaster(cluster.Options{Workers: 1, Env: []string{clustertest.ProgramEnv + "=" + clustertest.CommandWorker}}))
 	cluster.OnOnline(func(w *cluster.Process) {
-		var a about
-		die(w.Request(context.Background(), order{Cmd: "about"}, &a))
+		var a clustertest.About
+		clustertest.Must(w.Request(context.Background(), clustertest.Order{Cmd: "about"}, &a))
 		fmt.Println("worker", w.PID(), a.Slot)
 	})
 	cluster.OnError(func(_ *cluster.Process, err error) { fmt.Println("error", err) })
-	die(cluster.Run(context.Background()))
+	clustertest.Must(cluster.Run(context.Background()))
 })
 
 // TestRespawnRunsTheMastersBinary: after another program was put in the place
@@ -35,11 +36,11 @@ func TestRespawnRunsTheMastersBinary(t *testing.T) {
 	t.Parallel()
 	other, err := exec.LookPath("false")
 	require.NoError(t, err)
-	binary := filepath.Join(tempDir(t), "server")
-	copyBinary(t, binary)
-	p := startCmd(t, exec.Command(binary), versionMaster)
+	binary := filepath.Join(clustertest.TempDir(t), "server")
+	clustertest.CopyBinary(t, binary)
+	p := clustertest.StartCmd(t, exec.Command(binary), versionMaster)
 	pid := func() (pid int) {
-		_, err := fmt.Sscan(p.expect("worker"), &pid, new(int))
+		_, err := fmt.Sscan(p.Expect("worker"), &pid, new(int))
 		require.NoError(t, err)
 		return pid
 	}
@@ -52,8 +53,8 @@ func TestRespawnRunsTheMastersBinary(t *testing.T) {
 	require.NoError(t, os.Remove(binary))
 	require.NoError(t, syscall.Kill(second, syscall.SIGKILL))
 	require.NotEqual(t, second, pid())
-	p.signal(syscall.SIGTERM)
-	require.Zero(t, p.exit())
-	p.groupEmpty()
-	require.NotContains(t, p.output(), "error")
+	p.Signal(syscall.SIGTERM)
+	require.Zero(t, p.Exit())
+	p.GroupEmpty()
+	require.NotContains(t, p.Output(), "error")
 }

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/go-cluster/cluster"
+	"github.com/go-cluster/cluster/internal/clustertest"
 	"github.com/stretchr/testify/require"
 )
 
@@ -15,7 +16,7 @@ var roleVars = []string{"NODE_WORKER_ID", "NODE_UNIQUE_ID", "NODE_CHANNEL_FD", "
 
 // sayRole prints what the process takes itself for, and which of the variables
 // that made it so are left in its environment.
-var sayRole = program("say-role", func() {
+var sayRole = clustertest.Program("say-role", func() {
 	role := "master"
 	if cluster.IsWorker() {
 		role = fmt.Sprintf("worker %d slot %d", cluster.Worker.ID(), cluster.Worker.Slot())
@@ -32,7 +33,7 @@ var sayRole = program("say-role", func() {
 })
 
 // wrongRole calls in a worker what only a master can do.
-var wrongRole = program("wrong-role", func() {
+var wrongRole = clustertest.Program("wrong-role", func() {
 	check := func(ok bool, what string) {
 		if !ok {
 			cluster.Worker.Send("wrong: " + what)
@@ -56,13 +57,13 @@ var wrongRole = program("wrong-role", func() {
 // TestMasterCallsInAWorker: a worker cannot fork; what one main does for both
 // roles does nothing.
 func TestMasterCallsInAWorker(t *testing.T) {
-	withMaster(t, wrongRole, cluster.Options{})
+	clustertest.WithMaster(t, wrongRole, cluster.Options{})
 	said := make(chan string, 100)
 	t.Cleanup(cluster.OnMessage(func(_ *cluster.Process, m cluster.Message) { said <- m.String() }))
-	w := forkOne(t)
-	require.Equal(t, `"done"`, await(t, said, "word from the worker"))
+	w := clustertest.Fork(t)
+	require.Equal(t, `"done"`, clustertest.Await(t, said, "word from the worker"))
 	require.ErrorIs(t, w.Ready(), cluster.ErrNotWorker, "Ready is the worker's own to call")
-	require.Empty(t, children(w.PID()))
+	require.Empty(t, clustertest.Children(w.PID()))
 }
 
 // TestNilWorker: every method can be called on cluster.Worker in a process that

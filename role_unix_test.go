@@ -14,6 +14,7 @@ import (
 	"testing"
 
 	"github.com/go-cluster/cluster"
+	"github.com/go-cluster/cluster/internal/clustertest"
 	"github.com/stretchr/testify/require"
 )
 
@@ -22,7 +23,7 @@ import (
 func runRole(t *testing.T, file *os.File, env ...string) (stdout, stderr string) {
 	t.Helper()
 	c := exec.Command(os.Args[0])
-	c.Env = append(os.Environ(), programEnv+"="+sayRole)
+	c.Env = append(os.Environ(), clustertest.ProgramEnv+"="+sayRole)
 	c.Env = append(c.Env, env...)
 	if file != nil {
 		c.ExtraFiles = []*os.File{file}
@@ -60,7 +61,7 @@ func socket(t *testing.T, domain, typ int, pair bool) (file, peer *os.File) {
 // TestRoleNeedsALiveChannel: the variables alone, leaked into the environment
 // of some other process, make nobody a worker. All of them are unset.
 func TestRoleNeedsALiveChannel(t *testing.T) {
-	plain, err := os.Create(filepath.Join(tempDir(t), "plain"))
+	plain, err := os.Create(filepath.Join(clustertest.TempDir(t), "plain"))
 	require.NoError(t, err)
 	defer plain.Close()
 	pipe, pipeIn, err := os.Pipe()
@@ -70,7 +71,7 @@ func TestRoleNeedsALiveChannel(t *testing.T) {
 	udp, _ := socket(t, syscall.AF_INET, syscall.SOCK_DGRAM, false)
 	tcp, _ := socket(t, syscall.AF_INET, syscall.SOCK_STREAM, false)
 	gram, _ := socket(t, syscall.AF_UNIX, syscall.SOCK_DGRAM, true)
-	ln, err := net.Listen("unix", filepath.Join(tempDir(t), "sock"))
+	ln, err := net.Listen("unix", filepath.Join(clustertest.TempDir(t), "sock"))
 	require.NoError(t, err)
 	defer ln.Close()
 	listening, err := ln.(*net.UnixListener).File()
@@ -146,16 +147,16 @@ func TestRoleRefusesAnotherSerialization(t *testing.T) {
 // TestGrandchildIsNoWorker: what a worker starts itself inherits neither the
 // role nor the channel.
 func TestGrandchildIsNoWorker(t *testing.T) {
-	out := newLineWriter()
-	withMaster(t, obedient, cluster.Options{Output: out.both})
-	w := forkOne(t)
-	self := ask[about](t, w, order{Cmd: "about", Env: roleVars})
+	out := clustertest.NewLineWriter()
+	clustertest.WithMaster(t, clustertest.CommandWorker, cluster.Options{Output: out.Both})
+	w := clustertest.Fork(t)
+	self := clustertest.Ask[clustertest.About](t, w, clustertest.Order{Cmd: "about", Env: roleVars})
 	require.Empty(t, self.Env, "the worker's own environment")
 	require.Len(t, self.Descriptors, 1, "the channel alone")
 
-	ask[int](t, w, order{Cmd: "child", Text: programEnv + "=" + sayRole + " " + os.Args[0]})
-	require.Equal(t, "master", await(t, out.c, "the grandchild's role"))
+	clustertest.Ask[int](t, w, clustertest.Order{Cmd: "child", Text: clustertest.ProgramEnv + "=" + sayRole + " " + os.Args[0]})
+	require.Equal(t, "master", clustertest.Await(t, out.Lines, "the grandchild's role"))
 	// sh gets what the worker's child gets.
-	ask[int](t, w, order{Cmd: "child", Text: "if (: >&3) 2>/dev/null; then echo open; else echo closed; fi"})
-	require.Equal(t, "closed", await(t, out.c, "the grandchild's descriptor 3"))
+	clustertest.Ask[int](t, w, clustertest.Order{Cmd: "child", Text: "if (: >&3) 2>/dev/null; then echo open; else echo closed; fi"})
+	require.Equal(t, "closed", clustertest.Await(t, out.Lines, "the grandchild's descriptor 3"))
 }

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/go-cluster/cluster"
+	"github.com/go-cluster/cluster/internal/clustertest"
 	"github.com/stretchr/testify/require"
 )
 
@@ -20,16 +21,16 @@ const (
 // clogged is a worker that says more than its master takes, and what it says
 // about the connection that it has then accepted stays behind that. Without its
 // variables it is a worker that answers as puppets do.
-var clogged = program("clogged", func() {
+var clogged = clustertest.Program("clogged", func() {
 	ln, err := cluster.Listen("tcp", "127.0.0.1:0")
-	die(err)
+	clustertest.Must(err)
 	serve := cloggedConns[os.Getenv(cloggedEnv)]
 	if serve == nil {
-		answerConns(ln)
+		clustertest.AnswerConns(ln)
 		select {}
 	}
 	begin := make(chan bool)
-	cluster.Handle("begin", func(*cluster.Process, whoOrder) { close(begin) })
+	cluster.Handle("begin", func(*cluster.Process, clustertest.Order) { close(begin) })
 	<-begin
 	text := map[string]string{"cmd": "clog", "text": strings.Repeat("x", 64<<10)}
 	for n := 0; n < clogSize; {
@@ -40,10 +41,10 @@ var clogged = program("clogged", func() {
 		time.Sleep(time.Millisecond)
 	}
 	c, err := ln.Accept()
-	die(err)
-	die(serve(c))
+	clustertest.Must(err)
+	clustertest.Must(serve(c))
 	tell, err := net.Dial("tcp", os.Getenv(tellEnv))
-	die(err)
+	clustertest.Must(err)
 	tell.Close()
 	select {}
 })
@@ -79,16 +80,16 @@ func TestRoundRobinUsedConnection(t *testing.T) {
 }
 
 func testUsedConnection(t *testing.T, does string, shutDown bool) {
-	withMaster(t, clogged, cluster.Options{Scheduling: cluster.RoundRobin, MaxQueue: clogQueue})
+	clustertest.WithMaster(t, clogged, cluster.Options{Scheduling: cluster.RoundRobin, MaxQueue: clogQueue})
 	listening := make(chan string, 1)
 	t.Cleanup(cluster.OnListening(func(_ *cluster.Process, a net.Addr) { listening <- a.String() }))
 	told, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	defer told.Close()
-	told.(*net.TCPListener).SetDeadline(time.Now().Add(patience))
+	told.(*net.TCPListener).SetDeadline(time.Now().Add(clustertest.Patience))
 	w, err := cluster.Fork(cloggedEnv+"="+does, tellEnv+"="+told.Addr().String())
 	require.NoError(t, err)
-	addr := await(t, listening, "address")
+	addr := clustertest.Await(t, listening, "address")
 	delivers := make(chan bool)
 	t.Cleanup(func() { close(delivers) })
 	t.Cleanup(w.OnMessage(func(*cluster.Process, cluster.Message) { <-delivers }))
@@ -101,17 +102,17 @@ func testUsedConnection(t *testing.T, does string, shutDown bool) {
 	if shutDown {
 		require.NoError(t, client.(*net.TCPConn).CloseWrite())
 	}
-	other := forkOne(t)
-	await(t, listening, "other worker")
-	require.NoError(t, w.Send(whoOrder{"begin"}))
+	other := clustertest.Fork(t)
+	clustertest.Await(t, listening, "other worker")
+	require.NoError(t, w.Send(clustertest.Order{Cmd: "begin"}))
 	c, err := told.Accept()
 	require.NoError(t, err)
 	c.Close()
 	require.NoError(t, w.Kill())
 
-	client.SetReadDeadline(time.Now().Add(patience))
+	client.SetReadDeadline(time.Now().Add(clustertest.Patience))
 	if does == "does not" {
-		id, _ := greeting(t, client)
+		id, _ := clustertest.Greeting(t, client)
 		require.Equal(t, other.ID(), id)
 		return
 	}

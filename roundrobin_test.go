@@ -6,23 +6,24 @@ import (
 	"testing"
 
 	"github.com/go-cluster/cluster"
+	"github.com/go-cluster/cluster/internal/clustertest"
 	"github.com/stretchr/testify/require"
 )
 
 // robins are puppets that listen on one address, which the master accepts on.
 func robins(t *testing.T, n int, network, address string) (all []*cluster.Process, addr string) {
 	t.Helper()
-	all = puppets(t, n, cluster.Options{Scheduling: cluster.RoundRobin})
+	all = clustertest.SocketWorkers(t, n, cluster.Options{Scheduling: cluster.RoundRobin})
 	for _, w := range all {
-		addr = mustListen(t, w, network, address, cluster.ListenConfig{}).Addr
+		addr = clustertest.MustListen(t, w, network, address, cluster.ListenConfig{}).Addr
 	}
 	return all, addr
 }
 
 // hold lets w listen without ever accepting.
-func hold(t *testing.T, w *cluster.Process, network, address string) (r listenResult) {
+func hold(t *testing.T, w *cluster.Process, network, address string) (r clustertest.ListenResult) {
 	t.Helper()
-	request(t, w, listenOrder{Cmd: "listen", Network: network, Address: address, Hold: true}, &r)
+	clustertest.Request(t, w, clustertest.ListenOrder{Cmd: "listen", Network: network, Address: address, Hold: true}, &r)
 	require.Empty(t, r.Err)
 	return r
 }
@@ -57,16 +58,16 @@ func dialMany(t *testing.T, n int, network, address string) <-chan int {
 // differ, when a worker's word that it took one is overtaken by those of three
 // others; a shared socket leaves a quarter and more between them.
 func TestRoundRobinEvenSpread(t *testing.T) {
-	for _, network := range system.networks {
+	for _, network := range clustertest.System.Networks {
 		t.Run(network, func(t *testing.T) {
 			address := "127.0.0.1:0"
 			if network == "unix" {
-				address = filepath.Join(tempDir(t), "s")
+				address = filepath.Join(clustertest.TempDir(t), "s")
 			}
 			workers, addr := robins(t, 4, network, address)
 			spread := make(map[int]int)
 			for range 400 {
-				id, _ := asked(t, network, addr)
+				id, _ := clustertest.GreetingFrom(t, network, addr)
 				spread[id]++
 			}
 			for _, w := range workers {
@@ -80,61 +81,61 @@ func TestRoundRobinEvenSpread(t *testing.T) {
 // another; a stopped worker holds up no more than one.
 func TestRoundRobinStoppedWorker(t *testing.T) {
 	workers, addr := robins(t, 2, "tcp", "127.0.0.1:0")
-	stop(t, workers[0])
+	clustertest.PauseWorker(t, workers[0])
 	const n = 20
 	answers := dialMany(t, n, "tcp", addr)
 	for range n - 1 {
-		require.Equal(t, workers[1].ID(), await(t, answers, "answer of the worker that runs"))
+		require.Equal(t, workers[1].ID(), clustertest.Await(t, answers, "answer of the worker that runs"))
 	}
 	require.Empty(t, answers)
-	killed(t, workers[0])
-	require.Equal(t, workers[1].ID(), await(t, answers, "answer to the connection handed on"))
+	clustertest.KillAndWait(t, workers[0])
+	require.Equal(t, workers[1].ID(), clustertest.Await(t, answers, "answer to the connection handed on"))
 }
 
 // A stopped worker that goes on serves what it was handed.
 func TestRoundRobinContinuedWorker(t *testing.T) {
 	workers, addr := robins(t, 2, "tcp", "127.0.0.1:0")
-	stop(t, workers[0])
+	clustertest.PauseWorker(t, workers[0])
 	answers := dialMany(t, 4, "tcp", addr)
 	for range 3 {
-		require.Equal(t, workers[1].ID(), await(t, answers, "answer of the worker that runs"))
+		require.Equal(t, workers[1].ID(), clustertest.Await(t, answers, "answer of the worker that runs"))
 	}
-	kill(t, workers[0].PID(), sigCont)
-	require.Equal(t, workers[0].ID(), await(t, answers, "answer of the worker that goes on"))
-	id, _ := asked(t, "tcp", addr)
+	clustertest.Kill(t, workers[0].PID(), clustertest.SigCont)
+	require.Equal(t, workers[0].ID(), clustertest.Await(t, answers, "answer of the worker that goes on"))
+	id, _ := clustertest.GreetingFrom(t, "tcp", addr)
 	require.NotZero(t, id)
 }
 
 // A connection is the worker's only once its application has accepted it: until
 // then it is given to another when the worker dies, drains or closes.
 func TestRoundRobinAcceptedByApplication(t *testing.T) {
-	end := map[string]func(w *cluster.Process, r listenResult){
-		"dies":   func(w *cluster.Process, _ listenResult) { killed(t, w) },
-		"drains": func(w *cluster.Process, _ listenResult) { require.NoError(t, w.Disconnect(t.Context())) },
-		"closes": func(w *cluster.Process, r listenResult) { closeSocket(t, w, r) },
+	end := map[string]func(w *cluster.Process, r clustertest.ListenResult){
+		"dies":   func(w *cluster.Process, _ clustertest.ListenResult) { clustertest.KillAndWait(t, w) },
+		"drains": func(w *cluster.Process, _ clustertest.ListenResult) { require.NoError(t, w.Disconnect(t.Context())) },
+		"closes": func(w *cluster.Process, r clustertest.ListenResult) { clustertest.CloseSocket(t, w, r) },
 	}
 	for name, end := range end {
 		t.Run(name, func(t *testing.T) {
-			workers := puppets(t, 2, cluster.Options{Scheduling: cluster.RoundRobin})
+			workers := clustertest.SocketWorkers(t, 2, cluster.Options{Scheduling: cluster.RoundRobin})
 			held := hold(t, workers[0], "tcp", "127.0.0.1:0")
 			answers := dialMany(t, 1, "tcp", held.Addr)
 			other := hold(t, workers[1], "tcp", "127.0.0.1:0")
 			require.Equal(t, held.Addr, other.Addr)
-			request(t, workers[1], socketOrder{"accept", other.N}, nil)
-			require.Equal(t, workers[1].ID(), await(t, dialMany(t, 1, "tcp", held.Addr), "answer of the other"))
+			clustertest.Request(t, workers[1], clustertest.SocketOrder{Cmd: "accept", N: other.N}, nil)
+			require.Equal(t, workers[1].ID(), clustertest.Await(t, dialMany(t, 1, "tcp", held.Addr), "answer of the other"))
 			require.Empty(t, answers)
 			end(workers[0], held)
-			require.Equal(t, workers[1].ID(), await(t, answers, "answer to the connection given back"))
+			require.Equal(t, workers[1].ID(), clustertest.Await(t, answers, "answer to the connection given back"))
 		})
 	}
 	// The application that takes it late has it all the same.
 	t.Run("late", func(t *testing.T) {
-		w := puppets(t, 1, cluster.Options{Scheduling: cluster.RoundRobin})[0]
+		w := clustertest.SocketWorkers(t, 1, cluster.Options{Scheduling: cluster.RoundRobin})[0]
 		held := hold(t, w, "tcp", "127.0.0.1:0")
 		answers := dialMany(t, 3, "tcp", held.Addr)
-		request(t, w, socketOrder{"accept", held.N}, nil)
+		clustertest.Request(t, w, clustertest.SocketOrder{Cmd: "accept", N: held.N}, nil)
 		for range 3 {
-			require.Equal(t, w.ID(), await(t, answers, "answer"))
+			require.Equal(t, w.ID(), clustertest.Await(t, answers, "answer"))
 		}
 	})
 }
@@ -145,27 +146,27 @@ func TestRoundRobinDrain(t *testing.T) {
 	workers, addr := robins(t, 2, "tcp", "127.0.0.1:0")
 	require.NoError(t, workers[0].Disconnect(t.Context()))
 	for range 10 {
-		id, _ := asked(t, "tcp", addr)
+		id, _ := clustertest.GreetingFrom(t, "tcp", addr)
 		require.Equal(t, workers[1].ID(), id)
 	}
 	require.NoError(t, workers[1].Disconnect(t.Context()))
 	answers := dialMany(t, 10, "tcp", addr)
-	w := forkOne(t)
-	require.Equal(t, addr, mustListen(t, w, "tcp", "127.0.0.1:0", cluster.ListenConfig{}).Addr)
+	w := clustertest.Fork(t)
+	require.Equal(t, addr, clustertest.MustListen(t, w, "tcp", "127.0.0.1:0", cluster.ListenConfig{}).Addr)
 	for range 10 {
-		require.Equal(t, w.ID(), await(t, answers, "answer"))
+		require.Equal(t, w.ID(), clustertest.Await(t, answers, "answer"))
 	}
 }
 
 // A ListenConfig decides for one address what Options says for all.
 func TestSchedulingOfOneAddress(t *testing.T) {
 	workers, addr := robins(t, 1, "tcp", "127.0.0.1:0")
-	var r listenResult
-	request(t, workers[0], listenOrder{Cmd: "listen", Network: "tcp", Address: freeAddress(t), Config: cluster.ListenConfig{Scheduling: cluster.Shared}}, &r)
+	var r clustertest.ListenResult
+	clustertest.Request(t, workers[0], clustertest.ListenOrder{Cmd: "listen", Network: "tcp", Address: freeAddress(t), Config: cluster.ListenConfig{Scheduling: cluster.Shared}}, &r)
 	require.Empty(t, r.Err)
-	require.True(t, inspect(t, workers[0], r).NonBlock, "a socket of the worker's own")
-	var info socketInfo
-	require.ErrorContains(t, workers[0].Request(t.Context(), socketOrder{"inspect", 0}, &info), "not supported", "no socket")
-	asked(t, "tcp", addr)
-	asked(t, "tcp", r.Addr)
+	require.True(t, clustertest.Inspect(t, workers[0], r).NonBlock, "a socket of the worker's own")
+	var info clustertest.SocketInfo
+	require.ErrorContains(t, workers[0].Request(t.Context(), clustertest.SocketOrder{Cmd: "inspect", N: 0}, &info), "not supported", "no socket")
+	clustertest.GreetingFrom(t, "tcp", addr)
+	clustertest.GreetingFrom(t, "tcp", r.Addr)
 }

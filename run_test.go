@@ -15,17 +15,18 @@ import (
 	"time"
 
 	"github.com/go-cluster/cluster"
+	"github.com/go-cluster/cluster/internal/clustertest"
 	"github.com/stretchr/testify/require"
 )
 
 // runMaster is a master whose main loop is Run. It prints what happens. The
 // environment says what its workers are and how Run is to end.
-var runMaster = program("run-master", func() {
+var runMaster = clustertest.Program("run-master", func() {
 	timeout, _ := time.ParseDuration(os.Getenv("RUN_SHUTDOWN_TIMEOUT"))
-	die(cluster.SetupMaster(cluster.Options{
-		Workers: 2, Env: []string{programEnv + "=" + os.Getenv("RUN_WORKERS")}, ShutdownTimeout: timeout,
+	clustertest.Must(cluster.SetupMaster(cluster.Options{
+		Workers: 2, Env: []string{clustertest.ProgramEnv + "=" + os.Getenv("RUN_WORKERS")}, ShutdownTimeout: timeout,
 	}))
-	cluster.OnListening(func(w *cluster.Process, addr net.Addr) { fmt.Println("listening", w.PID(), dialable(addr)) })
+	cluster.OnListening(func(w *cluster.Process, addr net.Addr) { fmt.Println("listening", w.PID(), clustertest.Dialable(addr)) })
 	cluster.OnDeath(func(w *cluster.Process, e cluster.Exit) { fmt.Println("death", e.Code, e.Signal, e.Voluntary) })
 	cluster.OnShutdown(func(context.Context) error {
 		fmt.Println("hook", len(cluster.Workers()), "Context:", cluster.Context().Err())
@@ -41,19 +42,19 @@ var runMaster = program("run-master", func() {
 	}
 	err := cluster.Run(ctx)
 	fmt.Println("returned", err, "ctx", errors.Is(err, context.Canceled), "deadline", errors.Is(err, context.DeadlineExceeded))
-	die(err)
+	clustertest.Must(err)
 })
 
 // endingRun listens, and asks the master to end its Run's context.
-var endingRun = program("ending-run", func() {
+var endingRun = clustertest.Program("ending-run", func() {
 	ln, err := cluster.Listen("tcp", "127.0.0.1:0")
-	die(err)
+	clustertest.Must(err)
 	cluster.Worker.Request(cluster.Context(), "end", nil)
 	ln.Accept()
 })
 
 // lingering listens, and its drain takes as long as it may.
-var lingering = program("lingering", func() {
+var lingering = clustertest.Program("lingering", func() {
 	// Before it listens: the master may stop it at once then.
 	cluster.OnShutdown(func(ctx context.Context) error {
 		fmt.Println("lingers")
@@ -61,7 +62,7 @@ var lingering = program("lingering", func() {
 		return nil
 	})
 	ln, err := cluster.Listen("tcp", "127.0.0.1:0")
-	die(err)
+	clustertest.Must(err)
 	ln.Accept()
 })
 
@@ -73,31 +74,31 @@ func TestRunStops(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
 		workers string
-		stop    func(p *proc)
+		stop    func(p *clustertest.Proc)
 	}{
-		"SIGTERM": {idle, func(p *proc) { p.signal(syscall.SIGTERM) }},
-		"SIGINT":  {idle, func(p *proc) { p.signal(syscall.SIGINT) }},
-		"Ctrl-C":  {idle, func(p *proc) { p.ctrlC() }},
-		"ctx":     {endingRun, func(*proc) {}},
+		"SIGTERM": {idle, func(p *clustertest.Proc) { p.Signal(syscall.SIGTERM) }},
+		"SIGINT":  {idle, func(p *clustertest.Proc) { p.Signal(syscall.SIGINT) }},
+		"Ctrl-C":  {idle, func(p *clustertest.Proc) { p.CtrlC() }},
+		"ctx":     {endingRun, func(*clustertest.Proc) {}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			p := start(t, runMaster, "RUN_WORKERS="+c.workers, "RUN_CTX="+name)
+			p := clustertest.Start(t, runMaster, "RUN_WORKERS="+c.workers, "RUN_CTX="+name)
 			var addr string
 			if c.workers == idle {
-				addr = strings.Fields(p.expect("listening"))[1]
-				p.expect("listening")
+				addr = strings.Fields(p.Expect("listening"))[1]
+				p.Expect("listening")
 			}
 			c.stop(p)
-			p.expect("returned <nil>")
-			require.Zero(t, p.exit())
-			p.groupEmpty()
+			p.Expect("returned <nil>")
+			require.Zero(t, p.Exit())
+			p.GroupEmpty()
 			if addr != "" {
 				ln, err := net.Listen("tcp", addr)
 				require.NoError(t, err)
 				ln.Close()
 			}
-			out := p.output()
+			out := p.Output()
 			require.Equal(t, 2, strings.Count(out, "death 0 <nil> true\n"), "both workers drained")
 			require.Equal(t, 2, strings.Count(out, "death"))
 			require.Equal(t, 1, strings.Count(out, "hook 0 Context: context canceled\n"), "once, after the last worker")
@@ -110,17 +111,17 @@ func TestRunStops(t *testing.T) {
 // they do unless the machine is very busy.
 func TestRunSecondSignal(t *testing.T) {
 	t.Parallel()
-	p := start(t, runMaster, "RUN_WORKERS="+lingering, "RUN_SHUTDOWN_TIMEOUT=10m")
-	p.expect("listening")
-	p.expect("listening")
-	p.signal(syscall.SIGTERM)
-	p.expect("lingers")
-	p.expect("lingers")
-	p.signal(syscall.SIGINT)
-	p.expect("returned")
-	graceful := strings.Count(p.output(), "death 0 <nil> true\n") == 2
-	require.Equal(t, graceful, p.exit() == 0)
-	p.groupEmpty()
+	p := clustertest.Start(t, runMaster, "RUN_WORKERS="+lingering, "RUN_SHUTDOWN_TIMEOUT=10m")
+	p.Expect("listening")
+	p.Expect("listening")
+	p.Signal(syscall.SIGTERM)
+	p.Expect("lingers")
+	p.Expect("lingers")
+	p.Signal(syscall.SIGINT)
+	p.Expect("returned")
+	graceful := strings.Count(p.Output(), "death 0 <nil> true\n") == 2
+	require.Equal(t, graceful, p.Exit() == 0)
+	p.GroupEmpty()
 }
 
 // TestRunHadToKill: the exit status says when a worker did not end by itself.
@@ -135,19 +136,19 @@ func TestRunHadToKill(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			p := start(t, runMaster, "RUN_WORKERS="+c.workers, "RUN_SHUTDOWN_TIMEOUT="+c.timeout)
-			stopped := strings.Fields(p.expect("listening"))[0]
-			p.expect("listening")
-			pause(t, atoi(stopped))
-			p.signal(syscall.SIGTERM)
-			p.expect("death 0 <nil> true")
+			p := clustertest.Start(t, runMaster, "RUN_WORKERS="+c.workers, "RUN_SHUTDOWN_TIMEOUT="+c.timeout)
+			stopped := strings.Fields(p.Expect("listening"))[0]
+			p.Expect("listening")
+			clustertest.Pause(t, clustertest.Atoi(stopped))
+			p.Signal(syscall.SIGTERM)
+			p.Expect("death 0 <nil> true")
 			if c.signals > 1 {
-				p.signal(syscall.SIGTERM)
+				p.Signal(syscall.SIGTERM)
 			}
-			p.expect("death " + system.killed + " true")
-			require.Contains(t, p.expect("returned"), c.want)
-			require.Equal(t, 1, p.exit())
-			p.groupEmpty()
+			p.Expect("death " + clustertest.System.Killed + " true")
+			require.Contains(t, p.Expect("returned"), c.want)
+			require.Equal(t, 1, p.Exit())
+			p.GroupEmpty()
 		})
 	}
 }
@@ -155,15 +156,15 @@ func TestRunHadToKill(t *testing.T) {
 // TestRunContextHadToKill: when ctx ended Run, and a worker had to be killed,
 // the error wraps both reasons.
 func TestRunContextHadToKill(t *testing.T) {
-	withMaster(t, idle, cluster.Options{Workers: 1, ShutdownTimeout: 200 * time.Millisecond})
-	listens := listenings(t)
+	clustertest.WithMaster(t, idle, cluster.Options{Workers: 1, ShutdownTimeout: 200 * time.Millisecond})
+	listens := clustertest.Listenings(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { done <- cluster.Run(ctx) }()
-	w := await(t, listens, "listening")
-	pause(t, w.PID())
+	w := clustertest.Await(t, listens, "listening")
+	clustertest.Pause(t, w.PID())
 	cancel()
-	err := await(t, done, "end of Run")
+	err := clustertest.Await(t, done, "end of Run")
 	require.ErrorIs(t, err, context.Canceled)
 	require.ErrorIs(t, err, context.DeadlineExceeded)
 	require.ErrorContains(t, err, strconv.Itoa(w.ID()))
@@ -172,20 +173,20 @@ func TestRunContextHadToKill(t *testing.T) {
 // TestRunsShareOneStop: several Run calls are one; the first ctx that ends ends
 // all. Afterwards Run works again.
 func TestRunsShareOneStop(t *testing.T) {
-	withMaster(t, obedient, cluster.Options{Workers: 2})
-	online := onlines(t)
+	clustertest.WithMaster(t, clustertest.CommandWorker, cluster.Options{Workers: 2})
+	online := clustertest.Onlines(t)
 	for range 2 {
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error, 3)
 		for range 2 {
 			go func() { done <- cluster.Run(t.Context()) }()
 		}
-		await(t, online, "online")
-		await(t, online, "online")
+		clustertest.Await(t, online, "online")
+		clustertest.Await(t, online, "online")
 		go func() { done <- cluster.Run(ctx) }()
 		cancel()
 		for range 3 {
-			require.NoError(t, await(t, done, "end of Run"))
+			require.NoError(t, clustertest.Await(t, done, "end of Run"))
 		}
 		require.Empty(t, cluster.Workers())
 		require.Empty(t, online, "one AutoFork for all")
@@ -195,48 +196,48 @@ func TestRunsShareOneStop(t *testing.T) {
 // TestRunTakesOverWorkers: Run supervises what AutoFork and Fork began, and
 // starts nothing itself then.
 func TestRunTakesOverWorkers(t *testing.T) {
-	withMaster(t, obedient, cluster.Options{Workers: 2})
-	online := onlines(t)
-	w := forkOne(t)
+	clustertest.WithMaster(t, clustertest.CommandWorker, cluster.Options{Workers: 2})
+	online := clustertest.Onlines(t)
+	w := clustertest.Fork(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { done <- cluster.Run(ctx) }()
-	await(t, online, "online")
-	ask[about](t, w, order{Cmd: "about"})
+	clustertest.Await(t, online, "online")
+	clustertest.Ask[clustertest.About](t, w, clustertest.Order{Cmd: "about"})
 	require.Len(t, cluster.Workers(), 1)
 	cancel()
-	require.NoError(t, await(t, done, "end of Run"))
+	require.NoError(t, clustertest.Await(t, done, "end of Run"))
 	require.True(t, w.ExitedAfterDisconnect())
 }
 
 // TestRunFails: when the workers cannot be started, or keep dying before they
 // are ready, Run says so instead of waiting for ever.
 func TestRunFails(t *testing.T) {
-	if apart(t) {
+	if clustertest.Apart(t) {
 		return
 	}
 	t.Run("no program", func(t *testing.T) {
-		withMaster(t, obedient, cluster.Options{Exec: "/no/such/file"})
+		clustertest.WithMaster(t, clustertest.CommandWorker, cluster.Options{Exec: "/no/such/file"})
 		require.ErrorIs(t, cluster.Run(t.Context()), os.ErrNotExist)
 	})
-	crash := cluster.Options{Workers: 1, Env: []string{programEnv + "=" + failing, "EXIT=9"}}
+	crash := cluster.Options{Workers: 1, Env: []string{clustertest.ProgramEnv + "=" + clustertest.Failing, "EXIT=9"}}
 	t.Run("boot loop", func(t *testing.T) {
-		withMaster(t, obedient, crash)
-		dead := deaths(t)
+		clustertest.WithMaster(t, clustertest.CommandWorker, crash)
+		dead := clustertest.Deaths(t)
 		err := cluster.Run(t.Context())
 		require.ErrorIs(t, err, cluster.ErrBootLoop)
 		require.ErrorContains(t, err, "exit status 9")
 		require.Len(t, dead, 5)
 	})
 	t.Run("boot loop before Run", func(t *testing.T) {
-		withMaster(t, obedient, crash)
-		dead := deaths(t)
+		clustertest.WithMaster(t, clustertest.CommandWorker, crash)
+		dead := clustertest.Deaths(t)
 		require.NoError(t, cluster.AutoFork())
 		// One beside the slots, so that Run has something to stop.
-		require.NoError(t, cluster.SetupMaster(cluster.Options{Env: []string{programEnv + "=" + obedient}}))
-		forkOne(t)
+		require.NoError(t, cluster.SetupMaster(cluster.Options{Env: []string{clustertest.ProgramEnv + "=" + clustertest.CommandWorker}}))
+		clustertest.Fork(t)
 		for range 5 {
-			await(t, dead, "death")
+			clustertest.Await(t, dead, "death")
 		}
 		// The last of the five deaths and what follows from it are one step of
 		// the master's; Workers comes behind it.
@@ -249,8 +250,8 @@ func TestRunFails(t *testing.T) {
 // TestRunEndIsClosed: nothing can be forked from the stop until Run returns:
 // not by a hook, and not by an OnDeath that comes late. Afterwards it can.
 func TestRunEndIsClosed(t *testing.T) {
-	withMaster(t, obedient, cluster.Options{Workers: 1})
-	online := onlines(t)
+	clustertest.WithMaster(t, clustertest.CommandWorker, cluster.Options{Workers: 1})
+	online := clustertest.Onlines(t)
 	hooked := make(chan struct{})
 	tried := make(chan error, 10)
 	t.Cleanup(cluster.OnShutdown(func(context.Context) error {
@@ -267,20 +268,20 @@ func TestRunEndIsClosed(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { done <- cluster.Run(ctx) }()
-	await(t, online, "online")
+	clustertest.Await(t, online, "online")
 	cancel()
-	require.NoError(t, await(t, done, "end of Run"))
-	require.ErrorIs(t, await(t, tried, "AutoFork"), cluster.ErrClosed)
-	require.ErrorIs(t, await(t, tried, "Fork"), cluster.ErrClosed)
+	require.NoError(t, clustertest.Await(t, done, "end of Run"))
+	require.ErrorIs(t, clustertest.Await(t, tried, "AutoFork"), cluster.ErrClosed)
+	require.ErrorIs(t, clustertest.Await(t, tried, "Fork"), cluster.ErrClosed)
 	stopDeath()
 	require.NoError(t, cluster.AutoFork())
-	await(t, online, "online")
+	clustertest.Await(t, online, "online")
 }
 
 // TestDisconnectNone: with no worker Disconnect returns at once, with no error
 // even if ctx has ended.
 func TestDisconnectNone(t *testing.T) {
-	withMaster(t, obedient, cluster.Options{})
+	clustertest.WithMaster(t, clustertest.CommandWorker, cluster.Options{})
 	ended, cancel := context.WithCancel(t.Context())
 	cancel()
 	for _, ctx := range []context.Context{t.Context(), ended} {
@@ -291,18 +292,18 @@ func TestDisconnectNone(t *testing.T) {
 // TestDisconnectStarting: a worker that is told to stop before it is online, or
 // before it listens, exits with 0 as any other.
 func TestDisconnectStarting(t *testing.T) {
-	withMaster(t, idle, cluster.Options{Workers: 8})
-	dead := deaths(t)
+	clustertest.WithMaster(t, idle, cluster.Options{Workers: 8})
+	dead := clustertest.Deaths(t)
 	for round := range 4 {
 		if round%2 == 0 {
 			require.NoError(t, cluster.AutoFork())
-			stopAll(t)
+			clustertest.StopAll(t)
 		} else {
 			var all sync.WaitGroup
 			for range 8 {
-				w := forkOne(t)
+				w := clustertest.Fork(t)
 				all.Go(func() {
-					if err := w.Disconnect(within(t, patience)); err != nil {
+					if err := w.Disconnect(clustertest.Within(t, clustertest.Patience)); err != nil {
 						t.Error(err)
 					}
 				})
@@ -310,9 +311,9 @@ func TestDisconnectStarting(t *testing.T) {
 			all.Wait()
 		}
 		for range 8 {
-			d := await(t, dead, "death")
-			require.Zero(t, d.e.Code, "%v", d.e)
-			require.True(t, d.e.Voluntary)
+			d := clustertest.Await(t, dead, "death")
+			require.Zero(t, d.Exit.Code, "%v", d.Exit)
+			require.True(t, d.Exit.Voluntary)
 		}
 	}
 }
@@ -320,61 +321,61 @@ func TestDisconnectStarting(t *testing.T) {
 // TestDisconnectIsExclusive: while a Disconnect is under way nothing is forked,
 // and other Disconnect calls wait for the same end. Afterwards all works again.
 func TestDisconnectIsExclusive(t *testing.T) {
-	withMaster(t, obedient, cluster.Options{Workers: 1})
-	online := onlines(t)
-	w := forkOne(t)
-	await(t, online, "online")
-	pause(t, w.PID())
+	clustertest.WithMaster(t, clustertest.CommandWorker, cluster.Options{Workers: 1})
+	online := clustertest.Onlines(t)
+	w := clustertest.Fork(t)
+	clustertest.Await(t, online, "online")
+	clustertest.Pause(t, w.PID())
 	done := make(chan error, 10)
 	for range 5 {
-		go func() { done <- cluster.Disconnect(within(t, patience)) }()
+		go func() { done <- cluster.Disconnect(clustertest.Within(t, clustertest.Patience)) }()
 	}
-	eventually(t, func() bool { return w.State() == cluster.Draining }, "the drain")
+	clustertest.Eventually(t, func() bool { return w.State() == cluster.Draining }, "the drain")
 	_, err := cluster.Fork()
 	require.ErrorIs(t, err, cluster.ErrClosed)
 	require.ErrorIs(t, cluster.AutoFork(), cluster.ErrClosed)
 	require.Empty(t, done)
-	kill(t, w.PID(), sigCont)
+	clustertest.Kill(t, w.PID(), clustertest.SigCont)
 	for range 5 {
-		require.NoError(t, await(t, done, "end of Disconnect"))
+		require.NoError(t, clustertest.Await(t, done, "end of Disconnect"))
 	}
 	require.NoError(t, cluster.AutoFork())
-	require.Equal(t, 0, await(t, online, "online").Slot())
+	require.Equal(t, 0, clustertest.Await(t, online, "online").Slot())
 }
 
 // TestDisconnectContext: when ctx ends Disconnect kills what is left and says
 // so; a worker's own Disconnect returns, and the drain goes on.
 func TestDisconnectContext(t *testing.T) {
-	withMaster(t, obedient, cluster.Options{})
-	online, dead := onlines(t), deaths(t)
-	w := forkOne(t)
-	await(t, online, "online")
-	pause(t, w.PID())
+	clustertest.WithMaster(t, clustertest.CommandWorker, cluster.Options{})
+	online, dead := clustertest.Onlines(t), clustertest.Deaths(t)
+	w := clustertest.Fork(t)
+	clustertest.Await(t, online, "online")
+	clustertest.Pause(t, w.PID())
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
 	require.Equal(t, context.DeadlineExceeded, w.Disconnect(ctx))
 	require.False(t, w.IsDead())
 	require.True(t, w.ExitedAfterDisconnect())
-	kill(t, w.PID(), sigCont)
-	require.Zero(t, await(t, dead, "death").e.Code)
+	clustertest.Kill(t, w.PID(), clustertest.SigCont)
+	require.Zero(t, clustertest.Await(t, dead, "death").Exit.Code)
 
-	w = forkOne(t)
-	await(t, online, "online")
-	pause(t, w.PID())
+	w = clustertest.Fork(t)
+	clustertest.Await(t, online, "online")
+	clustertest.Pause(t, w.PID())
 	gone, cancel := context.WithCancel(t.Context())
 	cancel()
 	require.Equal(t, context.Canceled, cluster.Disconnect(gone))
 	require.True(t, w.IsDead())
-	d := await(t, dead, "death")
-	requireKilled(t, d.e)
-	require.True(t, d.e.Voluntary)
+	d := clustertest.Await(t, dead, "death")
+	clustertest.RequireKilled(t, d.Exit)
+	require.True(t, d.Exit.Voluntary)
 }
 
 // TestDisconnectEndsAForkLoop: a program that forks a worker for each that dies
 // does not keep Disconnect going for ever.
 func TestDisconnectEndsAForkLoop(t *testing.T) {
-	withMaster(t, obedient, cluster.Options{})
-	online := onlines(t)
+	clustertest.WithMaster(t, clustertest.CommandWorker, cluster.Options{})
+	online := clustertest.Onlines(t)
 	var over atomic.Bool
 	var forked, ended atomic.Int32
 	closed := make(chan error, 10000)
@@ -391,38 +392,38 @@ func TestDisconnectEndsAForkLoop(t *testing.T) {
 	}))
 	const first = 4
 	for range first {
-		forkOne(t)
+		clustertest.Fork(t)
 		forked.Add(1)
 	}
 	for range first {
-		require.NoError(t, await(t, online, "online").OSProcess().Kill())
+		require.NoError(t, clustertest.Await(t, online, "online").OSProcess().Kill())
 	}
 	// One that takes longer keeps the Disconnect under way while the others die.
-	slow := await(t, online, "online of a replacement")
-	pause(t, slow.PID())
+	slow := clustertest.Await(t, online, "online of a replacement")
+	clustertest.Pause(t, slow.PID())
 	done := make(chan error, 1)
-	go func() { done <- cluster.Disconnect(within(t, patience)) }()
-	require.ErrorIs(t, await(t, closed, "refused fork"), cluster.ErrClosed)
-	kill(t, slow.PID(), sigCont)
-	require.NoError(t, await(t, done, "end of Disconnect"))
+	go func() { done <- cluster.Disconnect(clustertest.Within(t, clustertest.Patience)) }()
+	require.ErrorIs(t, clustertest.Await(t, closed, "refused fork"), cluster.ErrClosed)
+	clustertest.Kill(t, slow.PID(), clustertest.SigCont)
+	require.NoError(t, clustertest.Await(t, done, "end of Disconnect"))
 	require.Greater(t, forked.Load(), int32(first))
 	// Afterwards forks work again, and a callback that comes late makes one.
 	over.Store(true)
-	eventually(t, func() bool {
-		stopAll(t)
+	clustertest.Eventually(t, func() bool {
+		clustertest.StopAll(t)
 		return ended.Load() == forked.Load()
 	}, "the end of the last callback")
 }
 
 // orphan drains for a while when its master is gone, and says so where the
 // master no longer can.
-var orphan = program("orphan", func() {
+var orphan = clustertest.Program("orphan", func() {
 	cluster.OnShutdown(func(context.Context) error {
 		fmt.Println("orphan drained", cluster.Worker.ExitedAfterDisconnect())
 		return nil
 	})
 	ln, err := cluster.Listen("tcp", "127.0.0.1:0")
-	die(err)
+	clustertest.Must(err)
 	ln.Accept()
 })
 
@@ -430,17 +431,17 @@ var orphan = program("orphan", func() {
 // drain and exit; the port is free then.
 func TestMasterKilled(t *testing.T) {
 	t.Parallel()
-	p := start(t, runMaster, "RUN_WORKERS="+orphan)
-	addr := strings.Fields(p.expect("listening"))[1]
-	p.expect("listening")
-	p.signal(syscall.SIGKILL)
-	p.expect("orphan drained false")
-	p.expect("orphan drained false")
-	p.groupEmpty()
+	p := clustertest.Start(t, runMaster, "RUN_WORKERS="+orphan)
+	addr := strings.Fields(p.Expect("listening"))[1]
+	p.Expect("listening")
+	p.Signal(syscall.SIGKILL)
+	p.Expect("orphan drained false")
+	p.Expect("orphan drained false")
+	p.GroupEmpty()
 	ln, err := net.Listen("tcp", addr)
 	require.NoError(t, err)
 	ln.Close()
-	require.NotContains(t, p.output(), "panic")
+	require.NotContains(t, p.Output(), "panic")
 }
 
 // TestMasterDiesWhileWorkersStart: a worker whose master is gone before it is
@@ -448,22 +449,22 @@ func TestMasterKilled(t *testing.T) {
 func TestMasterDiesWhileWorkersStart(t *testing.T) {
 	t.Parallel()
 	for range 10 {
-		p := start(t, dyingMaster)
-		require.Equal(t, system.killedCode, p.exit())
-		p.groupEmpty()
+		p := clustertest.Start(t, dyingMaster)
+		require.Equal(t, clustertest.System.KilledCode, p.Exit())
+		p.GroupEmpty()
 	}
 }
 
 // dyingMaster kills itself as soon as it has forked. Its workers are the same
 // program.
-var dyingMaster = program("dying-master", func() {
-	die(cluster.AutoFork())
+var dyingMaster = clustertest.Program("dying-master", func() {
+	clustertest.Must(cluster.AutoFork())
 	if cluster.IsMaster() {
 		self, err := os.FindProcess(os.Getpid())
-		die(err)
+		clustertest.Must(err)
 		self.Kill()
 	}
 	ln, err := cluster.Listen("tcp", "127.0.0.1:0")
-	die(err)
+	clustertest.Must(err)
 	ln.Accept()
 })

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/go-cluster/cluster"
+	"github.com/go-cluster/cluster/internal/clustertest"
 	"github.com/stretchr/testify/require"
 )
 
@@ -25,7 +26,7 @@ type talk struct {
 }
 
 // talker sends back what it gets, answers requests, and does what it is asked.
-var talker = program("talker", func() {
+var talker = clustertest.Program("talker", func() {
 	var early sync.Mutex
 	var got []int
 	cluster.OnMessage(func(w *cluster.Process, m cluster.Message) {
@@ -34,13 +35,13 @@ var talker = program("talker", func() {
 			for ; errors.Is(err, cluster.ErrBacklog); err = w.Send(m) {
 				time.Sleep(time.Millisecond) // a test that sends much may be slow to take it back
 			}
-			die(err)
+			clustertest.Must(err)
 		}
 	})
 	cluster.Respond("count", func(_ *cluster.Process, q talk) (int, error) {
 		// n messages for the master.
 		for n := range q.N {
-			die(cluster.Worker.Send(talk{Cmd: "counted", N: n, Pad: q.Pad}))
+			clustertest.Must(cluster.Worker.Send(talk{Cmd: "counted", N: n, Pad: q.Pad}))
 		}
 		return q.N, nil
 	})
@@ -71,7 +72,7 @@ func forkOnline(t *testing.T) *cluster.Process {
 	defer stop()
 	w, err := cluster.Fork()
 	require.NoError(t, err)
-	require.Equal(t, w, await(t, up, "online"))
+	require.Equal(t, w, clustertest.Await(t, up, "online"))
 	return w
 }
 
@@ -79,7 +80,7 @@ func forkOnline(t *testing.T) *cluster.Process {
 // at everything that takes them, from the right worker; w in a worker's callback
 // is its Worker.
 func TestMessagesBothWays(t *testing.T) {
-	withMaster(t, talker, cluster.Options{})
+	clustertest.WithMaster(t, talker, cluster.Options{})
 	w := forkOnline(t)
 	const count = 2000
 	own, all, handled := make(chan int, count), make(chan int, count), make(chan int, count)
@@ -104,28 +105,28 @@ func TestMessagesBothWays(t *testing.T) {
 		require.NoError(t, w.Send(talk{Cmd: "echo", N: n}))
 	}
 	for n := range count {
-		require.Equal(t, n, await(t, own, "message"))
-		require.Equal(t, n, await(t, all, "message"))
-		require.Equal(t, n, await(t, handled, "message"))
+		require.Equal(t, n, clustertest.Await(t, own, "message"))
+		require.Equal(t, n, clustertest.Await(t, all, "message"))
+		require.Equal(t, n, clustertest.Await(t, handled, "message"))
 	}
 }
 
 // TestUndecodableMessage: one that Handle cannot decode is an error, and taken.
 func TestUndecodableMessage(t *testing.T) {
-	withMaster(t, talker, cluster.Options{})
+	clustertest.WithMaster(t, talker, cluster.Options{})
 	w := forkOnline(t)
 	failed := make(chan error, 1)
 	t.Cleanup(w.OnError(func(_ *cluster.Process, err error) { failed <- err }))
 	t.Cleanup(cluster.Handle("echo", func(*cluster.Process, struct{ N []string }) { t.Error("decoded") }))
 	require.NoError(t, w.Send(talk{Cmd: "echo", N: 1}))
-	require.ErrorContains(t, await(t, failed, "error"), "echo")
+	require.ErrorContains(t, clustertest.Await(t, failed, "error"), "echo")
 }
 
 // TestEarlyMessagesOfAWorker: what a worker sends before the master has a
 // handler waits for one; a handler for something else does not take it, and what
 // waited goes before what is new.
 func TestEarlyMessagesOfAWorker(t *testing.T) {
-	withMaster(t, talker, cluster.Options{})
+	clustertest.WithMaster(t, talker, cluster.Options{})
 	w := forkOnline(t)
 	t.Cleanup(cluster.Handle("something else", func(*cluster.Process, any) { t.Error("taken") }))
 	var n int
@@ -135,14 +136,14 @@ func TestEarlyMessagesOfAWorker(t *testing.T) {
 	t.Cleanup(cluster.Handle("counted", func(_ *cluster.Process, v talk) { got <- v.N }))
 	require.NoError(t, w.Request(t.Context(), talk{Cmd: "count", N: 100}, &n))
 	for i := range 300 {
-		require.Equal(t, i%100, await(t, got, "message"))
+		require.Equal(t, i%100, clustertest.Await(t, got, "message"))
 	}
 }
 
 // TestEarlyMessagesToAWorker, sent before it is online, wait for the handler
 // that it registers late; so does what is sent later.
 func TestEarlyMessagesToAWorker(t *testing.T) {
-	withMaster(t, lateTalker, cluster.Options{})
+	clustertest.WithMaster(t, lateTalker, cluster.Options{})
 	w, err := cluster.Fork()
 	require.NoError(t, err)
 	for n := range 50 {
@@ -157,7 +158,7 @@ func TestEarlyMessagesToAWorker(t *testing.T) {
 		want[n] = n
 	}
 	var got []int
-	eventually(t, func() bool {
+	clustertest.Eventually(t, func() bool {
 		require.NoError(t, w.Request(t.Context(), talk{Cmd: "got"}, &got))
 		return len(got) >= len(want)
 	}, "all messages handled")
@@ -165,7 +166,7 @@ func TestEarlyMessagesToAWorker(t *testing.T) {
 }
 
 // lateTalker registers its only handler for messages when it is told to.
-var lateTalker = program("late talker", func() {
+var lateTalker = clustertest.Program("late talker", func() {
 	var mu sync.Mutex
 	var got []int
 	cluster.Respond("register", func(*cluster.Process, any) (any, error) {
@@ -189,29 +190,29 @@ var lateTalker = program("late talker", func() {
 // TestUnclaimedAtDeath: messages and requests for which no handler came are
 // dropped when their worker is dead, with an error before the death is reported.
 func TestUnclaimedAtDeath(t *testing.T) {
-	withMaster(t, unclaimed, cluster.Options{})
-	rec := newRecorder()
-	t.Cleanup(cluster.OnError(func(_ *cluster.Process, err error) { rec.add("error %v", err) }))
-	t.Cleanup(cluster.OnDeath(func(*cluster.Process, cluster.Exit) { rec.add("death") }))
+	clustertest.WithMaster(t, unclaimed, cluster.Options{})
+	rec := clustertest.NewRecorder()
+	t.Cleanup(cluster.OnError(func(_ *cluster.Process, err error) { rec.Add("error %v", err) }))
+	t.Cleanup(cluster.OnDeath(func(*cluster.Process, cluster.Exit) { rec.Add("death") }))
 	_, err := cluster.Fork()
 	require.NoError(t, err)
-	rec.until(t, "death")
-	lines := rec.all()
+	rec.Until(t, "death")
+	lines := rec.All()
 	require.Len(t, lines, 3)
 	require.Contains(t, lines[0], "1 of its requests")
 	require.Contains(t, lines[1], "3 of its messages")
 	require.Contains(t, lines[1], "first")
 }
 
-var unclaimed = program("unclaimed", func() {
+var unclaimed = clustertest.Program("unclaimed", func() {
 	for _, s := range []string{"first", "second", "third"} {
-		die(cluster.Worker.Send(s))
+		clustertest.Must(cluster.Worker.Send(s))
 	}
 	// It is sent before the wait, which nobody ends.
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Millisecond)
 	defer cancel()
 	if err := cluster.Worker.Request(ctx, "question", nil); !errors.Is(err, context.DeadlineExceeded) {
-		die(err)
+		clustertest.Must(err)
 	}
 	os.Exit(0)
 })
@@ -219,17 +220,17 @@ var unclaimed = program("unclaimed", func() {
 // TestLargeMessages: 16 MiB arrive both ways, also one that is larger than
 // MaxQueue when nothing else is queued.
 func TestLargeMessages(t *testing.T) {
-	if apart(t) {
+	if clustertest.Apart(t) {
 		return
 	}
-	withMaster(t, talker, cluster.Options{MaxQueue: 1 << 20})
+	clustertest.WithMaster(t, talker, cluster.Options{MaxQueue: 1 << 20})
 	w := forkOnline(t)
 	got := make(chan cluster.Message, 1)
 	t.Cleanup(w.OnMessage(func(_ *cluster.Process, m cluster.Message) { got <- m }))
 	big := strings.Repeat("x", 16<<20-2)
 	require.NoError(t, w.SendContext(t.Context(), big))
 	var back string
-	require.NoError(t, await(t, got, "message").Decode(&back))
+	require.NoError(t, clustertest.Await(t, got, "message").Decode(&back))
 	require.True(t, back == big)
 }
 
@@ -237,7 +238,7 @@ func TestLargeMessages(t *testing.T) {
 // ErrBacklog when the queue is full; nothing of what was accepted is received
 // before the worker goes on, and then all of it arrives, in order.
 func TestStoppedWorker(t *testing.T) {
-	withMaster(t, talker, cluster.Options{MaxQueue: 1 << 20})
+	clustertest.WithMaster(t, talker, cluster.Options{MaxQueue: 1 << 20})
 	w, other := forkOnline(t), forkOnline(t)
 	got, received := make(chan int, 100000), make(chan error, 1)
 	t.Cleanup(w.OnMessage(func(_ *cluster.Process, m cluster.Message) {
@@ -245,7 +246,7 @@ func TestStoppedWorker(t *testing.T) {
 		m.Decode(&v)
 		got <- v.N
 	}))
-	pause(t, w.PID())
+	clustertest.Pause(t, w.PID())
 	require.NoError(t, w.Send(talk{N: 0}, func(err error) { received <- err }))
 	accepted, pad, begun := 1, strings.Repeat("x", 1000), time.Now()
 	for ; ; accepted++ {
@@ -256,7 +257,7 @@ func TestStoppedWorker(t *testing.T) {
 		}
 		require.Less(t, accepted, 100000)
 	}
-	require.Less(t, time.Since(begun), patience/2)
+	require.Less(t, time.Since(begun), clustertest.Patience/2)
 	require.Greater(t, accepted, 1000)
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
@@ -265,47 +266,47 @@ func TestStoppedWorker(t *testing.T) {
 	require.Empty(t, received)
 	require.Empty(t, got)
 
-	kill(t, w.PID(), sigCont)
+	clustertest.Kill(t, w.PID(), clustertest.SigCont)
 	for n := range accepted {
-		require.Equal(t, n, await(t, got, "message"))
+		require.Equal(t, n, clustertest.Await(t, got, "message"))
 	}
-	require.NoError(t, await(t, received, "receipt"))
+	require.NoError(t, clustertest.Await(t, received, "receipt"))
 }
 
 // TestSendContextEnds with its context while the worker is stopped; the message
 // arrives all the same.
 func TestSendContextEnds(t *testing.T) {
-	withMaster(t, talker, cluster.Options{})
+	clustertest.WithMaster(t, talker, cluster.Options{})
 	w := forkOnline(t)
 	got := make(chan string, 2)
 	t.Cleanup(w.OnMessage(func(_ *cluster.Process, m cluster.Message) { got <- m.String() }))
-	pause(t, w.PID())
+	clustertest.Pause(t, w.PID())
 	ctx, cancel := context.WithCancel(t.Context())
 	time.AfterFunc(10*time.Millisecond, cancel)
 	require.ErrorIs(t, w.SendContext(ctx, 1), context.Canceled)
 	require.Empty(t, got)
-	kill(t, w.PID(), sigCont)
-	require.Equal(t, "1", await(t, got, "message"))
+	clustertest.Kill(t, w.PID(), clustertest.SigCont)
+	require.Equal(t, "1", clustertest.Await(t, got, "message"))
 	require.NoError(t, w.SendContext(t.Context(), 2))
 }
 
 // TestSendToTheDead: what is sent to a worker that is gone, or was on its way,
 // ends with ErrClosed, in the error or in the received callback.
 func TestSendToTheDead(t *testing.T) {
-	withMaster(t, talker, cluster.Options{})
+	clustertest.WithMaster(t, talker, cluster.Options{})
 	w := forkOnline(t)
 	dead, received := make(chan struct{}), make(chan error, 1)
 	t.Cleanup(w.OnExit(func(*cluster.Process, cluster.Exit) { close(dead) }))
-	pause(t, w.PID())
+	clustertest.Pause(t, w.PID())
 	require.NoError(t, w.Send(1, func(err error) { received <- err }))
 	waiting := make(chan error, 2)
 	go func() { waiting <- w.Request(context.Background(), 1, nil) }()
 	go func() { waiting <- w.SendContext(context.Background(), 1) }()
 	require.NoError(t, w.Kill())
-	await(t, dead, "death")
-	require.ErrorIs(t, await(t, received, "received callback"), cluster.ErrClosed)
+	clustertest.Await(t, dead, "death")
+	require.ErrorIs(t, clustertest.Await(t, received, "received callback"), cluster.ErrClosed)
 	for range 2 {
-		require.ErrorIs(t, await(t, waiting, "end of a call"), cluster.ErrClosed)
+		require.ErrorIs(t, clustertest.Await(t, waiting, "end of a call"), cluster.ErrClosed)
 	}
 	for _, err := range []error{w.Send(1), w.SendContext(t.Context(), 1), w.Request(t.Context(), 1, nil)} {
 		require.ErrorIs(t, err, cluster.ErrClosed)
@@ -325,7 +326,7 @@ func TestWorkerIsNilInTheMaster(t *testing.T) {
 
 // TestReservedCmdIsNotSent, neither way.
 func TestReservedCmdIsNotSent(t *testing.T) {
-	withMaster(t, talker, cluster.Options{})
+	clustertest.WithMaster(t, talker, cluster.Options{})
 	w := forkOnline(t)
 	bad := map[string]string{"cmd": "NODE_CLUSTER"}
 	require.ErrorContains(t, w.Send(bad), "NODE_")
@@ -342,31 +343,31 @@ func TestReservedCmdIsNotSent(t *testing.T) {
 // before.
 func TestSentBeforeTheEndArrives(t *testing.T) {
 	const count = 2000
-	withMaster(t, lastWords, cluster.Options{})
+	clustertest.WithMaster(t, lastWords, cluster.Options{})
 	hows := []string{"disconnect", "self"}
-	if system.term {
+	if clustertest.System.Term {
 		hows = append(hows, "term")
 	}
 	for _, how := range hows {
 		t.Run(how, func(t *testing.T) {
-			rec := newRecorder()
-			t.Cleanup(cluster.Handle("last", func(_ *cluster.Process, v talk) { rec.add("last %d", v.N) }))
-			t.Cleanup(cluster.OnDeath(func(_ *cluster.Process, e cluster.Exit) { rec.add("death %d", e.Code) }))
+			rec := clustertest.NewRecorder()
+			t.Cleanup(cluster.Handle("last", func(_ *cluster.Process, v talk) { rec.Add("last %d", v.N) }))
+			t.Cleanup(cluster.OnDeath(func(_ *cluster.Process, e cluster.Exit) { rec.Add("death %d", e.Code) }))
 			listening := make(chan struct{}, 1)
 			t.Cleanup(cluster.OnListening(func(*cluster.Process, net.Addr) { listening <- struct{}{} }))
 			w, err := cluster.Fork()
 			require.NoError(t, err)
-			await(t, listening, "listening")
+			clustertest.Await(t, listening, "listening")
 			switch how {
 			case "disconnect":
 				require.NoError(t, w.Disconnect(t.Context()))
 			case "term":
-				kill(t, w.PID(), syscall.SIGTERM)
+				clustertest.Kill(t, w.PID(), syscall.SIGTERM)
 			case "self":
 				require.NoError(t, w.Send("leave"))
 			}
-			rec.until(t, "death")
-			lines := rec.all()
+			rec.Until(t, "death")
+			lines := rec.All()
 			require.Len(t, lines, count+1)
 			for n := range count {
 				require.Equal(t, fmt.Sprint("last ", n), lines[n])
@@ -377,22 +378,22 @@ func TestSentBeforeTheEndArrives(t *testing.T) {
 }
 
 // lastWords says 2 MB in its OnShutdown hook.
-var lastWords = program("last words", func() {
+var lastWords = clustertest.Program("last words", func() {
 	cluster.OnMessage(func(w *cluster.Process, _ cluster.Message) { go w.Disconnect(context.Background()) })
 	cluster.OnShutdown(func(context.Context) error {
 		for n := range 2000 {
-			die(cluster.Worker.Send(talk{Cmd: "last", N: n, Pad: strings.Repeat("x", 1000)}))
+			clustertest.Must(cluster.Worker.Send(talk{Cmd: "last", N: n, Pad: strings.Repeat("x", 1000)}))
 		}
 		return nil
 	})
-	die(cluster.ListenAndServe("127.0.0.1:0", http.NotFoundHandler()))
+	clustertest.Must(cluster.ListenAndServe("127.0.0.1:0", http.NotFoundHandler()))
 	os.Exit(0) // main goes on once Serve has returned
 })
 
 // TestSentToAWorkerBeforeItsEndArrives: messages sent before Disconnect arrive
 // in spite of it, and callbacks go on during the drain.
 func TestSentToAWorkerBeforeItsEndArrives(t *testing.T) {
-	withMaster(t, talker, cluster.Options{})
+	clustertest.WithMaster(t, talker, cluster.Options{})
 	w := forkOnline(t)
 	require.NoError(t, w.Request(t.Context(), talk{Cmd: "countAtEnd", N: 1000}, nil))
 	total := make(chan int, 1)
@@ -401,17 +402,17 @@ func TestSentToAWorkerBeforeItsEndArrives(t *testing.T) {
 		require.NoError(t, w.Send(talk{Cmd: "late", N: n}))
 	}
 	require.NoError(t, w.Disconnect(t.Context()))
-	require.Equal(t, 1000, await(t, total, "count"))
+	require.Equal(t, 1000, clustertest.Await(t, total, "count"))
 }
 
 // TestSentToAWorkerThatStarts: it is told to have arrived, even if the worker is
 // told to stop before it is online and says what it understands.
 func TestSentToAWorkerThatStarts(t *testing.T) {
-	withMaster(t, puppet, cluster.Options{})
-	w := forkOne(t)
+	clustertest.WithMaster(t, clustertest.SocketWorker, cluster.Options{})
+	w := clustertest.Fork(t)
 	received := make(chan error, 1)
-	require.NoError(t, w.Send(whoOrder{"nobody"}, func(err error) { received <- err }))
+	require.NoError(t, w.Send(clustertest.Order{Cmd: "nobody"}, func(err error) { received <- err }))
 	require.Equal(t, cluster.Starting, w.State())
 	require.NoError(t, w.Disconnect(t.Context()))
-	require.NoError(t, await(t, received, "receipt"))
+	require.NoError(t, clustertest.Await(t, received, "receipt"))
 }

@@ -21,6 +21,7 @@ import (
 	"time"
 
 	"github.com/go-cluster/cluster"
+	"github.com/go-cluster/cluster/internal/clustertest"
 	"github.com/stretchr/testify/require"
 )
 
@@ -39,7 +40,7 @@ var webModes = []string{"naive", "serve", "listenAndServe"}
 
 // web serves HTTP in a worker; as a master it runs two of them. It prints what
 // happens. SIGUSR1 makes the master call Disconnect.
-var web = program("web", func() {
+var web = clustertest.Program("web", func() {
 	if cluster.IsMaster() {
 		setupWebMaster()
 	} else {
@@ -50,12 +51,12 @@ var web = program("web", func() {
 	}
 	mode := os.Getenv(modeEnv)
 	if cluster.IsMaster() && (mode == "naive" || strings.HasPrefix(mode, "tls")) {
-		die(cluster.Run(context.Background()))
+		clustertest.Must(cluster.Run(context.Background()))
 		return
 	}
 	err := serveWeb(mode)
 	fmt.Println("served", os.Getpid(), err)
-	die(err)
+	clustertest.Must(err)
 	if os.Getenv(afterEnv) == "hang" && cluster.IsWorker() {
 		select {}
 	}
@@ -96,18 +97,18 @@ func serverTLS() *tls.Config {
 
 func setupWebMaster() {
 	timeout, _ := time.ParseDuration(os.Getenv(timeoutEnv))
-	die(cluster.SetupMaster(cluster.Options{Workers: 2, ShutdownTimeout: timeout, Scheduling: cluster.Scheduling(atoi(os.Getenv(schedulingEnv)))}))
+	clustertest.Must(cluster.SetupMaster(cluster.Options{Workers: 2, ShutdownTimeout: timeout, Scheduling: cluster.Scheduling(clustertest.Atoi(os.Getenv(clustertest.SchedulingEnv)))}))
 	cluster.OnListening(func(w *cluster.Process, addr net.Addr) { fmt.Println("listening", addr) })
 	cluster.OnDeath(func(w *cluster.Process, e cluster.Exit) {
 		fmt.Println("death", w.PID(), e.Code, e.Signal, e.Voluntary)
 	})
 	order := make(chan os.Signal, 1)
-	notify(order)
+	clustertest.Notify(order)
 	go func() {
 		<-order
 		err := cluster.Disconnect(context.Background())
 		fmt.Println("disconnected", err)
-		stopSelf()
+		clustertest.StopSelf()
 	}()
 	// Run goes on in the background, so that no signal comes before it handles
 	// them; what main calls joins it.
@@ -161,11 +162,11 @@ func webHandler() http.Handler {
 
 // startWeb starts the program web and returns its address, once both workers
 // listen.
-func startWeb(t *testing.T, mode string, env ...string) (p *proc, addr string) {
+func startWeb(t *testing.T, mode string, env ...string) (p *clustertest.Proc, addr string) {
 	t.Helper()
-	p = start(t, web, append(env, modeEnv+"="+mode)...)
-	p.expect("listening")
-	return p, p.expect("listening")
+	p = clustertest.Start(t, web, append(env, modeEnv+"="+mode)...)
+	p.Expect("listening")
+	return p, p.Expect("listening")
 }
 
 // fetched is the end of a request.
@@ -179,7 +180,7 @@ func fetch(n int, url string) <-chan fetched {
 	done := make(chan fetched, n)
 	for range n {
 		go func() {
-			body, err := get(url)
+			body, err := clustertest.Get(url)
 			done <- fetched{body, err}
 		}()
 	}
@@ -187,10 +188,10 @@ func fetch(n int, url string) <-chan fetched {
 }
 
 // stops are the ways in which a whole cluster is asked to stop.
-var stops = map[string]func(p *proc){
-	"SIGTERM":    func(p *proc) { p.signal(syscall.SIGTERM) },
-	"SIGINT":     func(p *proc) { p.ctrlC() }, // Ctrl-C
-	"Disconnect": func(p *proc) { p.signal(sigPoke) },
+var stops = map[string]func(p *clustertest.Proc){
+	"SIGTERM":    func(p *clustertest.Proc) { p.Signal(syscall.SIGTERM) },
+	"SIGINT":     func(p *clustertest.Proc) { p.CtrlC() }, // Ctrl-C
+	"Disconnect": func(p *clustertest.Proc) { p.Signal(clustertest.SigPoke) },
 }
 
 // However the server is written and however the cluster is stopped, a request in
@@ -205,21 +206,21 @@ func TestServeSlowRequests(t *testing.T) {
 				const n = 4
 				slow := fetch(n, "http://"+addr+"/slow")
 				for range n {
-					p.expect("begun")
+					p.Expect("begun")
 				}
 				stop(p)
 				for range n {
-					f := await(t, slow, "answer")
+					f := clustertest.Await(t, slow, "answer")
 					require.NoError(t, f.err)
 					require.Len(t, f.body, fullBody)
 				}
 				for range 2 {
-					require.True(t, strings.HasSuffix(p.expect("death"), " 0 <nil> true"))
+					require.True(t, strings.HasSuffix(p.Expect("death"), " 0 <nil> true"))
 				}
-				require.Equal(t, 0, p.exit())
-				p.groupEmpty()
+				require.Equal(t, 0, p.Exit())
+				p.GroupEmpty()
 				_, err := net.Dial("tcp", addr)
-				require.ErrorIs(t, err, errRefused)
+				require.ErrorIs(t, err, clustertest.ErrRefused)
 			})
 		}
 	}
@@ -234,15 +235,15 @@ func TestServeMasterKilled(t *testing.T) {
 			t.Parallel()
 			p, addr := startWeb(t, mode)
 			slow := fetch(2, "http://"+addr+"/slow")
-			p.expect("begun")
-			p.expect("begun")
-			p.signal(syscall.SIGKILL)
+			p.Expect("begun")
+			p.Expect("begun")
+			p.Signal(syscall.SIGKILL)
 			for range 2 {
-				f := await(t, slow, "answer")
+				f := clustertest.Await(t, slow, "answer")
 				require.NoError(t, f.err)
 				require.Len(t, f.body, fullBody)
 			}
-			p.groupEmpty()
+			p.GroupEmpty()
 			ln, err := net.Listen("tcp", addr)
 			require.NoError(t, err)
 			ln.Close()
@@ -259,18 +260,18 @@ func TestServeWorkerDisconnect(t *testing.T) {
 			t.Parallel()
 			p, addr := startWeb(t, mode)
 			for range 2 {
-				body, err := get("http://" + addr + "/leave")
+				body, err := clustertest.Get("http://" + addr + "/leave")
 				require.NoError(t, err)
 				require.Equal(t, "leaving", body)
-				require.True(t, strings.HasSuffix(p.expect("death"), " 0 <nil> true"))
+				require.True(t, strings.HasSuffix(p.Expect("death"), " 0 <nil> true"))
 			}
 			// The address stays, but nobody is left who could answer.
 			c, err := net.Dial("tcp", addr)
 			require.NoError(t, err)
 			c.Close()
-			p.signal(syscall.SIGTERM)
-			require.Equal(t, 0, p.exit())
-			require.Equal(t, 2, strings.Count(p.output(), "listening"))
+			p.Signal(syscall.SIGTERM)
+			require.Equal(t, 0, p.Exit())
+			require.Equal(t, 2, strings.Count(p.Output(), "listening"))
 		})
 	}
 }
@@ -284,17 +285,17 @@ func TestServeHangingHandlers(t *testing.T) {
 			t.Parallel()
 			p, addr := startWeb(t, mode, timeoutEnv+"=2s", afterEnv+"=hang")
 			hanging := fetch(2, "http://"+addr+"/hang")
-			p.expect("begun")
-			p.expect("begun")
+			p.Expect("begun")
+			p.Expect("begun")
 			begin := time.Now()
-			p.signal(syscall.SIGTERM)
+			p.Signal(syscall.SIGTERM)
 			for range 2 {
-				require.True(t, strings.HasSuffix(p.expect("death"), " 0 <nil> true"))
+				require.True(t, strings.HasSuffix(p.Expect("death"), " 0 <nil> true"))
 			}
-			require.Equal(t, 0, p.exit())
+			require.Equal(t, 0, p.Exit())
 			require.Less(t, time.Since(begin), 12*time.Second)
 			for range 2 {
-				require.Error(t, await(t, hanging, "end of the connection").err)
+				require.Error(t, clustertest.Await(t, hanging, "end of the connection").err)
 			}
 		})
 	}
@@ -314,19 +315,19 @@ func TestServeStreaming(t *testing.T) {
 			if strings.HasPrefix(mode, "tls") {
 				scheme = "https://"
 			}
-			resp, err := (&http.Client{Transport: tr, Timeout: patience}).Get(scheme + addr + "/stream")
+			resp, err := (&http.Client{Transport: tr, Timeout: clustertest.Patience}).Get(scheme + addr + "/stream")
 			require.NoError(t, err)
 			defer resp.Body.Close()
 			if mode == "tlsHTTP2" {
 				require.Equal(t, 2, resp.ProtoMajor)
 			}
-			p.expect("begun")
-			p.signal(syscall.SIGTERM)
+			p.Expect("begun")
+			p.Signal(syscall.SIGTERM)
 			body, err := io.ReadAll(resp.Body)
 			require.NoError(t, err)
 			require.Len(t, body, fullBody)
-			require.Equal(t, 0, p.exit())
-			require.NotContains(t, p.output(), "cancelled")
+			require.Equal(t, 0, p.Exit())
+			require.NotContains(t, p.Output(), "cancelled")
 		})
 	}
 }
@@ -343,15 +344,15 @@ func TestServeReturns(t *testing.T) {
 			t.Run(mode+" "+after, func(t *testing.T) {
 				t.Parallel()
 				p, addr := startWeb(t, mode, afterEnv+"="+after)
-				_, err := get("http://" + addr + "/leave")
+				_, err := clustertest.Get("http://" + addr + "/leave")
 				require.NoError(t, err)
-				require.True(t, strings.HasSuffix(p.expect("served"), "<nil>"))
-				require.True(t, strings.HasSuffix(p.expect("death"), " 0 <nil> true"))
-				p.signal(syscall.SIGTERM)
-				require.True(t, strings.HasSuffix(p.expect("served"), "<nil>"))
-				require.True(t, strings.HasSuffix(p.expect("death"), " 0 <nil> true"))
-				require.Equal(t, strconv.Itoa(p.cmd.Process.Pid)+" <nil>", p.expect("served"), "in the master Serve is Run")
-				require.Equal(t, 0, p.exit())
+				require.True(t, strings.HasSuffix(p.Expect("served"), "<nil>"))
+				require.True(t, strings.HasSuffix(p.Expect("death"), " 0 <nil> true"))
+				p.Signal(syscall.SIGTERM)
+				require.True(t, strings.HasSuffix(p.Expect("served"), "<nil>"))
+				require.True(t, strings.HasSuffix(p.Expect("death"), " 0 <nil> true"))
+				require.Equal(t, strconv.Itoa(p.Cmd.Process.Pid)+" <nil>", p.Expect("served"), "in the master Serve is Run")
+				require.Equal(t, 0, p.Exit())
 			})
 		}
 	}
@@ -365,7 +366,7 @@ type client struct {
 }
 
 func dialHTTP(addr string) (*client, error) {
-	c, err := net.DialTimeout("tcp", addr, patience)
+	c, err := net.DialTimeout("tcp", addr, clustertest.Patience)
 	if err != nil {
 		return nil, err
 	}
@@ -375,7 +376,7 @@ func dialHTTP(addr string) (*client, error) {
 // do sends one request; close reports whether the server wants no more on this
 // connection.
 func (c *client) do(method, path string, body []byte) (answer string, close bool, err error) {
-	c.c.SetDeadline(time.Now().Add(patience))
+	c.c.SetDeadline(time.Now().Add(clustertest.Patience))
 	req, err := http.NewRequest(method, "http://"+c.c.RemoteAddr().String()+path, bytes.NewReader(body))
 	if err != nil {
 		return "", false, err
@@ -395,18 +396,18 @@ func (c *client) do(method, path string, body []byte) (answer string, close bool
 // Busy keep-alive clients lose no request while workers drain and are replaced,
 // again and again: each one that was sent is answered, with no retry.
 func TestServeLosesNoRequest(t *testing.T) {
-	if apart(t) {
+	if clustertest.Apart(t) {
 		return
 	}
 	for _, mode := range []string{"serve", "listenAndServe"} {
 		for _, scheduling := range []cluster.Scheduling{cluster.Shared, cluster.RoundRobin} {
 			t.Run(mode+" "+scheduling.String(), func(t *testing.T) {
-				withMaster(t, web, cluster.Options{Workers: 2, Scheduling: scheduling, Env: []string{modeEnv + "=" + mode}, Output: muted})
+				clustertest.WithMaster(t, web, cluster.Options{Workers: 2, Scheduling: scheduling, Env: []string{modeEnv + "=" + mode}, Output: muted})
 				listening := make(chan string, 100)
 				t.Cleanup(cluster.OnListening(func(_ *cluster.Process, addr net.Addr) { listening <- addr.String() }))
 				require.NoError(t, cluster.AutoFork())
-				addr := await(t, listening, "listening event")
-				await(t, listening, "listening event")
+				addr := clustertest.Await(t, listening, "listening event")
+				clustertest.Await(t, listening, "listening event")
 
 				stop := make(chan struct{})
 				var clients sync.WaitGroup
@@ -417,11 +418,11 @@ func TestServeLosesNoRequest(t *testing.T) {
 				dead := make(chan cluster.Exit, 100)
 				t.Cleanup(cluster.OnDeath(func(_ *cluster.Process, e cluster.Exit) { dead <- e }))
 				for range 3 {
-					if !system.term {
-						require.NoError(t, cluster.Reload(within(t, patience)))
+					if !clustertest.System.Term {
+						require.NoError(t, cluster.Reload(clustertest.Within(t, clustertest.Patience)))
 						for range 2 {
-							require.Equal(t, 0, await(t, dead, "death").Code)
-							await(t, listening, "listening event of the next worker")
+							require.Equal(t, 0, clustertest.Await(t, dead, "death").Code)
+							clustertest.Await(t, listening, "listening event of the next worker")
 						}
 						continue
 					}
@@ -429,9 +430,9 @@ func TestServeLosesNoRequest(t *testing.T) {
 						if w.State() != cluster.Ready {
 							continue
 						}
-						kill(t, w.PID(), syscall.SIGTERM)
-						require.Equal(t, 0, await(t, dead, "death").Code)
-						await(t, listening, "listening event of the next worker")
+						clustertest.Kill(t, w.PID(), syscall.SIGTERM)
+						require.Equal(t, 0, clustertest.Await(t, dead, "death").Code)
+						clustertest.Await(t, listening, "listening event of the next worker")
 					}
 				}
 				close(stop)
@@ -499,16 +500,16 @@ func TestServeRequestAfterLongAnswer(t *testing.T) {
 				}
 				done <- fetched{body, err}
 			}()
-			p.expect("begun")
-			p.signal(syscall.SIGTERM)
-			f := await(t, done, "answer")
+			p.Expect("begun")
+			p.Signal(syscall.SIGTERM)
+			f := clustertest.Await(t, done, "answer")
 			require.NoError(t, f.err)
 			require.Len(t, f.body, fullBody)
 			answer, close, err := c.do("POST", "/", make([]byte, 16<<10))
 			require.NoError(t, err)
 			require.Equal(t, "16384 bytes, error <nil>", answer)
 			require.True(t, close)
-			require.Equal(t, 0, p.exit())
+			require.Equal(t, 0, p.Exit())
 		})
 	}
 }
@@ -533,20 +534,20 @@ func TestServeIdleConnection(t *testing.T) {
 				conns = append(conns, c)
 			}
 			begin := time.Now()
-			p.signal(syscall.SIGTERM)
-			p.expect("draining")
-			p.expect("draining")
+			p.Signal(syscall.SIGTERM)
+			p.Expect("draining")
+			p.Expect("draining")
 			for _, c := range conns[:2] {
 				_, close, err := c.do("GET", "/", nil)
 				require.NoError(t, err)
 				require.Equal(t, mode != "naive", close)
 			}
 			for _, c := range conns {
-				c.c.SetDeadline(time.Now().Add(patience))
+				c.c.SetDeadline(time.Now().Add(clustertest.Patience))
 				_, err := c.br.ReadByte()
 				require.ErrorIs(t, err, io.EOF)
 			}
-			require.Equal(t, 0, p.exit())
+			require.Equal(t, 0, p.Exit())
 			require.Less(t, time.Since(begin), 15*time.Second)
 		})
 	}

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/go-cluster/cluster/internal/clustertest"
 	"github.com/stretchr/testify/require"
 )
 
@@ -20,17 +21,17 @@ func TestServeSigtermToWorker(t *testing.T) {
 			t.Parallel()
 			p, addr := startWeb(t, mode)
 			slow := fetch(1, "http://"+addr+"/slow")
-			pid := atoi(p.expect("begun"))
+			pid := clustertest.Atoi(p.Expect("begun"))
 			require.NoError(t, syscall.Kill(pid, syscall.SIGTERM))
-			f := await(t, slow, "answer")
+			f := clustertest.Await(t, slow, "answer")
 			require.NoError(t, f.err)
 			require.Len(t, f.body, fullBody)
-			require.Equal(t, strconv.Itoa(pid)+" 0 <nil> false", p.expect("death"))
-			require.Equal(t, addr, p.expect("listening"))
-			_, err := get("http://" + addr)
+			require.Equal(t, strconv.Itoa(pid)+" 0 <nil> false", p.Expect("death"))
+			require.Equal(t, addr, p.Expect("listening"))
+			_, err := clustertest.Get("http://" + addr)
 			require.NoError(t, err)
-			p.signal(syscall.SIGTERM)
-			require.Equal(t, 0, p.exit())
+			p.Signal(syscall.SIGTERM)
+			require.Equal(t, 0, p.Exit())
 		})
 	}
 }
@@ -53,10 +54,10 @@ func TestServeStoppedInADrain(t *testing.T) {
 				require.NoError(t, err)
 				clients = append(clients, c)
 			}
-			p.signal(syscall.SIGTERM)
-			p.expect("draining")
-			p.expect("draining")
-			require.NoError(t, syscall.Kill(-p.cmd.Process.Pid, syscall.SIGSTOP))
+			p.Signal(syscall.SIGTERM)
+			p.Expect("draining")
+			p.Expect("draining")
+			require.NoError(t, syscall.Kill(-p.Cmd.Process.Pid, syscall.SIGSTOP))
 			for _, c := range clients {
 				go func() {
 					_, _, err := c.do("GET", "/", nil)
@@ -64,12 +65,12 @@ func TestServeStoppedInADrain(t *testing.T) {
 				}()
 			}
 			time.Sleep(4 * time.Second) // the span is the measure: longer than a drain waits for idle connections
-			require.NoError(t, syscall.Kill(-p.cmd.Process.Pid, syscall.SIGCONT))
+			require.NoError(t, syscall.Kill(-p.Cmd.Process.Pid, syscall.SIGCONT))
 			for range clients {
-				require.NoError(t, await(t, answers, "answer"))
+				require.NoError(t, clustertest.Await(t, answers, "answer"))
 			}
-			require.Equal(t, 0, p.exit())
-			p.groupEmpty()
+			require.Equal(t, 0, p.Exit())
+			p.GroupEmpty()
 		})
 	}
 }

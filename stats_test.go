@@ -10,37 +10,38 @@ import (
 	"time"
 
 	"github.com/go-cluster/cluster"
+	"github.com/go-cluster/cluster/internal/clustertest"
 	"github.com/stretchr/testify/require"
 )
 
 // TestStatsAtEachStep: every value is true at every step of a cluster's life.
 func TestStatsAtEachStep(t *testing.T) {
-	address := unusedAddress(t, "tcp", "")
+	address := clustertest.UnusedAddress(t, "tcp", "")
 	before := cluster.Stats()
-	withMaster(t, troublemaker, cluster.Options{Workers: 2, Env: []string{"ADDRESS=" + address}, Watchdog: cluster.Watchdog{Interval: tick}})
+	clustertest.WithMaster(t, clustertest.Troublemaker, cluster.Options{Workers: 2, Env: []string{"ADDRESS=" + address}, Watchdog: cluster.Watchdog{Interval: clustertest.Tick}})
 	require.Equal(t, os.Getpid(), before.PID)
 	require.Zero(t, before.Target)
 	require.Empty(t, before.Workers)
 	require.Empty(t, before.Listeners)
 
-	ups, dead := make(chan *cluster.Process, 100), deaths(t)
-	t.Cleanup(cluster.Handle("up", func(w *cluster.Process, _ up) { ups <- w }))
+	ups, dead := make(chan *cluster.Process, 100), clustertest.Deaths(t)
+	t.Cleanup(cluster.Handle("up", func(w *cluster.Process, _ clustertest.Up) { ups <- w }))
 	begun := time.Now()
 	require.NoError(t, cluster.AutoFork())
 	bySlot := make(map[int]*cluster.Process)
 	for range 2 {
-		w := await(t, ups, "worker")
+		w := clustertest.Await(t, ups, "worker")
 		bySlot[w.Slot()] = w
 	}
 	// A connection that is open, beside one that was.
-	_, err := get("http://" + address)
+	_, err := clustertest.Get("http://" + address)
 	require.NoError(t, err)
 	c, err := net.Dial("tcp", address)
 	require.NoError(t, err)
 	defer c.Close()
 	require.NoError(t, bySlot[0].Send("a message"))
 	var s cluster.Snapshot
-	eventually(t, func() bool {
+	clustertest.Eventually(t, func() bool {
 		s = cluster.Stats()
 		return s.Workers[0].Accepted+s.Workers[1].Accepted == 2 && s.Workers[0].Active+s.Workers[1].Active == 1
 	}, "heartbeats that tell of the connections")
@@ -63,7 +64,7 @@ func TestStatsAtEachStep(t *testing.T) {
 		require.EqualValues(t, 1-i, w.MessagesOut)
 		require.Zero(t, w.Queue)
 		require.Less(t, w.HeartbeatAge, cluster.Seconds(time.Since(begun)))
-		if system.memory {
+		if clustertest.System.Memory {
 			require.Greater(t, w.RSS, int64(1<<20))
 			require.Less(t, w.RSS, int64(1<<31))
 		}
@@ -74,35 +75,35 @@ func TestStatsAtEachStep(t *testing.T) {
 	l := s.Listeners[0]
 	require.Equal(t, []string{"tcp", address}, []string{l.Network, l.Address})
 	require.Zero(t, l.Backlog)
-	if system.backlog {
+	if clustertest.System.Backlog {
 		require.Positive(t, l.Limit)
 	}
 
 	// What a stopped worker has not read.
-	pause(t, bySlot[1].PID())
+	clustertest.Pause(t, bySlot[1].PID())
 	require.NoError(t, bySlot[1].Send(string(make([]byte, 1<<20))))
-	eventually(t, func() bool { return cluster.Stats().Workers[1].Queue > 1<<19 }, "a queue")
+	clustertest.Eventually(t, func() bool { return cluster.Stats().Workers[1].Queue > 1<<19 }, "a queue")
 	age := cluster.Stats().Workers[1].HeartbeatAge
-	eventually(t, func() bool { return cluster.Stats().Workers[1].HeartbeatAge > age+cluster.Seconds(tick) }, "an older heartbeat")
-	kill(t, bySlot[1].PID(), syscall.SIGKILL)
-	await(t, dead, "death")
-	next := await(t, ups, "successor")
+	clustertest.Eventually(t, func() bool { return cluster.Stats().Workers[1].HeartbeatAge > age+cluster.Seconds(clustertest.Tick) }, "an older heartbeat")
+	clustertest.Kill(t, bySlot[1].PID(), syscall.SIGKILL)
+	clustertest.Await(t, dead, "death")
+	next := clustertest.Await(t, ups, "successor")
 	s = cluster.Stats()
 	w := s.Workers[1]
 	require.Equal(t, next.PID(), w.PID)
 	require.Equal(t, 1, w.Restarts)
-	require.Contains(t, w.LastExit, system.killedText)
+	require.Contains(t, w.LastExit, clustertest.System.KilledText)
 	require.Equal(t, before.Exits[cluster.ReasonCrash]+1, s.Exits[cluster.ReasonCrash])
 
 	// A slot without a worker.
 	require.NoError(t, next.Kill())
-	await(t, dead, "death")
+	clustertest.Await(t, dead, "death")
 	s = cluster.Stats()
 	require.Equal(t, cluster.WorkerStats{Slot: 1, State: "off", Generation: s.Generation, Restarts: 1, LastExit: s.Workers[1].LastExit}, s.Workers[1])
 	require.Equal(t, before.Exits[cluster.ReasonKill]+1, s.Exits[cluster.ReasonKill])
 
 	c.Close() // or the drain waits for it
-	require.NoError(t, cluster.Reload(within(t, patience)))
+	require.NoError(t, cluster.Reload(clustertest.Within(t, clustertest.Patience)))
 	s = cluster.Stats()
 	require.Equal(t, cluster.ReloadStats{Replaced: 2, Took: s.Reload.Took}, s.Reload)
 	require.Positive(t, s.Reload.Took)
@@ -110,13 +111,13 @@ func TestStatsAtEachStep(t *testing.T) {
 	require.Equal(t, before.Exits[cluster.ReasonReload]+1, s.Exits[cluster.ReasonReload])
 
 	// A plain Fork has no slot.
-	plain := forkOne(t)
-	await(t, ups, "plain worker")
+	plain := clustertest.Fork(t)
+	clustertest.Await(t, ups, "plain worker")
 	s = cluster.Stats()
 	require.Equal(t, 2, s.Target)
 	require.Equal(t, []int{-1, plain.PID()}, []int{s.Workers[0].Slot, s.Workers[0].PID})
 
-	stopAll(t)
+	clustertest.StopAll(t)
 	s = cluster.Stats()
 	require.Zero(t, s.Target)
 	require.Empty(t, s.Workers)
@@ -127,7 +128,7 @@ func TestStatsAtEachStep(t *testing.T) {
 // TestStatsAsJSON: the names are those that dashboards know; durations are
 // seconds; what there is none of is an empty list; and it can be read again.
 func TestStatsAsJSON(t *testing.T) {
-	withMaster(t, obedient, cluster.Options{Workers: 1})
+	clustertest.WithMaster(t, clustertest.CommandWorker, cluster.Options{Workers: 1})
 	keys := func(v any) (names []string) {
 		for k := range v.(map[string]any) {
 			names = append(names, k)
@@ -137,10 +138,10 @@ func TestStatsAsJSON(t *testing.T) {
 	b, err := json.Marshal(cluster.Stats())
 	require.NoError(t, err)
 	require.Contains(t, string(b), `"workers":[],"listeners":[]`)
-	online := onlines(t)
+	online := clustertest.Onlines(t)
 	require.NoError(t, cluster.AutoFork())
-	ask[string](t, await(t, online, "online"), order{Cmd: "listen"})
-	eventually(t, func() bool { return cluster.Stats().Workers[0].State == "ready" }, "ready")
+	clustertest.Ask[string](t, clustertest.Await(t, online, "online"), clustertest.Order{Cmd: "listen"})
+	clustertest.Eventually(t, func() bool { return cluster.Stats().Workers[0].State == "ready" }, "ready")
 
 	s := cluster.Stats()
 	b, err = json.Marshal(s)
@@ -161,7 +162,7 @@ func TestStatsAsJSON(t *testing.T) {
 // TestStatsDuringAll: whoever asks while everything changes gets what holds
 // together: no dead worker, none twice, one line for each slot.
 func TestStatsDuringAll(t *testing.T) {
-	withMaster(t, troublemaker, cluster.Options{Workers: 3, Backoff: cluster.Backoff{Max: time.Millisecond, Min: time.Millisecond}})
+	clustertest.WithMaster(t, clustertest.Troublemaker, cluster.Options{Workers: 3, Backoff: cluster.Backoff{Max: time.Millisecond, Min: time.Millisecond}})
 	require.NoError(t, cluster.AutoFork())
 	stop, done := make(chan struct{}), make(chan error, 1)
 	go func() {
@@ -193,10 +194,10 @@ func TestStatsDuringAll(t *testing.T) {
 	for _, n := range []int{5, 2, 4} {
 		require.NoError(t, cluster.Scale(n))
 		cluster.Workers()[0].OSProcess().Kill()
-		require.NoError(t, cluster.Reload(within(t, patience)))
+		require.NoError(t, cluster.Reload(clustertest.Within(t, clustertest.Patience)))
 	}
 	close(stop)
-	require.NoError(t, await(t, done, "end"))
+	require.NoError(t, clustertest.Await(t, done, "end"))
 }
 
 func errorOf(s cluster.Snapshot) error {

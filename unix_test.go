@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/go-cluster/cluster"
+	"github.com/go-cluster/cluster/internal/clustertest"
 	"github.com/stretchr/testify/require"
 )
 
@@ -32,19 +33,19 @@ func fileMode(t *testing.T, path string) fs.FileMode {
 // without one, what the umask leaves.
 func TestUnixMode(t *testing.T) {
 	umask(t, 0o022)
-	w := puppets(t, 1, cluster.Options{})[0]
+	w := clustertest.SocketWorkers(t, 1, cluster.Options{})[0]
 	dir := t.TempDir()
 	for _, network := range []string{"unix", "unixgram"} {
 		for _, exclusive := range []bool{false, true} {
 			for mode, want := range map[fs.FileMode]fs.FileMode{0: 0o755, 0o600: 0o600, 0o666: 0o666, 0o777: 0o777} {
 				path := filepath.Join(dir, network+mode.String())
-				r := mustListen(t, w, network, path, cluster.ListenConfig{Mode: mode, Exclusive: exclusive})
+				r := clustertest.MustListen(t, w, network, path, cluster.ListenConfig{Mode: mode, Exclusive: exclusive})
 				require.Equal(t, want, fileMode(t, path), "%s, mode %v, exclusive %v", network, mode, exclusive)
-				closeSocket(t, w, r)
+				clustertest.CloseSocket(t, w, r)
 				os.Remove(path)
 			}
 			require.NoError(t, cluster.Disconnect(t.Context()))
-			w = forkOne(t)
+			w = clustertest.Fork(t)
 		}
 	}
 	plain, err := cluster.ListenConfig{Mode: 0o666}.Listen(t.Context(), "unix", filepath.Join(dir, "held"))
@@ -59,19 +60,19 @@ func TestUnixLongPath(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), strings.Repeat("d", 60), strings.Repeat("e", 60))
 	require.NoError(t, os.MkdirAll(dir, 0o755))
 	t.Chdir(dir)
-	workers := puppets(t, 2, cluster.Options{Dir: "/"})
+	workers := clustertest.SocketWorkers(t, 2, cluster.Options{Dir: "/"})
 	path := filepath.Join(dir, "s")
 	require.Greater(t, len(path), 108)
 	for range 2 { // the second time with the master's socket open already
 		for _, w := range workers {
-			r := mustListen(t, w, "unix", path, cluster.ListenConfig{Mode: 0o600})
+			r := clustertest.MustListen(t, w, "unix", path, cluster.ListenConfig{Mode: 0o600})
 			require.Equal(t, path, r.Addr)
 			require.Equal(t, w.ID(), answeredBy(t, "unix", "s"))
-			closeSocket(t, w, r)
+			clustertest.CloseSocket(t, w, r)
 		}
 	}
 	require.Equal(t, fs.FileMode(0o600), fileMode(t, path))
-	long := tryListen(t, workers[0], "unix", filepath.Join(dir, strings.Repeat("f", 120)), cluster.ListenConfig{})
+	long := clustertest.TryListen(t, workers[0], "unix", filepath.Join(dir, strings.Repeat("f", 120)), cluster.ListenConfig{})
 	require.Contains(t, long.Err, "invalid argument")
 
 	require.NoError(t, cluster.Disconnect(t.Context()))
@@ -81,14 +82,14 @@ func TestUnixLongPath(t *testing.T) {
 // A relative path is the worker's, and Addr says what was asked for.
 func TestUnixRelativePath(t *testing.T) {
 	dir := t.TempDir()
-	w := puppets(t, 1, cluster.Options{Dir: dir})[0]
+	w := clustertest.SocketWorkers(t, 1, cluster.Options{Dir: dir})[0]
 	reported := make(chan net.Addr, 1)
 	t.Cleanup(w.OnListening(func(_ *cluster.Process, addr net.Addr) { reported <- addr }))
-	r := mustListen(t, w, "unix", "sub/../s", cluster.ListenConfig{})
+	r := clustertest.MustListen(t, w, "unix", "sub/../s", cluster.ListenConfig{})
 	require.Equal(t, "sub/../s", r.Addr)
-	require.Equal(t, "sub/../s", await(t, reported, "listening event").String())
+	require.Equal(t, "sub/../s", clustertest.Await(t, reported, "listening event").String())
 	require.Equal(t, w.ID(), answeredBy(t, "unix", filepath.Join(dir, "s")))
-	again := tryListen(t, w, "unix", filepath.Join(dir, "s"), cluster.ListenConfig{})
+	again := clustertest.TryListen(t, w, "unix", filepath.Join(dir, "s"), cluster.ListenConfig{})
 	require.True(t, again.InUse, "another spelling of the same path")
 }
 
@@ -106,21 +107,21 @@ func TestUnixStaleFile(t *testing.T) {
 	require.FileExists(t, stream)
 	require.FileExists(t, datagram)
 
-	w := puppets(t, 1, cluster.Options{})[0]
-	mustListen(t, w, "unix", stream, cluster.ListenConfig{})
+	w := clustertest.SocketWorkers(t, 1, cluster.Options{})[0]
+	clustertest.MustListen(t, w, "unix", stream, cluster.ListenConfig{})
 	require.Equal(t, w.ID(), answeredBy(t, "unix", stream))
-	mustListen(t, w, "unixgram", datagram, cluster.ListenConfig{})
+	clustertest.MustListen(t, w, "unixgram", datagram, cluster.ListenConfig{})
 	require.Equal(t, w.ID(), answeredBy(t, "unixgram", datagram))
 
 	// A whole cluster that was killed leaves one as well.
 	dead := filepath.Join(dir, "dead")
-	other := start(t, listenAt, listenAtEnv+"="+dead)
-	other.expect("listening")
-	require.NoError(t, syscall.Kill(-other.cmd.Process.Pid, syscall.SIGKILL))
-	other.exit()
-	other.groupEmpty()
+	other := clustertest.Start(t, listenAt, listenAtEnv+"="+dead)
+	other.Expect("listening")
+	require.NoError(t, syscall.Kill(-other.Cmd.Process.Pid, syscall.SIGKILL))
+	other.Exit()
+	other.GroupEmpty()
 	require.FileExists(t, dead)
-	mustListen(t, w, "unix", dead, cluster.ListenConfig{})
+	clustertest.MustListen(t, w, "unix", dead, cluster.ListenConfig{})
 	require.Equal(t, w.ID(), answeredBy(t, "unix", dead))
 }
 
@@ -128,7 +129,7 @@ func TestUnixStaleFile(t *testing.T) {
 // where something else lies; both stay as they are.
 func TestUnixLiveFile(t *testing.T) {
 	dir := t.TempDir()
-	w := puppets(t, 1, cluster.Options{})[0]
+	w := clustertest.SocketWorkers(t, 1, cluster.Options{})[0]
 	live := filepath.Join(dir, "live")
 	ln, err := net.Listen("unix", live)
 	require.NoError(t, err)
@@ -138,8 +139,8 @@ func TestUnixLiveFile(t *testing.T) {
 	link := filepath.Join(dir, "link")
 	require.NoError(t, os.Symlink(filepath.Join(dir, "nowhere"), link))
 	others := filepath.Join(dir, "others")
-	other := start(t, listenAt, listenAtEnv+"="+others)
-	other.expect("listening")
+	other := clustertest.Start(t, listenAt, listenAtEnv+"="+others)
+	other.Expect("listening")
 	datagram := filepath.Join(dir, "datagram")
 	pc, err := net.ListenPacket("unixgram", datagram)
 	require.NoError(t, err)
@@ -148,7 +149,7 @@ func TestUnixLiveFile(t *testing.T) {
 	for _, path := range []string{live, file, link, others, datagram} {
 		for _, network := range []string{"unix", "unixgram"} {
 			for _, exclusive := range []bool{false, true} {
-				r := tryListen(t, w, network, path, cluster.ListenConfig{Exclusive: exclusive})
+				r := clustertest.TryListen(t, w, network, path, cluster.ListenConfig{Exclusive: exclusive})
 				require.True(t, r.InUse, "%s %s: %s", network, path, r.Err)
 				require.Contains(t, r.Err, path)
 			}
@@ -157,7 +158,7 @@ func TestUnixLiveFile(t *testing.T) {
 	content, err := os.ReadFile(file)
 	require.NoError(t, err)
 	require.Equal(t, "precious", string(content))
-	asked(t, "unix", others)
+	clustertest.GreetingFrom(t, "unix", others)
 	c, err := net.Dial("unix", live)
 	require.NoError(t, err)
 	c.Close()
@@ -167,21 +168,21 @@ func TestUnixLiveFile(t *testing.T) {
 // cluster's own: neither a worker's Close nor its death removes it.
 func TestUnixUnlink(t *testing.T) {
 	dir := t.TempDir()
-	workers := puppets(t, 2, cluster.Options{})
+	workers := clustertest.SocketWorkers(t, 2, cluster.Options{})
 	own, replaced, datagram := filepath.Join(dir, "own"), filepath.Join(dir, "replaced"), filepath.Join(dir, "datagram")
 	for _, w := range workers {
-		r := mustListen(t, w, "unix", own, cluster.ListenConfig{})
-		closeSocket(t, w, r)
-		mustListen(t, w, "unix", own, cluster.ListenConfig{})
-		mustListen(t, w, "unix", replaced, cluster.ListenConfig{})
-		mustListen(t, w, "unixgram", datagram, cluster.ListenConfig{})
+		r := clustertest.MustListen(t, w, "unix", own, cluster.ListenConfig{})
+		clustertest.CloseSocket(t, w, r)
+		clustertest.MustListen(t, w, "unix", own, cluster.ListenConfig{})
+		clustertest.MustListen(t, w, "unix", replaced, cluster.ListenConfig{})
+		clustertest.MustListen(t, w, "unixgram", datagram, cluster.ListenConfig{})
 	}
-	killed(t, workers[0])
+	clustertest.KillAndWait(t, workers[0])
 	require.NoError(t, workers[1].Disconnect(t.Context()))
 	require.FileExists(t, own)
 	require.FileExists(t, datagram)
-	w := forkOne(t)
-	mustListen(t, w, "unix", own, cluster.ListenConfig{})
+	w := clustertest.Fork(t)
+	clustertest.MustListen(t, w, "unix", own, cluster.ListenConfig{})
 	require.Equal(t, w.ID(), answeredBy(t, "unix", own))
 
 	require.NoError(t, os.Remove(replaced))
@@ -197,12 +198,12 @@ func TestUnixUnlink(t *testing.T) {
 // A unix socket that the program listened on before it forked is its workers'
 // too, and its file stays for them when the program closes its own listener.
 func TestUnixBeforeFork(t *testing.T) {
-	checkLeaks(t)
+	clustertest.CheckLeaks(t)
 	path := filepath.Join(t.TempDir(), "s")
 	ln, err := cluster.Listen("unix", path)
 	require.NoError(t, err)
-	w := puppets(t, 1, cluster.Options{})[0]
-	mustListen(t, w, "unix", path, cluster.ListenConfig{})
+	w := clustertest.SocketWorkers(t, 1, cluster.Options{})[0]
+	clustertest.MustListen(t, w, "unix", path, cluster.ListenConfig{})
 	require.NoError(t, ln.Close())
 	require.Equal(t, w.ID(), answeredBy(t, "unix", path))
 	require.NoError(t, cluster.Disconnect(t.Context()))
@@ -211,8 +212,8 @@ func TestUnixBeforeFork(t *testing.T) {
 	// While the program keeps its listener the file is the program's.
 	ln, err = cluster.Listen("unix", path)
 	require.NoError(t, err)
-	w = forkOne(t)
-	mustListen(t, w, "unix", path, cluster.ListenConfig{})
+	w = clustertest.Fork(t)
+	clustertest.MustListen(t, w, "unix", path, cluster.ListenConfig{})
 	require.NoError(t, cluster.Disconnect(t.Context()))
 	require.FileExists(t, path)
 	require.NoError(t, ln.Close())
@@ -222,8 +223,8 @@ func TestUnixBeforeFork(t *testing.T) {
 // A worker's own (Exclusive) unix socket leaves no file when the worker drains.
 func TestUnixExclusiveUnlink(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "s")
-	w := puppets(t, 1, cluster.Options{})[0]
-	mustListen(t, w, "unix", path, cluster.ListenConfig{Exclusive: true})
+	w := clustertest.SocketWorkers(t, 1, cluster.Options{})[0]
+	clustertest.MustListen(t, w, "unix", path, cluster.ListenConfig{Exclusive: true})
 	require.Equal(t, w.ID(), answeredBy(t, "unix", path))
 	require.NoError(t, w.Disconnect(t.Context()))
 	require.NoFileExists(t, path)

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/go-cluster/cluster"
+	"github.com/go-cluster/cluster/internal/clustertest"
 	"github.com/stretchr/testify/require"
 )
 
@@ -21,22 +22,22 @@ func TestHungWorker(t *testing.T) {
 		hang syscall.Signal
 		dump string
 	}{
-		"stopped":      {nil, sigStop, ""},
-		"spins":        {[]string{"TROUBLE=spin", "GODEBUG=asyncpreemptoff=1", "GOMAXPROCS=1"}, sigPoke, "[running]"},
-		"check blocks": {[]string{"TROUBLE=check blocks"}, sigPoke, "cluster_test.blockedCheck"},
+		"stopped":      {nil, clustertest.SigStop, ""},
+		"spins":        {[]string{"TROUBLE=spin", "GODEBUG=asyncpreemptoff=1", "GOMAXPROCS=1"}, clustertest.SigPoke, "[running]"},
+		"check blocks": {[]string{"TROUBLE=check blocks"}, clustertest.SigPoke, "cluster_test.blockedCheck"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			p, ups := supervise(t, supervision{Workers: 1, Env: c.env, Watchdog: cluster.Watchdog{Interval: tick, Timeout: 3 * time.Second}})
-			kill(t, ups[0].pid, c.hang)
-			require.Contains(t, p.expect("error"), cluster.ErrStalled.Error())
-			p.dead(ups[0].pid, cluster.ReasonStall)
-			next := p.event("up")
-			require.NotEqual(t, ups[0].pid, next.pid)
-			p.terminate()
-			if system.dump {
-				require.Equal(t, c.dump != "", strings.Contains(p.output(), "SIGQUIT"), "a stopped worker cannot dump")
-				require.Contains(t, p.output(), c.dump)
+			p, ups := clustertest.Supervise(t, clustertest.Supervision{Workers: 1, Env: c.env, Watchdog: cluster.Watchdog{Interval: clustertest.Tick, Timeout: 3 * time.Second}})
+			clustertest.Kill(t, ups[0].PID, c.hang)
+			require.Contains(t, p.Expect("error"), cluster.ErrStalled.Error())
+			p.Dead(ups[0].PID, cluster.ReasonStall)
+			next := p.Event("up")
+			require.NotEqual(t, ups[0].PID, next.PID)
+			p.Terminate()
+			if clustertest.System.Dump {
+				require.Equal(t, c.dump != "", strings.Contains(p.Output(), "SIGQUIT"), "a stopped worker cannot dump")
+				require.Contains(t, p.Output(), c.dump)
 			}
 		})
 	}
@@ -45,55 +46,55 @@ func TestHungWorker(t *testing.T) {
 // TestFailingCheck: it is reported, and shown by Stats, and kills nobody.
 func TestFailingCheck(t *testing.T) {
 	t.Parallel()
-	p, ups := supervise(t, supervision{Workers: 1, Env: []string{"TROUBLE=check fails"}, Watchdog: cluster.Watchdog{Interval: tick, Timeout: 5 * time.Second}})
-	kill(t, ups[0].pid, sigPoke)
-	require.Contains(t, p.expect("error"), "the database is down")
+	p, ups := clustertest.Supervise(t, clustertest.Supervision{Workers: 1, Env: []string{"TROUBLE=check fails"}, Watchdog: cluster.Watchdog{Interval: clustertest.Tick, Timeout: 5 * time.Second}})
+	clustertest.Kill(t, ups[0].PID, clustertest.SigPoke)
+	require.Contains(t, p.Expect("error"), "the database is down")
 	for range 10 { // more than the timeout's worth of questions would take none along
-		s := p.stats()
+		s := p.Stats()
 		require.Equal(t, "the database is down", s.Workers[0].Check)
-		require.Equal(t, ups[0].pid, s.Workers[0].PID)
+		require.Equal(t, ups[0].PID, s.Workers[0].PID)
 	}
-	p.terminate()
-	require.NotContains(t, p.output(), "stall")
+	p.Terminate()
+	require.NotContains(t, p.Output(), "stall")
 }
 
 // TestBusyWorker: one that computes on all its cores, collects garbage all the
 // time and serves beside it answers the master, late as it may be.
 func TestBusyWorker(t *testing.T) {
 	t.Parallel()
-	p, ups := supervise(t, supervision{Workers: 1, Env: []string{"TROUBLE=busy", "GOMAXPROCS=1"}, Watchdog: cluster.Watchdog{Interval: tick}})
-	kill(t, ups[0].pid, sigPoke)
+	p, ups := clustertest.Supervise(t, clustertest.Supervision{Workers: 1, Env: []string{"TROUBLE=busy", "GOMAXPROCS=1"}, Watchdog: cluster.Watchdog{Interval: clustertest.Tick}})
+	clustertest.Kill(t, ups[0].PID, clustertest.SigPoke)
 	for range 5 {
 		begun := time.Now()
-		answer, err := get("http://127.0.0.1:" + ups[0].rest[0])
+		answer, err := clustertest.Get("http://127.0.0.1:" + ups[0].Rest[0])
 		require.NoError(t, err)
-		require.Equal(t, strconv.Itoa(ups[0].pid), answer)
-		eventually(t, func() bool {
-			w := p.stats().Workers[0]
-			return w.PID == ups[0].pid && w.HeartbeatAge < cluster.Seconds(time.Since(begun))
+		require.Equal(t, strconv.Itoa(ups[0].PID), answer)
+		clustertest.Eventually(t, func() bool {
+			w := p.Stats().Workers[0]
+			return w.PID == ups[0].PID && w.HeartbeatAge < cluster.Seconds(time.Since(begun))
 		}, "a heartbeat of a busy worker")
 	}
-	p.signal(syscall.SIGKILL) // it is too busy to drain at once
-	p.exit()
-	p.groupEmpty()
-	require.NotContains(t, p.output(), "stall")
+	p.Signal(syscall.SIGKILL) // it is too busy to drain at once
+	p.Exit()
+	p.GroupEmpty()
+	require.NotContains(t, p.Output(), "stall")
 }
 
 // TestPausedMaster: one that was stopped for longer than the timeout kills
 // nobody when it goes on.
 func TestPausedMaster(t *testing.T) {
 	t.Parallel()
-	p, ups := supervise(t, supervision{Workers: 2, Watchdog: cluster.Watchdog{Interval: tick, Timeout: 2 * time.Second}})
-	p.signal(sigStop)
+	p, ups := clustertest.Supervise(t, clustertest.Supervision{Workers: 2, Watchdog: cluster.Watchdog{Interval: clustertest.Tick, Timeout: 2 * time.Second}})
+	p.Signal(clustertest.SigStop)
 	time.Sleep(3 * time.Second) // nothing tells that time has passed but time
-	p.signal(sigCont)
-	eventually(t, func() bool {
-		s := p.stats()
+	p.Signal(clustertest.SigCont)
+	clustertest.Eventually(t, func() bool {
+		s := p.Stats()
 		return s.Workers[0].HeartbeatAge < cluster.Seconds(time.Second) && s.Workers[1].HeartbeatAge < cluster.Seconds(time.Second)
 	}, "heartbeats")
-	for i, w := range p.stats().Workers {
-		require.Equal(t, ups[i].pid, w.PID)
+	for i, w := range p.Stats().Workers {
+		require.Equal(t, ups[i].PID, w.PID)
 	}
-	p.terminate()
-	require.NotContains(t, p.output(), "stall")
+	p.Terminate()
+	require.NotContains(t, p.Output(), "stall")
 }

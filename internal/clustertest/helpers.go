@@ -1,0 +1,126 @@
+package clustertest
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strconv"
+	"syscall"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// CopyBinary puts a copy of the test binary at path.
+func CopyBinary(t *testing.T, path string) {
+	t.Helper()
+	b, err := os.ReadFile(os.Args[0])
+	require.NoError(t, err)
+	WriteProgram(t, path, b)
+}
+
+// FailingWriter fails.
+type FailingWriter struct{}
+
+func (FailingWriter) Write([]byte) (int, error) { return 0, errors.New("disk full") }
+
+// WriteProgram writes a file to execute. A child that another goroutine forks
+// meanwhile would hold it open for writing until its own exec, and until then
+// nobody could execute it: no fork until it is closed.
+func WriteProgram(t *testing.T, path string, b []byte) {
+	t.Helper()
+	syscall.ForkLock.RLock()
+	defer syscall.ForkLock.RUnlock()
+	require.NoError(t, os.WriteFile(path, b, 0o755))
+}
+
+// Long reports whether the tests that take minutes are to be run in full.
+func Long() bool { return os.Getenv("CLUSTER_LONG") == "1" }
+
+// Get fetches url on a connection of its own.
+func Get(url string) (string, error) {
+	c := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: Patience}
+	resp, err := c.Get(url)
+	if err != nil {
+		return "", err
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(resp.Body)
+	if err == nil && resp.StatusCode != http.StatusOK {
+		err = fmt.Errorf("status %s: %s", resp.Status, b)
+	}
+	return string(b), err
+}
+
+// Must ends a test program with an error.
+func Must(err error) {
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "FATAL", err)
+		os.Exit(1)
+	}
+}
+
+// port of an address, for a test that dials it.
+func Dialable(addr net.Addr) string {
+	_, port, _ := net.SplitHostPort(addr.String())
+	return "127.0.0.1:" + port
+}
+
+// FreePort returns a port that nobody has just now, of any address, and that
+// nobody is given who asks for a free one before the test comes to use it: it is
+// below those that systems give.
+func FreePort(t testing.TB) int {
+	t.Helper()
+	for range 1000 {
+		port := 20000 + rand.IntN(12000)
+		if ln, err := net.Listen("tcp", ":"+strconv.Itoa(port)); err == nil {
+			ln.Close()
+			return port
+		}
+	}
+	t.Fatal("no port is free")
+	return 0
+}
+
+// TempDir is a directory that goes with the test. Wine cannot remove a directory
+// as t.TempDir does.
+func TempDir(t testing.TB) string {
+	dir, err := os.MkdirTemp("", "cluster")
+	require.NoError(t, err)
+	t.Cleanup(func() {
+		filepath.Walk(dir, func(path string, info os.FileInfo, err error) error {
+			if err == nil && !info.IsDir() {
+				os.Remove(path)
+			}
+			return nil
+		})
+		os.Remove(dir)
+	})
+	return dir
+}
+
+func Atoi(s string) int {
+	n, _ := strconv.Atoi(s)
+	return n
+}
+
+// Path is the path of a file of this module: tests run in the directory of
+// their package.
+func Path(elem ...string) string {
+	dir, err := os.Getwd()
+	Must(err)
+	for {
+		if _, err := os.Stat(filepath.Join(dir, "go.mod")); err == nil {
+			return filepath.Join(append([]string{dir}, elem...)...)
+		}
+		if dir == filepath.Dir(dir) {
+			Must(errors.New("no go.mod above " + dir))
+		}
+		dir = filepath.Dir(dir)
+	}
+}

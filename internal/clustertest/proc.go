@@ -1,0 +1,160 @@
+package clustertest
+
+import (
+	"bufio"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+
+	"github.com/go-cluster/cluster"
+	"github.com/stretchr/testify/require"
+)
+
+// Event waits for the next line of that kind.
+func (p *Proc) Event(kind string) Event {
+	p.t.Helper()
+	return ParseEvent(p.Expect(kind + " "))
+}
+
+// Ups waits for n workers to be up, and sorts them by slot.
+func (p *Proc) Ups(n int) []Event {
+	p.t.Helper()
+	all := make([]Event, n)
+	for range n {
+		e := p.Event("up")
+		all[e.Slot] = e
+	}
+	return all
+}
+
+// All waits for a line with each of the prefixes, in whatever order, and returns
+// what follows them.
+func (p *Proc) All(prefixes ...string) []string {
+	p.t.Helper()
+	rests, missing := make([]string, len(prefixes)), len(prefixes)
+	for missing > 0 {
+		line := Await(p.t, p.lines, "lines "+strings.Join(prefixes, ", "))
+		for i, prefix := range prefixes {
+			if rest, ok := strings.CutPrefix(line, prefix); ok && rests[i] == "" {
+				rests[i] = rest
+				missing--
+			}
+		}
+	}
+	return rests
+}
+
+// Dead waits for a death and checks why.
+func (p *Proc) Dead(pid int, reason cluster.Reason) {
+	p.t.Helper()
+	e := p.Event("dead")
+	require.Equal(p.t, pid, e.PID)
+	require.Equal(p.t, string(reason), e.Rest[0])
+}
+
+// Terminate ends a supervisor as a service manager does.
+func (p *Proc) Terminate() {
+	p.t.Helper()
+	p.Signal(syscall.SIGTERM)
+	require.Zero(p.t, p.Exit())
+	p.GroupEmpty()
+}
+
+// Stats asks a supervisor for its Stats.
+func (p *Proc) Stats() (s cluster.Snapshot) {
+	p.t.Helper()
+	p.Signal(SigPoke)
+	require.NoError(p.t, json.Unmarshal([]byte(p.Expect("stats ")), &s))
+	return s
+}
+
+// Proc is a process of its own: usually a master with workers.
+type Proc struct {
+	t     testing.TB
+	Cmd   *exec.Cmd
+	lines chan string
+	mu    sync.Mutex
+	log   strings.Builder
+	done  chan struct{} // closed when it has exited
+	group processGroup  // it and its workers
+}
+
+// Start runs a program in a process of its own, with its own process group.
+func Start(t testing.TB, programName string, env ...string) *Proc {
+	t.Helper()
+	return StartCmd(t, exec.Command(os.Args[0]), programName, env...)
+}
+
+// StartCmd is start with a command that runs the test binary in its own way.
+func StartCmd(t testing.TB, cmd *exec.Cmd, programName string, env ...string) *Proc {
+	t.Helper()
+	p := &Proc{t: t, Cmd: cmd, lines: make(chan string, 10000), done: make(chan struct{})}
+	p.Cmd.Env = append(append(os.Environ(), ProgramEnv+"="+programName), env...)
+	ownGroup(p.Cmd)
+	r, w, err := os.Pipe()
+	require.NoError(t, err)
+	p.Cmd.Stdout, p.Cmd.Stderr = w, w
+	require.NoError(t, p.Cmd.Start())
+	p.group = groupOf(p.Cmd.Process)
+	w.Close()
+	go func() {
+		defer r.Close()
+		for s := bufio.NewScanner(r); s.Scan(); {
+			p.mu.Lock()
+			fmt.Fprintln(&p.log, s.Text())
+			p.mu.Unlock()
+			p.lines <- s.Text()
+		}
+	}()
+	go func() {
+		p.Cmd.Wait()
+		close(p.done)
+	}()
+	t.Cleanup(func() {
+		p.group.kill()
+		<-p.done
+		if t.Failed() {
+			t.Logf("output of %s:\n%s", programName, p.Output())
+		}
+	})
+	return p
+}
+
+func (p *Proc) Output() string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.log.String()
+}
+
+// Expect waits for a line that begins with prefix and returns the rest of it.
+func (p *Proc) Expect(prefix string) string {
+	p.t.Helper()
+	for {
+		if rest, ok := strings.CutPrefix(Await(p.t, p.lines, "line "+prefix), prefix); ok {
+			return strings.TrimSpace(rest)
+		}
+	}
+}
+
+func (p *Proc) Signal(sig os.Signal) {
+	p.t.Helper()
+	Kill(p.t, p.Cmd.Process.Pid, sig.(syscall.Signal))
+}
+
+// Exit waits for the end and returns the exit status, -1 after a signal.
+func (p *Proc) Exit() int {
+	p.t.Helper()
+	Await(p.t, p.done, "exit")
+	return p.Cmd.ProcessState.ExitCode()
+}
+
+// GroupEmpty waits until no process of the program's group is left.
+func (p *Proc) GroupEmpty() {
+	p.t.Helper()
+	Eventually(p.t, func() bool { return !p.group.runs() }, "the end of all its processes")
+}

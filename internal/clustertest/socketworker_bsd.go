@@ -1,0 +1,13 @@
+//go:build unix && !linux
+
+package clustertest
+
+import (
+	"net"
+)
+
+func socketProtocol(uintptr) int { return -1 }
+
+func SocketBacklog(uintptr) int { return -1 }
+
+func connSettings(net.Conn) string { return "-" }

@@ -1,0 +1,67 @@
+package clustertest
+
+import (
+	"runtime"
+	"slices"
+	"testing"
+)
+
+// System is what the tests expect of the system that they run on. Whatever
+// differs is said here and nowhere else; the tools that do the same in another
+// way are in main_unix_test.go and main_windows_test.go, and what only one
+// System has is tested in files of its own.
+var System = systems[runtime.GOOS == "windows"]
+
+var systems = map[bool]traits{
+	false: {
+		Killed:     "-1 killed",
+		KilledText: "signal: killed",
+		KilledCode: -1,
+		Backlog:    runtime.GOOS == "linux",
+		Memory:     runtime.GOOS == "linux",
+		OpenedBy:   "the master opens it, as uid ",
+		Networks:   []string{"tcp", "unix"},
+		SharedUDP:  true,
+		Term:       true,
+		Dump:       true,
+		PathList:   ":",
+	},
+	true: {
+		Killed:     "1 <nil>", // as TerminateProcess is told
+		KilledText: "exit status 1",
+		KilledCode: 1,
+		Memory:     true,
+		OpenedBy:   "the master opens it",
+		Networks:   []string{"tcp"},
+		Exe:        ".exe",
+		PathList:   ";",
+	},
+}
+
+type traits struct {
+	Killed     string   // Code and Signal of the Exit of a worker that was killed
+	KilledText string   // the same, as an Exit prints it
+	KilledCode int      // its exit status
+	Backlog    bool     // it tells how many connections wait at a socket
+	Memory     bool     // and how much memory another process has
+	OpenedBy   string   // who opens sockets, in the error of a Listen
+	Networks   []string // of streams, that workers can share
+	SharedUDP  bool     // and of datagrams
+	Term       bool     // one process can be asked to stop by somebody else: SIGTERM
+	Dump       bool     // one that hangs can be asked for its goroutines: SIGQUIT
+	Exe        string   // how the name of a program ends
+	PathList   string   // what separates the directories of PATH
+}
+
+// Has reports whether workers can share sockets of the network.
+func (s traits) Has(network string) bool { return slices.Contains(s.Networks, network) }
+
+// Need skips a test, or the part of one, that the system has the means for and
+// the place where it runs has not. The reasons are those of lacking, which is
+// empty but under Wine.
+func Need(t testing.TB, what string) {
+	t.Helper()
+	if why := lacking()[what]; why != "" {
+		t.Skipf("%s: %s", what, why)
+	}
+}

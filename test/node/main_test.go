@@ -1,0 +1,9 @@
+package node_test
+
+import (
+	"testing"
+
+	"github.com/go-cluster/cluster/internal/clustertest"
+)
+
+func TestMain(m *testing.M) { clustertest.Main(m) }
