@@ -17,6 +17,7 @@ const (
 	maxMethods   = 40  // of one type, all systems together
 	maxRoot      = 20  // product files at the root
 	maxRootTests = 25  // test files at the root
+	minOverview  = 8   // lines at the beginning of a room that say what it is
 )
 
 // source is one Go file.
@@ -63,12 +64,17 @@ func sizes() (faults []string, err error) {
 	}
 	root := map[bool]int{}
 	methods := map[string][]string{}
+	overviews := map[string]int{}
 	for _, s := range all {
-		if filepath.Dir(s.path) == "." {
+		dir := filepath.Dir(s.path)
+		if dir == "." {
 			root[s.test]++
 		}
 		if s.test {
 			continue
+		}
+		if strings.HasPrefix(filepath.ToSlash(dir), "internal/") {
+			overviews[dir] += strings.Count(s.file.Doc.Text(), "\n")
 		}
 		if n := s.lines(s.file.FileStart, s.file.FileEnd) - 1; n > maxFile {
 			faults = append(faults, fmt.Sprintf("%s has %d lines: at most %d", s.path, n, maxFile))
@@ -82,7 +88,7 @@ func sizes() (faults []string, err error) {
 				faults = append(faults, fmt.Sprintf("%s: %s has %d lines: at most %d", s.path, f.Name.Name, n, maxFunc))
 			}
 			if f.Recv != nil {
-				of := filepath.Dir(s.path) + ": type " + receiver(f.Recv.List[0].Type)
+				of := dir + ": type " + receiver(f.Recv.List[0].Type)
 				methods[of] = append(methods[of], f.Name.Name)
 			}
 		}
@@ -91,6 +97,11 @@ func sizes() (faults []string, err error) {
 		slices.Sort(names)
 		if n := len(slices.Compact(names)); n > maxMethods {
 			faults = append(faults, fmt.Sprintf("%s has %d methods: at most %d", of, n, maxMethods))
+		}
+	}
+	for dir, n := range overviews {
+		if n < minOverview {
+			faults = append(faults, fmt.Sprintf("%s begins with %d lines that say what it is: at least %d", dir, n, minOverview))
 		}
 	}
 	if root[false] > maxRoot {
