@@ -17,7 +17,7 @@ const (
 	maxMethods   = 40  // of one type, all systems together
 	maxRoot      = 20  // product files at the root
 	maxRootTests = 25  // test files at the root
-	minOverview  = 8   // lines at the beginning of a room that say what it is
+	minOverview  = 6   // lines at the beginning of a room that say what it is
 )
 
 // source is one Go file.
