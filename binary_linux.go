@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/go-cluster/cluster/internal/supervise"
 	"golang.org/x/sys/unix"
 )
 
@@ -87,7 +88,7 @@ func (b *binary) forExec(above int) (path string, done func(), err error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.closed {
-		return "", nil, errVoid // what lies at the path may be another version
+		return "", nil, supervise.ErrSuperseded // what lies at the path may be another version
 	}
 	if b.f == nil {
 		return b.path, func() {}, nil

@@ -3,6 +3,7 @@ package cluster
 import (
 	"context"
 	"slices"
+	"time"
 )
 
 // Worker is this process as a worker: send to the master and hear from it
@@ -78,7 +79,15 @@ func Reload(ctx context.Context) error {
 	if IsWorker() {
 		return callError("Reload", ErrNotMaster)
 	}
-	return std.reloadWorkers(ctx)
+	return std.reload(ctx)
+}
+
+// ReloadResult is how a reload ended.
+type ReloadResult struct {
+	Err        error         // nil, or why it was given up; the slots replaced until then stay new
+	Replaced   int           // slots that have a new worker
+	Generation int           // the reload's own, if it is complete; else the last complete one
+	Took       time.Duration // from its beginning
 }
 
 // OnReload registers fn for the end of every reload. The returned func

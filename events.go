@@ -108,6 +108,13 @@ func OnDeath(fn func(w *Process, e Exit)) (stop func()) { return hooks.death.add
 // not be decoded or delivered. Without any OnError callback these are logged.
 func OnError(fn func(w *Process, err error)) (stop func()) { return hooks.err.add(fn) }
 
+// OnCheck registers fn to be called in this worker at every heartbeat of the
+// master's. A check that does not return is a stall: the worker is ended. One
+// that returns an error is reported to the master, through OnError and Stats,
+// and ends nobody: else a database that is down would take every worker along.
+// ctx ends when the drain begins. In a master fn is never called.
+func OnCheck(fn func(context.Context) error) (stop func()) { return hooks.check.add(fn) }
+
 // Handle registers fn for messages whose "cmd" member is cmd, decoded into T.
 // One that cannot be decoded is reported through OnError.
 func Handle[T any](cmd string, fn func(w *Process, v T)) (stop func()) {

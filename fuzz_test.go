@@ -3,10 +3,12 @@ package cluster
 import (
 	"encoding/json"
 	"errors"
+	"os"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/go-cluster/cluster/internal/supervise"
 	"github.com/stretchr/testify/require"
 
 	"github.com/go-cluster/cluster/internal/handle"
@@ -106,24 +108,46 @@ func FuzzMaster(f *testing.F) {
 		m := newMaster()
 		p := newProcess(1, -1)
 		p.connected.Store(true)
-		p.child = &child{m: m, opts: &o, exited: make(chan struct{}), startTimer: time.NewTimer(time.Hour)}
+		p.child = &child{m: m, opts: &o, exited: make(chan struct{})}
 		p.link = newLink(ours, p, &masterSide{m: m, p: p}, peerUnknown, &o)
 		p.OnError(func(*Process, error) {})
 		owing(t, p.link)
+		m.supervisor = supervise.New(fuzzHost{host{m}, p}, os.Kill, 0)
+		_, err = m.forkOne(nil)
+		require.NoError(t, err)
 		go p.link.read()
 		fuzzPeer(t, p.link, openPeer(t, theirs), stream, fds, cut)
-		m.call(func() {
-			p.state.Store(int32(Dead))
-			p.child.startTimer.Stop()
-			if p.child.killTimer != nil {
-				p.child.killTimer.Stop()
-			}
-		})
+		m.call(func() { m.supervisor.Exited(time.Now(), p.id, supervise.Exit{}) })
 		for p.child.queries.Load() > 0 {
 			time.Sleep(time.Millisecond)
 		}
 		require.Empty(t, m.registry.entries)
 	})
+}
+
+// fuzzHost is a master whose only worker is no process.
+type fuzzHost struct {
+	host
+	p *Process
+}
+
+func (h fuzzHost) Open(number int, _ bool) {
+	go h.post(func() { h.supervisor.Opened(time.Now(), number, h.p.child.opts.supervision(), nil) })
+}
+
+func (h fuzzHost) Release(int) {}
+
+func (h fuzzHost) Start(supervise.Order) {
+	h.workers[h.p.id] = h.p
+	go h.post(func() { h.supervisor.Started(time.Now(), h.p.id, 1<<28, time.Now()) })
+}
+
+func (h fuzzHost) Signal(int, os.Signal) error { return nil }
+
+func (h fuzzHost) Tell(e supervise.Event) {
+	if _, forked := e.(supervise.Forked); !forked {
+		h.host.Tell(e)
+	}
 }
 
 // FuzzWorker feeds a worker whatever a master may write.

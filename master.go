@@ -1,43 +1,40 @@
 package cluster
 
 import (
+	"context"
 	"fmt"
 	"io"
-	"maps"
+	"math/rand/v2"
 	"os"
-	"slices"
+	"strings"
 	"sync/atomic"
 	"time"
 
 	"github.com/go-cluster/cluster/internal/mailbox"
+	"github.com/go-cluster/cluster/internal/supervise"
 )
 
 // master is the state of a cluster. Its mailbox owns all fields that are not
-// said to be otherwise; the methods are grouped by who may call them.
+// said to be otherwise.
+//
+// Which workers there should be is the supervisor's business. The master tells it
+// what happens and what time it is, keeps the one timer that it asks for, and does
+// what it orders: see host.go. A function that is posted to the mailbox is a turn;
+// in it the supervisor decides, and what it decides is done.
 type master struct {
 	turns mailbox.Mailbox
 
-	opts    *Options // of SetupMaster, with defaults; nil before
-	lastID  int
-	workers map[int]*Process // forked and not dead
-	forking int              // forks begun and not ended
-	stop    *stop            // a Disconnect under way
-	ending  bool             // a Run is about to return
-	exits   map[Reason]int
+	supervisor *supervise.Machine
+	timer      *time.Timer // for supervisor.Next
+	timerAt    time.Time   // zero if it does not run
 
-	// The supervision: supervise.go, reload.go, recycle.go.
-	slots       []*slot
-	gaveUp      error        // why, for Run
-	works       bool         // a worker of a slot that is removed proved the program
-	lastOut     error        // how it came that a slot is out, for the last of them
-	idle        *generation  // what the next slots get, while Scale has left none
-	lastGen     int          // the newest generation's number
-	completed   int          // the last generation that reached every slot
-	token       *replacement // the one under way
-	reload      *reloadJob
-	reloadAsked []chan error // who waits for the reload after this one
-	lastReload  *ReloadResult
-	recycling   []*Process // whose turn comes when the token is free
+	opts     *Options            // of SetupMaster, with defaults; nil before
+	programs map[int]*generation // that are open, by the supervisor's number
+	workers  map[int]*Process    // being started, or not dead
+	gone     []int               // of workers, until the end of the turn
+	lastCall int
+	calls    map[int]chan<- outcome // who waits for that of a call
+	stops    map[int]chan<- []int   // who waits for the end of a stop, to be told which workers had to be killed
 
 	registry registry
 	runner   runner
@@ -46,86 +43,93 @@ type master struct {
 	began    time.Time
 
 	forked atomic.Bool // from the first fork to the end of Disconnect; for anyone
-
-	// start makes p's process and channel, kill sends the process a signal, ping
-	// asks whether it is alive, if it can be asked: the seam for tests of the state.
-	start func(p *Process, env []string) error
-	kill  func(p *Process, sig os.Signal) error
-	ping  func(p *Process) bool
 }
 
-// post runs fn in the master's mailbox, after what was posted before.
-func (m *master) post(fn func()) { m.turns.Post(fn) }
+// generation is a program that is held open, and with what it is run.
+type generation struct {
+	opts *Options
+	bin  *binary
+	env  []string // the master's environment when it was opened
+}
 
-// call is post, and returns when fn has run.
-func (m *master) call(fn func()) { m.turns.Call(fn) }
-
-// child is what the master knows about a worker. Fields without a word belong
-// to the master's mailbox.
+// child is what the master keeps for a worker, beside what the supervisor knows.
+// Fields without a word belong to the master's mailbox.
 type child struct {
-	m       *master
-	opts    *Options     // in force when it was forked; constant
-	slot    *slot        // nil for a plain Fork; constant
-	gen     *generation  // what it was forked from; constant
-	proc    *os.Process  // constant once started
-	output  *outputPipes // constant once started
-	started time.Time    // constant once started
+	m           *master
+	opts        *Options     // in force when it was forked; constant
+	gen         *generation  // what it was forked from; constant
+	connections int          // after how many it is full, or 0; constant
+	proc        *os.Process  // constant once started
+	output      *outputPipes // constant once started
+	started     time.Time    // constant once started
+	stderr      *tail        // its last words while it is not ready; constant once started
 
-	exited     chan struct{} // closed at death, or when it could not be started
-	onlineAt   time.Time
-	readyAt    time.Time
-	startTimer *time.Timer
-	killTimer  *time.Timer
-	killBy     time.Time // when killTimer fires
-	overdue    bool      // sent SIGKILL because its drain took too long
-	cutOff     bool      // overdue, and it died of that; constant once exited is closed
-	reason     Reason    // why it ends, if that was decided here
-	queries    atomic.Int32
-	handed     atomic.Int64 // connections that it took from a roundRobin
-
-	watch   watch   // watchdog.go
-	recycle recycle // recycle.go
-	stderr  *tail   // its last words while it is not ready; constant once started
-}
-
-// forkOrder says where a new worker belongs.
-type forkOrder struct {
-	slot        *slot // nil for a plain Fork
-	gen         *generation
-	pending     int // of the slot when this was decided: a later decision voids it
-	replacement *replacement
-}
-
-// void reports whether something else was decided since.
-func (m *master) void(o forkOrder) bool {
-	if o.slot == nil {
-		return false
-	}
-	return o.slot.mode == slotGone || o.slot.pending != o.pending || o.replacement != nil && m.token != o.replacement
-}
-
-// errVoid is why nothing was forked for an order that is void. It is nobody's
-// trouble: whoever decided otherwise sees to the slot.
-var errVoid = fmt.Errorf("decided otherwise meanwhile: %w", ErrClosed)
-
-// voided is why a worker ends whose order became void during the fork.
-func (o forkOrder) voided() Reason {
-	switch {
-	case o.replacement != nil:
-		return o.replacement.why
-	case o.slot.mode == slotGone:
-		return ReasonScale
-	}
-	return ReasonReload // its replacement was faster
+	forked  bool          // its process exists, and that was reported
+	exited  chan struct{} // closed at death, or when it could not be started
+	state   *os.ProcessState
+	cutOff  bool // it was killed because its drain took too long; constant once exited is closed
+	queries atomic.Int32
+	handed  atomic.Int64 // connections that it took from a roundRobin
 }
 
 func newMaster() *master {
-	m := &master{workers: make(map[int]*Process), exits: make(map[Reason]int), start: startProcess, kill: signalProcess, ping: pingProcess, began: time.Now()}
+	m := &master{
+		programs: make(map[int]*generation), workers: make(map[int]*Process),
+		calls: make(map[int]chan<- outcome), stops: make(map[int]chan<- []int), began: time.Now(),
+	}
+	m.supervisor = supervise.New(host{m}, dumpSignal, rand.Uint64())
 	m.registry.init()
 	return m
 }
 
-// ---- called by anyone
+// ---- turns
+
+// post runs fn in the master's mailbox, after what was posted before.
+func (m *master) post(fn func()) {
+	m.turns.Post(func() {
+		fn()
+		m.endTurn()
+	})
+}
+
+// call runs fn in the master's mailbox and waits until it has run. A posted
+// function must not call it.
+func (m *master) call(fn func()) {
+	m.turns.Call(func() {
+		fn()
+		m.endTurn()
+	})
+}
+
+// endTurn forgets who died in it, and sets the timer.
+func (m *master) endTurn() {
+	for _, id := range m.gone {
+		delete(m.workers, id)
+	}
+	m.gone = nil
+	next := m.supervisor.Next()
+	if next.Equal(m.timerAt) {
+		return
+	}
+	m.timerAt = next
+	switch {
+	case next.IsZero():
+		m.timer.Stop()
+	case m.timer == nil:
+		m.timer = time.AfterFunc(time.Until(next), m.timeHasCome)
+	default:
+		m.timer.Reset(time.Until(next))
+	}
+}
+
+func (m *master) timeHasCome() {
+	m.post(func() {
+		m.timerAt = time.Time{}
+		m.supervisor.Advance(time.Now())
+	})
+}
+
+// ---- calls
 
 func (m *master) setup(o Options) error {
 	filled, err := o.withDefaults()
@@ -145,72 +149,6 @@ func (m *master) settings() (o Options) {
 	return o
 }
 
-func (m *master) list() (workers []*Process) {
-	m.call(func() { workers = slices.Collect(maps.Values(m.workers)) })
-	return workers
-}
-
-// forkOne is Fork.
-func (m *master) forkOne(env []string) (*Process, error) {
-	if err := validateEnv("Fork", env); err != nil {
-		return nil, err
-	}
-	gen, err := m.newGeneration(false)
-	if err != nil {
-		return nil, callError("Fork", err)
-	}
-	defer gen.bin.close()
-	return m.fork(forkOrder{gen: gen}, env)
-}
-
-// fork starts a worker. The process is made on the caller's goroutine: the
-// mailbox does not wait for an exec.
-func (m *master) fork(order forkOrder, env []string) (p *Process, err error) {
-	m.call(func() { p, err = m.beginFork(order) })
-	if err != nil {
-		return nil, callError("Fork", err)
-	}
-	err = m.start(p, env)
-	m.call(func() { m.endFork(p, order, err) })
-	if err != nil {
-		return nil, callError("Fork", err)
-	}
-	return p, nil
-}
-
-// writers asks Options.Output for the writers of p, whose fork is under way. A
-// Disconnect does not wait for a fork while that is in the application's hands:
-// Output may be who called it.
-func (m *master) writers(p *Process) (stdout, stderr io.Writer, err error) {
-	f := p.child.opts.Output
-	if f == nil {
-		return nil, nil, nil
-	}
-	m.call(func() {
-		m.forking--
-		m.checkStopped()
-	})
-	stdout, stderr = f(p)
-	m.call(func() {
-		m.forking++
-		if err = m.closed(); err == nil && p.child.slot != nil && p.child.slot.mode == slotGone {
-			err = ErrClosed
-		}
-	})
-	return stdout, stderr, err
-}
-
-// closed says why nothing is forked now, or returns nil.
-func (m *master) closed() error {
-	switch {
-	case m.stop != nil:
-		return fmt.Errorf("a Disconnect is under way: %w", ErrClosed)
-	case m.ending:
-		return fmt.Errorf("Run is about to return: %w", ErrClosed)
-	}
-	return nil
-}
-
 // current returns the options in force.
 func (m *master) current() (*Options, error) {
 	if m.opts == nil {
@@ -223,76 +161,215 @@ func (m *master) current() (*Options, error) {
 	return m.opts, nil
 }
 
-func (m *master) beginFork(order forkOrder) (*Process, error) {
-	if err := m.closed(); err != nil {
+func (m *master) list() (workers []*Process) {
+	m.call(func() {
+		for _, p := range m.workers {
+			if p.child.forked {
+				workers = append(workers, p)
+			}
+		}
+	})
+	return workers
+}
+
+// outcome is that of a call.
+type outcome struct {
+	p   *Process // of Fork
+	err error
+}
+
+// ask makes a call of the supervisor, in the mailbox, and returns where its
+// outcome will come.
+func (m *master) ask(call func(now time.Time, number int)) <-chan outcome {
+	answer := make(chan outcome, 1)
+	m.call(func() {
+		m.lastCall++
+		m.calls[m.lastCall] = answer
+		call(time.Now(), m.lastCall)
+	})
+	return answer
+}
+
+// forkOne is Fork.
+func (m *master) forkOne(env []string) (*Process, error) {
+	if err := validateEnv("Fork", env); err != nil {
 		return nil, err
 	}
-	if m.void(order) {
-		return nil, errVoid
-	}
-	n := -1
-	if order.slot != nil {
-		n = order.slot.n
-	}
-	m.forking++
-	m.lastID++
-	p := newProcess(m.lastID, n)
-	p.child = &child{m: m, opts: m.optionsFor(order), gen: order.gen, slot: order.slot, exited: make(chan struct{})}
-	p.child.recycle.init(p.child.opts)
-	p.connected.Store(true)
-	return p, nil
+	a := <-m.ask(func(now time.Time, call int) { m.supervisor.Fork(now, call, env) })
+	return a.p, a.err
 }
 
-// optionsFor are those of the generation, with the number of slots as it is
-// now: new workers share the cores with those that there are.
-func (m *master) optionsFor(order forkOrder) *Options {
-	if order.slot == nil || len(m.slots) == order.gen.opts.Workers {
-		return order.gen.opts
-	}
-	o := *order.gen.opts
-	o.Workers = len(m.slots)
-	return &o
+func (m *master) autoFork() error {
+	return (<-m.ask(m.supervisor.AutoFork)).err
 }
 
-// endFork enters p, whose process exists, or gives up on it. From here on its
-// reader and its reaper report what happens to it.
-func (m *master) endFork(p *Process, order forkOrder, err error) {
-	m.forking--
-	defer m.checkStopped()
-	c := p.child
-	if err != nil {
-		p.state.Store(int32(Dead))
-		p.connected.Store(false)
-		close(c.exited)
-		return
+// scale changes the number of slots to n.
+func (m *master) scale(n int) error {
+	if n < 0 {
+		return fmt.Errorf("cluster: Scale(%d): the number of workers must not be negative", n)
 	}
-	m.forked.Store(true)
-	m.workers[p.id] = p
-	live.add(p)
-	p.emitFork()
-	c.startTimer = time.AfterFunc(c.opts.StartTimeout, func() { m.post(func() { m.startExpired(p) }) })
-	void := m.void(order)
-	if s := c.slot; s != nil && !void {
-		if order.replacement != nil {
-			order.replacement.next, s.next = p, p
-		} else {
-			s.cur = p
+	return (<-m.ask(func(now time.Time, call int) { m.supervisor.Scale(now, call, n) })).err
+}
+
+// scaleBy changes it by one.
+func (m *master) scaleBy(step int) error {
+	return (<-m.ask(func(now time.Time, call int) { m.supervisor.ScaleBy(now, call, step) })).err
+}
+
+// reload is Reload.
+func (m *master) reload(ctx context.Context) error {
+	select {
+	case a := <-m.ask(m.supervisor.Reload):
+		return a.err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// ---- one worker
+
+// runs reports whether p is forked, wholly, and not dead.
+func (m *master) runs(p *Process) bool { return p.child.forked && !p.IsDead() }
+
+func (m *master) disconnectWorker(ctx context.Context, p *Process) error {
+	early := false
+	m.call(func() {
+		if !m.supervisor.Drain(time.Now(), p.id) {
+			early = !p.IsDead() // called by Options.Output: the fork waits for it
 		}
+	})
+	if early {
+		return fmt.Errorf("cluster: Disconnect: worker %d has not started: %w", p.id, ErrClosed)
 	}
-	m.watchWorker(p)
-	m.ageWorker(p)
-	if p.link != nil { // nil in tests of the state alone
-		p.link.ch.setPeer(p.pid)
-		go p.link.work(job{read: true})
-		go m.reap(p)
+	select {
+	case <-p.child.exited:
+	case <-ctx.Done():
+		return ctx.Err()
 	}
-	switch {
-	case m.stop != nil && m.stop.now:
-		m.killForStop(p)
-	case m.stop != nil:
-		m.drainFor(p, ReasonStop)
-	case void:
-		p.voluntary.Store(true)
-		m.killFor(p, order.voided())
+	if p.child.cutOff {
+		return fmt.Errorf("cluster: Disconnect: worker %d did not drain within %v and was killed: %w",
+			p.id, p.child.opts.ShutdownTimeout, context.DeadlineExceeded)
 	}
+	return nil
+}
+
+func (m *master) killWorker(p *Process, sigs ...os.Signal) (err error) {
+	if len(sigs) == 0 {
+		sigs = []os.Signal{os.Kill}
+	}
+	m.call(func() {
+		for _, sig := range sigs {
+			switch {
+			case !m.runs(p):
+				err = ErrClosed
+			case deliverable(sig) != nil:
+				err = deliverable(sig)
+			default:
+				err = m.supervisor.Kill(time.Now(), p.id, sig, isProbe(sig))
+			}
+			if err != nil {
+				return
+			}
+		}
+	})
+	if err != nil {
+		return fmt.Errorf("cluster: Kill: worker %d: %w", p.id, err)
+	}
+	return nil
+}
+
+// writers asks Options.Output for the writers of p, whose fork is under way.
+func (m *master) writers(p *Process) (stdout, stderr io.Writer, err error) {
+	f := p.child.opts.Output
+	if f == nil {
+		return nil, nil, nil
+	}
+	m.call(func() { m.supervisor.OutputAsked(time.Now(), p.id) })
+	stdout, stderr = f(p)
+	m.call(func() { err = m.supervisor.OutputGiven(time.Now(), p.id) })
+	return stdout, stderr, err
+}
+
+// reap waits for p's process, on a goroutine of its own, and reports the death
+// after all else that the worker had to say: it may have said it and exited
+// before the reader came to it.
+func (m *master) reap(p *Process) {
+	state, err := waitExit(p.child.proc)
+	if err != nil {
+		p.report(fmt.Errorf("cluster: wait for worker %d: %w", p.id, err))
+	}
+	p.child.output.drain()
+	p.link.finish()
+	<-p.link.done
+	m.post(func() {
+		p.child.state = state
+		e := exitOf(state)
+		end := supervise.Exit{Code: e.Code, LastWords: p.lastWords()}
+		if e.Signal != nil {
+			end.Signal = e.Signal.String()
+		}
+		m.supervisor.Exited(time.Now(), p.id, end)
+	})
+}
+
+// happened tells the supervisor what p does, in the mailbox.
+func (m *master) happened(p *Process, what supervise.Happening) {
+	m.supervisor.Happened(time.Now(), p.id, what)
+}
+
+// counted is told that p has accepted n connections in all that were handed to
+// it. A Go worker counts itself, and with them those that it accepted alone.
+func (m *master) counted(p *Process, n int) {
+	if n == p.child.connections && !p.link.speaksOurs() {
+		m.post(func() { m.happened(p, supervise.IsFull) })
+	}
+}
+
+// ---- the end of all
+
+// stopping is one who waits for the end of a stop.
+type stopping struct {
+	call int
+	done chan []int // workers that had to be killed
+}
+
+// disconnect drains all and waits.
+func (m *master) disconnect(ctx context.Context) error {
+	var s stopping
+	m.call(func() { s = m.beginStop() })
+	return m.waitStopped(ctx, s)
+}
+
+func (m *master) beginStop() stopping {
+	m.lastCall++
+	s := stopping{m.lastCall, make(chan []int, 1)}
+	m.stops[s.call] = s.done
+	m.supervisor.Stop(time.Now(), s.call)
+	return s
+}
+
+// waitStopped waits for the end of a stop, and hastens it when ctx ends.
+func (m *master) waitStopped(ctx context.Context, s stopping) error {
+	var ended error
+	var killed []int
+	select {
+	case killed = <-s.done:
+	case <-ctx.Done():
+		m.call(func() { m.supervisor.StopNow(time.Now(), s.call) })
+		killed = <-s.done
+		ended = ctx.Err()
+	}
+	if len(killed) == 0 {
+		return nil
+	}
+	if ended != nil {
+		return ended
+	}
+	return fmt.Errorf("cluster: workers %s did not drain in time and were killed: %w",
+		strings.Trim(fmt.Sprint(killed), "[]"), context.DeadlineExceeded)
+}
+
+// hurry shortens the drain of all workers.
+func (m *master) hurry(timeout time.Duration) {
+	m.post(func() { m.supervisor.Hurry(time.Now(), timeout) })
 }

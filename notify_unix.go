@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/go-cluster/cluster/internal/mailbox"
+	"github.com/go-cluster/cluster/internal/supervise"
 	"golang.org/x/sys/unix"
 )
 
@@ -30,7 +31,7 @@ type notifier struct {
 func (m *master) notifyBegin() {
 	n := &m.notifier
 	n.socket, n.ready, n.watchdog = os.Getenv("NOTIFY_SOCKET"), false, 0
-	n.look = time.AfterFunc(neverListens, func() { m.post(m.notifyUp) })
+	n.look = time.AfterFunc(supervise.NeverListens, func() { m.post(m.notifyUp) })
 	if usec, err := strconv.ParseInt(os.Getenv("WATCHDOG_USEC"), 10, 64); err == nil && usec > 0 {
 		if of := os.Getenv("WATCHDOG_PID"); of == "" || of == strconv.Itoa(pid) {
 			n.watchdog = time.Duration(usec) * time.Microsecond / 2
@@ -63,39 +64,24 @@ func (m *master) notifyFlush(done <-chan struct{}) {
 	}
 }
 
-// neverListens is how long a worker must have been online, and not ready, to
-// count as one that will never listen.
-const neverListens = 2 * time.Second
-
-// isUp reports whether p does its work.
-func (p *Process) isUp() bool {
-	switch p.State() {
-	case Ready:
-		return true
-	case Online:
-		c := p.child
-		return !c.opts.ManualReady && (c.slot == nil || !c.slot.everReady) && time.Since(c.onlineAt) >= neverListens
-	}
-	return false
-}
-
 // notifyUp says READY=1 once MinReady workers are up.
 func (m *master) notifyUp() {
 	n := &m.notifier
 	if n.look == nil || n.ready {
 		return
 	}
+	s := m.supervisor.Snapshot(time.Now())
 	up, waiting := 0, false
-	for _, p := range m.workers {
+	for _, w := range s.Workers {
 		switch {
-		case len(m.slots) > 0 && p.child.slot == nil:
-		case p.isUp():
+		case s.Target > 0 && w.Worker.Slot == 0:
+		case w.Up:
 			up++
-		case p.State() == Online:
+		case w.Worker.State == supervise.Online:
 			waiting = true
 		}
 	}
-	need := len(m.slots)
+	need := s.Target
 	if opts, err := m.current(); err == nil && opts.MinReady > 0 {
 		need = min(need, opts.MinReady)
 	}
@@ -104,7 +90,7 @@ func (m *master) notifyUp() {
 		m.notify(fmt.Sprintf("READY=1\nSTATUS=%d workers up", up))
 		go logUnusedSockets(m.log)
 	} else if waiting {
-		n.look.Reset(neverListens)
+		n.look.Reset(supervise.NeverListens)
 	}
 }
 
@@ -116,14 +102,12 @@ func (m *master) notifyReloading() {
 	m.notify(fmt.Sprintf("RELOADING=1\nMONOTONIC_USEC=%d\nSTATUS=reloading", ts.Nano()/1000))
 }
 
-func (m *master) notifyReloaded() {
-	status := fmt.Sprintf("generation %d", m.completed)
-	if last := m.lastReload; last.Err != nil {
-		status = strings.ReplaceAll(last.Err.Error(), "\n", " ")
+func (m *master) notifyReloaded(r ReloadResult) {
+	status := fmt.Sprintf("generation %d", r.Generation)
+	if r.Err != nil {
+		status = strings.ReplaceAll(r.Err.Error(), "\n", " ")
 	}
-	if m.stop == nil {
-		m.notify("READY=1\nSTATUS=" + status)
-	}
+	m.notify("READY=1\nSTATUS=" + status)
 }
 
 // notifyAlive says WATCHDOG=1 while no slot is stalled and one worker is up.
@@ -133,9 +117,9 @@ func (m *master) notifyAlive() {
 		return // the Run has ended
 	}
 	up, stalled := false, false
-	for _, p := range m.workers {
-		up = up || p.State() == Online || p.State() == Ready
-		stalled = stalled || p.child.watch.stalled
+	for _, w := range m.supervisor.Snapshot(time.Now()).Workers {
+		up = up || w.Worker.State == supervise.Online || w.Worker.State == supervise.Ready
+		stalled = stalled || w.Worker.Watch.Stalled
 	}
 	if up && !stalled {
 		m.notify("WATCHDOG=1")

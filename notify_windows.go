@@ -10,9 +10,9 @@ func (m *master) notifyEnd()   {}
 
 func (m *master) notifyFlush(<-chan struct{}) {}
 
-func (m *master) notifyUp()        {}
-func (m *master) notifyReloading() {}
-func (m *master) notifyReloaded()  {}
+func (m *master) notifyUp()                   {}
+func (m *master) notifyReloading()            {}
+func (m *master) notifyReloaded(ReloadResult) {}
 
 // activatedFDs: there is no socket activation.
 func activatedFDs() []int { return nil }

@@ -11,6 +11,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/go-cluster/cluster/internal/supervise"
 )
 
 // Options are the settings of the workers that are forked after [SetupMaster]
@@ -159,6 +161,53 @@ func (s Scheduling) String() string {
 	return fmt.Sprintf("Scheduling(%d)", int(s))
 }
 
+// Backoff says how crashes in a row of one slot are answered: the first at
+// once, for it may be the only one; then after Min, and Factor times as long
+// after each further one, up to Max.
+type Backoff struct {
+	Min    time.Duration // default: 100 ms, as PM2's
+	Max    time.Duration // default: 15 s
+	Factor float64       // default: 2; at least 1
+	Reset  time.Duration // a worker that was ready so long makes the next crash a first one. Default: 30 s
+	Jitter float64       // each wait is up to this fraction longer or shorter. Default: 0.2; negative: none
+}
+
+// Watchdog finds workers that hang. The master pings each, and a Go worker
+// answers when its OnCheck functions have returned. Not watched are node
+// workers, and workers that start or drain.
+type Watchdog struct {
+	Interval time.Duration // between pings. Default: 5 s
+	Timeout  time.Duration // without an answer, until the worker is ended. Default: 60 s, as puma's; negative: off
+}
+
+// Recycle replaces workers that have served long enough, one at a time in the
+// cluster, each replacement being up first. Zero limits are off.
+type Recycle struct {
+	Connections int           // accepted by the worker; for node workers under RoundRobin only
+	Age         time.Duration // since the fork
+	Memory      int64         // resident bytes, looked at every Watchdog.Interval
+	Jitter      float64       // each worker's limits differ by up to this fraction, so that not all are due at once. Default: 0.2; negative: none
+	MinAge      time.Duration // no worker is replaced before. Default: 10 s
+}
+
+// ExitNoRestart is the exit status (EX_CONFIG of sysexits.h) by which a worker
+// says that it need not be tried again: it is not replaced.
+const ExitNoRestart = supervise.ExitNoRestart
+
+// Reason is why a worker ended, in [Exit].
+type Reason string
+
+const (
+	ReasonCrash   Reason = "crash"   // by itself, with an error or before it was ready
+	ReasonStall   Reason = "stall"   // the watchdog killed it
+	ReasonReload  Reason = "reload"  // replaced by Reload, or a replacement that did not get ready
+	ReasonRecycle Reason = "recycle" // replaced because of a limit of Recycle
+	ReasonScale   Reason = "scale"   // its slot was removed
+	ReasonStop    Reason = "stop"    // by Disconnect of the cluster or the end of Run
+	ReasonKill    Reason = "kill"    // by Kill
+	ReasonDrain   Reason = "drain"   // by Disconnect of the worker, a SIGTERM to it, or of its own accord with status 0
+)
+
 const (
 	defaultStartTimeout    = 60 * time.Second
 	defaultShutdownTimeout = 30 * time.Second
@@ -299,6 +348,14 @@ func (o *Options) resolveExec() error {
 		o.Exec = filepath.Join(startDir, o.Exec)
 	}
 	return nil
+}
+
+// supervision is what the supervisor needs to know of resolved options.
+func (o *Options) supervision() supervise.Settings {
+	return supervise.Settings{
+		Workers: o.Workers, StartTimeout: o.StartTimeout, ShutdownTimeout: o.ShutdownTimeout, ManualReady: o.ManualReady, MaxBootFailures: o.MaxBootFailures,
+		Backoff: supervise.Backoff(o.Backoff), Watchdog: supervise.Watchdog(o.Watchdog), Recycle: supervise.Recycle(o.Recycle),
+	}
 }
 
 // procs is the GOMAXPROCS of a worker: N workers that each use every core

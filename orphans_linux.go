@@ -52,9 +52,10 @@ func (m *master) reapOnce(seen map[int]time.Time) (left int) {
 	ours := make(map[int]bool)
 	forking := false
 	m.call(func() {
-		forking = m.forking > 0
-		for _, p := range m.workers {
-			ours[p.pid] = true
+		s := m.supervisor.Snapshot(time.Now())
+		forking = s.Forking
+		for _, w := range s.Workers {
+			ours[w.Worker.PID] = true
 		}
 	})
 	zombies := make(map[int]bool)

@@ -9,6 +9,8 @@ import (
 	"os"
 	"sync/atomic"
 	"time"
+
+	"github.com/go-cluster/cluster/internal/supervise"
 )
 
 // Process is one worker, seen from either side: from the master, which forked
@@ -47,15 +49,8 @@ const (
 	Dead                      // it has exited
 )
 
-var stateNames = [...]string{"starting", "online", "ready", "draining", "disconnected", "dead"}
-
 // String returns the state's name in lower case.
-func (s State) String() string {
-	if s < 0 || int(s) >= len(stateNames) {
-		return fmt.Sprintf("State(%d)", int(s))
-	}
-	return stateNames[s]
-}
+func (s State) String() string { return supervise.State(s).String() }
 
 // Exit is how a worker ended.
 type Exit struct {
@@ -69,11 +64,11 @@ type Exit struct {
 
 // String returns "exit status 1 after 3s" or "signal: killed after 2m0s".
 func (e Exit) String() string {
-	how := fmt.Sprintf("exit status %d", e.Code)
+	end := supervise.Exit{Code: e.Code, Uptime: e.Uptime}
 	if e.Signal != nil {
-		how = "signal: " + e.Signal.String()
+		end.Signal = e.Signal.String()
 	}
-	return fmt.Sprintf("%s after %v", how, e.Uptime.Round(time.Millisecond))
+	return end.String()
 }
 
 // ID returns the worker's number: 1, 2, …, never reused; 0 for nil.
@@ -293,6 +288,14 @@ func (w *Process) OnError(fn func(w *Process, err error)) (stop func()) {
 		return func() {}
 	}
 	return w.onError.add(fn)
+}
+
+// show makes the state visible that the master has given the worker.
+func (w *Process) show(s State) {
+	if s == Disconnected {
+		w.connected.Store(false)
+	}
+	w.advance(s)
 }
 
 // advance moves the state forward. What is late (a listener opened during the

@@ -105,7 +105,7 @@ func workerEnv(p *Process, forkEnv []string, channelFD int) []string {
 		env = append(env, procs)
 	}
 	hello, _ := json.Marshal(announcement{
-		Version: wire.ProtocolVersion, Slot: p.slot, ManualReady: o.ManualReady, Connections: p.child.recycle.connections,
+		Version: wire.ProtocolVersion, Slot: p.slot, ManualReady: o.ManualReady, Connections: p.child.connections,
 		ShutdownTimeout: o.ShutdownTimeout, MaxMessage: o.MaxMessage, MaxQueue: o.MaxQueue,
 	})
 	id := strconv.Itoa(p.id)

@@ -99,7 +99,7 @@ func (m *master) runLoop(cur *running) {
 	err := m.autoFork()
 	if err == nil {
 		m.call(func() {
-			err = m.gaveUp
+			err = m.supervisor.GaveUp()
 			m.notifyBegin()
 		})
 	}
@@ -112,7 +112,7 @@ func (m *master) runLoop(cur *running) {
 	if stopErr := m.stopRun(signals); err == nil {
 		err = stopErr
 	}
-	m.call(func() { m.ending = false })
+	m.call(func() { m.supervisor.SetEnding(false) })
 	m.runner.mu.Lock()
 	cur.err = err
 	m.runner.cur = nil
@@ -161,14 +161,14 @@ func (m *master) waitRun(cur *running, signals <-chan os.Signal) (stop bool, err
 func (m *master) control(sig os.Signal) {
 	switch sig {
 	case reloadSignal:
-		m.post(func() { m.askReload(make(chan error, 1)) })
+		m.post(func() { m.supervisor.Reload(time.Now(), 0) })
 	case upSignal, downSignal:
-		target := func(n int) int { return n + 1 }
+		step := 1
 		if sig == downSignal {
-			target = func(n int) int { return max(min(n, 1), n-1) }
+			step = -1
 		}
 		go func() {
-			if err := m.scaleTo(target); err != nil {
+			if err := m.scaleBy(step); err != nil {
 				m.log().Warn("cluster: scaling failed", "err", err)
 			}
 		}()
@@ -183,11 +183,11 @@ func (m *master) log() *slog.Logger {
 
 // stopRun drains the cluster and then the master itself.
 func (m *master) stopRun(signals <-chan os.Signal) error {
-	var s *stop
+	var s stopping
 	m.call(func() {
 		// From here on, so that no OnDeath that comes late forks what Run would
 		// leave behind.
-		m.ending = true
+		m.supervisor.SetEnding(true)
 		m.notifyEnd()
 		s = m.beginStop()
 	})

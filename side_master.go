@@ -4,9 +4,11 @@ import (
 	"encoding/json"
 	"fmt"
 	"sync"
+	"time"
 
 	"github.com/go-cluster/cluster/internal/handle"
 	"github.com/go-cluster/cluster/internal/socket"
+	"github.com/go-cluster/cluster/internal/supervise"
 	"github.com/go-cluster/cluster/internal/wire"
 )
 
@@ -39,7 +41,7 @@ func (s *masterSide) internal(w *wire.Message, h *handle.Handle) {
 		p.link.listens()
 		m.call(func() {
 			if !p.child.opts.ManualReady {
-				m.ready(p) // which it is when the callbacks look
+				m.happened(p, supervise.GetsReady) // which it is when the callbacks look
 			}
 			p.emitListening(addr)
 		})
@@ -48,17 +50,17 @@ func (s *masterSide) internal(w *wire.Message, h *handle.Handle) {
 		m.call(func() { m.registry.close(p, w.Key) })
 	case wire.ActVoluntary:
 		m.call(func() {
-			p.voluntary.Store(true)
+			m.happened(p, supervise.EndsByItself)
 			p.link.parts(&wire.Message{Cmd: wire.CmdCluster, Ack: w.Seq, Seq: wire.NextSeq()})
 		})
 	case wire.ActReady:
-		m.call(func() { m.ready(p) })
+		m.call(func() { m.happened(p, supervise.GetsReady) })
 	case wire.ActPong:
-		m.call(func() { m.beaten(p, w.Msg) })
+		s.beat(w.Msg)
 	case wire.ActFull:
-		m.call(func() { m.wantRecycle(p) })
+		m.call(func() { m.happened(p, supervise.IsFull) })
 	case wire.ActDraining:
-		m.call(func() { m.drainingItself(p) })
+		m.call(func() { m.happened(p, supervise.DrainsByItself) })
 	}
 }
 
@@ -69,7 +71,7 @@ func (s *masterSide) online(w *wire.Message) {
 	if w.Go != nil && w.Go.Version >= wire.ProtocolVersion {
 		kind = peerGo
 	}
-	s.m.call(func() { s.m.online(s.p) })
+	s.m.call(func() { s.m.happened(s.p, supervise.ComesOnline) })
 	s.p.link.setPeer(kind)
 }
 
@@ -91,23 +93,23 @@ func (s *masterSide) query(w *wire.Message) {
 	}()
 }
 
-func (s *masterSide) closed() { s.m.call(func() { s.m.disconnected(s.p) }) }
+func (s *masterSide) closed() { s.m.call(func() { s.m.happened(s.p, supervise.ClosesItsChannel) }) }
 
 func (s *masterSide) overrun() {
 	s.over.Do(func() {
 		s.p.report(fmt.Errorf("cluster: worker %d asks and does not read the answers; it is killed: %w", s.p.id, ErrBacklog))
-		s.m.post(func() { s.m.signal(s.p, sigKill) })
+		s.m.post(func() { s.p.child.proc.Kill() })
 	})
 }
 
-// drainingItself is told by a worker that it was asked to stop by somebody
-// else: by a SIGTERM to it alone.
-func (m *master) drainingItself(p *Process) {
-	if p.advance(Draining) {
-		p.child.blame(ReasonDrain)
-		m.killAfter(p, p.child.opts.ShutdownTimeout)
-		m.registry.draining(p)
+// beat is the worker's answer to a ping.
+func (s *masterSide) beat(raw json.RawMessage) {
+	var p supervise.Pulse
+	if err := json.Unmarshal(raw, &p); err != nil {
+		s.p.accuse(fmt.Errorf("cluster: worker %d: bad heartbeat: %w", s.p.id, err))
+		return
 	}
+	s.m.call(func() { s.m.supervisor.Beat(time.Now(), s.p.id, p) })
 }
 
 // refusal is the answer to queryServer when there will be no socket.

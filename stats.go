@@ -1,12 +1,14 @@
 package cluster
 
 import (
+	"cmp"
 	"encoding/json"
 	"math"
 	"slices"
 	"time"
 
 	"github.com/go-cluster/cluster/internal/socket"
+	"github.com/go-cluster/cluster/internal/supervise"
 )
 
 // Snapshot is what the master knows of its cluster at one moment. In JSON,
@@ -99,25 +101,28 @@ func (m *master) stats() Snapshot {
 // snapshot is stats without what only the system knows.
 func (m *master) snapshot() Snapshot {
 	now := time.Now()
-	s := Snapshot{PID: pid, Uptime: Seconds(now.Sub(m.began)), Generation: m.completed, Target: len(m.slots), Exits: make(map[Reason]int, len(m.exits))}
-	for why, n := range m.exits {
-		s.Exits[why] = n
+	known := m.supervisor.Snapshot(now)
+	s := Snapshot{
+		PID: pid, Uptime: Seconds(now.Sub(m.began)), Generation: known.Generation, Target: known.Target,
+		Workers:   make([]WorkerStats, 0, len(known.Workers)+len(known.Empty)),
+		Listeners: make([]ListenerStats, 0, len(m.registry.entries)),
+		Exits:     make(map[Reason]int, len(known.Exits)),
+		Reload:    ReloadStats{Running: known.Reloading, Replaced: known.Reload.Replaced, Took: Seconds(known.Reload.Took)},
 	}
-	s.Workers = make([]WorkerStats, 0, len(m.workers)+len(m.slots))
-	s.Listeners = make([]ListenerStats, 0, len(m.registry.entries))
-	for _, p := range m.workers {
-		s.Workers = append(s.Workers, p.stats(now))
+	for why, n := range known.Exits {
+		s.Exits[Reason(why)] = n
 	}
-	for _, slot := range m.slots {
-		if slot.cur == nil {
-			s.Workers = append(s.Workers, WorkerStats{Slot: slot.n, State: slot.mode.empty(), Generation: slot.gen.n, Restarts: slot.restarts, LastExit: slot.lastExit})
-		}
+	if err := known.Reload.Err.Err; err != nil {
+		s.Reload.Error = err.Error()
+	}
+	for _, w := range known.Workers {
+		s.Workers = append(s.Workers, m.workers[w.Worker.ID].stats(w, now))
+	}
+	for _, e := range known.Empty {
+		s.Workers = append(s.Workers, WorkerStats{Slot: e.Place, State: e.Mode, Generation: e.Number, Restarts: e.Restarts, LastExit: e.LastExit})
 	}
 	slices.SortFunc(s.Workers, func(a, b WorkerStats) int {
-		if a.Slot != b.Slot {
-			return a.Slot - b.Slot
-		}
-		return a.ID - b.ID
+		return cmp.Or(cmp.Compare(a.Slot, b.Slot), cmp.Compare(a.ID, b.ID))
 	})
 	for _, e := range m.registry.entries {
 		if e.h == nil {
@@ -128,48 +133,22 @@ func (m *master) snapshot() Snapshot {
 		s.Listeners = append(s.Listeners, l)
 	}
 	slices.SortFunc(s.Listeners, func(a, b ListenerStats) int {
-		if a.Network+a.Address < b.Network+b.Address {
-			return -1
-		}
-		return 1
+		return cmp.Compare(a.Network+a.Address, b.Network+b.Address)
 	})
-	if job := m.reload; job != nil {
-		s.Reload = ReloadStats{Running: true, Replaced: job.replaced, Took: Seconds(now.Sub(job.began))}
-	} else if last := m.lastReload; last != nil {
-		s.Reload = ReloadStats{Replaced: last.Replaced, Took: Seconds(last.Took)}
-		if last.Err != nil {
-			s.Reload.Error = last.Err.Error()
-		}
-	}
 	return s
 }
 
-// empty is how a slot without a worker is shown.
-func (mode slotMode) empty() string {
-	switch mode {
-	case slotOff:
-		return "off"
-	case slotOut:
-		return "out"
+// stats is what the supervisor knows of w, and what its link has counted.
+func (p *Process) stats(w supervise.WorkerInfo, now time.Time) WorkerStats {
+	watch := &w.Worker.Watch
+	s := WorkerStats{
+		Slot: p.slot, ID: p.id, PID: p.pid, State: p.State().String(), Generation: w.Slot.Number, Started: w.Worker.Started.Unix(),
+		Restarts: w.Slot.Restarts, LastExit: w.Slot.LastExit,
+		Accepted: watch.Pulse.Accepted, Active: watch.Pulse.Active, HeartbeatAge: Seconds(now.Sub(watch.Beat)), Check: watch.Pulse.Error,
+		MessagesIn: p.link.messages.Load(), MessagesOut: p.link.out.messages.Load(), Queue: p.link.out.queued(),
 	}
-	return "empty"
-}
-
-func (p *Process) stats(now time.Time) WorkerStats {
-	c := p.child
-	w := WorkerStats{
-		Slot: p.slot, ID: p.id, PID: p.pid, State: p.State().String(), Generation: c.gen.n, Started: c.started.Unix(),
-		Accepted: c.watch.report.Accepted, Active: c.watch.report.Active,
-		HeartbeatAge: Seconds(now.Sub(c.watch.beat)), Check: c.watch.checks,
+	if at := w.Worker.ReadyAt; !at.IsZero() {
+		s.ReadyAfter = Seconds(at.Sub(w.Worker.Started))
 	}
-	if !c.readyAt.IsZero() {
-		w.ReadyAfter = Seconds(c.readyAt.Sub(c.started))
-	}
-	if c.slot != nil {
-		w.Restarts, w.LastExit = c.slot.restarts, c.slot.lastExit
-	}
-	if p.link != nil {
-		w.MessagesIn, w.MessagesOut, w.Queue = p.link.messages.Load(), p.link.out.messages.Load(), p.link.out.queued()
-	}
-	return w
+	return s
 }

@@ -1,7 +1,6 @@
 package cluster
 
 import (
-	"fmt"
 	"io"
 	"os"
 	"sync"
@@ -51,16 +50,13 @@ func (t *tail) keep(p []byte) {
 	}
 }
 
-// lastOutput is what the worker said before it was ready, for an error message.
-func (p *Process) lastOutput() string {
+// lastWords is what the worker said before it was ready, for an error message.
+func (p *Process) lastWords() string {
 	t := p.child.stderr
 	if t == nil {
 		return ""
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if len(t.text) == 0 {
-		return ""
-	}
-	return fmt.Sprintf("; its last words: %q", t.text)
+	return string(t.text)
 }

@@ -15,6 +15,7 @@ import (
 
 	"github.com/go-cluster/cluster/internal/drain"
 	"github.com/go-cluster/cluster/internal/handle"
+	"github.com/go-cluster/cluster/internal/supervise"
 	"github.com/go-cluster/cluster/internal/wire"
 )
 
@@ -267,7 +268,7 @@ func (in *inside) pinged() {
 			}
 		}
 		accepted, active := in.drain.Counts()
-		p := pulse{Accepted: accepted, Active: int64(active)}
+		p := supervise.Pulse{Accepted: accepted, Active: int64(active)}
 		var mem runtime.MemStats
 		runtime.ReadMemStats(&mem)
 		p.Memory = int64(mem.Sys - mem.HeapReleased)

@@ -50,7 +50,7 @@ func withDefaults(s Settings) Settings {
 // worker is online, ready or dead, and what time it is. What the host answers comes
 // in a turn of its own, right after that in which it was asked.
 type fakeCluster struct {
-	t   *testing.T
+	t   testing.TB
 	m   *Machine
 	now time.Time
 
@@ -119,7 +119,7 @@ type call struct {
 var epoch = time.Date(2030, 1, 2, 3, 4, 5, 0, time.UTC)
 
 // newFake makes a cluster without workers. At the end of the test it is stopped.
-func newFake(t *testing.T, s Settings) *fakeCluster {
+func newFake(t testing.TB, s Settings) *fakeCluster {
 	t.Helper()
 	n := &fakeCluster{t: t, now: epoch, settings: withDefaults(s), programs: make(map[int]*program), trips: true}
 	n.m = New(n, dumpSignal, 1)
@@ -576,7 +576,7 @@ func near(t *testing.T, want, got time.Duration) {
 }
 
 // born makes a cluster whose workers are forked.
-func born(t *testing.T, s Settings) (n *fakeCluster, all []*proc) {
+func born(t testing.TB, s Settings) (n *fakeCluster, all []*proc) {
 	t.Helper()
 	n = newFake(t, s)
 	require.NoError(t, n.autoFork())
@@ -588,7 +588,7 @@ func born(t *testing.T, s Settings) (n *fakeCluster, all []*proc) {
 }
 
 // filled makes a cluster of which all workers are ready.
-func filled(t *testing.T, s Settings) (n *fakeCluster, all []*proc) {
+func filled(t testing.TB, s Settings) (n *fakeCluster, all []*proc) {
 	t.Helper()
 	n, all = born(t, s)
 	for _, p := range all {

@@ -33,21 +33,23 @@ type SlotInfo struct {
 	LastExit string
 }
 
-// neverListens is how long a worker must have been online, and not ready, to count
+// NeverListens is how long a worker must have been online, and not ready, to count
 // as one that will never listen.
-const neverListens = 2 * time.Second
+const NeverListens = 2 * time.Second
 
 // Snapshot returns what there is.
 func (m *Machine) Snapshot(now time.Time) Snapshot {
 	st := &m.st
 	s := Snapshot{Generation: st.Completed, Target: len(st.Slots), Exits: maps.Clone(st.Exits), Forking: st.forking() > 0}
-	for _, w := range st.running() {
+	running := st.running()
+	s.Workers = make([]WorkerInfo, 0, len(running))
+	for _, w := range running {
 		i := WorkerInfo{Worker: *w}
 		if sl := w.slot(); sl != nil {
 			i.Slot = sl.info()
 		}
 		i.Slot.Number = st.Generations[w.Generation].Number
-		i.Up = w.State == Ready || w.State == Online && w.upAt() == Online && now.Sub(w.OnlineAt) >= neverListens
+		i.Up = w.State == Ready || w.State == Online && w.upAt() == Online && now.Sub(w.OnlineAt) >= NeverListens
 		s.Workers = append(s.Workers, i)
 	}
 	for _, sl := range st.Slots {

@@ -116,7 +116,17 @@ func (w *Worker) deadlines() [5]deadline {
 	}
 }
 
-func (w *Worker) slot() *slot         { return w.m.st.slot(w.Slot) }
+// slot is its slot, removed or not, or nil for a plain Fork.
+func (w *Worker) slot() *slot {
+	if w.Slot == 0 {
+		return nil
+	}
+	if all := w.m.st.Slots; w.Place >= 0 && w.Place < len(all) && all[w.Place].ID == w.Slot {
+		return all[w.Place]
+	}
+	return w.m.st.slot(w.Slot)
+}
+
 func (w *Worker) settings() *Settings { return &w.m.st.Generations[w.Generation].Settings }
 
 // ---- what a worker does

@@ -1,0 +1,239 @@
+package cluster
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/go-cluster/cluster/internal/supervise"
+	"github.com/go-cluster/cluster/internal/wire"
+)
+
+// host is the master as the supervisor sees it: what it orders is done here, and
+// what it tells goes to the sockets, the callbacks, the log and the service
+// manager. All of it happens in the master's mailbox, in the turn and in the order
+// in which it was decided.
+type host struct{ *master }
+
+// ---- orders
+
+// Open takes the options in force and looks the program up: for a reload, at its
+// path as it is now. Not in the mailbox: files may be slow.
+func (h host) Open(number int, reload bool) {
+	m := h.master
+	opts, err := m.current()
+	go func() {
+		g := &generation{opts: opts}
+		if err == nil {
+			g.bin, err = openBinary(opts, reload)
+		}
+		g.env = os.Environ()
+		m.post(func() {
+			var s supervise.Settings
+			if err == nil {
+				m.programs[number] = g
+				s = opts.supervision()
+			}
+			m.supervisor.Opened(time.Now(), number, s, err)
+		})
+	}()
+}
+
+func (h host) Release(number int) {
+	h.programs[number].bin.close()
+	delete(h.programs, number)
+}
+
+// Start makes a worker's process. Not in the mailbox, which does not wait for an
+// exec.
+func (h host) Start(o supervise.Order) {
+	m, g := h.master, h.programs[o.Generation]
+	opts := g.opts
+	if o.Workers != opts.Workers {
+		changed := *opts
+		changed.Workers = o.Workers
+		opts = &changed
+	}
+	p := newProcess(o.Worker, o.Place)
+	c := &child{m: m, opts: opts, gen: g, connections: o.Connections, exited: make(chan struct{})}
+	p.child = c
+	p.connected.Store(true)
+	m.workers[p.id] = p
+	go func() {
+		err := startProcess(p, o.Env)
+		m.post(func() {
+			if err != nil {
+				m.supervisor.StartFailed(time.Now(), p.id, err)
+			} else {
+				m.supervisor.Started(time.Now(), p.id, p.pid, c.started)
+			}
+		})
+	}()
+}
+
+func (h host) Signal(worker int, sig os.Signal) error {
+	return h.workers[worker].child.proc.Signal(sig)
+}
+
+// Ping asks the worker for an answer, unless it would not understand.
+func (h host) Ping(worker int) bool {
+	l := h.workers[worker].link
+	return l.speaksOurs() && l.orderOurs(wire.ActPing) == nil
+}
+
+func (h host) Drain(worker int, timeout time.Duration) {
+	h.workers[worker].link.orderDisconnect(timeout)
+}
+
+func (h host) HandOver(worker int) {
+	p := h.workers[worker]
+	p.child.stderr.handOver(p)
+}
+
+func (h host) LastWords(worker int) string { return h.workers[worker].lastWords() }
+func (h host) Resident(worker int) int64   { return residentBytes(h.workers[worker].pid) }
+
+// ---- reports
+
+// Tell passes on what has happened to a worker, to a call, or to the cluster.
+func (h host) Tell(e supervise.Event) {
+	switch e := e.(type) {
+	case supervise.Changed:
+		h.workers[e.Worker].show(State(e.State))
+	case supervise.Volunteered:
+		h.workers[e.Worker].voluntary.Store(e.Voluntary)
+	case supervise.Forked:
+		h.hasForked(h.workers[e.Worker])
+	case supervise.NotForked:
+		h.hasEnded(h.workers[e.Worker])
+	case supervise.CameOnline:
+		letDrain(h.workers[e.Worker])
+		h.workers[e.Worker].emitOnline()
+	case supervise.Up:
+		h.notifyUp()
+	case supervise.Drains:
+		h.registry.draining(h.workers[e.Worker])
+	case supervise.ChannelLost:
+		h.workers[e.Worker].emitDisconnect()
+		h.registry.detach(h.workers[e.Worker])
+	case supervise.Died:
+		h.hasDied(h.workers[e.Worker], e.Exit)
+	case supervise.Answered:
+		h.answered(e)
+	case supervise.Stopped:
+		h.stopped(e)
+	case supervise.Retargeted:
+		h.setTarget(e.Workers)
+	case supervise.Reloading:
+		h.notifyReloading()
+	case supervise.Reloaded:
+		h.reloaded(e)
+	case supervise.GaveUp:
+		h.programs[e.Generation].opts.logger().Error("cluster: giving up", "err", e.Err)
+		h.runner.fail(e.Err)
+	default:
+		h.complain(e)
+	}
+}
+
+// hasForked begins to listen to a worker, and to wait for its end.
+func (h host) hasForked(p *Process) {
+	p.child.forked = true
+	h.forked.Store(true)
+	live.add(p)
+	p.emitFork()
+	p.link.ch.setPeer(p.pid)
+	go p.link.work(job{read: true})
+	go h.reap(p)
+}
+
+// hasEnded shows a worker as dead.
+func (h host) hasEnded(p *Process) {
+	p.state.Store(int32(Dead))
+	p.connected.Store(false)
+	h.gone = append(h.gone, p.id)
+	close(p.child.exited)
+}
+
+func (h host) hasDied(p *Process, end supervise.Exit) {
+	e := exitOf(p.child.state)
+	e.Reason, e.Voluntary, e.Uptime = Reason(end.Reason), end.Voluntary, end.Uptime
+	p.child.cutOff = end.CutOff
+	h.hasEnded(p)
+	p.emitDeath(e)
+}
+
+// answered tells who made a call how it ended.
+func (h host) answered(e supervise.Answered) {
+	if c := h.calls[e.Call]; c != nil {
+		c <- outcome{h.workers[e.Worker], e.Err}
+		delete(h.calls, e.Call)
+	}
+}
+
+// stopped is the end of a stop: nothing is left that could use a socket.
+func (h host) stopped(e supervise.Stopped) {
+	h.registry.closeAll()
+	h.forked.Store(false)
+	for _, call := range e.Calls {
+		h.stops[call] <- e.Killed
+		delete(h.stops, call)
+	}
+}
+
+// setTarget changes the default number of workers, and with it the share of
+// GOMAXPROCS that new ones get.
+func (h host) setTarget(n int) {
+	if opts, err := h.current(); err == nil {
+		changed := *opts
+		changed.Workers = n
+		h.opts = &changed
+	}
+}
+
+// reloaded tells how a reload ended.
+func (h host) reloaded(e supervise.Reloaded) {
+	r := ReloadResult{Err: e.Result.Err.Err, Replaced: e.Result.Replaced, Generation: e.Result.Generation, Took: e.Result.Took}
+	if r.Err != nil && !errors.Is(r.Err, ErrClosed) {
+		if opts, err := h.current(); err == nil {
+			opts.logger().Error("cluster: the reload was given up", "err", r.Err, "replaced", r.Replaced)
+		}
+	}
+	h.reports.Post(func() {
+		for _, on := range hooks.reload.all() {
+			on.fn(r)
+		}
+	})
+	if !e.Stopping {
+		h.notifyReloaded(r)
+	}
+}
+
+// complain reports and logs what goes wrong with workers.
+func (h host) complain(e supervise.Event) {
+	switch e := e.(type) {
+	case supervise.Trouble:
+		h.workers[e.Worker].report(e.Err)
+	case supervise.CheckFailed:
+		h.workers[e.Worker].accuse(e.Err)
+	case supervise.Stalled:
+		p := h.workers[e.Worker]
+		p.report(fmt.Errorf("cluster: worker %d (pid %d): %w for %v; it is killed", p.id, p.pid, ErrStalled, e.Timeout))
+		p.logger().Error("cluster: a worker does not answer and is killed", "worker", p.id, "pid", p.pid, "timeout", e.Timeout)
+	case supervise.Overdue:
+		p := h.workers[e.Worker]
+		p.logger().Warn("cluster: a worker did not drain in time and is killed", "worker", p.id, "pid", p.pid)
+	case supervise.Crashed:
+		p := h.workers[e.Worker]
+		p.logger().Warn("cluster: a worker died", "worker", p.id, "pid", p.pid, "slot", e.Place, "exit", e.Exit.String())
+	case supervise.Resigned:
+		p := h.workers[e.Worker]
+		p.logger().Warn("cluster: a worker asks not to be replaced", "worker", p.id, "pid", p.pid, "slot", e.Place, "exit", e.Exit.String())
+	case supervise.ForkFailed:
+		h.programs[e.Generation].opts.logger().Warn("cluster: a worker could not be started", "slot", e.Place, "err", e.Err, "retry", e.Retry)
+	case supervise.RecyclingFailed:
+		p := h.workers[e.Worker]
+		p.logger().Warn("cluster: the replacement of a worker that is due failed", "worker", p.id, "slot", e.Place, "err", e.Err, "retry", e.Retry)
+	}
+}
