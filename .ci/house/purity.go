@@ -3,7 +3,6 @@ package main
 import (
 	"fmt"
 	"go/ast"
-	"path/filepath"
 	"strings"
 )
 
@@ -33,13 +32,13 @@ func purity() (faults []string, err error) {
 		return nil, err
 	}
 	for _, s := range all {
-		if s.test {
+		if s.test || strings.HasPrefix(s.path, "test/") || strings.HasPrefix(s.path, "internal/"+testTools+"/") {
 			continue
 		}
 		fault := func(n ast.Node, what string) {
 			faults = append(faults, fmt.Sprintf("%s: %s", s.pos.Position(n.Pos()), what))
 		}
-		inPure := strings.HasPrefix(filepath.ToSlash(s.path), pure+"/")
+		inPure := strings.HasPrefix(s.path, pure+"/")
 		for _, i := range s.file.Imports {
 			for _, p := range acting {
 				path := strings.Trim(i.Path.Value, `"`)

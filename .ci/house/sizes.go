@@ -6,6 +6,7 @@ import (
 	"go/parser"
 	"go/token"
 	"io/fs"
+	"path"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -22,8 +23,8 @@ const (
 
 // source is one Go file.
 type source struct {
-	path string
-	test bool
+	path string // with slashes
+	test bool   // its name says so
 	file *ast.File
 	pos  *token.FileSet
 }
@@ -49,7 +50,7 @@ func sources() (all []source, err error) {
 		}
 		pos := token.NewFileSet()
 		f, err := parser.ParseFile(pos, path, nil, parser.ParseComments)
-		all = append(all, source{path, strings.HasSuffix(path, "_test.go"), f, pos})
+		all = append(all, source{filepath.ToSlash(path), strings.HasSuffix(path, "_test.go"), f, pos})
 		return err
 	})
 	return all, err
@@ -66,14 +67,14 @@ func sizes() (faults []string, err error) {
 	methods := map[string][]string{}
 	overviews := map[string]int{}
 	for _, s := range all {
-		dir := filepath.Dir(s.path)
+		dir := path.Dir(s.path)
 		if dir == "." {
 			root[s.test]++
 		}
 		if s.test {
 			continue
 		}
-		if strings.HasPrefix(filepath.ToSlash(dir), "internal/") {
+		if strings.HasPrefix(dir, "internal/") {
 			overviews[dir] += strings.Count(s.file.Doc.Text(), "\n")
 		}
 		if n := s.lines(s.file.FileStart, s.file.FileEnd) - 1; n > maxFile {
