@@ -1,3 +1,22 @@
+// Package clustertest has what the tests of this module share.
+//
+// Processes are real: Main, which each package's TestMain calls, executes the
+// test binary again as one of the programs that Program registers, as a worker of
+// the test process or as a master of its own with workers of its own. So a test
+// needs no other binary, and each package of tests has one of its own: packages
+// run in parallel.
+//
+// A process is one master at a time. A test that calls WithMaster makes the test
+// process that master, and has the process for itself; Apart runs a test in a
+// process of its own, beside others. Start starts a program with workers of its
+// own, which the test sees from outside. CheckLeaks, which WithMaster calls,
+// compares descriptors, goroutines and children before a test and after it.
+//
+// A test waits for events (Await, Recorder, Proc.Expect), and polls only for what
+// has none (Eventually). Patience bounds each wait; it measures nothing.
+// CommandWorker and SocketWorker are workers that do what a test asks them to,
+// Supervisor is a master under Run, and NodeCluster and NodePrimary have node on
+// the other side.
 package clustertest
 
 import (
@@ -9,6 +28,8 @@ import (
 	"os/signal"
 	"strings"
 	"testing"
+
+	_ "github.com/go-cluster/cluster/internal/clustertest/early"
 )
 
 const ProgramEnv = "CLUSTER_TEST_PROGRAM"
