@@ -422,7 +422,7 @@ var orphan = clustertest.Program("orphan", func() {
 		fmt.Println("orphan drained", cluster.Worker.ExitedAfterDisconnect())
 		return nil
 	})
-	ln, err := cluster.Listen("tcp", "127.0.0.1:0")
+	ln, err := cluster.Listen("tcp", os.Getenv("ORPHAN_ADDRESS"))
 	clustertest.Must(err)
 	ln.Accept()
 })
@@ -431,8 +431,10 @@ var orphan = clustertest.Program("orphan", func() {
 // drain and exit; the port is free then.
 func TestMasterKilled(t *testing.T) {
 	t.Parallel()
-	p := clustertest.Start(t, runMaster, "RUN_WORKERS="+orphan)
-	addr := strings.Fields(p.Expect("listening"))[1]
+	// A port of the system's choice somebody else may get once it is free.
+	addr := "127.0.0.1:" + strconv.Itoa(clustertest.FreePort(t))
+	p := clustertest.Start(t, runMaster, "RUN_WORKERS="+orphan, "ORPHAN_ADDRESS="+addr)
+	p.Expect("listening")
 	p.Expect("listening")
 	p.Signal(syscall.SIGKILL)
 	p.Expect("orphan drained false")

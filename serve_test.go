@@ -488,7 +488,9 @@ func TestServeRequestAfterLongAnswer(t *testing.T) {
 	for _, mode := range []string{"serve", "listenAndServe"} {
 		t.Run(mode, func(t *testing.T) {
 			t.Parallel()
-			p, addr := startWeb(t, mode)
+			// A further request is taken in the first half of the drain's time: on
+			// a busy machine the answer may take long.
+			p, addr := startWeb(t, mode, timeoutEnv+"="+(2*clustertest.Patience).String())
 			c, err := dialHTTP(addr)
 			require.NoError(t, err)
 			defer c.c.Close()

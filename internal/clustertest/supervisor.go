@@ -51,9 +51,26 @@ var Supervisor = Program("supervisor", func() {
 	if s.Quiet {
 		slog.SetDefault(slog.New(slog.DiscardHandler))
 	}
-	cluster.OnFork(func(w *cluster.Process) { fmt.Println("fork", w.Slot(), w.PID()) })
+	// Events of two workers may come in any order: what is to be true of all of
+	// them together is looked at when each comes.
+	census := func(event string, pid int) {
+		workers, ready := cluster.Workers(), 0
+		for _, w := range workers {
+			if w.State() == cluster.Ready {
+				ready++
+			}
+		}
+		fmt.Println("census", event, pid, len(workers), ready)
+	}
+	cluster.OnFork(func(w *cluster.Process) {
+		fmt.Println("fork", w.Slot(), w.PID())
+		census("fork", w.PID())
+	})
 	cluster.OnError(func(w *cluster.Process, err error) { fmt.Println("error", w.Slot(), err) })
-	cluster.OnDeath(func(w *cluster.Process, e cluster.Exit) { fmt.Println("dead", w.Slot(), w.PID(), e.Reason, e.Code) })
+	cluster.OnDeath(func(w *cluster.Process, e cluster.Exit) {
+		fmt.Println("dead", w.Slot(), w.PID(), e.Reason, e.Code)
+		census("dead", w.PID())
+	})
 	cluster.OnReload(func(r cluster.ReloadResult) { fmt.Println("reload", r.Replaced, r.Generation, r.Err) })
 	cluster.Handle("up", func(w *cluster.Process, u Up) {
 		fmt.Println("up", w.Slot(), w.PID(), strings.TrimPrefix(u.Address, "127.0.0.1:"), u.Exe)
