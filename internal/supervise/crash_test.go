@@ -2,6 +2,7 @@ package supervise
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"syscall"
 	"testing"
@@ -40,7 +41,7 @@ func TestBackoffOptions(t *testing.T) {
 // slot that is ready once begins to count anew.
 func TestMaxBootFailures(t *testing.T) {
 	for max, deaths := range map[int]int{1: 1, 3: 3, -1: 0} {
-		t.Run("", func(t *testing.T) {
+		t.Run(fmt.Sprint(max), func(t *testing.T) {
 			n := newFake(t, Settings{Workers: 1, MaxBootFailures: max})
 			require.NoError(t, n.autoFork())
 			for i := 1; i <= 30; i++ {
@@ -96,7 +97,7 @@ func TestExitNoRestart(t *testing.T) {
 // end of all; when that fails it is.
 func TestExitNoRestartDuringReload(t *testing.T) {
 	for _, ok := range []bool{true, false} {
-		t.Run("", func(t *testing.T) {
+		t.Run(fmt.Sprintf("ready %v", ok), func(t *testing.T) {
 			n, all := filled(t, Settings{Workers: 2})
 			n.die(all[0], ExitNoRestart)
 			done := n.reload()

@@ -48,7 +48,9 @@ func withDefaults(s Settings) Settings {
 
 // fakeCluster is a Machine and a host without processes: the test says when a
 // worker is online, ready or dead, and what time it is. What the host answers comes
-// in a turn of its own, right after that in which it was asked.
+// in a turn of its own, right after that in which it was asked. After every turn but
+// mere heartbeats the state is written as JSON, and the test goes on with what is
+// restored from it.
 type fakeCluster struct {
 	t   testing.TB
 	m   *Machine
@@ -61,7 +63,6 @@ type fakeCluster struct {
 
 	answers []func()
 	busy    bool
-	trips   bool // write and restore the state after every turn
 	pulsing bool // the turn under way is a heartbeat, and nothing else so far
 
 	all    []*proc // ever ordered, oldest first
@@ -98,7 +99,6 @@ type proc struct {
 	voluntary  bool
 	gone       bool
 	exits      []Exit
-	last       Worker // as it was when it died
 	signals    []os.Signal
 	pings      int
 	drains     []time.Duration
@@ -121,7 +121,7 @@ var epoch = time.Date(2030, 1, 2, 3, 4, 5, 0, time.UTC)
 // newFake makes a cluster without workers. At the end of the test it is stopped.
 func newFake(t testing.TB, s Settings) *fakeCluster {
 	t.Helper()
-	n := &fakeCluster{t: t, now: epoch, settings: withDefaults(s), programs: make(map[int]*program), trips: true}
+	n := &fakeCluster{t: t, now: epoch, settings: withDefaults(s), programs: make(map[int]*program)}
 	n.m = New(n, dumpSignal, 1)
 	t.Cleanup(func() {
 		if !t.Failed() {
@@ -135,7 +135,7 @@ func newFake(t testing.TB, s Settings) *fakeCluster {
 func (n *fakeCluster) in(turn func(m *Machine)) {
 	n.t.Helper()
 	turn(n.m)
-	if n.trips && !n.pulsing {
+	if !n.pulsing {
 		n.roundTrip()
 	}
 	n.pulsing = false
@@ -419,234 +419,3 @@ func (p *proc) worker() *Worker {
 
 // number is that of its generation.
 func (p *proc) number() int { return p.n.m.st.Generations[p.generation].Number }
-
-// ---- what the tests do
-
-// fork waits for the next fork, and returns it and how long it took.
-func (n *fakeCluster) fork() (*proc, time.Duration) {
-	n.t.Helper()
-	begun := n.now
-	n.until(func() bool { return len(n.forks) > 0 }, "nothing is forked")
-	p := n.forks[0]
-	n.forks = n.forks[1:]
-	return p, n.now.Sub(begun)
-}
-
-// none checks that nothing is forked for d.
-func (n *fakeCluster) none(d time.Duration) {
-	n.t.Helper()
-	n.sleep(d)
-	require.Empty(n.t, n.forks)
-}
-
-// failing makes the forks from now on fail, or not with nil.
-func (n *fakeCluster) failing(err error) { n.start = func(Order) error { return err } }
-
-func (n *fakeCluster) happened(p *proc, what Happening) {
-	n.in(func(m *Machine) { m.Happened(n.now, p.id, what) })
-}
-
-func (n *fakeCluster) online(p *proc) { n.happened(p, ComesOnline) }
-
-func (n *fakeCluster) ready(p *proc) {
-	n.happened(p, ComesOnline)
-	n.happened(p, GetsReady)
-}
-
-// die lets p exit with the status; a negative one is that of SIGKILL.
-func (n *fakeCluster) die(p *proc, status int) {
-	e := Exit{Code: status}
-	if status < 0 {
-		e.Signal = "killed"
-	}
-	p.last = *p.worker()
-	n.in(func(m *Machine) { m.Exited(n.now, p.id, e) })
-}
-
-// end lets p die and returns why it did.
-func (n *fakeCluster) end(p *proc, status int) Exit {
-	n.t.Helper()
-	n.die(p, status)
-	return p.exit()
-}
-
-func (p *proc) exit() Exit {
-	p.n.t.Helper()
-	require.Len(p.n.t, p.exits, 1)
-	return p.exits[0]
-}
-
-// list are the workers whose processes exist, by number.
-func (n *fakeCluster) list() (all []*proc) {
-	for _, p := range n.all {
-		if p.born && !p.gone {
-			all = append(all, p)
-		}
-	}
-	return all
-}
-
-// stop ends the cluster: what is left dies at once.
-func (n *fakeCluster) stop() {
-	n.in(func(m *Machine) { m.Stop(n.now, n.newCall().id) })
-	for _, p := range n.list() {
-		n.die(p, killed)
-	}
-}
-
-// disconnect begins a stop.
-func (n *fakeCluster) disconnect() *call {
-	c := n.newCall()
-	n.in(func(m *Machine) { m.Stop(n.now, c.id) })
-	return c
-}
-
-func (n *fakeCluster) beginAutoFork() *call {
-	c := n.newCall()
-	n.in(func(m *Machine) { m.AutoFork(n.now, c.id) })
-	return c
-}
-
-func (n *fakeCluster) autoFork() error { return n.beginAutoFork().outcome() }
-
-func (n *fakeCluster) scale(workers int) error {
-	c := n.newCall()
-	n.in(func(m *Machine) { m.Scale(n.now, c.id, workers) })
-	return c.outcome()
-}
-
-func (n *fakeCluster) scaleBy(step int) {
-	n.in(func(m *Machine) { m.ScaleBy(n.now, 0, step) })
-}
-
-func (n *fakeCluster) beginFork() *call {
-	c := n.newCall()
-	n.in(func(m *Machine) { m.Fork(n.now, c.id, nil) })
-	return c
-}
-
-func (n *fakeCluster) forkOne() (*proc, error) {
-	c := n.beginFork()
-	if err := c.outcome(); err != nil {
-		return nil, err
-	}
-	return n.proc(c.worker), nil
-}
-
-func (n *fakeCluster) reload() *call {
-	c := n.newCall()
-	n.in(func(m *Machine) { m.Reload(n.now, c.id) })
-	return c
-}
-
-func (n *fakeCluster) kill(p *proc) error { return n.send(p, os.Kill, false) }
-
-func (n *fakeCluster) send(p *proc, sig os.Signal, probe bool) (err error) {
-	n.in(func(m *Machine) { err = m.Kill(n.now, p.id, sig, probe) })
-	return err
-}
-
-func (n *fakeCluster) drain(p *proc) {
-	n.in(func(m *Machine) { m.Drain(n.now, p.id) })
-}
-
-func (n *fakeCluster) full(p *proc) { n.happened(p, IsFull) }
-
-func (n *fakeCluster) stats() Snapshot { return n.m.Snapshot(n.now) }
-
-// slot is what the slot i looks like.
-func (n *fakeCluster) slot(i int) slot { return *n.m.st.Slots[i] }
-
-// serving counts the workers that serve.
-func (n *fakeCluster) serving() (serving int) {
-	for _, p := range n.list() {
-		if p.State() == Ready {
-			serving++
-		}
-	}
-	return serving
-}
-
-// near checks a delay that has jitter.
-func near(t *testing.T, want, got time.Duration) {
-	t.Helper()
-	slack := time.Duration(float64(want) * backoffJitter)
-	require.GreaterOrEqual(t, got, want-slack)
-	require.LessOrEqual(t, got, want+slack)
-}
-
-// born makes a cluster whose workers are forked.
-func born(t testing.TB, s Settings) (n *fakeCluster, all []*proc) {
-	t.Helper()
-	n = newFake(t, s)
-	require.NoError(t, n.autoFork())
-	for range s.Workers {
-		p, _ := n.fork()
-		all = append(all, p)
-	}
-	return n, all
-}
-
-// filled makes a cluster of which all workers are ready.
-func filled(t testing.TB, s Settings) (n *fakeCluster, all []*proc) {
-	t.Helper()
-	n, all = born(t, s)
-	for _, p := range all {
-		n.ready(p)
-	}
-	return n, all
-}
-
-// started checks that one worker is forked at once, and none beside it.
-func (n *fakeCluster) started() *proc {
-	n.t.Helper()
-	p, took := n.fork()
-	require.Zero(n.t, took)
-	require.Empty(n.t, n.forks)
-	return p
-}
-
-// replaced lets a replacement come up and its predecessor go, of whom it returns
-// the exit.
-func (n *fakeCluster) replaced(old *proc, status int) (next *proc, e Exit) {
-	n.t.Helper()
-	next = n.started()
-	require.Equal(n.t, old.Slot(), next.Slot())
-	n.ready(next)
-	require.Equal(n.t, Draining, old.State())
-	return next, n.end(old, status)
-}
-
-// recycled is replaced for whichever slot comes next, once each.
-func (n *fakeCluster) recycled(all []*proc, status int, seen map[int]bool) (next *proc, e Exit) {
-	n.t.Helper()
-	next = n.started()
-	require.False(n.t, seen[next.Slot()])
-	seen[next.Slot()] = true
-	n.ready(next)
-	return next, n.end(all[next.Slot()], status)
-}
-
-// emptySlot makes the only slot empty, in one of the ways in which it can be.
-var emptySlot = map[string]func(n *fakeCluster, p *proc){
-	"backing off": func(n *fakeCluster, p *proc) {
-		for range 6 {
-			n.die(p, 1)
-			p, _ = n.fork()
-			n.ready(p)
-		}
-		n.die(p, 1)
-	},
-	"fork fails": func(n *fakeCluster, p *proc) {
-		n.failing(errors.New("no more processes"))
-		n.die(p, 1)
-		n.sleep(time.Minute)
-		n.failing(nil)
-		require.Empty(n.t, n.forks)
-	},
-	"stopped": func(n *fakeCluster, p *proc) {
-		n.kill(p)
-		n.die(p, killed)
-	},
-	"resigned": func(n *fakeCluster, p *proc) { n.die(p, ExitNoRestart) },
-}

@@ -1,6 +1,7 @@
 package supervise
 
 import (
+	"fmt"
 	"os"
 	"testing"
 	"time"
@@ -124,7 +125,7 @@ func TestRecycleIsRetried(t *testing.T) {
 // a reload; one that is, is finished first.
 func TestRecycleGivesWayToReload(t *testing.T) {
 	for _, up := range []bool{false, true} {
-		t.Run("", func(t *testing.T) {
+		t.Run(fmt.Sprintf("up %v", up), func(t *testing.T) {
 			n, all := filled(t, Settings{Workers: 2, Recycle: Recycle{Age: time.Minute, Jitter: -1}})
 			n.sleep(time.Minute)
 			next := n.started()
@@ -174,7 +175,7 @@ func TestCancelledRecyclingIsWantedStill(t *testing.T) {
 // TestRecycleAfterReload: what was due during a reload that failed has its turn
 // after it.
 func TestRecycleAfterReload(t *testing.T) {
-	t.Run("", func(t *testing.T) {
+	t.Run("at its first slot", func(t *testing.T) {
 		n, all := filled(t, Settings{Workers: 2, Recycle: Recycle{Age: time.Minute, Jitter: -1}})
 		n.sleep(50 * time.Second)
 		done := n.reload()
@@ -188,8 +189,7 @@ func TestRecycleAfterReload(t *testing.T) {
 			require.Equal(t, ReasonRecycle, e.Reason)
 		}
 	})
-	// Also when the reload could not even begin.
-	t.Run("", func(t *testing.T) {
+	t.Run("before its first slot", func(t *testing.T) {
 		n, all := filled(t, Settings{Workers: 1, Recycle: Recycle{Age: time.Minute, Jitter: -1}})
 		n.missing = os.ErrNotExist
 		n.sleep(time.Minute - 1)
@@ -211,7 +211,7 @@ func TestDueBeforeItsTurn(t *testing.T) {
 	for _, reload := range []bool{true, false} {
 		for _, early := range []bool{true, false} {
 			for _, alone := range []bool{true, false} {
-				t.Run("", func(t *testing.T) {
+				t.Run(fmt.Sprint(reload, early, alone), func(t *testing.T) {
 					n, all := filled(t, Settings{Workers: 1, ManualReady: true, Recycle: Recycle{Connections: 1, MinAge: time.Nanosecond}})
 					n.sleep(time.Second)
 					if reload {

@@ -2,6 +2,7 @@ package supervise
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"slices"
 	"testing"
@@ -16,7 +17,7 @@ import (
 // reload comes to them; when it fails they are as the other old ones.
 func TestScaleUpDuringReload(t *testing.T) {
 	for _, ok := range []bool{true, false} {
-		t.Run("", func(t *testing.T) {
+		t.Run(fmt.Sprintf("ready %v", ok), func(t *testing.T) {
 			n, all := filled(t, Settings{Workers: 1})
 			done := n.reload()
 			next := n.started()

@@ -2,6 +2,7 @@ package supervise
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"syscall"
 	"testing"
@@ -206,7 +207,7 @@ func TestBootLoopOnlyForUnprovenPrograms(t *testing.T) {
 // online; under ManualReady it has to say so.
 func TestStartTimeoutEndsWithOnline(t *testing.T) {
 	for _, manual := range []bool{false, true} {
-		t.Run("", func(t *testing.T) {
+		t.Run(fmt.Sprintf("ManualReady %v", manual), func(t *testing.T) {
 			n, all := born(t, Settings{Workers: 1, ManualReady: manual})
 			p := all[0]
 			n.online(p)

@@ -1,6 +1,7 @@
 package supervise
 
 import (
+	"fmt"
 	"os"
 	"testing"
 	"time"
@@ -15,7 +16,7 @@ import (
 // at most is on its way to it.
 func TestWatchdog(t *testing.T) {
 	for _, dumps := range []bool{true, false} {
-		t.Run("", func(t *testing.T) {
+		t.Run(fmt.Sprintf("dumps %v", dumps), func(t *testing.T) {
 			n, all := filled(t, Settings{Workers: 2})
 			n.sleep(500 * time.Second)
 			require.Equal(t, 100, all[0].pings)
