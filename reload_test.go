@@ -28,6 +28,34 @@ var versioned = clustertest.Program("versioned", func() {
 	select {}
 })
 
+// TestReloadContextIsTheCallsAlone: a call that is given up returns at once, and the
+// reload goes on. What it starts has the environment of that time, and a slot that
+// was not reloaded goes on with its own.
+func TestReloadContextIsTheCallsAlone(t *testing.T) {
+	const name = "CLUSTER_TEST_GENERATION"
+	t.Setenv(name, "1")
+	clustertest.WithMaster(t, clustertest.CommandWorker, cluster.Options{Workers: 1})
+	online := clustertest.Onlines(t)
+	generation := func() string {
+		w := clustertest.Await(t, online, "online")
+		return clustertest.Ask[clustertest.About](t, w, clustertest.Order{Cmd: "about", Env: []string{name}}).Env[name]
+	}
+	require.NoError(t, cluster.AutoFork())
+	require.Equal(t, "1", generation())
+
+	t.Setenv(name, "2")
+	require.NoError(t, cluster.Workers()[0].OSProcess().Kill())
+	require.Equal(t, "1", generation())
+
+	results := make(chan cluster.ReloadResult, 1)
+	t.Cleanup(cluster.OnReload(func(r cluster.ReloadResult) { results <- r }))
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	require.ErrorIs(t, cluster.Reload(ctx), context.Canceled)
+	require.Equal(t, "2", generation())
+	require.NoError(t, clustertest.Await(t, results, "result").Err)
+}
+
 // TestReloadFailureTellsWhy: the error has the exit and the last lines of the
 // new worker's standard error, wherever that goes; the old workers stay, and the
 // next reload works.

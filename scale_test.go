@@ -35,8 +35,11 @@ func TestScaleOfProcesses(t *testing.T) {
 	require.Len(t, slots, 3)
 	require.Equal(t, 4, cluster.Settings().Workers)
 	require.Equal(t, 4, cluster.Stats().Target)
+	require.Equal(t, 2, cluster.Settings().MaxProcs)
+	require.NoError(t, cluster.SetupMaster(cluster.Settings()), "freezes nothing")
 
 	require.NoError(t, cluster.Scale(2))
+	require.Equal(t, 4, cluster.Settings().MaxProcs)
 	for range 2 {
 		d := clustertest.Await(t, dead, "death")
 		require.GreaterOrEqual(t, d.Worker.Slot(), 2)
