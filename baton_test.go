@@ -174,7 +174,7 @@ func TestCallersOfAPausedReader(t *testing.T) {
 		cancel()
 	}
 	l.take()
-	taking(func() {})
+	std.taking(func() {})
 	for range messages {
 		require.Equal(t, "1", l.message())
 	}

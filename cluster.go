@@ -10,12 +10,27 @@ import (
 // through its methods. It is nil in a process that is not a worker.
 var Worker *Process
 
-// std is the master that the package's functions speak of.
-var std = newMaster()
+// cluster is what a process is as part of one: its callbacks, the processes that it
+// reports about, and the master that it may become. There is one in a process,
+// since that has one role, one SIGTERM and one service manager.
+type cluster struct {
+	*master
+	hooks hooks
+	live  processSet // whose events are delivered: all workers in a master, itself in a worker
+}
+
+func newCluster() *cluster {
+	c := new(cluster)
+	c.master = newMaster(c)
+	return c
+}
+
+// std is what the package's functions speak of.
+var std = newCluster()
 
 // Before main, and before the initialisation of whatever imports this package:
 // the master learns at once that its worker is online.
-func init() { Worker = joinCluster() }
+func init() { Worker = joinCluster(std) }
 
 // IsMaster reports whether this process is no worker: it is the master, or may
 // become one by forking.
@@ -92,7 +107,7 @@ type ReloadResult struct {
 
 // OnReload registers fn for the end of every reload. The returned func
 // unregisters it.
-func OnReload(fn func(r ReloadResult)) (stop func()) { return hooks.reload.add(fn) }
+func OnReload(fn func(r ReloadResult)) (stop func()) { return std.hooks.reload.add(fn) }
 
 // Scale makes n the number of workers that AutoFork keeps: it forks into new
 // slots, or drains the highest. It returns when that has begun. Slots that were

@@ -52,9 +52,9 @@ func deref[T any](list *[]T) []T {
 	return *list
 }
 
-// hooks are the cluster-wide callbacks, kept apart from the master since they
-// outlive it and a worker has them too.
-var hooks struct {
+// hooks are the cluster-wide callbacks. They are kept apart from the master, since
+// they outlive it and a worker has them too.
+type hooks struct {
 	fork, online, disconnect callbacks[func(*Process)]
 	listening                callbacks[func(*Process, net.Addr)]
 	message                  callbacks[func(*Process, Message)]
@@ -79,46 +79,48 @@ type handler struct {
 // All callbacks about one worker run one after another, in the order in which
 // things happened, on a goroutine that is not the caller's of anything; those
 // about different workers may run at once. A callback may call anything.
-func OnFork(fn func(w *Process)) (stop func()) { return hooks.fork.add(fn) }
+func OnFork(fn func(w *Process)) (stop func()) { return std.hooks.fork.add(fn) }
 
 // OnOnline registers fn for workers whose runtime is up and whose channel works.
-func OnOnline(fn func(w *Process)) (stop func()) { return hooks.online.add(fn) }
+func OnOnline(fn func(w *Process)) (stop func()) { return std.hooks.online.add(fn) }
 
 // OnListening registers fn for every address that a worker listens on, the real
 // one: its port is never 0. A unix path is the path that was asked for.
-func OnListening(fn func(w *Process, addr net.Addr)) (stop func()) { return hooks.listening.add(fn) }
+func OnListening(fn func(w *Process, addr net.Addr)) (stop func()) {
+	return std.hooks.listening.add(fn)
+}
 
 // OnMessage registers fn for messages: from any worker in the master, from the
 // master (w is [Worker]) in a worker. A message that came before there was
 // anything to take it waits.
 func OnMessage(fn func(w *Process, m Message)) (stop func()) {
-	return taking(hooks.message.add(fn))
+	return std.taking(std.hooks.message.add(fn))
 }
 
 // OnDisconnect registers fn for workers whose channel has closed. In a worker
 // it is called when its own channel has closed, before the process ends.
-func OnDisconnect(fn func(w *Process)) (stop func()) { return hooks.disconnect.add(fn) }
+func OnDisconnect(fn func(w *Process)) (stop func()) { return std.hooks.disconnect.add(fn) }
 
 // OnDeath registers fn for workers that have exited: the last report about
 // each, once for every fork.
-func OnDeath(fn func(w *Process, e Exit)) (stop func()) { return hooks.death.add(fn) }
+func OnDeath(fn func(w *Process, e Exit)) (stop func()) { return std.hooks.death.add(fn) }
 
 // OnError registers fn for what went wrong with a worker without an error
 // return to carry it: protocol faults, refused requests, messages that could
 // not be decoded or delivered. Without any OnError callback these are logged.
-func OnError(fn func(w *Process, err error)) (stop func()) { return hooks.err.add(fn) }
+func OnError(fn func(w *Process, err error)) (stop func()) { return std.hooks.err.add(fn) }
 
 // OnCheck registers fn to be called in this worker at every heartbeat of the
 // master's. A check that does not return is a stall: the worker is ended. One
 // that returns an error is reported to the master, through OnError and Stats,
 // and ends nobody: else a database that is down would take every worker along.
 // ctx ends when the drain begins. In a master fn is never called.
-func OnCheck(fn func(context.Context) error) (stop func()) { return hooks.check.add(fn) }
+func OnCheck(fn func(context.Context) error) (stop func()) { return std.hooks.check.add(fn) }
 
 // Handle registers fn for messages whose "cmd" member is cmd, decoded into T.
 // One that cannot be decoded is reported through OnError.
 func Handle[T any](cmd string, fn func(w *Process, v T)) (stop func()) {
-	return taking(hooks.handle.add(handler{cmd, func(w *Process, m Message) {
+	return std.taking(std.hooks.handle.add(handler{cmd, func(w *Process, m Message) {
 		var v T
 		if err := m.Decode(&v); err != nil {
 			w.report(fmt.Errorf("cluster: message %q from worker %d: %w", cmd, w.id, err))
@@ -129,8 +131,8 @@ func Handle[T any](cmd string, fn func(w *Process, v T)) (stop func()) {
 }
 
 // taking lets the messages and requests that wait find the new handler.
-func taking(stop func()) func() {
-	for _, p := range live.all() {
+func (c *cluster) taking(stop func()) func() {
+	for _, p := range c.live.all() {
 		p.events.post(event{fn: func() {}})
 		if p.link != nil { // nil in tests of the state alone
 			p.link.retryRequests()
@@ -139,10 +141,7 @@ func taking(stop func()) func() {
 	return stop
 }
 
-// live are the processes whose events are delivered: all workers in a master,
-// itself in a worker.
-var live processSet
-
+// processSet is a set of processes, for anyone.
 type processSet struct {
 	mu  sync.Mutex
 	set map[*Process]struct{}
@@ -205,7 +204,7 @@ type takers struct {
 }
 
 func (e *events) takers() takers {
-	return takers{e.p.onMessage.list.Load(), hooks.message.list.Load(), hooks.handle.list.Load()}
+	return takers{e.p.onMessage.list.Load(), e.p.cluster.hooks.message.list.Load(), e.p.cluster.hooks.handle.list.Load()}
 }
 
 // messageCost is what a message costs beside its bytes.
@@ -358,7 +357,7 @@ func (e *events) error(err error) {
 		told = true
 		r.fn(p, err)
 	}
-	for _, r := range hooks.err.all() {
+	for _, r := range p.cluster.hooks.err.all() {
 		told = true
 		r.fn(p, err)
 	}
@@ -410,11 +409,11 @@ func (p *Process) charge(cost int) {
 // The emit methods queue the reports of the other events. Their callers hold
 // the order: the master's goroutine or the channel's reader.
 
-func (p *Process) emitFork() { p.emit(&hooks.fork, nil) }
+func (p *Process) emitFork() { p.emit(&p.cluster.hooks.fork, nil) }
 
-func (p *Process) emitOnline() { p.emit(&hooks.online, &p.onOnline) }
+func (p *Process) emitOnline() { p.emit(&p.cluster.hooks.online, &p.onOnline) }
 
-func (p *Process) emitDisconnect() { p.emit(&hooks.disconnect, &p.onDisconnect) }
+func (p *Process) emitDisconnect() { p.emit(&p.cluster.hooks.disconnect, &p.onDisconnect) }
 
 func (p *Process) emit(cluster, own *callbacks[func(*Process)]) {
 	p.events.post(event{fn: func() {
@@ -437,7 +436,7 @@ func (p *Process) emitListening(addr net.Addr) {
 		for _, r := range p.onListening.all() {
 			r.fn(p, addr)
 		}
-		for _, r := range hooks.listening.all() {
+		for _, r := range p.cluster.hooks.listening.all() {
 			r.fn(p, addr)
 		}
 	}})
@@ -449,11 +448,11 @@ func (p *Process) emitDeath(e Exit) {
 			p.link.dropRequests()
 		}
 		p.events.dropWaiting()
-		defer live.remove(p)
+		defer p.cluster.live.remove(p)
 		for _, r := range p.onExit.all() {
 			r.fn(p, e)
 		}
-		for _, r := range hooks.death.all() {
+		for _, r := range p.cluster.hooks.death.all() {
 			r.fn(p, e)
 		}
 	}})

@@ -105,8 +105,8 @@ func FuzzMaster(f *testing.F) {
 	f.Fuzz(func(t *testing.T, stream []byte, fds uint8, cut uint16) {
 		ours, theirs, err := newChannelPair()
 		require.NoError(t, err)
-		m := newMaster()
-		p := newProcess(1, -1)
+		m := newCluster().master
+		p := newProcess(m.cluster, 1, -1)
 		p.connected.Store(true)
 		p.child = &child{m: m, opts: &o, exited: make(chan struct{})}
 		p.link = newLink(ours, p, &masterSide{m: m, p: p}, peerUnknown, &o)
@@ -159,7 +159,7 @@ func FuzzWorker(f *testing.F) {
 		}
 		ours, theirs, err := newChannelPair()
 		require.NoError(t, err)
-		p := newProcess(1, 0)
+		p := newProcess(newCluster(), 1, 0)
 		in := testInside(p, announcement{Version: wire.ProtocolVersion, ShutdownTimeout: time.Hour})
 		p.inside = in
 		p.connected.Store(true)

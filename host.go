@@ -55,7 +55,7 @@ func (h host) Start(o supervise.Order) {
 		changed.Workers = o.Workers
 		opts = &changed
 	}
-	p := newProcess(o.Worker, o.Place)
+	p := newProcess(m.cluster, o.Worker, o.Place)
 	c := &child{m: m, opts: opts, gen: g, connections: o.Connections, exited: make(chan struct{})}
 	p.child = c
 	p.connected.Store(true)
@@ -141,7 +141,7 @@ func (h host) Tell(e supervise.Event) {
 func (h host) hasForked(p *Process) {
 	p.child.forked = true
 	h.forked.Store(true)
-	live.add(p)
+	h.cluster.live.add(p)
 	p.emitFork()
 	p.link.ch.setPeer(p.pid)
 	go p.link.work(job{read: true})
@@ -201,7 +201,7 @@ func (h host) reloaded(e supervise.Reloaded) {
 		}
 	}
 	h.reports.Post(func() {
-		for _, on := range hooks.reload.all() {
+		for _, on := range h.cluster.hooks.reload.all() {
 			on.fn(r)
 		}
 	})

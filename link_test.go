@@ -77,15 +77,15 @@ func newTestLink(t testing.TB, kind peerKind, o Options) *testLink {
 		messages: make(chan string, 100000), errors: make(chan error, 100000),
 		internals: make(chan internalCall, 1000), overruns: make(chan struct{}, 100000), ended: make(chan struct{}),
 	}
-	p := newProcess(1, -1)
+	p := newProcess(std, 1, -1)
 	p.connected.Store(true)
 	l.link = newLink(ours, p, l, kind, &o)
 	p.link = l.link
 	p.OnError(func(_ *Process, err error) { l.errors <- err })
-	live.add(p)
+	std.live.add(p)
 	t.Cleanup(func() {
 		l.peer.Close()
-		live.remove(p)
+		std.live.remove(p)
 		never := make(chan struct{})
 		time.AfterFunc(patienceIn, func() { close(never) })
 		p.events.idle(never)

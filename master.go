@@ -22,7 +22,8 @@ import (
 // what it orders: see host.go. A function that is posted to the mailbox is a turn;
 // in it the supervisor decides, and what it decides is done.
 type master struct {
-	turns mailbox.Mailbox
+	cluster *cluster // that it is the master of; constant
+	turns   mailbox.Mailbox
 
 	supervisor *supervise.Machine
 	timer      *time.Timer // for supervisor.Next
@@ -72,8 +73,9 @@ type child struct {
 	handed  atomic.Int64 // connections that it took from a roundRobin
 }
 
-func newMaster() *master {
+func newMaster(c *cluster) *master {
 	m := &master{
+		cluster:  c,
 		programs: make(map[int]*generation), workers: make(map[int]*Process),
 		calls: make(map[int]chan<- outcome), stops: make(map[int]chan<- []int), began: time.Now(),
 	}

@@ -18,6 +18,7 @@ import (
 // at any time, callbacks included. On a nil *Process, which is what [Worker] is
 // outside a worker, those that return an error return ErrNotWorker.
 type Process struct {
+	cluster  *cluster
 	id, slot int
 	link     *link
 	events   events
@@ -263,7 +264,7 @@ func (w *Process) OnMessage(fn func(w *Process, m Message)) (stop func()) {
 	if w == nil {
 		return func() {}
 	}
-	return taking(w.onMessage.add(fn))
+	return w.cluster.taking(w.onMessage.add(fn))
 }
 
 // OnDisconnect is [OnDisconnect] for this worker.
@@ -319,8 +320,8 @@ func (w *Process) logger() *slog.Logger {
 	return slog.Default()
 }
 
-func newProcess(id, slot int) *Process {
-	p := &Process{id: id, slot: slot}
+func newProcess(c *cluster, id, slot int) *Process {
+	p := &Process{cluster: c, id: id, slot: slot}
 	p.events.p = p
 	return p
 }

@@ -82,7 +82,7 @@ func newRefuser(t *testing.T) (worker *refuser, p *Process, r *roundRobin, dial 
 	end := workerChannel(t, theirs)
 	opts, err := Options{}.withDefaults()
 	require.NoError(t, err)
-	p = newProcess(1, -1)
+	p = newProcess(std, 1, -1)
 	p.pid = pid // on Windows a socket goes to a process
 	p.child = &child{opts: &opts}
 	p.link = newLink(ours, p, noSide{}, peerNode, &opts)

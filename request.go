@@ -26,13 +26,13 @@ type responder struct {
 // goroutine, so that a handler may itself call Request; an error goes back as
 // its text. A request that came before a handler fits it waits for one.
 func OnRequest(fn func(w *Process, m Message) (reply any, err error)) (stop func()) {
-	return taking(hooks.request.add(responder{any: true, fn: fn}))
+	return std.taking(std.hooks.request.add(responder{any: true, fn: fn}))
 }
 
 // Respond registers fn, as OnRequest does, for requests whose "cmd" member is
 // cmd, decoded into Q. One that cannot be decoded is answered with the error.
 func Respond[Q, A any](cmd string, fn func(w *Process, q Q) (A, error)) (stop func()) {
-	return taking(hooks.request.add(responder{cmd: cmd, fn: func(w *Process, m Message) (any, error) {
+	return std.taking(std.hooks.request.add(responder{cmd: cmd, fn: func(w *Process, m Message) (any, error) {
 		var q Q
 		if err := m.Decode(&q); err != nil {
 			return nil, fmt.Errorf("request %q: %w", cmd, err)
@@ -42,8 +42,8 @@ func Respond[Q, A any](cmd string, fn func(w *Process, q Q) (A, error)) (stop fu
 }
 
 // findResponder returns the latest registered handler that fits m, or nil.
-func findResponder(m Message) func(*Process, Message) (any, error) {
-	all := hooks.request.all()
+func (c *cluster) findResponder(m Message) func(*Process, Message) (any, error) {
+	all := c.hooks.request.all()
 	var cmd wire.Text
 	looked := false
 	for i := len(all) - 1; i >= 0; i-- {
@@ -296,14 +296,14 @@ func (l *link) requested(a asked) {
 	l.requests.mu.Lock()
 	l.requests.waiting = append(l.requests.waiting, a)
 	l.requests.mu.Unlock()
-	if findResponder(a.msg) != nil { // it has come in between
+	if l.p.cluster.findResponder(a.msg) != nil { // it has come in between
 		l.retryRequests()
 	}
 }
 
 // jobFor is the answering of a, if a handler fits.
 func (l *link) jobFor(a asked) (j job, ok bool) {
-	fn := findResponder(a.msg)
+	fn := l.p.cluster.findResponder(a.msg)
 	if fn == nil {
 		return job{}, false
 	}

@@ -44,7 +44,7 @@ var pid = os.Getpid()
 
 // joinCluster finds this process's role and, in a worker, begins to talk to the
 // master.
-func joinCluster() *Process {
+func joinCluster(c *cluster) *Process {
 	env := make(map[string]string)
 	for _, k := range roleEnv {
 		env[k] = os.Getenv(k)
@@ -74,7 +74,7 @@ func joinCluster() *Process {
 			"use cluster.setupPrimary({serialization: 'json'}), node's default\n", n, mode)
 		os.Exit(1)
 	}
-	return newWorker(n, ch, readAnnouncement(env[envAnnouncement]))
+	return newWorker(c, n, ch, readAnnouncement(env[envAnnouncement]))
 }
 
 // readAnnouncement reads the variable's value. Without one, or with something

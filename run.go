@@ -215,7 +215,7 @@ func (m *master) stopRun(signals <-chan os.Signal) error {
 	words, over := context.WithTimeout(ctx, lastWords)
 	defer over()
 	// Those too that died before the stop began: their OnDeath may still run.
-	for _, p := range live.all() {
+	for _, p := range m.cluster.live.all() {
 		p.events.idle(words.Done())
 	}
 	m.notifyFlush(words.Done())

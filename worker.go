@@ -35,8 +35,8 @@ type inside struct {
 }
 
 // newWorker begins this process's life as worker id.
-func newWorker(id int, ch *channel, hello announcement) *Process {
-	p := newProcess(id, hello.Slot)
+func newWorker(c *cluster, id int, ch *channel, hello announcement) *Process {
+	p := newProcess(c, id, hello.Slot)
 	p.pid = os.Getpid()
 	in := newInside(p, hello)
 	in.drain = drain.New(id, hello.Connections, in.drainHooks())
@@ -48,7 +48,7 @@ func newWorker(id int, ch *channel, hello announcement) *Process {
 		peer = peerGo
 	}
 	p.link = newLink(ch, p, &workerSide{in: in}, peer, &Options{MaxMessage: hello.MaxMessage, MaxQueue: hello.MaxQueue})
-	live.add(p)
+	c.live.add(p)
 	in.watchTerm() // before online: whoever has seen that may send it
 	online := &wire.Message{Act: wire.ActOnline}
 	if in.goMaster() {
@@ -262,7 +262,7 @@ func (in *inside) pinged() {
 	}
 	go func() {
 		var failed []error
-		for _, r := range hooks.check.all() {
+		for _, r := range in.p.cluster.hooks.check.all() {
 			if err := r.fn(in.drain.Context()); err != nil {
 				failed = append(failed, err)
 			}
