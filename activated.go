@@ -7,6 +7,7 @@ import (
 
 	"github.com/go-cluster/cluster/internal/handle"
 	"github.com/go-cluster/cluster/internal/socket"
+	"github.com/go-cluster/cluster/internal/systemd"
 )
 
 // activated are the sockets that a service manager opened for this process. A
@@ -28,7 +29,7 @@ type activatedSocket struct {
 }
 
 func (a *activatedSockets) load() {
-	for _, fd := range activatedFDs() {
+	for _, fd := range systemd.Sockets() {
 		network, addr, err := socket.Inspect(fd)
 		if err != nil {
 			continue // a fifo, or a file

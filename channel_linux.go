@@ -20,6 +20,3 @@ func recvmsgCloexec(fd int, p, oob []byte) (n, oobn int, fds []int, err error) {
 	}
 	return n, oobn, parseRights(oob[:oobn]), nil
 }
-
-// dupOver makes to another descriptor of what fd is one of.
-func dupOver(fd, to int) error { return unix.Dup3(fd, to, 0) }

@@ -6,6 +6,7 @@ import (
 	"os"
 	"time"
 
+	"github.com/go-cluster/cluster/internal/process"
 	"github.com/go-cluster/cluster/internal/supervise"
 	"github.com/go-cluster/cluster/internal/wire"
 )
@@ -26,7 +27,7 @@ func (h host) Open(number int, reload bool) {
 	go func() {
 		g := &generation{opts: opts}
 		if err == nil {
-			g.bin, err = openBinary(opts, reload)
+			g.bin, err = self.Open(opts.Exec, reload)
 		}
 		g.env = os.Environ()
 		m.post(func() {
@@ -41,7 +42,7 @@ func (h host) Open(number int, reload bool) {
 }
 
 func (h host) Release(number int) {
-	h.programs[number].bin.close()
+	h.programs[number].bin.Close()
 	delete(h.programs, number)
 }
 
@@ -87,12 +88,11 @@ func (h host) Drain(worker int, timeout time.Duration) {
 }
 
 func (h host) HandOver(worker int) {
-	p := h.workers[worker]
-	p.child.stderr.handOver(p)
+	h.workers[worker].handOverStderr()
 }
 
-func (h host) LastWords(worker int) string { return h.workers[worker].lastWords() }
-func (h host) Resident(worker int) int64   { return residentBytes(h.workers[worker].pid) }
+func (h host) LastWords(worker int) string { return h.workers[worker].child.proc.LastWords() }
+func (h host) Resident(worker int) int64   { return process.Resident(h.workers[worker].pid) }
 
 // ---- reports
 
@@ -108,7 +108,7 @@ func (h host) Tell(e supervise.Event) {
 	case supervise.NotForked:
 		h.hasEnded(h.workers[e.Worker])
 	case supervise.CameOnline:
-		letDrain(h.workers[e.Worker])
+		h.workers[e.Worker].child.proc.LetDrain()
 		h.workers[e.Worker].emitOnline()
 	case supervise.Up:
 		h.notifyUp()

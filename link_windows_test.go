@@ -59,8 +59,6 @@ func handleOf(line []byte, _ *[]int) *handle.Handle {
 // killedText is how the Exit of a process reads that was killed.
 const killedText = "exit status 1"
 
-const workerChannelFD = 0 // of no interest to forExec
-
 // sendable is the only signal that can be sent, unsent one that cannot.
 const (
 	sendable = syscall.SIGKILL

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/go-cluster/cluster/internal/mailbox"
+	"github.com/go-cluster/cluster/internal/process"
 	"github.com/go-cluster/cluster/internal/supervise"
 )
 
@@ -37,6 +38,7 @@ type master struct {
 	calls    map[int]chan<- outcome // who waits for that of a call
 	stops    map[int]chan<- []int   // who waits for the end of a stop, to be told which workers had to be killed
 
+	launcher process.Launcher
 	registry registry
 	runner   runner
 	notifier notifier
@@ -49,7 +51,7 @@ type master struct {
 // generation is a program that is held open, and with what it is run.
 type generation struct {
 	opts *Options
-	bin  *binary
+	bin  *process.Program
 	env  []string // the master's environment when it was opened
 }
 
@@ -57,13 +59,11 @@ type generation struct {
 // Fields without a word belong to the master's mailbox.
 type child struct {
 	m           *master
-	opts        *Options     // in force when it was forked; constant
-	gen         *generation  // what it was forked from; constant
-	connections int          // after how many it is full, or 0; constant
-	proc        *os.Process  // constant once started
-	output      *outputPipes // constant once started
-	started     time.Time    // constant once started
-	stderr      *tail        // its last words while it is not ready; constant once started
+	opts        *Options         // in force when it was forked; constant
+	gen         *generation      // what it was forked from; constant
+	connections int              // after how many it is full, or 0; constant
+	proc        *process.Process // constant once started
+	started     time.Time        // constant once started
 
 	forked  bool          // its process exists, and that was reported
 	exited  chan struct{} // closed at death, or when it could not be started
@@ -296,17 +296,16 @@ func (m *master) writers(p *Process) (stdout, stderr io.Writer, err error) {
 // after all else that the worker had to say: it may have said it and exited
 // before the reader came to it.
 func (m *master) reap(p *Process) {
-	state, err := waitExit(p.child.proc)
+	state, err := p.child.proc.Wait()
 	if err != nil {
 		p.report(fmt.Errorf("cluster: wait for worker %d: %w", p.id, err))
 	}
-	p.child.output.drain()
 	p.link.finish()
 	<-p.link.done
 	m.post(func() {
 		p.child.state = state
 		e := exitOf(state)
-		end := supervise.Exit{Code: e.Code, LastWords: p.lastWords()}
+		end := supervise.Exit{Code: e.Code, LastWords: p.child.proc.LastWords()}
 		if e.Signal != nil {
 			end.Signal = e.Signal.String()
 		}

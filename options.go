@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/go-cluster/cluster/internal/process"
 	"github.com/go-cluster/cluster/internal/supervise"
 )
 
@@ -215,12 +216,6 @@ const (
 	defaultMaxQueue        = 64 << 20
 )
 
-// startDir is the working directory at start: a relative Exec or Dir means the
-// same program for the master's whole life, whatever it changes to. It is the
-// path by which the directory was entered, so a release symlink that moves is
-// followed.
-var startDir, _ = os.Getwd()
-
 // withDefaults returns o with every default filled in, or an error that names
 // the field at fault.
 func (o Options) withDefaults() (Options, error) {
@@ -243,7 +238,7 @@ func (o Options) withDefaults() (Options, error) {
 	setDefault(&o.Watchdog.Timeout, 60*time.Second)
 	setDefault(&o.Recycle.Jitter, 0.2)
 	setDefault(&o.Recycle.MinAge, 10*time.Second)
-	if o.Exec == executable {
+	if o.Exec == self.Executable {
 		o.Exec = "" // as Settings shows the default
 	}
 	if o.MaxProcs == defaultProcs(o.Workers) {
@@ -255,7 +250,7 @@ func (o Options) withDefaults() (Options, error) {
 	o.Args = slices.Clone(o.Args)
 	o.Env = slices.Clone(o.Env)
 	if o.Dir != "" && !filepath.IsAbs(o.Dir) {
-		o.Dir = filepath.Join(startDir, o.Dir)
+		o.Dir = filepath.Join(self.Dir, o.Dir)
 	}
 	return o, o.resolveExec()
 }
@@ -311,7 +306,10 @@ func (o *Options) validate() error {
 			return fmt.Errorf("cluster: Options.Args: %q contains a NUL byte", a)
 		}
 	}
-	return validateCredential(o.Credential)
+	if o.Credential != nil && !process.CanSwitchUser {
+		return fmt.Errorf("cluster: Options.Credential on Windows: %w; start the master as the user that workers are to be", ErrNotSupported)
+	}
+	return nil
 }
 
 // validateEnv wants "K=V" without NUL in every entry, and refuses the
@@ -324,7 +322,7 @@ func validateEnv(what string, env []string) error {
 			return fmt.Errorf("cluster: %s: %q is not of the form K=V", what, kv)
 		case strings.ContainsRune(kv, 0):
 			return fmt.Errorf("cluster: %s: %q contains a NUL byte", what, kv)
-		case slices.Contains(roleEnv, envName(k)):
+		case slices.Contains(roleEnv, process.EnvName(k)):
 			return fmt.Errorf("cluster: %s: %s is set by the master for each worker", what, k)
 		}
 	}
@@ -332,7 +330,7 @@ func validateEnv(what string, env []string) error {
 }
 
 // resolveExec makes Exec a path that does not depend on the current directory.
-// The default stays "", which openBinary turns into the running one.
+// The default stays "", which process.Self turns into the running one.
 func (o *Options) resolveExec() error {
 	switch {
 	case o.Exec == "":
@@ -345,7 +343,7 @@ func (o *Options) resolveExec() error {
 		o.Exec = path
 	}
 	if !filepath.IsAbs(o.Exec) {
-		o.Exec = filepath.Join(startDir, o.Exec)
+		o.Exec = filepath.Join(self.Dir, o.Exec)
 	}
 	return nil
 }
@@ -372,7 +370,7 @@ func defaultProcs(workers int) int { return max(1, runtime.GOMAXPROCS(0)/max(1, 
 // shown is o as Settings returns it: what is decided at each fork filled in.
 func (o Options) shown() Options {
 	o.Args, o.Env = slices.Clone(o.Args), slices.Clone(o.Env)
-	setDefault(&o.Exec, executable)
+	setDefault(&o.Exec, self.Executable)
 	setDefault(&o.MaxProcs, o.procs())
 	return o
 }

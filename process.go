@@ -101,10 +101,10 @@ func (w *Process) PID() int {
 // it signals that are no order to stop; nil in a worker. The package waits for
 // it: Wait and Release are not the caller's to use.
 func (w *Process) OSProcess() *os.Process {
-	if w == nil || w.child == nil {
+	if w == nil || w.child == nil || w.child.proc == nil {
 		return nil
 	}
-	return w.child.proc
+	return w.child.proc.OS
 }
 
 // State returns how far the worker is; Dead for nil.

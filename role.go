@@ -4,12 +4,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
-	"slices"
 	"strconv"
-	"strings"
 	"time"
-
-	"github.com/go-cluster/cluster/internal/wire"
 )
 
 // The variables that make a process a worker. A node primary sets all but the
@@ -23,9 +19,6 @@ const (
 )
 
 var roleEnv = []string{envWorkerID, envUniqueID, envChannelFD, envSerialization, envAnnouncement}
-
-// executable is the path of this program at start.
-var executable, _ = os.Executable()
 
 // announcement is what a Go worker learns from its master beyond what a node
 // worker does, as JSON in one environment variable.
@@ -88,36 +81,3 @@ func readAnnouncement(text string) announcement {
 	}
 	return hello
 }
-
-// workerEnv is the environment of a worker: the master's without what is only
-// the master's, then Options.Env, then Fork's, then what makes it a worker.
-func workerEnv(p *Process, forkEnv []string, channelFD int) []string {
-	o := p.child.opts
-	env := slices.DeleteFunc(slices.Clone(p.child.gen.env), func(kv string) bool {
-		k, _, _ := strings.Cut(kv, "=")
-		k = envName(k)
-		return slices.Contains(roleEnv, k) || slices.Contains(masterEnv, k)
-	})
-	procs := "GOMAXPROCS=" + strconv.Itoa(o.procs())
-	env = append(env, procs)
-	env = append(append(env, o.Env...), forkEnv...)
-	if o.MaxProcs > 0 {
-		env = append(env, procs)
-	}
-	hello, _ := json.Marshal(announcement{
-		Version: wire.ProtocolVersion, Slot: p.slot, ManualReady: o.ManualReady, Connections: p.child.connections,
-		ShutdownTimeout: o.ShutdownTimeout, MaxMessage: o.MaxMessage, MaxQueue: o.MaxQueue,
-	})
-	id := strconv.Itoa(p.id)
-	return append(env,
-		envWorkerID+"="+id,
-		envUniqueID+"="+id,
-		envChannelFD+"="+strconv.Itoa(channelFD),
-		envSerialization+"=json",
-		envAnnouncement+"="+string(hello),
-	)
-}
-
-// masterEnv stays with the master: sockets and notifications that a service
-// manager has addressed to its pid.
-var masterEnv = []string{"NOTIFY_SOCKET", "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "WATCHDOG_PID", "WATCHDOG_USEC"}

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/go-cluster/cluster/internal/drain"
+	"github.com/go-cluster/cluster/internal/process"
 )
 
 // runner is the Run of a master: at most one at a time, which all callers share.
@@ -132,12 +133,25 @@ func (m *master) takeSignals() (signals chan os.Signal, end func()) {
 	}
 	stop := make(chan struct{})
 	if reap := o.ReapOrphans; reap != nil && *reap || reap == nil && pid == 1 {
-		go m.reapOrphans(stop)
+		go process.ReapOrphans(stop, m.waited)
 	}
 	return signals, func() {
 		signal.Stop(signals)
 		close(stop)
 	}
+}
+
+// waited are the processes that the master waits for, and whether one is being
+// started.
+func (m *master) waited() (pids []int, starting bool) {
+	m.call(func() {
+		s := m.supervisor.Snapshot(time.Now())
+		starting = s.Forking
+		for _, w := range s.Workers {
+			pids = append(pids, w.Worker.PID)
+		}
+	})
+	return pids, starting
 }
 
 // waitRun waits for the next thing that concerns a Run.
@@ -218,6 +232,6 @@ func (m *master) stopRun(signals <-chan os.Signal) error {
 	for _, p := range m.cluster.live.all() {
 		p.events.idle(words.Done())
 	}
-	m.notifyFlush(words.Done())
+	m.notifier.manager.Flush(words.Done())
 	return err
 }

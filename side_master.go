@@ -3,6 +3,7 @@ package cluster
 import (
 	"encoding/json"
 	"fmt"
+	"os"
 	"sync"
 	"time"
 
@@ -98,7 +99,7 @@ func (s *masterSide) closed() { s.m.call(func() { s.m.happened(s.p, supervise.Cl
 func (s *masterSide) overrun() {
 	s.over.Do(func() {
 		s.p.report(fmt.Errorf("cluster: worker %d asks and does not read the answers; it is killed: %w", s.p.id, ErrBacklog))
-		s.m.post(func() { s.p.child.proc.Kill() })
+		s.m.post(func() { s.p.child.proc.Signal(os.Kill) })
 	})
 }
 

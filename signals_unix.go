@@ -12,6 +12,26 @@ import (
 // master to act on. A worker leaves them to the master's order.
 var groupSignals = []os.Signal{syscall.SIGINT, syscall.SIGHUP, syscall.SIGTTIN, syscall.SIGTTOU}
 
+// sigKill ends a process that takes no orders.
+const sigKill = syscall.SIGKILL
+
+// stopSignals end Run.
+var stopSignals = []os.Signal{syscall.SIGTERM, syscall.SIGINT}
+
+// The signals by which Run is told to do something else than to stop, as
+// gunicorn and unicorn have them.
+const (
+	reloadSignal = syscall.SIGHUP
+	upSignal     = syscall.SIGTTIN
+	downSignal   = syscall.SIGTTOU
+	dumpSignal   = syscall.SIGQUIT // the Go runtime prints all goroutines
+)
+
+var controlSignals = []os.Signal{reloadSignal, upSignal, downSignal}
+
+// isProbe tells the signal that only asks whether a process exists.
+func isProbe(sig os.Signal) bool { return sig == syscall.Signal(0) }
+
 // termSignal asks one process to stop.
 const termSignal = syscall.SIGTERM
 

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/go-cluster/cluster/internal/process"
 	"github.com/go-cluster/cluster/internal/socket"
 	"github.com/go-cluster/cluster/internal/supervise"
 )
@@ -92,7 +93,7 @@ func (m *master) stats() Snapshot {
 	m.call(func() { s = m.snapshot() })
 	for i := range s.Workers {
 		if w := &s.Workers[i]; w.PID > 0 {
-			w.RSS, w.CPU = residentBytes(w.PID), Seconds(cpuTime(w.PID))
+			w.RSS, w.CPU = process.Resident(w.PID), Seconds(process.CPU(w.PID))
 		}
 	}
 	return s

@@ -15,6 +15,7 @@ import (
 
 	"github.com/go-cluster/cluster/internal/drain"
 	"github.com/go-cluster/cluster/internal/handle"
+	"github.com/go-cluster/cluster/internal/process"
 	"github.com/go-cluster/cluster/internal/supervise"
 	"github.com/go-cluster/cluster/internal/wire"
 )
@@ -153,7 +154,7 @@ func (s *workerSide) internal(w *wire.Message, h *handle.Handle) {
 		s.in.pinged()
 	case wire.ActStderr:
 		if h != nil {
-			takeStderr(h)
+			process.ReplaceStderr(h.FD())
 		}
 	case wire.ActDisconnect:
 		timeout := s.in.hello.ShutdownTimeout

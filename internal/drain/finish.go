@@ -65,9 +65,9 @@ type census struct {
 // which this process ran: while it was stopped, requests may have come that are
 // not read yet, and Shutdown would close their connections as idle.
 type pace struct {
-	half    time.Duration // half of the drain's time
-	ran     time.Duration // since the drain began
-	lastOld time.Duration // ran at the last look that found an old request, or that came late
+	half  time.Duration // half of the drain's time
+	ran   time.Duration // since the drain began
+	quiet time.Duration // what ran was when the last request from before the drain was in flight
 }
 
 // next is told what a look has found, and how long after the look before. It
@@ -82,10 +82,10 @@ func (p pace) next(c census, elapsed time.Duration) (next pace, shutDown bool) {
 	p.ran += min(elapsed, lameStop)
 	stopped := elapsed > lameStop
 	if c.old > 0 || stopped {
-		p.lastOld = p.ran
+		p.quiet = p.ran
 	}
 	var (
-		quiet    = p.ran - p.lastOld
+		quiet    = p.ran - p.quiet
 		nothing  = c.open == 0
 		allTold  = quiet >= lameDuck && c.idle == 0 // what is left gets its answer, with Connection: close
 		patient  = quiet >= 3*lameDuck              // idle connections that are used again and again

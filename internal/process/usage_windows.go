@@ -1,4 +1,4 @@
-package cluster
+package process
 
 import (
 	"time"
@@ -7,7 +7,7 @@ import (
 	"golang.org/x/sys/windows"
 )
 
-var procMemoryInfo = modkernel32.NewProc("K32GetProcessMemoryInfo")
+var procMemoryInfo = windows.NewLazySystemDLL("kernel32.dll").NewProc("K32GetProcessMemoryInfo")
 
 // memoryCounters is PROCESS_MEMORY_COUNTERS.
 type memoryCounters struct {
@@ -26,8 +26,8 @@ func queryProcess(pid int, fn func(h windows.Handle)) {
 	fn(h)
 }
 
-// residentBytes is the memory of a process: its working set.
-func residentBytes(pid int) (n int64) {
+// Resident is the memory in bytes of a process: its working set.
+func Resident(pid int) (n int64) {
 	queryProcess(pid, func(h windows.Handle) {
 		m := memoryCounters{}
 		m.size = uint32(unsafe.Sizeof(m))
@@ -38,8 +38,8 @@ func residentBytes(pid int) (n int64) {
 	return n
 }
 
-// cpuTime is what a process has used in all.
-func cpuTime(pid int) (d time.Duration) {
+// CPU is what a process has used in all.
+func CPU(pid int) (d time.Duration) {
 	queryProcess(pid, func(h windows.Handle) {
 		var created, exited, kernel, user windows.Filetime
 		if windows.GetProcessTimes(h, &created, &exited, &kernel, &user) == nil {

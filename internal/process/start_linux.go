@@ -1,4 +1,4 @@
-package cluster
+package process
 
 import (
 	"os"
@@ -29,3 +29,6 @@ func waitExit(proc *os.Process) (*os.ProcessState, error) {
 	}
 	return proc.Wait()
 }
+
+// dupOver makes to another descriptor of what fd is one of.
+func dupOver(fd, to int) error { return unix.Dup3(fd, to, 0) }

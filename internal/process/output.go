@@ -1,4 +1,4 @@
-package cluster
+package process
 
 import (
 	"io"
@@ -8,38 +8,37 @@ import (
 	"time"
 )
 
-// outputPipes copy a worker's output to the writers of Options.Output.
+// outputPipes copy a process's output to the writers that it is for.
 type outputPipes struct {
-	close   []io.Closer // what the worker has and the master must not keep
-	begin   []func()
+	close   []io.Closer // what the process has and this one must not keep
+	copies  []func()
 	copying sync.WaitGroup
 }
 
-// newOutputPipes sets cmd's standard output and error.
-func newOutputPipes(p *Process, cmd *exec.Cmd) (*outputPipes, error) {
-	out, err, failed := p.child.m.writers(p)
-	if failed != nil {
-		return nil, failed
-	}
-	o := new(outputPipes)
+// pipeOutput sets cmd's standard output and error.
+func (p *Process) pipeOutput(cmd *exec.Cmd, spec *Spec) (failed error) {
+	out, err := spec.Stdout, spec.Stderr
 	// One pipe for both keeps the lines in order and the writer's calls apart.
 	same := err != nil && sameWriter(err, out)
-	err = tailOf(p, err)
+	if spec.KeepTail && hasTail(err) {
+		p.tail = &stderrTail{to: err}
+		err = p.tail
+	}
 	if same {
 		out = err
 	}
+	o := &p.output
 	if cmd.Stdout, failed = o.target(out, os.Stdout); failed != nil {
-		return nil, failed
+		return failed
 	}
 	if same {
 		cmd.Stderr = cmd.Stdout
-		return o, nil
+		return nil
 	}
 	if cmd.Stderr, failed = o.target(err, os.Stderr); failed != nil {
-		o.started()
-		return nil, failed
+		o.begin()
 	}
-	return o, nil
+	return failed
 }
 
 // sameWriter compares two writers, of which the type may not be comparable.
@@ -48,13 +47,13 @@ func sameWriter(a, b io.Writer) bool {
 	return a == b
 }
 
-// target returns the file that the worker gets for w: never another writer,
-// for which package exec would wait for the worker's own children too.
-func (o *outputPipes) target(w io.Writer, inherit *os.File) (*os.File, error) {
+// target returns the file that the process gets for w: never another writer, for
+// which package exec would wait for the process's own children too.
+func (o *outputPipes) target(w io.Writer, inherit *os.File) (io.Writer, error) {
 	switch w {
 	case nil:
 		if !isOpen(inherit) {
-			return nil, nil // closed in the master: /dev/null
+			return nil, nil // closed in this process: /dev/null
 		}
 		return inherit, nil
 	case io.Discard:
@@ -68,35 +67,35 @@ func (o *outputPipes) target(w io.Writer, inherit *os.File) (*os.File, error) {
 		return nil, err
 	}
 	o.close = append(o.close, pw)
-	o.begin = append(o.begin, func() {
+	o.copies = append(o.copies, func() {
 		defer o.copying.Done()
 		defer r.Close()
-		// A buffer of its own: with io.Copy's every worker would hold 32 KiB.
+		// A buffer of its own: with io.Copy's every process would hold 32 KiB.
 		if _, err := io.CopyBuffer(w, struct{ io.Reader }{r}, make([]byte, 4<<10)); err != nil {
-			io.Copy(io.Discard, r) // a writer that fails must not stop the worker
+			io.Copy(io.Discard, r) // a writer that fails must not stop the process
 		}
 	})
 	return pw, nil
 }
 
-// started lets the copying begin, once the worker has its ends or never will.
-func (o *outputPipes) started() {
+// begin lets the copying begin, once the process has its ends or never will.
+func (o *outputPipes) begin() {
 	for _, c := range o.close {
 		c.Close()
 	}
-	for _, copy := range o.begin {
+	for _, copy := range o.copies {
 		o.copying.Add(1)
 		go copy()
 	}
 }
 
-// outputGrace is how long a death waits for the worker's last output. A
-// grandchild can hold the pipe open for ever; its output is copied on.
+// outputGrace is how long a death waits for the last output. A grandchild can
+// hold the pipe open for ever; its output is copied on.
 const outputGrace = 250 * time.Millisecond
 
 // drain waits until the output has been copied.
 func (o *outputPipes) drain() {
-	if len(o.begin) == 0 {
+	if len(o.copies) == 0 {
 		return
 	}
 	done := make(chan struct{})

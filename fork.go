@@ -1,0 +1,126 @@
+package cluster
+
+import (
+	"encoding/json"
+	"errors"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/go-cluster/cluster/internal/handle"
+	"github.com/go-cluster/cluster/internal/process"
+	"github.com/go-cluster/cluster/internal/supervise"
+	"github.com/go-cluster/cluster/internal/wire"
+)
+
+// What a worker's process is started with, and what the master does with it.
+
+// self is this program as it was started: before anything changes the working
+// directory.
+var self = process.FindSelf()
+
+// startProcess makes p's channel and process.
+func startProcess(p *Process, env []string) error {
+	c := p.child
+	ours, theirs, err := newChannelPair()
+	if err != nil {
+		return err
+	}
+	p.link = newLink(ours, p, &masterSide{m: c.m, p: p}, peerUnknown, c.opts)
+	// The worker's end must not stay open here, or its death would be no EOF.
+	defer theirs.Close()
+
+	stdout, stderr, err := c.m.writers(p)
+	if err != nil {
+		p.link.end()
+		return err
+	}
+	end := process.ChannelEnd(theirs)
+	c.proc, err = c.m.launcher.Start(process.Spec{
+		Program: c.gen.bin,
+		Args:    c.opts.Args,
+		Env:     workerEnv(p, env, process.ChannelNumber(end)),
+		Dir:     c.opts.Dir,
+		User:    c.opts.Credential.user(),
+		Stdin:   os.Stdin,
+		Stdout:  stdout,
+		Stderr:  stderr,
+		// Another program that inherits the master's standard error may be one that
+		// cannot be handed it later.
+		KeepTail: stderr != nil || c.opts.Exec == "",
+		Channel:  end,
+	})
+	if err != nil {
+		p.link.end()
+		if errors.Is(err, process.ErrClosed) {
+			return supervise.ErrSuperseded
+		}
+		return err
+	}
+	p.pid, c.started = c.proc.PID, c.proc.Started
+	if err := c.proc.Unbound; err != nil {
+		p.logger().Warn("cluster: a worker is in no job and may outlive the master", "worker", p.id, "pid", p.pid, "err", err)
+	}
+	return nil
+}
+
+func (c *Credential) user() *process.User {
+	if c == nil {
+		return nil
+	}
+	return &process.User{UID: c.UID, GID: c.GID, Groups: c.Groups}
+}
+
+// exitOf is how a process ended, without why.
+func exitOf(state *os.ProcessState) Exit {
+	e := Exit{Code: -1, State: state}
+	if state != nil {
+		e.Code, e.Signal = state.ExitCode(), process.SignalOf(state)
+	}
+	return e
+}
+
+// handOverStderr gives a worker that does its work the master's own standard
+// error in place of the pipe, where that is possible.
+func (p *Process) handOverStderr() {
+	if !p.child.proc.Settle() || !p.link.speaksOurs() {
+		return
+	}
+	if fd, err := process.DupStderr(); err == nil {
+		p.link.sendHandle(wire.TypeNative, &wire.Message{Act: wire.ActStderr}, handle.New(fd))
+	}
+}
+
+// workerEnv is the environment of a worker: the master's without what is only
+// the master's, then Options.Env, then Fork's, then what makes it a worker.
+func workerEnv(p *Process, forkEnv []string, channelFD int) []string {
+	o := p.child.opts
+	env := slices.DeleteFunc(slices.Clone(p.child.gen.env), func(kv string) bool {
+		k, _, _ := strings.Cut(kv, "=")
+		k = process.EnvName(k)
+		return slices.Contains(roleEnv, k) || slices.Contains(masterEnv, k)
+	})
+	procs := "GOMAXPROCS=" + strconv.Itoa(o.procs())
+	env = append(env, procs)
+	env = append(append(env, o.Env...), forkEnv...)
+	if o.MaxProcs > 0 {
+		env = append(env, procs)
+	}
+	hello, _ := json.Marshal(announcement{
+		Version: wire.ProtocolVersion, Slot: p.slot, ManualReady: o.ManualReady, Connections: p.child.connections,
+		ShutdownTimeout: o.ShutdownTimeout, MaxMessage: o.MaxMessage, MaxQueue: o.MaxQueue,
+	})
+	id := strconv.Itoa(p.id)
+	return append(env,
+		envWorkerID+"="+id,
+		envUniqueID+"="+id,
+		envChannelFD+"="+strconv.Itoa(channelFD),
+		envSerialization+"=json",
+		envAnnouncement+"="+string(hello),
+	)
+}
+
+// masterEnv stays with the master: sockets and notifications that a service
+// manager has addressed to its pid.
+var masterEnv = []string{"NOTIFY_SOCKET", "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "WATCHDOG_PID", "WATCHDOG_USEC"}

@@ -1,0 +1,101 @@
+package process
+
+import (
+	"os"
+	"os/signal"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// orphanAge is how long a zombie must have been one to be nobody's: whoever
+// waits for a child of its own has done so by then.
+const orphanAge = time.Second
+
+// ReapOrphans waits for zombies that nobody else waits for, until stop is closed.
+// A process that is PID 1, as in a container, inherits the children of every
+// process that dies, and has to wait for them: else they stay as zombies.
+//
+// waited tells which processes somebody waits for, and whether one is being
+// started that has no number yet.
+func ReapOrphans(stop <-chan struct{}, waited func() (pids []int, starting bool)) {
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, syscall.SIGCHLD)
+	defer signal.Stop(signals)
+	r := reaper{waited, make(map[int]time.Time)}
+	look, due := time.NewTimer(0), true
+	defer look.Stop()
+	for {
+		select {
+		case <-signals:
+			if !due { // else a stream of them would put it off for ever
+				look.Reset(orphanAge)
+				due = true
+			}
+		case <-look.C:
+			if due = r.reap() > 0; due {
+				look.Reset(orphanAge)
+			}
+		case <-stop:
+			return
+		}
+	}
+}
+
+type reaper struct {
+	waited func() (pids []int, starting bool)
+	seen   map[int]time.Time // zombies, and since when
+}
+
+// reap reaps the zombies that were there orphanAge ago. It returns how many are
+// left to look at again.
+func (r *reaper) reap() (left int) {
+	ours, starting := r.waited()
+	zombies := make(map[int]bool)
+	for _, pid := range zombieChildren() {
+		if slices.Contains(ours, pid) {
+			continue
+		}
+		zombies[pid] = true
+		since, known := r.seen[pid]
+		switch {
+		case !known:
+			r.seen[pid] = time.Now()
+			left++
+		case starting || time.Since(since) < orphanAge:
+			left++
+		default:
+			// By its pid: wait4(-1) would take the status of a worker, or of a
+			// command that somebody else waits for.
+			unix.Wait4(pid, nil, unix.WNOHANG, nil)
+			delete(r.seen, pid)
+		}
+	}
+	for pid := range r.seen {
+		if !zombies[pid] {
+			delete(r.seen, pid)
+		}
+	}
+	return left
+}
+
+// zombieChildren are the children of this process that have exited.
+func zombieChildren() (pids []int) {
+	dirs, _ := filepath.Glob("/proc/[0-9]*")
+	self := strconv.Itoa(os.Getpid())
+	for _, dir := range dirs {
+		pid, err := strconv.Atoi(strings.TrimPrefix(dir, "/proc/"))
+		if err != nil {
+			continue
+		}
+		if stat := readStat(pid); stat != nil && stat[statState] == "Z" && stat[statParent] == self {
+			pids = append(pids, pid)
+		}
+	}
+	return pids
+}

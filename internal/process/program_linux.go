@@ -1,0 +1,113 @@
+package process
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+
+	"golang.org/x/sys/unix"
+)
+
+// Program is a program to execute, held open: what is started later is the same
+// file, whatever lies at its path by then.
+type Program struct {
+	path  string // as it is shown, and executed if it is not held
+	argv0 string
+
+	mu     sync.Mutex
+	f      *os.File // nil for a script, whose interpreter opens the path itself
+	closed bool
+}
+
+// ErrClosed is why nothing can be started from a Program that is closed: what
+// lies at its path may be another version.
+var ErrClosed = errors.New("the program is closed")
+
+const selfExe = "/proc/self/exe"
+
+// findStartPath is the path by which this program was started, symbolic links
+// and all: a deployment may move "current" to another release. It is "" if that
+// did not lead to this program.
+func findStartPath(path, dir string) string {
+	if !strings.ContainsRune(path, filepath.Separator) {
+		found, err := exec.LookPath(path)
+		if err != nil {
+			return ""
+		}
+		path = found
+	}
+	if !filepath.IsAbs(path) {
+		path = filepath.Join(dir, path)
+	}
+	self, err := os.Stat(selfExe)
+	if err != nil {
+		return ""
+	}
+	if named, err := os.Stat(path); err != nil || !os.SameFile(self, named) {
+		return ""
+	}
+	return path
+}
+
+// Open finds the program at path: this one if path is "". For a reload that is
+// the file which lies now where this program was started from.
+func (s *Self) Open(path string, reload bool) (*Program, error) {
+	argv0 := path
+	if path == "" {
+		argv0 = s.argv0
+		if !reload || s.path == "" {
+			if _, err := os.Stat(selfExe); err == nil {
+				return &Program{path: selfExe, argv0: argv0}, nil
+			}
+			return &Program{path: s.Executable, argv0: argv0}, nil // no /proc here
+		}
+		path = s.path
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		if os.IsPermission(err) { // it may be executed all the same
+			return &Program{path: path, argv0: argv0}, nil
+		}
+		return nil, fmt.Errorf("program: %w", err)
+	}
+	var magic [2]byte
+	if n, _ := f.ReadAt(magic[:], 0); n == 2 && string(magic[:]) == "#!" {
+		f.Close()
+		return &Program{path: path, argv0: argv0}, nil
+	}
+	return &Program{path: path, argv0: argv0, f: f}, nil
+}
+
+// ForExec returns the path to execute and a func to call when that is done.
+// above is the highest descriptor that the new process is given: the held file
+// gets a number that those do not run into on their way to their places.
+func (p *Program) ForExec(above int) (path string, done func(), err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed {
+		return "", nil, ErrClosed
+	}
+	if p.f == nil {
+		return p.path, func() {}, nil
+	}
+	fd, err := unix.FcntlInt(p.f.Fd(), unix.F_DUPFD_CLOEXEC, above+16)
+	if err != nil {
+		return "", nil, os.NewSyscallError("fcntl", err)
+	}
+	return fmt.Sprintf("/proc/self/fd/%d", fd), func() { unix.Close(fd) }, nil
+}
+
+// Close lets go of the file. Nothing can be started from the program any more.
+func (p *Program) Close() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.closed = true
+	if p.f != nil {
+		p.f.Close()
+		p.f = nil
+	}
+}

@@ -1,0 +1,43 @@
+//go:build !linux
+
+package process
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+)
+
+// Program is a program to execute. These systems cannot execute an open file, so
+// it is its path at start.
+type Program struct{ path, argv0 string }
+
+// ErrClosed is why nothing can be started from a Program that is closed, on
+// systems where that makes a difference.
+var ErrClosed = errors.New("the program is closed")
+
+// findStartPath is of no use here: see Open.
+func findStartPath(_, _ string) string { return "" }
+
+// Open finds the program at path: this one if path is "".
+func (s *Self) Open(path string, _ bool) (*Program, error) {
+	if path == "" {
+		return &Program{s.Executable, s.argv0}, nil
+	}
+	if _, err := os.Stat(path); err != nil {
+		// Windows lets the end of a program's name be left out.
+		if _, lookErr := exec.LookPath(path); lookErr != nil {
+			return nil, fmt.Errorf("program: %w", err)
+		}
+	}
+	return &Program{path, path}, nil
+}
+
+// ForExec returns the path to execute and a func to call when that is done.
+func (p *Program) ForExec(int) (path string, done func(), err error) {
+	return p.path, func() {}, nil
+}
+
+// Close does nothing: nothing is held.
+func (p *Program) Close() {}

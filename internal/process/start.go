@@ -1,0 +1,102 @@
+package process
+
+import (
+	"io"
+	"os"
+	"os/exec"
+	"time"
+)
+
+// Spec says what to start, and how.
+type Spec struct {
+	Program *Program
+	Args    []string // without the program's name
+	Env     []string // all of it
+	Dir     string   // "": this process's
+	User    *User    // nil: this process's; see [CanSwitchUser]
+
+	Stdin *os.File // nil, or closed: nothing to read
+
+	// Stdout and Stderr get what the process writes. A file is inherited; another
+	// writer is written to by goroutines of this package, by one if both are the
+	// same. nil is this process's own. io.Discard is the null device.
+	Stdout, Stderr io.Writer
+
+	// KeepTail keeps the end of what the process writes to its standard error,
+	// until Settle. That is not so if Stderr is a file or io.Discard.
+	KeepTail bool
+
+	// Channel is inherited, under the number that ChannelNumber tells.
+	Channel ChannelEnd
+}
+
+// User is as whom a process runs.
+type User struct {
+	UID, GID uint32
+	Groups   []uint32 // and no others
+}
+
+// Launcher starts processes. The zero value is ready.
+type Launcher struct{ shared }
+
+// Process is a process that a Launcher has started.
+type Process struct {
+	// PID is its number.
+	PID int
+	// OS is the process as package os sees it. Wait and Release are not for the
+	// caller.
+	OS *os.Process
+	// Started is when.
+	Started time.Time
+	// Unbound is why the process may outlive this one when it is killed, where the
+	// system could prevent that; else nil.
+	Unbound error
+
+	launcher *Launcher
+	output   outputPipes
+	tail     *stderrTail // nil if it is not kept
+}
+
+// Start starts a process. It takes as long as the system takes to execute the
+// program.
+func (l *Launcher) Start(spec Spec) (*Process, error) {
+	cmd := &exec.Cmd{
+		Args: append([]string{spec.Program.argv0}, spec.Args...),
+		Dir:  spec.Dir,
+		Env:  spec.Env,
+	}
+	if spec.Stdin != nil && isOpen(spec.Stdin) {
+		cmd.Stdin = spec.Stdin
+	}
+	l.prepare(cmd, &spec)
+	p := &Process{launcher: l}
+	if err := p.pipeOutput(cmd, &spec); err != nil {
+		return nil, err
+	}
+	path, done, err := spec.Program.ForExec(highest(cmd))
+	if err == nil {
+		cmd.Path = path
+		p.Started = time.Now()
+		err = cmd.Start()
+		done()
+	}
+	p.output.begin()
+	if err != nil {
+		p.output.drain()
+		return nil, startError(err, cmd)
+	}
+	p.OS, p.PID = cmd.Process, cmd.Process.Pid
+	p.Unbound = l.bind(p.OS)
+	return p, nil
+}
+
+// Wait returns how the process has ended, once it has and its output has been
+// copied. It is to be called once.
+func (p *Process) Wait() (*os.ProcessState, error) {
+	state, err := waitExit(p.OS)
+	p.output.drain()
+	return state, err
+}
+
+// Signal sends the process a signal.
+func (p *Process) Signal(sig os.Signal) error { return p.OS.Signal(sig) }

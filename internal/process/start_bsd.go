@@ -1,0 +1,16 @@
+//go:build unix && !linux
+
+package process
+
+import (
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+func closeRangeCloexec() bool { return false }
+
+func waitExit(proc *os.Process) (*os.ProcessState, error) { return proc.Wait() }
+
+// dupOver makes to another descriptor of what fd is one of.
+func dupOver(fd, to int) error { return unix.Dup2(fd, to) }

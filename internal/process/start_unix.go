@@ -1,0 +1,109 @@
+//go:build unix
+
+package process
+
+import (
+	"os"
+	"os/exec"
+	"strconv"
+	"sync"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// CanSwitchUser reports whether a process can run as another user.
+const CanSwitchUser = true
+
+// ChannelFD is the descriptor at which a process finds its channel: the first
+// after its standard files, as under node.
+const ChannelFD = 3
+
+// ChannelEnd is the end of a channel that a process is given.
+type ChannelEnd = *os.File
+
+// ChannelNumber is the number under which a process finds its end.
+func ChannelNumber(ChannelEnd) int { return ChannelFD }
+
+// shared is what the processes of a Launcher share.
+type shared struct{ seal sync.Once }
+
+// prepare sets what is particular to the system. Both ends of the channel are
+// close-on-exec here; only the new process gets one, at a number of its own.
+func (l *Launcher) prepare(cmd *exec.Cmd, spec *Spec) {
+	// Whoever started this process may have left descriptors open, and so may a
+	// library: no worker needs them.
+	l.seal.Do(sealDescriptors)
+	cmd.ExtraFiles = []*os.File{spec.Channel}
+	if u := spec.User; u != nil {
+		// Only then: with any attributes package os leaves it to the child to
+		// find that Dir is missing, and names the program in the error.
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: u.UID, Gid: u.GID, Groups: u.Groups}}
+	}
+}
+
+// highest is the highest descriptor that cmd hands to the new process.
+func highest(cmd *exec.Cmd) (fd int) {
+	files := append([]*os.File(nil), cmd.ExtraFiles...)
+	for _, s := range []any{cmd.Stdin, cmd.Stdout, cmd.Stderr} {
+		if f, ok := s.(*os.File); ok && f != nil {
+			files = append(files, f)
+		}
+	}
+	for _, f := range files {
+		if rc, err := f.SyscallConn(); err == nil { // Fd would make it blocking
+			rc.Control(func(n uintptr) { fd = max(fd, int(n)) })
+		}
+	}
+	return fd
+}
+
+// startError is err, which says enough here.
+func startError(err error, _ *exec.Cmd) error { return err }
+
+// bind: nothing ends a process with its parent. It sees the end of its channel.
+func (*Launcher) bind(*os.Process) error { return nil }
+
+// LetDrain does nothing: a process whose master was killed lives on anyway.
+func (*Process) LetDrain() {}
+
+// SignalOf is the signal that ended a process, or nil.
+func SignalOf(state *os.ProcessState) os.Signal {
+	if ws, ok := state.Sys().(syscall.WaitStatus); ok && ws.Signaled() {
+		return ws.Signal()
+	}
+	return nil
+}
+
+// EnvName is the name of a variable by which it is compared.
+func EnvName(name string) string { return name }
+
+// isOpen reports whether f, one of the standard files, is there to be inherited.
+func isOpen(f *os.File) bool {
+	_, err := f.Stat()
+	return err == nil
+}
+
+// openMax bounds the loop over descriptors where no system call does it.
+const openMax = 1 << 16
+
+// sealDescriptors marks every descriptor above 2 close-on-exec.
+func sealDescriptors() {
+	if closeRangeCloexec() {
+		return
+	}
+	dir, err := os.Open("/dev/fd")
+	if err == nil {
+		defer dir.Close()
+		names, _ := dir.Readdirnames(-1)
+		for _, name := range names {
+			if fd, err := strconv.Atoi(name); err == nil && fd > 2 {
+				unix.CloseOnExec(fd)
+			}
+		}
+		return
+	}
+	for fd := 3; fd < openMax; fd++ {
+		unix.CloseOnExec(fd)
+	}
+}
