@@ -121,7 +121,7 @@ func TestDiscardIsTheNullDevice(t *testing.T) {
 	require.NoError(t, err)
 	defer program.Close()
 	var said buffer
-	p := start(t, Spec{Program: program, Args: []string{"-c", "readlink /proc/$$/fd/1 >&2; :"}, Stdout: io.Discard, Stderr: &said, Channel: channelEnd(t)})
+	p := start(t, Spec{Program: program, Args: []string{"-c", "x=$(readlink /proc/$$/fd/1); echo $x >&2"}, Stdout: io.Discard, Stderr: &said, Channel: channelEnd(t)})
 	p.Wait()
 	require.Equal(t, os.DevNull+"\n", said.String())
 }
