@@ -7,12 +7,85 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strconv"
+	"strings"
+	"syscall"
 	"testing"
+	"time"
 
 	"github.com/go-cluster/cluster"
 	"github.com/go-cluster/cluster/internal/clustertest"
 	"github.com/stretchr/testify/require"
 )
+
+// TestRecycledWorker: a worker that has accepted so many connections, is so old,
+// or so large, is drained once its replacement is up.
+func TestRecycledWorker(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		r     cluster.Recycle
+		cause func(t *testing.T, w clustertest.Event)
+	}{
+		"connections": {cluster.Recycle{Connections: 5}, func(t *testing.T, w clustertest.Event) {
+			for range 5 {
+				_, err := clustertest.Get("http://127.0.0.1:" + w.Rest[0])
+				require.NoError(t, err)
+			}
+		}},
+		"age":    {cluster.Recycle{Age: 2 * time.Second}, func(*testing.T, clustertest.Event) {}},
+		"memory": {cluster.Recycle{Memory: 200 << 20}, func(t *testing.T, w clustertest.Event) { clustertest.Kill(t, w.PID, clustertest.SigPoke) }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c.r.Jitter, c.r.MinAge = -1, 1
+			p, ups := clustertest.Supervise(t, clustertest.Supervision{Workers: 1, Recycle: c.r, Watchdog: cluster.Watchdog{Interval: clustertest.Tick}, Env: []string{"TROUBLE=memory"}})
+			c.cause(t, ups[0])
+			// The replacement is ready when the worker dies, whichever of the two
+			// says so first.
+			old := strconv.Itoa(ups[0].PID)
+			ends := p.All("up 0 ", "dead 0 "+old+" "+string(cluster.ReasonRecycle), "census dead "+old+" ")
+			require.NotEqual(t, old, strings.Fields(ends[0])[0])
+			_, ready := census(ends[2])
+			require.Positive(t, ready)
+			p.Terminate()
+		})
+	}
+}
+
+// TestRecyclingTakesTurns: of workers that are due together one at a time is
+// replaced, and none before its replacement is up.
+func TestRecyclingTakesTurns(t *testing.T) {
+	t.Parallel()
+	const workers = 3
+	p, ups := clustertest.Supervise(t, clustertest.Supervision{Workers: workers, Recycle: cluster.Recycle{Age: 2 * time.Second, Jitter: -1, MinAge: 1}})
+	gone := make(map[int]bool)
+	for range workers {
+		pid, rest, _ := strings.Cut(p.Expect("census dead "), " ")
+		gone[clustertest.Atoi(pid)] = true
+		_, ready := census(rest)
+		require.GreaterOrEqual(t, ready, workers, "when %s dies", pid)
+	}
+	for _, w := range ups {
+		require.True(t, gone[w.PID])
+	}
+	p.Terminate()
+	for line := range strings.Lines(p.Output()) {
+		if strings.HasPrefix(line, "census ") {
+			f := strings.Fields(line)
+			alive := clustertest.Atoi(f[len(f)-2])
+			require.LessOrEqual(t, alive, workers+1, line)
+		}
+		if pid, ok := strings.CutPrefix(line, "dead "); ok && gone[clustertest.Atoi(strings.Fields(pid)[1])] {
+			require.Contains(t, line, string(cluster.ReasonRecycle))
+		}
+	}
+}
+
+// census reads how many workers there are and how many of them are ready.
+func census(text string) (alive, ready int) {
+	f := strings.Fields(text)
+	return clustertest.Atoi(f[0]), clustertest.Atoi(f[1])
+}
 
 // versioned is a worker that says in its environment which version it is.
 var versioned = clustertest.Program("versioned", func() {
@@ -159,4 +232,91 @@ func TestReloadLosesNothing(t *testing.T) {
 			})
 		}
 	}
+}
+
+// TestHungWorker: one that is stopped, that spins with its channel unread, or of
+// which a check does not return, is found, asked for its goroutines, and
+// replaced.
+func TestHungWorker(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		env  []string
+		hang syscall.Signal
+		dump string
+	}{
+		"stopped":      {nil, clustertest.SigStop, ""},
+		"spins":        {[]string{"TROUBLE=spin", "GODEBUG=asyncpreemptoff=1", "GOMAXPROCS=1"}, clustertest.SigPoke, "[running]"},
+		"check blocks": {[]string{"TROUBLE=check blocks"}, clustertest.SigPoke, "cluster_test.blockedCheck"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			p, ups := clustertest.Supervise(t, clustertest.Supervision{Workers: 1, Env: c.env, Watchdog: cluster.Watchdog{Interval: clustertest.Tick, Timeout: 3 * time.Second}})
+			clustertest.Kill(t, ups[0].PID, c.hang)
+			require.Contains(t, p.Expect("error"), cluster.ErrStalled.Error())
+			p.Dead(ups[0].PID, cluster.ReasonStall)
+			next := p.Event("up")
+			require.NotEqual(t, ups[0].PID, next.PID)
+			p.Terminate()
+			if clustertest.System.Dump {
+				require.Equal(t, c.dump != "", strings.Contains(p.Output(), "SIGQUIT"), "a stopped worker cannot dump")
+				require.Contains(t, p.Output(), c.dump)
+			}
+		})
+	}
+}
+
+// TestFailingCheck: it is reported, and shown by Stats, and kills nobody.
+func TestFailingCheck(t *testing.T) {
+	t.Parallel()
+	p, ups := clustertest.Supervise(t, clustertest.Supervision{Workers: 1, Env: []string{"TROUBLE=check fails"}, Watchdog: cluster.Watchdog{Interval: clustertest.Tick, Timeout: 5 * time.Second}})
+	clustertest.Kill(t, ups[0].PID, clustertest.SigPoke)
+	require.Contains(t, p.Expect("error"), "the database is down")
+	for range 10 { // more than the timeout's worth of questions would take none along
+		s := p.Stats()
+		require.Equal(t, "the database is down", s.Workers[0].Check)
+		require.Equal(t, ups[0].PID, s.Workers[0].PID)
+	}
+	p.Terminate()
+	require.NotContains(t, p.Output(), "stall")
+}
+
+// TestBusyWorker: one that computes on all its cores, collects garbage all the
+// time and serves beside it answers the master, late as it may be.
+func TestBusyWorker(t *testing.T) {
+	t.Parallel()
+	p, ups := clustertest.Supervise(t, clustertest.Supervision{Workers: 1, Env: []string{"TROUBLE=busy", "GOMAXPROCS=1"}, Watchdog: cluster.Watchdog{Interval: clustertest.Tick}})
+	clustertest.Kill(t, ups[0].PID, clustertest.SigPoke)
+	for range 5 {
+		begun := time.Now()
+		answer, err := clustertest.Get("http://127.0.0.1:" + ups[0].Rest[0])
+		require.NoError(t, err)
+		require.Equal(t, strconv.Itoa(ups[0].PID), answer)
+		clustertest.Eventually(t, func() bool {
+			w := p.Stats().Workers[0]
+			return w.PID == ups[0].PID && w.HeartbeatAge < cluster.Seconds(time.Since(begun))
+		}, "a heartbeat of a busy worker")
+	}
+	p.Signal(syscall.SIGKILL) // it is too busy to drain at once
+	p.Exit()
+	p.GroupEmpty()
+	require.NotContains(t, p.Output(), "stall")
+}
+
+// TestPausedMaster: one that was stopped for longer than the timeout kills
+// nobody when it goes on.
+func TestPausedMaster(t *testing.T) {
+	t.Parallel()
+	p, ups := clustertest.Supervise(t, clustertest.Supervision{Workers: 2, Watchdog: cluster.Watchdog{Interval: clustertest.Tick, Timeout: 2 * time.Second}})
+	p.Signal(clustertest.SigStop)
+	time.Sleep(3 * time.Second) // nothing tells that time has passed but time
+	p.Signal(clustertest.SigCont)
+	clustertest.Eventually(t, func() bool {
+		s := p.Stats()
+		return s.Workers[0].HeartbeatAge < cluster.Seconds(time.Second) && s.Workers[1].HeartbeatAge < cluster.Seconds(time.Second)
+	}, "heartbeats")
+	for i, w := range p.Stats().Workers {
+		require.Equal(t, ups[i].PID, w.PID)
+	}
+	p.Terminate()
+	require.NotContains(t, p.Output(), "stall")
 }

@@ -1,4 +1,4 @@
-package cluster_test
+package hostile_test
 
 import (
 	"bytes"

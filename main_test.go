@@ -1,9 +1,0 @@
-package cluster_test
-
-import (
-	"testing"
-
-	"github.com/go-cluster/cluster/internal/clustertest"
-)
-
-func TestMain(m *testing.M) { clustertest.Main(m) }
