@@ -246,7 +246,7 @@ func TestHungWorker(t *testing.T) {
 	}{
 		"stopped":      {nil, clustertest.SigStop, ""},
 		"spins":        {[]string{"TROUBLE=spin", "GODEBUG=asyncpreemptoff=1", "GOMAXPROCS=1"}, clustertest.SigPoke, "[running]"},
-		"check blocks": {[]string{"TROUBLE=check blocks"}, clustertest.SigPoke, "cluster_test.blockedCheck"},
+		"check blocks": {[]string{"TROUBLE=check blocks"}, clustertest.SigPoke, "clustertest.blockedCheck"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
