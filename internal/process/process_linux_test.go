@@ -22,7 +22,7 @@ func TestProgramIsPinned(t *testing.T) {
 	}
 	run := func(p *Program) string {
 		t.Helper()
-		name, done, err := p.ForExec(0)
+		name, done, err := p.forExec(0)
 		require.NoError(t, err)
 		defer done()
 		b, err := os.ReadFile(name)
@@ -35,7 +35,7 @@ func TestProgramIsPinned(t *testing.T) {
 	write("two")
 	require.Equal(t, "one", run(pinned))
 	pinned.Close()
-	_, _, err = pinned.ForExec(0)
+	_, _, err = pinned.forExec(0)
 	require.ErrorIs(t, err, ErrClosed)
 
 	write("#!one")
@@ -53,7 +53,7 @@ func TestForExecAbove(t *testing.T) {
 	p, err := FindSelf().Open(path, false)
 	require.NoError(t, err)
 	defer p.Close()
-	name, done, err := p.ForExec(500)
+	name, done, err := p.forExec(500)
 	require.NoError(t, err)
 	defer done()
 	require.Regexp(t, `^/proc/self/fd/5[0-9][0-9]$`, name)

@@ -82,10 +82,10 @@ func (s *Self) Open(path string, reload bool) (*Program, error) {
 	return &Program{path: path, argv0: argv0, f: f}, nil
 }
 
-// ForExec returns the path to execute and a func to call when that is done.
+// forExec returns the path to execute and a func to call when that is done.
 // above is the highest descriptor that the new process is given: the held file
 // gets a number that those do not run into on their way to their places.
-func (p *Program) ForExec(above int) (path string, done func(), err error) {
+func (p *Program) forExec(above int) (path string, done func(), err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.closed {

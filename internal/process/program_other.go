@@ -34,8 +34,8 @@ func (s *Self) Open(path string, _ bool) (*Program, error) {
 	return &Program{path, path}, nil
 }
 
-// ForExec returns the path to execute and a func to call when that is done.
-func (p *Program) ForExec(int) (path string, done func(), err error) {
+// forExec returns the path to execute and a func to call when that is done.
+func (p *Program) forExec(int) (path string, done func(), err error) {
 	return p.path, func() {}, nil
 }
 

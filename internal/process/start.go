@@ -73,7 +73,7 @@ func (l *Launcher) Start(spec Spec) (*Process, error) {
 	if err := p.pipeOutput(cmd, &spec); err != nil {
 		return nil, err
 	}
-	path, done, err := spec.Program.ForExec(highest(cmd))
+	path, done, err := spec.Program.forExec(highest(cmd))
 	if err == nil {
 		cmd.Path = path
 		p.Started = time.Now()
