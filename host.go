@@ -113,10 +113,10 @@ func (h host) Tell(e supervise.Event) {
 	case supervise.Up:
 		h.notifyUp()
 	case supervise.Drains:
-		h.registry.draining(h.workers[e.Worker])
+		h.registry.Leave((*member)(h.workers[e.Worker]))
 	case supervise.ChannelLost:
 		h.workers[e.Worker].emitDisconnect()
-		h.registry.detach(h.workers[e.Worker])
+		h.registry.Forget((*member)(h.workers[e.Worker]))
 	case supervise.Died:
 		h.hasDied(h.workers[e.Worker], e.Exit)
 	case supervise.Answered:
@@ -174,7 +174,7 @@ func (h host) answered(e supervise.Answered) {
 
 // stopped is the end of a stop: nothing is left that could use a socket.
 func (h host) stopped(e supervise.Stopped) {
-	h.registry.closeAll()
+	h.registry.CloseAll()
 	h.forked.Store(false)
 	for _, call := range e.Calls {
 		h.stops[call] <- e.Killed

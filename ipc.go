@@ -265,8 +265,8 @@ func (l *link) askHandleLine(line []byte, seq int64, h *handle.Handle, answer fu
 }
 
 // maxHandles bounds the descriptors that wait for a peer which acknowledges
-// none: the answers to its queries for all addresses that there can be.
-const maxHandles = 2 * maxAddresses
+// none: the answers to its queries for all addresses that there can be, twice over.
+const maxHandles = 2048
 
 // nextHandle sends the oldest handle if none is on its way. l.mu is held.
 func (l *link) nextHandle() {

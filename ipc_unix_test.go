@@ -10,7 +10,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/go-cluster/cluster/internal/drain"
 	"github.com/go-cluster/cluster/internal/handle"
 	"github.com/go-cluster/cluster/internal/wire"
 	"github.com/stretchr/testify/require"
@@ -259,18 +258,4 @@ func TestEndIsNotPutOff(t *testing.T) {
 			waitFor(t, l.ended, "end of the link")
 		})
 	}
-}
-
-// TestRobinGivesBackInADrain: what is offered to a worker that drains is refused,
-// whether its program closes the listener or not.
-func TestRobinGivesBackInADrain(t *testing.T) {
-	l := newTestLink(t, peerNode, Options{}).start()
-	in := testInside(l.p, announcement{})
-	r := in.newRobin("key")
-	in.offered(&wire.Message{Key: "key", Seq: ptr(int64(1))}, someHandle(t))
-	in.drain.Begin(drain.ByOther, time.Hour)
-	require.NoError(t, r.SetDeadline(time.Unix(1, 0)))
-	require.Contains(t, l.readLine(), `"ack":1,"accepted":false`)
-	in.offered(&wire.Message{Key: "key", Seq: ptr(int64(2))}, someHandle(t))
-	require.Contains(t, l.readLine(), `"ack":2,"accepted":false`)
 }

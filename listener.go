@@ -2,9 +2,12 @@ package cluster
 
 import (
 	"context"
+	"fmt"
 	"io/fs"
 	"net"
 
+	"github.com/go-cluster/cluster/internal/drain"
+	"github.com/go-cluster/cluster/internal/share"
 	"github.com/go-cluster/cluster/internal/socket"
 )
 
@@ -70,60 +73,134 @@ func ListenPacket(network, address string) (net.PacketConn, error) {
 // Listen is [Listen] with these options. ctx bounds the wait for the master's
 // answer, not the listener's life.
 func (lc ListenConfig) Listen(ctx context.Context, network, address string) (net.Listener, error) {
-	t, err := newTarget(network, address, lc)
-	if err == nil && socket.IsPacket(network) {
-		err = net.UnknownNetworkError(network)
-	}
-	if err == nil {
-		err = socket.Supported(t.Address, Worker != nil && !lc.Exclusive || Worker == nil && std.forked.Load())
-	}
-	if err != nil {
-		return nil, listenError(t, err, "")
-	}
-	switch {
-	case Worker != nil:
-		return Worker.inside.listen(ctx, t, lc)
-	case std.forked.Load():
-		e, err := std.hold(ctx, t)
-		if err != nil {
-			return nil, err
-		}
-		return &heldListener{addr: t.Shown(e.addr), closed: make(chan struct{})}, nil
-	}
-	ln, err := socket.Listen(ctx, t.Address, lc.KeepAlive)
-	if err != nil {
-		return nil, listenError(t, err, "")
-	}
-	std.registry.plain.add(t, ln.Addr(), ln)
-	return ln, nil
+	return listen(ctx, lc, streams, network, address)
 }
 
 // ListenPacket is [ListenPacket] with these options.
 func (lc ListenConfig) ListenPacket(ctx context.Context, network, address string) (net.PacketConn, error) {
-	t, err := newTarget(network, address, lc)
-	if err == nil && !socket.IsPacket(network) {
+	return listen(ctx, lc, datagrams, network, address)
+}
+
+// socketKind is what sockets that accept and sockets for datagrams differ in.
+type socketKind[T any] struct {
+	packet bool
+	open   func(context.Context, socket.Address, net.KeepAliveConfig) (T, error) // for this process alone
+	addr   func(T) net.Addr
+	hold   func(*share.Registry, context.Context, share.Query) (T, error) // in a master, for its workers
+	source func(*share.Grant) (T, net.Addr, error)                        // in a worker, of what it was granted
+	track  func(d *drain.Drain, source T, addr net.Addr, keepAlive net.KeepAliveConfig, release func()) T
+}
+
+var streams = socketKind[net.Listener]{
+	open:   socket.Listen,
+	addr:   net.Listener.Addr,
+	hold:   (*share.Registry).HoldListener,
+	source: (*share.Grant).Listener,
+	track: func(d *drain.Drain, source net.Listener, addr net.Addr, keepAlive net.KeepAliveConfig, release func()) net.Listener {
+		return d.Listener(source.(drain.Source), addr, keepAlive, release)
+	},
+}
+
+var datagrams = socketKind[net.PacketConn]{
+	packet: true,
+	open: func(ctx context.Context, a socket.Address, _ net.KeepAliveConfig) (net.PacketConn, error) {
+		return socket.ListenPacket(ctx, a)
+	},
+	addr:   net.PacketConn.LocalAddr,
+	hold:   (*share.Registry).HoldPacketConn,
+	source: (*share.Grant).PacketConn,
+	track: func(d *drain.Drain, source net.PacketConn, addr net.Addr, _ net.KeepAliveConfig, release func()) net.PacketConn {
+		return d.PacketConn(source.(drain.PacketSource), addr, release)
+	},
+}
+
+// listen opens a socket of kind k: in a worker its share of the master's or one
+// of its own, in a master that has forked one for its workers, and in any other
+// process a plain one.
+func listen[T any](ctx context.Context, lc ListenConfig, k socketKind[T], network, address string) (opened T, err error) {
+	q, err := lc.query(network, address)
+	if err == nil && socket.IsPacket(network) != k.packet {
 		err = net.UnknownNetworkError(network)
 	}
+	forked := Worker == nil && std.forked.Load()
 	if err == nil {
-		err = socket.Supported(t.Address, Worker != nil && !lc.Exclusive || Worker == nil && std.forked.Load())
+		err = socket.Supported(q.Address, forked || Worker != nil && !lc.Exclusive)
 	}
 	if err != nil {
-		return nil, listenError(t, err, "")
+		return opened, share.ListenError(q.Address, err, "")
 	}
 	switch {
+	case Worker != nil && lc.Exclusive:
+		return listenAlone(ctx, Worker.inside, k, q.Address, lc.KeepAlive)
 	case Worker != nil:
-		return Worker.inside.listenPacket(ctx, t, lc)
-	case std.forked.Load():
-		e, err := std.hold(ctx, t)
-		if err != nil {
-			return nil, err
+		return listenShared(ctx, Worker.inside, k, q, lc.KeepAlive)
+	case forked:
+		if q.Policy == 0 {
+			q.Policy = share.Policy(std.settings().Scheduling)
 		}
-		return holdPacket(t, e)
+		return k.hold(std.registry, ctx, q)
 	}
-	c, err := socket.ListenPacket(ctx, t.Address)
+	if opened, err = k.open(ctx, q.Address, lc.KeepAlive); err != nil {
+		return opened, share.ListenError(q.Address, err, "")
+	}
+	std.registry.Preopened(q.Address, k.addr(opened), opened)
+	return opened, nil
+}
+
+// query is what lc asks for at the address. With an error it has what an error
+// message needs.
+func (lc ListenConfig) query(network, address string) (share.Query, error) {
+	if lc.Backlog < 0 || lc.Scheduling < 0 || lc.Scheduling > RoundRobin {
+		return share.Query{Address: socket.Address{Network: network, Named: address}},
+			fmt.Errorf("bad ListenConfig: Backlog %d, Scheduling %v", lc.Backlog, lc.Scheduling)
+	}
+	o := socket.Options{Backlog: lc.Backlog, Multipath: lc.MultipathTCP, Mode: lc.Mode}
+	a, err := socket.Resolve(network, address, lc.IPv6Only, o)
+	return share.Query{Address: a, Policy: share.Policy(lc.Scheduling)}, err
+}
+
+// listenAlone opens a socket of this worker's own.
+func listenAlone[T any](ctx context.Context, in *inside, k socketKind[T], a socket.Address, keepAlive net.KeepAliveConfig) (opened T, err error) {
+	if err := in.drain.Hold(ctx); err != nil {
+		return opened, share.ListenError(a, err, "")
+	}
+	source, err := k.open(ctx, a, keepAlive)
 	if err != nil {
-		return nil, listenError(t, err, "")
+		return opened, share.ListenError(a, err, "this worker opens it, for itself")
 	}
-	std.registry.plain.add(t, c.LocalAddr(), c)
-	return c, nil
+	release := func() {}
+	if a.IsUnix() {
+		release = in.drain.OwnFile(a.Unlinker())
+	}
+	addr := a.Shown(k.addr(source))
+	opened = k.track(in.drain, source, addr, net.KeepAliveConfig{}, release)
+	in.listening(a, addr)
+	return opened, nil
+}
+
+// listenShared asks the master for this worker's share of a socket.
+func listenShared[T any](ctx context.Context, in *inside, k socketKind[T], q share.Query, keepAlive net.KeepAliveConfig) (opened T, err error) {
+	if err := in.drain.Hold(ctx); err != nil {
+		return opened, share.ListenError(q.Address, err, "")
+	}
+	g, err := in.asker.Ask(ctx, q)
+	if err != nil {
+		return opened, err
+	}
+	source, addr, err := k.source(g)
+	if err != nil {
+		return opened, err
+	}
+	opened = k.track(in.drain, source, addr, keepAlive, g.Release)
+	in.listening(g.Address, addr)
+	return opened, nil
+}
+
+// listening reports an open address to the master. The first one makes this worker
+// ready.
+func (in *inside) listening(a socket.Address, addr net.Addr) {
+	in.p.link.order(share.Report(a, addr))
+	if !in.hello.ManualReady {
+		in.p.advance(Ready)
+	}
 }

@@ -12,7 +12,9 @@ import (
 
 	"github.com/go-cluster/cluster/internal/mailbox"
 	"github.com/go-cluster/cluster/internal/process"
+	"github.com/go-cluster/cluster/internal/share"
 	"github.com/go-cluster/cluster/internal/supervise"
+	"github.com/go-cluster/cluster/internal/systemd"
 )
 
 // master is the state of a cluster. Its mailbox owns all fields that are not
@@ -39,7 +41,7 @@ type master struct {
 	stops    map[int]chan<- []int   // who waits for the end of a stop, to be told which workers had to be killed
 
 	launcher process.Launcher
-	registry registry
+	registry *share.Registry
 	runner   runner
 	notifier notifier
 	reports  mailbox.Mailbox // callbacks about the cluster as a whole
@@ -70,7 +72,7 @@ type child struct {
 	state   *os.ProcessState
 	cutOff  bool // it was killed because its drain took too long; constant once exited is closed
 	queries atomic.Int32
-	handed  atomic.Int64 // connections that it took from a roundRobin
+	handed  atomic.Int64 // connections that the dispatcher handed to it
 }
 
 func newMaster(c *cluster) *master {
@@ -80,7 +82,7 @@ func newMaster(c *cluster) *master {
 		calls: make(map[int]chan<- outcome), stops: make(map[int]chan<- []int), began: time.Now(),
 	}
 	m.supervisor = supervise.New(host{m}, dumpSignal, rand.Uint64())
-	m.registry.init()
+	m.registry = share.NewRegistry(share.Host{Turn: m.call, Activated: systemd.Sockets, UID: uid()})
 	return m
 }
 

@@ -60,7 +60,7 @@ func (m *master) notifyUp() {
 	if c.up >= c.need && c.up > 0 {
 		n.ready = true
 		n.manager.Notify(systemd.Ready(fmt.Sprintf("%d workers up", c.up)))
-		go logUnusedSockets(m.log)
+		go m.logUnusedSockets()
 	} else if c.waiting {
 		n.look.Reset(supervise.NeverListens)
 	}

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/go-cluster/cluster/internal/handle"
+	"github.com/go-cluster/cluster/internal/share"
 	"github.com/go-cluster/cluster/internal/socket"
 	"github.com/go-cluster/cluster/internal/supervise"
 	"github.com/go-cluster/cluster/internal/wire"
@@ -34,7 +35,7 @@ func (s *masterSide) internal(w *wire.Message, h *handle.Handle) {
 	case wire.ActQuery:
 		s.query(w)
 	case wire.ActListening:
-		addr, err := listeningAddr(w)
+		addr, err := share.Reported(w)
 		if err != nil {
 			p.link.fault("%w", err)
 			return
@@ -48,7 +49,7 @@ func (s *masterSide) internal(w *wire.Message, h *handle.Handle) {
 		})
 	case wire.ActClose:
 		p.link.closes(w.Key)
-		m.call(func() { m.registry.close(p, w.Key) })
+		m.call(func() { m.registry.Close((*member)(p), w.Key) })
 	case wire.ActVoluntary:
 		m.call(func() {
 			m.happened(p, supervise.EndsByItself)
@@ -84,7 +85,7 @@ func (s *masterSide) query(w *wire.Message) {
 	if s.p.child.queries.Add(1) > maxQueries {
 		s.p.child.queries.Add(-1)
 		s.p.link.fault("asks for more than %d addresses at once; refused", maxQueries)
-		s.p.link.answer(refusal(w, int(socket.Again), "too many requests at once").Line())
+		s.m.registry.Refuse((*member)(s.p), w, socket.Again, "too many requests at once")
 		return
 	}
 	// Not on the reader: AllowListen may ask this very worker something.
@@ -111,10 +112,4 @@ func (s *masterSide) beat(raw json.RawMessage) {
 		return
 	}
 	s.m.call(func() { s.m.supervisor.Beat(time.Now(), s.p.id, p) })
-}
-
-// refusal is the answer to queryServer when there will be no socket.
-func refusal(w *wire.Message, errno int, reason string) *wire.Message {
-	return &wire.Message{Cmd: wire.CmdCluster, Errno: ptr(-errno), Key: "refused", Ack: w.Seq, Data: json.RawMessage("null"),
-		Go: &wire.Extension{Reason: reason, UID: ptr(uid())}, Seq: wire.NextSeq()}
 }

@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/go-cluster/cluster/internal/process"
-	"github.com/go-cluster/cluster/internal/socket"
 	"github.com/go-cluster/cluster/internal/supervise"
 )
 
@@ -102,11 +101,11 @@ func (m *master) stats() Snapshot {
 // snapshot is stats without what only the system knows.
 func (m *master) snapshot() Snapshot {
 	now := time.Now()
-	known := m.supervisor.Snapshot(now)
+	known, listening := m.supervisor.Snapshot(now), m.registry.Listening()
 	s := Snapshot{
 		PID: pid, Uptime: Seconds(now.Sub(m.began)), Generation: known.Generation, Target: known.Target,
 		Workers:   make([]WorkerStats, 0, len(known.Workers)+len(known.Empty)),
-		Listeners: make([]ListenerStats, 0, len(m.registry.entries)),
+		Listeners: make([]ListenerStats, 0, len(listening)),
 		Exits:     make(map[Reason]int, len(known.Exits)),
 		Reload:    ReloadStats{Running: known.Reloading, Replaced: known.Reload.Replaced, Took: Seconds(known.Reload.Took)},
 	}
@@ -125,13 +124,8 @@ func (m *master) snapshot() Snapshot {
 	slices.SortFunc(s.Workers, func(a, b WorkerStats) int {
 		return cmp.Or(cmp.Compare(a.Slot, b.Slot), cmp.Compare(a.ID, b.ID))
 	})
-	for _, e := range m.registry.entries {
-		if e.h == nil {
-			continue
-		}
-		l := ListenerStats{Network: e.addr.Network(), Address: e.t.Shown(e.addr).String()}
-		l.Backlog, l.Limit = socket.Queue(e.h)
-		s.Listeners = append(s.Listeners, l)
+	for _, l := range listening {
+		s.Listeners = append(s.Listeners, ListenerStats{Network: l.Network, Address: l.Address, Backlog: l.Backlog, Limit: l.Limit})
 	}
 	slices.SortFunc(s.Listeners, func(a, b ListenerStats) int {
 		return cmp.Compare(a.Network+a.Address, b.Network+b.Address)

@@ -8,7 +8,6 @@ import (
 	"os"
 	"os/signal"
 	"runtime"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -16,6 +15,7 @@ import (
 	"github.com/go-cluster/cluster/internal/drain"
 	"github.com/go-cluster/cluster/internal/handle"
 	"github.com/go-cluster/cluster/internal/process"
+	"github.com/go-cluster/cluster/internal/share"
 	"github.com/go-cluster/cluster/internal/supervise"
 	"github.com/go-cluster/cluster/internal/wire"
 )
@@ -26,13 +26,9 @@ type inside struct {
 	p     *Process
 	hello announcement
 	drain *drain.Drain
+	asker *share.Asker
 
 	checking atomic.Bool // OnCheck functions are being called
-
-	mu      sync.Mutex
-	indexes map[string]map[int]bool // open listens by target.key
-	robins  map[string]*robin       // sockets that the master accepts on, by the master's key
-	keys    map[string]bool         // the master's keys of what is open
 }
 
 // newWorker begins this process's life as worker id.
@@ -63,12 +59,9 @@ func newWorker(c *cluster, id int, ch *channel, hello announcement) *Process {
 
 // newInside is an inside without its drain.
 func newInside(p *Process, hello announcement) *inside {
-	return &inside{
-		p: p, hello: hello,
-		indexes: make(map[string]map[int]bool),
-		robins:  make(map[string]*robin),
-		keys:    make(map[string]bool),
-	}
+	in := &inside{p: p, hello: hello}
+	in.asker = in.newAsker()
+	return in
 }
 
 // drainHooks are what the drain of this worker needs of its Process.
@@ -96,24 +89,7 @@ func (in *inside) announceDrain(why drain.Reason) {
 	case why == drain.ByOther && in.goMaster():
 		in.p.link.orderOurs(wire.ActDraining)
 	}
-	if in.goMaster() {
-		return
-	}
-	// Node gives no connection any more to who has said so.
-	for _, key := range in.openKeys() {
-		in.p.link.order(&wire.Message{Act: wire.ActClose, Key: key})
-	}
-}
-
-// openKeys are the master's names of what this worker listens on.
-func (in *inside) openKeys() (keys []string) {
-	in.mu.Lock()
-	defer in.mu.Unlock()
-	for k := range in.keys {
-		keys = append(keys, k)
-	}
-	slices.Sort(keys)
-	return keys
+	in.asker.Withdraw()
 }
 
 // goMaster reports whether the master speaks more than node's protocol.
@@ -148,7 +124,7 @@ type workerSide struct {
 func (s *workerSide) internal(w *wire.Message, h *handle.Handle) {
 	switch w.Act {
 	case wire.ActNewConn:
-		s.in.offered(w, h)
+		s.in.asker.Offered(w, h)
 		return
 	case wire.ActPing:
 		s.in.pinged()

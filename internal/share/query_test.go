@@ -1,4 +1,4 @@
-package cluster
+package share
 
 import (
 	"encoding/json"
@@ -6,55 +6,52 @@ import (
 	"path/filepath"
 	"testing"
 
-	"github.com/stretchr/testify/require"
-
+	"github.com/go-cluster/cluster/internal/socket"
 	"github.com/go-cluster/cluster/internal/wire"
+	"github.com/stretchr/testify/require"
 )
 
-// Every spelling of an address that means the same socket has the same key, and
-// survives the way over the wire.
-func TestTargetSpellings(t *testing.T) {
-	abs, err := filepath.Abs("s")
+// resolved is a query for the address with nothing special about it.
+func resolved(t testing.TB, network, address string) Query {
+	t.Helper()
+	a, err := socket.Resolve(network, address, false, socket.Options{})
 	require.NoError(t, err)
-	tests := []struct {
-		network, address string
-		lc               ListenConfig
-		key              string
-	}{
-		{"tcp", ":80", ListenConfig{}, "tcp :80"},
-		{"tcp", "0.0.0.0:80", ListenConfig{}, "tcp :80"},
-		{"tcp", "[::]:http", ListenConfig{}, "tcp :80"},
-		{"tcp", ":80", ListenConfig{IPv6Only: true}, "tcp6 [::]:80"},
-		{"tcp6", ":80", ListenConfig{}, "tcp6 [::]:80"},
-		{"tcp4", ":80", ListenConfig{}, "tcp4 0.0.0.0:80"},
-		{"tcp", "127.0.0.1:80", ListenConfig{}, "tcp4 127.0.0.1:80"},
-		{"tcp", "[::ffff:127.0.0.1]:80", ListenConfig{}, "tcp4 127.0.0.1:80"},
-		{"tcp", "[0:0::1]:080", ListenConfig{}, "tcp6 [::1]:80"},
-		{"tcp", "[::1]:80", ListenConfig{IPv6Only: true}, "tcp6 [::1]:80"},
-		{"tcp", ":0", ListenConfig{}, "tcp :0#0"},
-		{"udp", ":53", ListenConfig{}, "udp :53"},
-		{"udp6", "[::]:53", ListenConfig{}, "udp6 [::]:53"},
-		{"udp4", "127.0.0.1:0", ListenConfig{}, "udp4 127.0.0.1:0#0"},
-		{"unix", "s", ListenConfig{}, "unix " + abs},
-		{"unix", abs + "/../s", ListenConfig{}, "unix " + abs},
-		{"unix", "@name/../x", ListenConfig{}, "unix @name/../x"},
-		{"unixgram", "@name", ListenConfig{}, "unixgram @name"},
-	}
-	for _, test := range tests {
-		a, err := newTarget(test.network, test.address, test.lc)
-		require.NoError(t, err, test)
-		require.Equal(t, test.key, a.Key(), test)
+	return Query{Address: a}
+}
 
-		var w wire.Message
-		require.NoError(t, json.Unmarshal(a.query().Line(), &w))
-		b, err := queryTarget(&w)
-		require.NoError(t, err, test)
-		require.Equal(t, a, b, "as the master reads it")
+// reread is w as it arrives at the other side.
+func reread(t testing.TB, w *wire.Message) *wire.Message {
+	t.Helper()
+	var again wire.Message
+	require.NoError(t, json.Unmarshal(w.Line(), &again))
+	return &again
+}
+
+// An address survives the way over the wire, with all its options.
+func TestQuery(t *testing.T) {
+	for _, test := range []struct {
+		network, address string
+		v6only           bool
+	}{
+		{"tcp", ":80", false}, {"tcp", ":80", true}, {"tcp4", ":80", false}, {"tcp6", ":80", false},
+		{"tcp", "127.0.0.1:80", false}, {"tcp", "[::ffff:127.0.0.1]:80", false}, {"tcp", "[::1]:80", true}, {"tcp", ":0", false},
+		{"udp", ":53", false}, {"udp6", "[::]:53", false}, {"udp4", "127.0.0.1:0", false},
+		{"unix", "s", false}, {"unix", "@name/../x", false}, {"unixgram", "@name", false},
+	} {
+		for _, o := range []socket.Options{{}, {Backlog: 7, Multipath: true, Mode: 0o640}} {
+			a, err := socket.Resolve(test.network, test.address, test.v6only, o)
+			require.NoError(t, err)
+			a.Index = 3
+			asked := Query{a, RoundRobin}
+			heard, err := readQuery(reread(t, asked.message()))
+			require.NoError(t, err, test)
+			require.Equal(t, asked, heard)
+		}
 	}
 }
 
 // The report that an address is open tells the real one.
-func TestTargetListening(t *testing.T) {
+func TestReport(t *testing.T) {
 	ip := func(s string) net.IP { return net.ParseIP(s) }
 	for _, test := range []struct {
 		network, address string
@@ -69,18 +66,14 @@ func TestTargetListening(t *testing.T) {
 		{"unix", "a/b", &net.UnixAddr{Name: "/x/a/b", Net: "unix"}, "unix a/b"},
 		{"unixgram", "@n", &net.UnixAddr{Name: "@n", Net: "unixgram"}, "unixgram @n"},
 	} {
-		tgt, err := newTarget(test.network, test.address, ListenConfig{})
-		require.NoError(t, err)
-		var w wire.Message
-		require.NoError(t, json.Unmarshal(tgt.listening(test.real).Line(), &w))
-		addr, err := listeningAddr(&w)
+		addr, err := Reported(reread(t, Report(resolved(t, test.network, test.address).Address, test.real)))
 		require.NoError(t, err)
 		require.Equal(t, test.want, addr.Network()+" "+addr.String())
 	}
 }
 
-// A node worker's queries are read as node means them.
-func TestTargetOfNode(t *testing.T) {
+// A node worker's questions are read as node means them.
+func TestQueryOfNode(t *testing.T) {
 	slashAbs, err := filepath.Abs("/abs/x.sock") // with a drive before it on Windows
 	require.NoError(t, err)
 	for _, test := range []struct {
@@ -101,19 +94,20 @@ func TestTargetOfNode(t *testing.T) {
 	} {
 		var w wire.Message
 		require.NoError(t, json.Unmarshal([]byte(test.query), &w))
-		tgt, err := queryTarget(&w)
+		q, err := readQuery(&w)
 		require.NoError(t, err, test.query)
-		require.Equal(t, test.key, tgt.Key())
-		require.Equal(t, test.backlog, tgt.Backlog)
+		require.Equal(t, test.key, q.Key())
+		require.Equal(t, test.backlog, q.Backlog)
 	}
 	for _, bad := range []string{
 		`{"port":70000,"addressType":4}`, `{"port":-1,"addressType":4}`, `{"port":1,"addressType":"sctp"}`,
 		`{"port":1,"addressType":4,"address":"example.com"}`, `{"addressType":-1}`, `{"addressType":-1,"address":""}`,
 		`{"port":1,"addressType":{}}`, `{"address":"127.0.0.1","port":1,"addressType":4,"flags":1}`,
+		`{"port":1,"addressType":4,"go":{"scheduling":3}}`,
 	} {
 		var w wire.Message
 		require.NoError(t, json.Unmarshal([]byte(bad), &w))
-		_, err := queryTarget(&w)
+		_, err := readQuery(&w)
 		require.Error(t, err, bad)
 	}
 }

@@ -1,0 +1,275 @@
+package share
+
+import (
+	"slices"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/go-cluster/cluster/internal/handle"
+	"github.com/go-cluster/cluster/internal/socket"
+	"github.com/go-cluster/cluster/internal/wire"
+)
+
+// dispatcher accepts the connections of one address in the master and hands each
+// to a free worker. A worker that has been handed a connection is not free until
+// it has answered for it, so that one that is stopped holds up at most one. The
+// dispatcher accepts only while a worker is free; the rest wait in the kernel.
+//
+// Answers come on the readers of the workers' channels while accept waits on its
+// own goroutine. A reader that frees a worker takes the next connection for it at
+// once; only if none waits is that left to accept.
+type dispatcher struct {
+	head   []byte // of the line that carries a connection
+	sock   *socket.Acceptor
+	policy policy
+
+	mu      sync.Mutex
+	changed sync.Cond
+	seats   map[Member]*seat
+	free    []*seat          // in the order in which they became free
+	pending []*handle.Handle // accepted and not handed over
+	closed  bool
+}
+
+// seat is a worker's place at a dispatcher.
+type seat struct {
+	member   Member
+	left     bool // it gets no more
+	refusals int  // in a row
+}
+
+// handover is a connection on its way to a worker.
+type handover struct {
+	seat *seat
+	conn *handle.Handle
+}
+
+// How long a worker that refuses is left alone. Without this, a lone worker at
+// its limit of connections would be offered the same one in a loop.
+const (
+	refusalMin = 5 * time.Millisecond
+	refusalMax = time.Second
+)
+
+// newDispatcher begins to accept on h, which stays the caller's.
+func newDispatcher(key string, h *handle.Handle, p policy) (*dispatcher, error) {
+	sock, err := socket.NewAcceptor(h)
+	if err != nil {
+		return nil, err
+	}
+	d := &dispatcher{head: wire.AppendNewConn(nil, key), sock: sock, policy: p, seats: make(map[Member]*seat)}
+	d.changed.L = &d.mu
+	go d.accept()
+	return d, nil
+}
+
+// accept is the accepting goroutine.
+func (d *dispatcher) accept() {
+	delay := time.Duration(0)
+	for d.waitFree() {
+		conn, err := d.sock.Accept(d.wants)
+		if err == socket.ErrUnwanted {
+			continue // somebody gave a connection back, or took this one, faster
+		}
+		if err != nil {
+			if delay = nextAcceptDelay(delay); !d.sleep(delay) {
+				return
+			}
+			continue
+		}
+		delay = 0
+		d.mu.Lock()
+		if d.closed {
+			d.mu.Unlock()
+			conn.Release()
+			return
+		}
+		d.pending = append(d.pending, conn)
+		d.dispatch()
+	}
+}
+
+// wants is hungry, for the acceptor.
+func (d *dispatcher) wants() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.closed || d.hungry()
+}
+
+// nextAcceptDelay is how long to wait after accept has failed, most likely for
+// want of descriptors: 5 ms, doubled up to 1 s, as in net/http.
+func nextAcceptDelay(d time.Duration) time.Duration {
+	return min(max(5*time.Millisecond, 2*d), time.Second)
+}
+
+// sleep waits for delay, but not beyond close.
+func (d *dispatcher) sleep(delay time.Duration) (open bool) {
+	end := time.Now().Add(delay) // before the timer, which rings once
+	timer := time.AfterFunc(delay, func() { broadcast(&d.changed) })
+	defer timer.Stop()
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for !d.closed && time.Now().Before(end) {
+		d.changed.Wait()
+	}
+	return !d.closed
+}
+
+// broadcast wakes all that wait for c. It takes c's lock: a goroutine that has
+// just looked at the time, and does not wait yet, would miss the call.
+func broadcast(c *sync.Cond) {
+	c.L.Lock()
+	defer c.L.Unlock()
+	c.Broadcast()
+}
+
+// waitFree waits until a worker is free and no connection waits for it.
+func (d *dispatcher) waitFree() (open bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for !d.closed && !d.hungry() {
+		d.changed.Wait()
+	}
+	return !d.closed
+}
+
+// hungry reports whether a worker is free and no connection waits for it. d.mu is
+// held.
+func (d *dispatcher) hungry() bool { return len(d.free) > 0 && len(d.pending) == 0 }
+
+// dispatch hands over what it can. It is called with d.mu held and gives it up
+// before it sends: a channel that is closed calls answered at once.
+func (d *dispatcher) dispatch() {
+	var out []handover
+	for len(d.free) > 0 && !d.closed {
+		if len(d.pending) == 0 {
+			conn, ok := d.sock.TryAccept()
+			if !ok {
+				d.changed.Signal()
+				break
+			}
+			d.pending = append(d.pending, conn)
+		}
+		i := d.policy.next(d.free)
+		out = append(out, handover{d.free[i], d.pending[0]})
+		d.free, d.pending = without(d.free, i), d.pending[1:]
+	}
+	d.mu.Unlock()
+	for _, o := range out {
+		d.handOver(o)
+	}
+}
+
+// without removes the i-th seat. The first one, which is nearly always meant,
+// costs no copy.
+func without(free []*seat, i int) []*seat {
+	if i == 0 {
+		return free[1:]
+	}
+	return slices.Delete(free, i, i+1)
+}
+
+// handOver sends the connection to the worker.
+func (d *dispatcher) handOver(o handover) {
+	seq := *wire.NextSeq()
+	line := make([]byte, 0, len(d.head)+24)
+	line = strconv.AppendInt(append(line, d.head...), seq, 10)
+	o.seat.member.AskHandleLine(append(line, wire.CloseNewConn...), seq, o.conn.Retain(), func(w *wire.Message, h *handle.Handle) {
+		h.Release()
+		d.answered(o, w)
+	})
+}
+
+// answered is called when the worker has taken or refused the connection, or
+// (with nil) has died with it. Only then is it offered to another worker: while
+// the first one lives it may yet serve it. A connection that the dead worker had
+// begun to serve, though its word for that never came out of its queue, is
+// closed: its request is gone, and the client would wait for an answer for ever.
+func (d *dispatcher) answered(o handover, w *wire.Message) {
+	accepted := w != nil && w.Accepted != nil && *w.Accepted
+	lost := w == nil && o.conn.Touched()
+	if accepted || lost {
+		o.conn.Release()
+	}
+	if accepted {
+		o.seat.member.Took()
+	}
+	d.mu.Lock()
+	switch {
+	case accepted:
+		o.seat.refusals = 0
+		if !o.seat.left {
+			d.free = append(d.free, o.seat)
+		}
+	case lost:
+	case d.closed:
+		d.mu.Unlock()
+		o.conn.Release()
+		return
+	default:
+		d.pending = slices.Insert(d.pending, 0, o.conn)
+		if w != nil { // a dead worker is not put back into the rotation
+			d.rest(o.seat)
+		}
+	}
+	d.dispatch()
+}
+
+// rest leaves a worker alone that has refused a connection, the longer the more
+// often it has done so. d.mu is held.
+func (d *dispatcher) rest(s *seat) {
+	s.refusals++
+	pause := min(refusalMin<<min(s.refusals-1, 10), refusalMax)
+	time.AfterFunc(pause, func() { d.again(s) })
+}
+
+// again puts a worker back into the rotation after a refusal.
+func (d *dispatcher) again(s *seat) {
+	d.mu.Lock()
+	if !s.left && !d.closed {
+		d.free = append(d.free, s)
+	}
+	d.dispatch()
+}
+
+// add gives m a seat.
+func (d *dispatcher) add(m Member) {
+	d.mu.Lock()
+	if d.seats[m] != nil || d.closed {
+		d.mu.Unlock()
+		return
+	}
+	s := &seat{member: m}
+	d.seats[m] = s
+	d.free = append(d.free, s)
+	d.dispatch()
+}
+
+// remove takes m's seat away. A connection on its way to m is m's own until m
+// answers or its channel closes.
+func (d *dispatcher) remove(m Member) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	s := d.seats[m]
+	if s == nil {
+		return
+	}
+	s.left = true
+	delete(d.seats, m)
+	d.free = slices.DeleteFunc(d.free, func(f *seat) bool { return f == s })
+}
+
+// close ends the accepting and closes what was not handed over.
+func (d *dispatcher) close() {
+	d.mu.Lock()
+	d.closed = true
+	pending := d.pending
+	d.pending, d.free = nil, nil
+	d.changed.Broadcast()
+	d.mu.Unlock()
+	for _, conn := range pending {
+		conn.Release()
+	}
+	d.sock.Close()
+}

@@ -1,0 +1,26 @@
+// Package share lets the workers of one master listen on the same addresses. The
+// master opens each address once and keeps it open while workers come and go, so
+// that connections wait in the kernel's queue and are not refused.
+//
+// In the master a [Registry] holds the addresses. A worker asks for one, and is
+// answered with the socket itself (the policy [Shared]: every worker accepts on
+// it) or with its key ([RoundRobin]: a dispatcher accepts in the master and hands
+// over one connection at a time). In a worker an [Asker] asks, and makes of the
+// answer the source of connections that a listener accepts from: a listener of
+// package net, or a handedQueue of what the dispatcher hands over.
+//
+// The Registry owns the sockets until CloseAll, the dispatcher the connections
+// that no worker has taken yet, the handedQueue those that Accept has not
+// returned yet. A dispatcher has one goroutine, which accepts; it ends with its
+// close. Questions are answered on their callers' goroutines.
+//
+// The entries of the Registry have no lock: they belong to the mailbox that
+// [Host].Turn runs functions in. It is the same that orders workers to disconnect,
+// so that an address is granted either before that order goes out or not at all.
+// There are three locks, none of which is taken while another one is held: that
+// of a dispatcher, that of an Asker, and that of a handedQueue. Nothing is sent
+// and no [Member] is called under them.
+//
+// Dispatcher, queue and registry are tested against members and links made by
+// hand; what peers may write about addresses is fuzzed.
+package share

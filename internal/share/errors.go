@@ -1,0 +1,28 @@
+package share
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"syscall"
+
+	"github.com/go-cluster/cluster/internal/socket"
+)
+
+// ListenError returns the error of a Listen: the address, the cause and, in
+// parentheses, a hint unless that is "". Errors of package net repeat the address;
+// what counts is their cause, which errors.Is still finds.
+func ListenError(a socket.Address, err error, hint string) error {
+	var op *net.OpError
+	if errors.As(err, &op) {
+		err = op.Err
+	}
+	var errno syscall.Errno
+	if errors.As(err, &errno) { // without "bind: "
+		err = socket.PortableErrno(errno)
+	}
+	if hint != "" {
+		hint = " (" + hint + ")"
+	}
+	return fmt.Errorf("cluster: listen %s %s: %w%s", a.Network, a.Named, err, hint)
+}

@@ -1,0 +1,282 @@
+package share
+
+import (
+	"encoding/json"
+	"fmt"
+	"io/fs"
+	"net"
+	"net/netip"
+	"strconv"
+	"strings"
+
+	"github.com/go-cluster/cluster/internal/socket"
+	"github.com/go-cluster/cluster/internal/wire"
+)
+
+// Policy says how the connections of an address reach the workers. The numbers
+// are those of the wire.
+type Policy int
+
+const (
+	// Shared lets every worker accept on the socket itself.
+	Shared Policy = 1 + iota
+	// RoundRobin accepts in the master and hands connections over in turn.
+	RoundRobin
+)
+
+// Query is what a worker asks the master for: an address, and how its connections
+// are to be spread. Policy is 0 where the cluster's default is wanted.
+type Query struct {
+	socket.Address
+	Policy Policy
+}
+
+// The flags of queryServer.
+const (
+	flagIPv6Only  = 1
+	flagReuseAddr = 4 // UDP
+)
+
+// null is what stands for the data that TLS servers of node share.
+var null = json.RawMessage("null")
+
+// message is the question to the master, in node's words.
+func (q Query) message() *wire.Message {
+	w := &wire.Message{Act: wire.ActQuery, Index: q.Index, Data: null,
+		Go: &wire.Extension{Named: q.Named, Backlog: q.Backlog, Multipath: q.Multipath, Mode: uint32(q.Mode), Scheduling: int(q.Policy)}}
+	if q.Backlog > 0 {
+		w.Backlog = json.RawMessage(strconv.Itoa(q.Backlog))
+	}
+	if q.IsPacket() {
+		w.FD = ptr(-1) // as node does, for which it is a part of the socket's name
+	}
+	describe(w, q.Address)
+	return w
+}
+
+// describe sets address, port, addressType and flags.
+func describe(w *wire.Message, a socket.Address) {
+	w.Port = ptr(a.Port())
+	if a.IsUnix() {
+		w.Address = ptr(a.Literal)
+		w.AddressType = json.RawMessage("-1")
+		if a.IsPacket() {
+			w.AddressType = json.RawMessage(`"unixgram"`)
+		}
+		return
+	}
+	host, _, _ := net.SplitHostPort(a.Literal)
+	w.Address = ptr(host)
+	switch a.Network {
+	case "tcp":
+		w.Address = nil // as node's listen(port): both families
+		w.AddressType = json.RawMessage("4")
+	case "tcp4":
+		w.AddressType = json.RawMessage("4")
+	case "tcp6":
+		w.AddressType = json.RawMessage("6")
+	case "udp":
+		w.Address = ptr("::")
+		w.AddressType = json.RawMessage(`"udp6"`)
+	default:
+		w.AddressType, _ = json.Marshal(a.Network)
+	}
+	if strings.HasSuffix(a.Network, "6") && host == "::" {
+		w.Flags = flagIPv6Only
+	}
+}
+
+// readQuery reads a worker's question.
+func readQuery(w *wire.Message) (Query, error) {
+	q := Query{Address: socket.Address{Index: w.Index, FD: -1}}
+	if w.FD != nil && *w.FD >= 0 {
+		q.FD = *w.FD
+	}
+	var err error
+	if q.Backlog, err = readBacklog(w); err != nil {
+		return q, err
+	}
+	if x := w.Go; x != nil {
+		q.Named, q.Multipath, q.Policy = x.Named, x.Multipath, Policy(x.Scheduling)
+		q.Backlog = max(q.Backlog, x.Backlog)
+		q.Mode = fs.FileMode(x.Mode) & fs.ModePerm
+		if q.Policy < 0 || q.Policy > RoundRobin {
+			return q, fmt.Errorf("scheduling %d", x.Scheduling)
+		}
+	}
+	switch {
+	case w.ReadableAll && w.WritableAll:
+		q.Mode = 0o777
+	case w.ReadableAll:
+		q.Mode = 0o755
+	case w.WritableAll:
+		q.Mode = 0o733
+	}
+	err = readAddress(w, &q.Address)
+	if q.Named == "" {
+		q.Named = q.Literal
+	}
+	return q, err
+}
+
+// maxBacklog is the largest backlog that is passed on to listen(2), which takes
+// an int and bounds it by the system's own limit.
+const maxBacklog = 1 << 20
+
+// readBacklog reads what is a number, false or null.
+func readBacklog(w *wire.Message) (n int, err error) {
+	var v any
+	if len(w.Backlog) == 0 {
+		return 0, nil
+	}
+	if err := json.Unmarshal(w.Backlog, &v); err != nil {
+		return 0, err
+	}
+	if f, ok := v.(float64); ok && f > 0 {
+		n = int(min(f, maxBacklog))
+	}
+	return n, nil
+}
+
+// readAddress reads address, port, addressType and flags.
+func readAddress(w *wire.Message, a *socket.Address) error {
+	var kind any
+	if len(w.AddressType) > 0 {
+		if err := json.Unmarshal(w.AddressType, &kind); err != nil {
+			return err
+		}
+	}
+	address := ""
+	if w.Address != nil {
+		address = *w.Address
+	}
+	switch kind {
+	case float64(-1):
+		a.Network = "unix"
+		return setNodePath(a, address)
+	case "unixgram":
+		a.Network = "unixgram"
+		return setNodePath(a, address)
+	case nil, float64(4):
+		a.Network = "tcp4"
+		if address == "" {
+			a.Network = "tcp"
+		}
+	case float64(6):
+		a.Network = "tcp6"
+	case "udp4":
+		a.Network = "udp4"
+	case "udp6":
+		a.Network = "udp6"
+	default:
+		return fmt.Errorf("unknown addressType %s", wire.Excerpt(w.AddressType))
+	}
+	a.Reuse = a.IsPacket() && w.Flags&flagReuseAddr != 0
+	return readIP(w, a, address)
+}
+
+// readIP is readAddress for TCP and UDP.
+func readIP(w *wire.Message, a *socket.Address, address string) error {
+	port := 0
+	if w.Port != nil {
+		port = *w.Port
+	}
+	if port < 0 || port > 65535 {
+		return fmt.Errorf("port %d", port)
+	}
+	var ip netip.Addr
+	if address != "" {
+		var err error
+		if ip, err = netip.ParseAddr(address); err != nil {
+			return fmt.Errorf("address is no literal IP: %w", err)
+		}
+	}
+	v6only := w.Flags&flagIPv6Only != 0
+	if a.Network[3:] == "6" && (!ip.IsValid() || ip.IsUnspecified()) && !v6only {
+		a.Network = a.Network[:3] // "::" takes IPv4 too
+	}
+	return a.SetIP(netip.AddrPortFrom(ip, uint16(port)), ip.Zone(), v6only)
+}
+
+// setNodePath sets the path of a unix socket. It also reads node's spelling of an
+// abstract name: a NUL byte, behind the working directory that node has put
+// before it.
+func setNodePath(a *socket.Address, path string) error {
+	if i := strings.IndexByte(path, 0); i >= 0 {
+		path = "@" + path[i+1:]
+	}
+	return a.SetPath(path)
+}
+
+// Report is the message that a is open, at the real address addr.
+func Report(a socket.Address, addr net.Addr) *wire.Message {
+	w := &wire.Message{Act: wire.ActListening, Index: a.Index, Data: null}
+	describe(w, a)
+	switch addr := addr.(type) {
+	case *net.TCPAddr:
+		w.Port, w.Address = ptr(addr.Port), ptr(ipText(addr.IP, addr.Zone))
+		if addr.IP.To4() == nil {
+			w.AddressType = json.RawMessage("6")
+		}
+	case *net.UDPAddr:
+		w.Port, w.Address = ptr(addr.Port), ptr(ipText(addr.IP, addr.Zone))
+	case *net.UnixAddr:
+		w.Go = &wire.Extension{Named: a.Named}
+	}
+	return w
+}
+
+// Reported returns the address that a worker's report is about.
+func Reported(w *wire.Message) (net.Addr, error) {
+	var a socket.Address
+	if err := readAddress(w, &a); err != nil {
+		return nil, fmt.Errorf("listening: %w", err)
+	}
+	if a.IsUnix() {
+		name := a.Literal
+		if w.Go != nil && w.Go.Named != "" {
+			name = w.Go.Named
+		}
+		return &net.UnixAddr{Name: name, Net: a.Network}, nil
+	}
+	ap := netip.AddrPortFrom(netip.IPv6Unspecified(), uint16(a.Port()))
+	if !a.Wildcard() {
+		ap, _ = netip.ParseAddrPort(a.Literal)
+	}
+	if a.IsPacket() {
+		return net.UDPAddrFromAddrPort(ap), nil
+	}
+	return net.TCPAddrFromAddrPort(ap), nil
+}
+
+// socknameOf is addr as node writes it; nil for a unix socket.
+func socknameOf(addr net.Addr) *wire.Sockname {
+	a, ok := addr.(*net.TCPAddr)
+	if !ok {
+		return nil
+	}
+	family := "IPv6"
+	if a.IP.To4() != nil {
+		family = "IPv4"
+	}
+	return &wire.Sockname{Address: ipText(a.IP, a.Zone), Family: family, Port: a.Port}
+}
+
+// addrOf is the address of a socket of which the master has told only s.
+func addrOf(a socket.Address, s *wire.Sockname) net.Addr {
+	if a.IsUnix() {
+		return a.Shown(nil)
+	}
+	if s == nil { // node's answer without one: what was asked for
+		tcp, _ := net.ResolveTCPAddr("tcp", a.Literal)
+		return tcp
+	}
+	return &net.TCPAddr{IP: net.ParseIP(s.Address), Port: s.Port}
+}
+
+func ipText(ip net.IP, zone string) string {
+	a, _ := netip.AddrFromSlice(ip)
+	return a.Unmap().WithZone(zone).String()
+}
+
+func ptr[T any](v T) *T { return &v }

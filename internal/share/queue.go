@@ -1,0 +1,223 @@
+package share
+
+import (
+	"fmt"
+	"net"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/go-cluster/cluster/internal/errs"
+	"github.com/go-cluster/cluster/internal/handle"
+	"github.com/go-cluster/cluster/internal/socket"
+	"github.com/go-cluster/cluster/internal/wire"
+)
+
+// handedQueue is the source of connections of one address on which the master
+// accepts: a net.Listener whose Accept returns what the master hands over.
+//
+// The master wants to hear of each connection whether this worker serves it. It
+// does as soon as an Accept is certain to return it; until then the worker may
+// give it back, so that it goes to another one. What is said to the master is
+// said without the lock, and an Accept does not return a connection before.
+type handedQueue struct {
+	asker *Asker
+	key   string
+
+	mu       sync.Mutex
+	changed  sync.Cond
+	offers   []offer
+	promised int              // waiting Accepts that each have a connection coming
+	taken    []*handle.Handle // connections that the master knows to be served here
+	waiting  int              // Accepts that wait
+	over     bool             // takes no more: draining or closed
+	closed   bool
+	timer    *time.Timer // of SetDeadline
+	limit    time.Time
+}
+
+// offer is a connection whose fate the master wants to know.
+type offer struct {
+	seq *int64
+	h   *handle.Handle
+}
+
+// maxOffers bounds what a primary can pile up here. An honest one has a single
+// connection unanswered.
+const maxOffers = 64
+
+func (a *Asker) newQueue(key string) *handedQueue {
+	q := &handedQueue{asker: a, key: key}
+	q.changed.L = &q.mu
+	a.mu.Lock()
+	a.queues[key] = q
+	a.mu.Unlock()
+	return q
+}
+
+// Offered is called by the reader with a connection from the master. Without a
+// descriptor there is nothing to answer: the link has refused the message.
+func (a *Asker) Offered(w *wire.Message, h *handle.Handle) {
+	if h == nil {
+		return
+	}
+	a.mu.Lock()
+	q := a.queues[w.Key]
+	a.mu.Unlock()
+	o := offer{w.Seq, h}
+	if q == nil {
+		a.answer(o, false)
+		return
+	}
+	q.take(o)
+}
+
+// answer tells the master whether this worker serves the connection. The descriptor
+// of one that it does not serve is closed before the master hears of it.
+func (a *Asker) answer(o offer, accepted bool) {
+	if !accepted {
+		o.h.Release()
+	}
+	a.worker.Link.Answer(wire.AcceptedLine(o.seq, accepted))
+}
+
+// take takes the connection or refuses it.
+func (q *handedQueue) take(o offer) {
+	q.mu.Lock()
+	if q.over || len(q.offers) >= maxOffers {
+		q.mu.Unlock()
+		q.asker.answer(o, false)
+		return
+	}
+	if q.waiting <= len(q.taken)+q.promised {
+		q.offers = append(q.offers, o)
+		q.changed.Signal()
+		q.mu.Unlock()
+		return
+	}
+	// An Accept waits that nothing but this connection can end from now on. The
+	// master is told at once, together with the acknowledgement of the message, so
+	// that it sends the next one the sooner.
+	q.promised++
+	q.mu.Unlock()
+	q.asker.answer(o, true)
+	q.mu.Lock()
+	q.promised--
+	q.taken = append(q.taken, o.h)
+	q.mu.Unlock()
+	q.changed.Broadcast()
+}
+
+// Accept returns the next connection. A connection that was offered and that no
+// Accept comes for goes to another worker.
+func (q *handedQueue) Accept() (net.Conn, error) {
+	for {
+		h, err := q.next()
+		if err != nil {
+			return nil, err
+		}
+		if c, err := socket.NewConn(h); err == nil {
+			return c, nil
+		}
+		// It was reset meanwhile.
+	}
+}
+
+// next waits for a connection and accepts it.
+func (q *handedQueue) next() (*handle.Handle, error) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for {
+		switch {
+		case len(q.taken) > 0:
+			h := q.taken[0]
+			q.taken = q.taken[1:]
+			return h, nil
+		case q.promised > 0: // it comes in a moment
+		case q.closed:
+			return nil, net.ErrClosed
+		case !q.limit.IsZero() && !time.Now().Before(q.limit):
+			return nil, errTimeout
+		case len(q.offers) > 0:
+			o := q.offers[0]
+			q.offers = q.offers[1:]
+			q.mu.Unlock()
+			q.asker.answer(o, true)
+			q.mu.Lock()
+			return o.h, nil
+		}
+		q.waiting++
+		q.changed.Wait()
+		q.waiting--
+	}
+}
+
+// errTimeout is what Accept returns past its deadline.
+var errTimeout net.Error = timeoutError{}
+
+type timeoutError struct{}
+
+func (timeoutError) Error() string   { return "i/o timeout" }
+func (timeoutError) Timeout() bool   { return true }
+func (timeoutError) Temporary() bool { return true }
+
+// SetDeadline bounds Accept. In a worker that drains, what was offered is given
+// back and nothing more is taken: that is how a drain stops an Accept.
+func (q *handedQueue) SetDeadline(t time.Time) error {
+	q.mu.Lock()
+	if q.timer != nil {
+		q.timer.Stop()
+	}
+	q.limit = time.Time{}
+	if !t.IsZero() {
+		d := time.Until(t)
+		q.limit = time.Now().Add(d) // by the clock of the timer, which rings once
+		q.timer = time.AfterFunc(d, func() { broadcast(&q.changed) })
+	}
+	var refused []offer
+	if q.asker.worker.Draining() {
+		refused = q.stop()
+	}
+	q.changed.Broadcast()
+	q.mu.Unlock()
+	q.giveBack(refused)
+	return nil
+}
+
+// stop lets the queue take no more. It returns what has to be given back. q.mu is
+// held.
+func (q *handedQueue) stop() (refused []offer) {
+	q.over = true
+	refused, q.offers = q.offers, nil
+	return refused
+}
+
+// giveBack refuses what stop returned, without the lock.
+func (q *handedQueue) giveBack(refused []offer) {
+	for _, o := range refused {
+		q.asker.answer(o, false)
+	}
+}
+
+// Close gives back what no Accept has come for.
+func (q *handedQueue) Close() error {
+	q.asker.mu.Lock()
+	delete(q.asker.queues, q.key)
+	q.asker.mu.Unlock()
+	q.mu.Lock()
+	q.closed = true
+	refused := q.stop()
+	q.changed.Broadcast()
+	q.mu.Unlock()
+	q.giveBack(refused)
+	return nil
+}
+
+// Addr returns nil: the address is that of the master's socket, which the listener
+// around this source knows.
+func (q *handedQueue) Addr() net.Addr { return nil }
+
+// SyscallConn fails: the socket is the master's.
+func (q *handedQueue) SyscallConn() (syscall.RawConn, error) {
+	return nil, fmt.Errorf("cluster: SyscallConn: %w", errs.NotSupported)
+}

@@ -1,0 +1,331 @@
+package share
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"syscall"
+
+	"github.com/go-cluster/cluster/internal/errs"
+	"github.com/go-cluster/cluster/internal/handle"
+	"github.com/go-cluster/cluster/internal/socket"
+	"github.com/go-cluster/cluster/internal/wire"
+)
+
+// Peer is the channel to a worker.
+type Peer interface {
+	// Grants notes that the worker is about to be granted the address, or returns
+	// false if it takes none any more. It is called in the mailbox.
+	Grants(key string) bool
+	// Answer sends a line that answers a question of the worker's.
+	Answer(line []byte)
+	// SendHandle sends m with a descriptor, which it takes over.
+	SendHandle(typ string, m *wire.Message, h *handle.Handle)
+	// AskHandleLine sends line, a message with the number seq, with a descriptor,
+	// which it takes over. answered is called with the answer, or with nil when the
+	// worker is gone.
+	AskHandleLine(line []byte, seq int64, h *handle.Handle, answered func(*wire.Message, *handle.Handle))
+}
+
+// Member is a worker, as the registry knows it. Two values are equal if they are
+// the same worker.
+type Member interface {
+	Peer
+	// Leaving reports whether the worker is on its way out.
+	Leaving() bool
+	// Took is told that the worker has taken a connection that the master accepted.
+	Took()
+}
+
+// Host is the process that a Registry is in.
+type Host struct {
+	// Turn runs a function in the mailbox that the registry's entries belong to,
+	// and returns when it has run.
+	Turn func(func())
+	// Activated returns the descriptors that a service manager opened for this
+	// process. It is called once, when the first address is opened.
+	Activated func() []int
+	// UID is the user as whom this process opens sockets, or -1.
+	UID int
+}
+
+// Terms are what the options of a worker say about its questions.
+type Terms struct {
+	Allow  func(network, address string) error // Options.AllowListen, or nil
+	Policy Policy                              // for addresses without one of their own
+}
+
+// Registry holds the shared addresses. An entry outlives the workers that asked
+// for it: until CloseAll, connections to it wait whatever happens to them.
+type Registry struct {
+	host      Host
+	entries   map[string]*entry // by Query.Key; in the mailbox
+	preopened preopened
+	activated activated
+}
+
+// entry is one address and the sockets that serve it.
+type entry struct {
+	key        string
+	query      Query
+	opened     chan struct{}       // closed when the next five are set
+	err        error               // why there is no socket
+	sockets    []*handle.Handle    // bare: no poller wakes the master for their connections
+	addr       net.Addr            // the real one
+	unlink     func()              // removes a unix socket's file
+	dispatcher *dispatcher         // nil if workers accept themselves
+	data       json.RawMessage     // the first worker's, told to all (node: TLS ticket keys)
+	holders    map[Member]struct{} // workers that listen
+}
+
+// maxAddresses bounds how many addresses are open at a time, so that a worker
+// gone mad cannot use up the master's descriptors.
+const maxAddresses = 1024
+
+// NewRegistry makes an empty registry.
+func NewRegistry(host Host) *Registry {
+	return &Registry{host: host, entries: make(map[string]*entry), activated: activated{load: host.Activated}}
+}
+
+// ---- called by anyone, outside of the mailbox
+
+// Answer answers a worker's queryServer. The error is what the worker is to blame
+// for; it has been told already. Answer may take long: Terms.Allow is the
+// application's.
+func (r *Registry) Answer(m Member, w *wire.Message, terms Terms) error {
+	q, err := readQuery(w)
+	if err != nil {
+		r.refuseFor(m, w, err)
+		return fmt.Errorf("queryServer: %w", err)
+	}
+	if terms.Allow != nil {
+		if err := terms.Allow(q.Network, q.Literal); err != nil {
+			r.Refuse(m, w, syscall.EACCES, "refused by AllowListen: "+err.Error())
+			return fmt.Errorf("listen %s %s: refused by AllowListen: %w", q.Network, q.Named, err)
+		}
+	}
+	if q.Policy == 0 {
+		q.Policy = terms.Policy
+	}
+	e, err := r.acquire(context.Background(), q, w.Data, m)
+	if err == nil && e != nil {
+		r.host.Turn(func() { err = r.grant(m, w, e) })
+	}
+	if err != nil {
+		r.refuseFor(m, w, err)
+	}
+	return nil
+}
+
+// Refuse answers a worker's queryServer with an error.
+func (r *Registry) Refuse(p Peer, w *wire.Message, errno syscall.Errno, reason string) {
+	p.Answer(refusal(w, errno, reason, r.host.UID).Line())
+}
+
+// refuseFor is Refuse with the number of err, and its text unless the number says
+// it all.
+func (r *Registry) refuseFor(p Peer, w *wire.Message, err error) {
+	var errno syscall.Errno
+	if !errors.As(err, &errno) {
+		errno = syscall.EINVAL
+	}
+	reason := err.Error()
+	if op := (*net.OpError)(nil); errors.As(err, &op) || err == errno {
+		reason = ""
+	}
+	r.Refuse(p, w, errno, reason)
+}
+
+// refusal is the answer to queryServer when there will be no socket.
+func refusal(w *wire.Message, errno syscall.Errno, reason string, uid int) *wire.Message {
+	return &wire.Message{Cmd: wire.CmdCluster, Errno: ptr(-int(errno)), Key: "refused", Ack: w.Seq, Data: null,
+		Go: &wire.Extension{Reason: reason, UID: &uid}, Seq: wire.NextSeq()}
+}
+
+// acquire returns the entry for q, opened, for m or (nil) for the master itself.
+// For a worker that is leaving, which gets no answer, it returns nil. It waits
+// while somebody else opens the same address.
+func (r *Registry) acquire(ctx context.Context, q Query, data json.RawMessage, m Member) (e *entry, err error) {
+	var open bool
+	r.host.Turn(func() { e, open, err = r.claim(q, data, m) })
+	if err != nil || e == nil {
+		return nil, err
+	}
+	if open {
+		h, addr, unlink, err := r.open(ctx, q.Address)
+		r.host.Turn(func() { r.commit(e, h, addr, unlink, err) })
+	}
+	select {
+	case <-e.opened:
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	if e.err != nil {
+		return nil, e.err
+	}
+	return e, nil
+}
+
+// open opens a's socket. One that this program opened itself before it forked, or
+// that a service manager opened for it, is shared instead of colliding with it.
+func (r *Registry) open(ctx context.Context, a socket.Address) (*handle.Handle, net.Addr, func(), error) {
+	if h, addr, release := r.preopened.find(a); h != nil {
+		return h, addr, release, nil
+	}
+	if h, addr := r.activated.find(a); h != nil {
+		return h, addr, func() {}, nil // the service manager's: never unlinked
+	}
+	return socket.Open(ctx, a)
+}
+
+// ---- called in the mailbox
+
+// claim finds or makes the entry for q. Whoever made it opens the socket.
+func (r *Registry) claim(q Query, data json.RawMessage, m Member) (e *entry, open bool, err error) {
+	if m != nil && m.Leaving() {
+		return nil, false, nil
+	}
+	key := q.Key()
+	if e := r.entries[key]; e != nil {
+		if _, twice := e.holders[m]; twice && m != nil {
+			return nil, false, syscall.EADDRINUSE // as if the worker had opened it itself
+		}
+		return e, false, nil
+	}
+	if len(r.entries) >= maxAddresses {
+		return nil, false, fmt.Errorf("the cluster holds %d addresses already: %w", maxAddresses, syscall.EMFILE)
+	}
+	if len(data) == 0 {
+		data = null
+	}
+	e = &entry{key: key, query: q, data: data, opened: make(chan struct{}), holders: make(map[Member]struct{})}
+	r.entries[key] = e
+	return e, true, nil
+}
+
+// commit ends the opening of e. After an error the entry is forgotten, so that the
+// next Listen tries again.
+func (r *Registry) commit(e *entry, h *handle.Handle, addr net.Addr, unlink func(), err error) {
+	defer close(e.opened)
+	if err == nil && r.entries[e.key] != e {
+		// The cluster has stopped meanwhile.
+		h.Release()
+		unlink()
+		err = errs.Closed
+	}
+	if err != nil {
+		e.err = err
+		if r.entries[e.key] == e {
+			delete(r.entries, e.key)
+		}
+		return
+	}
+	e.sockets, e.addr, e.unlink = []*handle.Handle{h}, addr, unlink
+	if p := policyOf(e.query); p != nil {
+		e.dispatcher, e.err = newDispatcher(e.key, h, p)
+		if e.err != nil {
+			r.drop(e)
+		}
+	}
+}
+
+// grant gives m its share of e, unless m is on its way out. It runs in the mailbox
+// that also orders m to disconnect: that order comes either before the grant, and
+// there is none, or behind it. A node worker that gets an address after it has
+// disconnected keeps listening, without a channel, and never ends.
+func (r *Registry) grant(m Member, w *wire.Message, e *entry) error {
+	if r.entries[e.key] != e {
+		return errs.Closed // all was stopped meanwhile
+	}
+	if !m.Grants(e.key) {
+		return nil
+	}
+	if _, twice := e.holders[m]; twice {
+		return syscall.EADDRINUSE // asked twice before it was open
+	}
+	e.holders[m] = struct{}{}
+	out := &wire.Message{Ack: w.Seq, Key: e.key, Data: e.data, Go: &wire.Extension{Listening: true}}
+	if e.dispatcher == nil {
+		typ := wire.TypeNative
+		if e.query.IsPacket() {
+			typ = wire.TypeDgram
+		}
+		out.Errno = ptr(0)
+		m.SendHandle(typ, out, e.sockets[0].Retain())
+		return nil
+	}
+	out.Cmd, out.Seq, out.Sockname = wire.CmdCluster, wire.NextSeq(), socknameOf(e.addr)
+	m.Answer(out.Line())
+	e.dispatcher.add(m)
+	return nil
+}
+
+// Leave takes m out of the rotations. What it was handed it keeps.
+func (r *Registry) Leave(m Member) {
+	for _, e := range r.entries {
+		if e.dispatcher != nil {
+			e.dispatcher.remove(m)
+		}
+	}
+}
+
+// Forget forgets a worker whose channel has closed.
+func (r *Registry) Forget(m Member) {
+	r.Leave(m)
+	for _, e := range r.entries {
+		delete(e.holders, m)
+	}
+}
+
+// Close notes that m has closed its listener.
+func (r *Registry) Close(m Member, key string) {
+	if e := r.entries[key]; e != nil {
+		delete(e.holders, m)
+		if e.dispatcher != nil {
+			e.dispatcher.remove(m)
+		}
+	}
+}
+
+// CloseAll closes the sockets, at the end of a Disconnect.
+func (r *Registry) CloseAll() {
+	for _, e := range r.entries {
+		r.drop(e)
+	}
+}
+
+func (r *Registry) drop(e *entry) {
+	delete(r.entries, e.key)
+	if len(e.sockets) == 0 {
+		return // still being opened: commit will see
+	}
+	if e.dispatcher != nil {
+		e.dispatcher.close()
+	}
+	for _, h := range e.sockets {
+		h.Release()
+	}
+	e.unlink()
+}
+
+// Listening is an open address, as Stats shows it.
+type Listening struct {
+	Network, Address string
+	Backlog, Limit   int // how many connections wait, and may; 0 where that cannot be told
+}
+
+// Listening returns the open addresses, in no order.
+func (r *Registry) Listening() []Listening {
+	all := make([]Listening, 0, len(r.entries))
+	for _, e := range r.entries {
+		if len(e.sockets) == 0 {
+			continue
+		}
+		l := Listening{Network: e.addr.Network(), Address: e.query.Shown(e.addr).String()}
+		l.Backlog, l.Limit = socket.Queue(e.sockets[0])
+		all = append(all, l)
+	}
+	return all
+}

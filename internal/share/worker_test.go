@@ -1,0 +1,94 @@
+package share
+
+import (
+	"net"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/go-cluster/cluster/internal/handle"
+	"github.com/go-cluster/cluster/internal/socket"
+	"github.com/go-cluster/cluster/internal/wire"
+	"github.com/stretchr/testify/require"
+)
+
+// patience is how long a test waits for what has to happen.
+const patience = 30 * time.Second
+
+// waitFor receives from c.
+func waitFor[T any](t testing.TB, c <-chan T, what string) T {
+	t.Helper()
+	select {
+	case v := <-c:
+		return v
+	case <-time.After(patience):
+		t.Fatalf("no %s", what)
+		panic("unreachable")
+	}
+}
+
+// commandWorker is a member by hand. It answers each connection that it is handed
+// as take says, when it may.
+type commandWorker struct {
+	take   atomic.Bool
+	taken  chan *handle.Handle
+	may    chan struct{} // closed when it may answer
+	dead   atomic.Bool   // it ends with the connection instead of an answer
+	offers atomic.Int32
+	took   atomic.Int32
+
+	leaving bool
+	refuses bool // takes no address any more
+	answers chan string
+	sockets chan *handle.Handle
+}
+
+func newCommandWorker() *commandWorker {
+	return &commandWorker{taken: make(chan *handle.Handle, 1), may: make(chan struct{}), answers: make(chan string, 10), sockets: make(chan *handle.Handle, 10)}
+}
+
+func (w *commandWorker) Leaving() bool      { return w.leaving }
+func (w *commandWorker) Grants(string) bool { return !w.refuses }
+func (w *commandWorker) Took()              { w.took.Add(1) }
+func (w *commandWorker) Answer(line []byte) { w.answers <- string(line) }
+func (w *commandWorker) SendHandle(typ string, m *wire.Message, h *handle.Handle) {
+	w.answers <- typ + " " + string(m.Line())
+	w.sockets <- h
+}
+
+func (w *commandWorker) AskHandleLine(_ []byte, _ int64, h *handle.Handle, answered func(*wire.Message, *handle.Handle)) {
+	go func() {
+		w.offers.Add(1)
+		take := w.take.Load()
+		if take {
+			w.taken <- h
+		} else {
+			h.Release()
+		}
+		<-w.may
+		if w.dead.Load() {
+			answered(nil, nil)
+			return
+		}
+		answered(&wire.Message{Accepted: &take}, nil)
+	}()
+}
+
+// newDispatcherFor makes the dispatcher of an address, without seats.
+func newDispatcherFor(t *testing.T) (d *dispatcher, dial func() net.Conn) {
+	h, addr, _, err := socket.Open(t.Context(), resolved(t, "tcp", "127.0.0.1:0").Address)
+	require.NoError(t, err)
+	d, err = newDispatcher("key", h, inTurn{})
+	require.NoError(t, err)
+	t.Cleanup(func() {
+		d.close()
+		h.Release()
+	})
+	return d, func() net.Conn {
+		client, err := net.Dial("tcp", addr.String())
+		require.NoError(t, err)
+		t.Cleanup(func() { client.Close() })
+		client.SetReadDeadline(time.Now().Add(patience))
+		return client
+	}
+}
