@@ -146,7 +146,7 @@ func starveOnSignal() {
 // next try tells.
 func awaitAcceptDelay() {
 	stacks := make([]byte, 1<<20)
-	for !strings.Contains(string(stacks[:runtime.Stack(stacks, true)]), "(*roundRobin).sleep(") {
+	for !strings.Contains(string(stacks[:runtime.Stack(stacks, true)]), "(*dispatcher).sleep(") {
 		time.Sleep(time.Millisecond)
 	}
 	fmt.Println("accept failed")
