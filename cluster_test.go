@@ -131,6 +131,9 @@ func TestSetupMasterIsForLaterForks(t *testing.T) {
 // and the first time at once; one whose end was asked for, from either side, is
 // not.
 func TestRespawn(t *testing.T) {
+	if clustertest.Apart(t) {
+		return
+	}
 	for name, c := range map[string]struct {
 		end      func(t *testing.T, w *cluster.Process)
 		respawns bool

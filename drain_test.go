@@ -227,6 +227,9 @@ var late = clustertest.Program("late", func() {
 // A worker stopped at any moment of its start exits with 0: it is never left
 // with an error from a Listen under way.
 func TestDrainDuringStart(t *testing.T) {
+	if clustertest.Apart(t) {
+		return
+	}
 	clustertest.WithMaster(t, idle, cluster.Options{})
 	dead := clustertest.Deaths(t)
 	for range 20 {

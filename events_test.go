@@ -244,6 +244,9 @@ func everyCall(w *cluster.Process, alive bool) (err error) {
 // TestReentrancy: every callback can make every call of the package. Those that
 // wait, wait for processes and never for the callback that they are made in.
 func TestReentrancy(t *testing.T) {
+	if clustertest.Apart(t) {
+		return
+	}
 	type process = *cluster.Process
 	// Each registers body for one kind of callback. Where no event kills the
 	// worker, the test does.

@@ -349,6 +349,9 @@ var cloggedConns = map[string]func(c net.Conn) error{
 // the master never heard that it was accepted: to another worker it would be
 // one whose request does not come.
 func TestRoundRobinUsedConnection(t *testing.T) {
+	if clustertest.Apart(t) {
+		return
+	}
 	for does := range cloggedConns {
 		for _, end := range []string{"", " and the client has shut down"} {
 			t.Run(does+end, func(t *testing.T) { testUsedConnection(t, does, end != "") })

@@ -58,6 +58,9 @@ func dialMany(t *testing.T, n int, network, address string) <-chan int {
 // differ, when a worker's word that it took one is overtaken by those of three
 // others; a shared socket leaves a quarter and more between them.
 func TestRoundRobinEvenSpread(t *testing.T) {
+	if clustertest.Apart(t) {
+		return
+	}
 	for _, network := range clustertest.System.Networks {
 		t.Run(network, func(t *testing.T) {
 			address := "127.0.0.1:0"

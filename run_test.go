@@ -292,6 +292,9 @@ func TestDisconnectNone(t *testing.T) {
 // TestDisconnectStarting: a worker that is told to stop before it is online, or
 // before it listens, exits with 0 as any other.
 func TestDisconnectStarting(t *testing.T) {
+	if clustertest.Apart(t) {
+		return
+	}
 	clustertest.WithMaster(t, idle, cluster.Options{Workers: 8})
 	dead := clustertest.Deaths(t)
 	for round := range 4 {

@@ -16,6 +16,9 @@ import (
 
 // TestStatsAtEachStep: every value is true at every step of a cluster's life.
 func TestStatsAtEachStep(t *testing.T) {
+	if clustertest.Apart(t) {
+		return
+	}
 	address := clustertest.UnusedAddress(t, "tcp", "")
 	before := cluster.Stats()
 	clustertest.WithMaster(t, clustertest.Troublemaker, cluster.Options{Workers: 2, Env: []string{"ADDRESS=" + address}, Watchdog: cluster.Watchdog{Interval: clustertest.Tick}})
@@ -162,6 +165,9 @@ func TestStatsAsJSON(t *testing.T) {
 // TestStatsDuringAll: whoever asks while everything changes gets what holds
 // together: no dead worker, none twice, one line for each slot.
 func TestStatsDuringAll(t *testing.T) {
+	if clustertest.Apart(t) {
+		return
+	}
 	clustertest.WithMaster(t, clustertest.Troublemaker, cluster.Options{Workers: 3, Backoff: cluster.Backoff{Max: time.Millisecond, Min: time.Millisecond}})
 	require.NoError(t, cluster.AutoFork())
 	stop, done := make(chan struct{}), make(chan error, 1)

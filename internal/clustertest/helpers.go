@@ -109,18 +109,22 @@ func Atoi(s string) int {
 	return n
 }
 
-// Path is the path of a file of this module: tests run in the directory of
-// their package.
-func Path(elem ...string) string {
+// root is the directory of this module, which Main finds: tests start in the
+// directory of their package, and may go elsewhere.
+var root string
+
+// Path is the path of a file of this module.
+func Path(elem ...string) string { return filepath.Join(append([]string{root}, elem...)...) }
+
+func findRoot() {
 	dir, err := os.Getwd()
 	Must(err)
-	for {
-		if _, err := os.Stat(filepath.Join(dir, "go.mod")); err == nil {
-			return filepath.Join(append([]string{dir}, elem...)...)
+	for root = dir; ; root = filepath.Dir(root) {
+		if _, err := os.Stat(filepath.Join(root, "go.mod")); err == nil {
+			return
 		}
-		if dir == filepath.Dir(dir) {
+		if root == filepath.Dir(root) {
 			Must(errors.New("no go.mod above " + dir))
 		}
-		dir = filepath.Dir(dir)
 	}
 }

@@ -70,6 +70,7 @@ func Main(m *testing.M) {
 	signal.Notify(c, os.Interrupt)
 	signal.Stop(c)
 	prepareTests()
+	findRoot()
 	slog.SetDefault(slog.New(slog.NewTextHandler(io.Discard, nil)))
 	// What runs in processes of its own mostly waits for a drain: more of that can
 	// go on at a time than there are cores.
