@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/go-cluster/cluster/internal/channel"
 )
 
 // bucket is a channel that takes as much as it has room for.
@@ -25,11 +27,11 @@ func newBucket(room int) *bucket {
 	return k
 }
 
-func (k *bucket) send(p []byte, _ int) (int, error) {
+func (k *bucket) Send(p []byte, _ int) (int, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if k.room == 0 {
-		return 0, errWouldBlock
+		return 0, channel.ErrWouldBlock
 	}
 	n := min(len(p), k.room)
 	k.room -= n
@@ -37,7 +39,7 @@ func (k *bucket) send(p []byte, _ int) (int, error) {
 	return n, nil
 }
 
-func (k *bucket) waitRoom(error) error {
+func (k *bucket) WaitRoom(error) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	for k.room == 0 {

@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/go-cluster/cluster/internal/channel"
 	"github.com/go-cluster/cluster/internal/handle"
 	"github.com/go-cluster/cluster/internal/process"
 	"github.com/go-cluster/cluster/internal/supervise"
@@ -23,7 +24,7 @@ var self = process.FindSelf()
 // startProcess makes p's channel and process.
 func startProcess(p *Process, env []string) error {
 	c := p.child
-	ours, theirs, err := newChannelPair()
+	ours, theirs, err := channel.Pair()
 	if err != nil {
 		return err
 	}

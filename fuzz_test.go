@@ -10,6 +10,7 @@ import (
 	"github.com/go-cluster/cluster/internal/supervise"
 	"github.com/stretchr/testify/require"
 
+	"github.com/go-cluster/cluster/internal/channel"
 	"github.com/go-cluster/cluster/internal/handle"
 	"github.com/go-cluster/cluster/internal/wire"
 )
@@ -102,7 +103,7 @@ func FuzzMaster(f *testing.F) {
 		f.Fatal(err)
 	}
 	f.Fuzz(func(t *testing.T, stream []byte, fds uint8, cut uint16) {
-		ours, theirs, err := newChannelPair()
+		ours, theirs, err := channel.Pair()
 		require.NoError(t, err)
 		m := newCluster().master
 		p := newProcess(m.cluster, 1, -1)
@@ -156,7 +157,7 @@ func FuzzWorker(f *testing.F) {
 		if strings.Contains(string(stream), "stderr") || strings.Contains(string(stream), `\u`) {
 			return // which would be this process's own
 		}
-		ours, theirs, err := newChannelPair()
+		ours, theirs, err := channel.Pair()
 		require.NoError(t, err)
 		p := newProcess(newCluster(), 1, 0)
 		in := testInside(p, announcement{Version: wire.ProtocolVersion, ShutdownTimeout: time.Hour})

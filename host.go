@@ -143,7 +143,7 @@ func (h host) hasForked(p *Process) {
 	h.forked.Store(true)
 	h.cluster.live.add(p)
 	p.emitFork()
-	p.link.ch.setPeer(p.pid)
+	p.link.ch.SetPeer(p.pid)
 	go p.link.work(job{read: true})
 	go h.reap(p)
 }

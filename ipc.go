@@ -6,6 +6,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"github.com/go-cluster/cluster/internal/channel"
 	"github.com/go-cluster/cluster/internal/handle"
 	"github.com/go-cluster/cluster/internal/wire"
 )
@@ -18,7 +19,7 @@ import (
 // One goroutine reads at a time (baton.go). It waits for nothing but the peer,
 // except that it stops reading while too much input is undelivered.
 type link struct {
-	ch   *channel
+	ch   *channel.Channel
 	out  outbox
 	flow flow
 	p    *Process // whose messages these are
@@ -90,7 +91,7 @@ type outHandle struct {
 	tries int
 }
 
-func newLink(ch *channel, p *Process, s side, peer peerKind, o *Options) *link {
+func newLink(ch *channel.Channel, p *Process, s side, peer peerKind, o *Options) *link {
 	l := &link{
 		ch: ch, p: p, side: s, peer: peer,
 		in:      wire.Framer{Max: o.MaxMessage},
@@ -275,7 +276,7 @@ func (l *link) nextHandle() {
 	}
 	l.handleUp = true
 	l.baton.pickUp()
-	line, h := l.ch.attach(l.handles[0].line, l.handles[0].h)
+	line, h := l.ch.Attach(l.handles[0].line, l.handles[0].h)
 	l.out.put(orderLine, h, line)
 }
 
@@ -322,7 +323,7 @@ func (l *link) flush(ctx context.Context) error {
 
 // close ends the link from this side. The reader notices and does the rest.
 func (l *link) close() {
-	l.ch.close()
+	l.ch.Close()
 	l.baton.pickUp()
 }
 
@@ -342,8 +343,8 @@ func (l *link) shut() {
 // end ends everything that waits for the peer.
 func (l *link) end() {
 	l.out.close(ErrClosed)
-	l.ch.close()
-	closeDescriptors(l.fds)
+	l.ch.Close()
+	channel.CloseAll(l.fds)
 	l.fds = nil
 
 	l.mu.Lock()

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/go-cluster/cluster/internal/channel"
 )
 
 // ---- bytes
@@ -114,7 +116,7 @@ func TestAsksWithoutReading(t *testing.T) {
 			defer Respond("asked", func(*Process, any) (string, error) { return "answer", nil })()
 			ask := func(lines string) bool {
 				_, err := l.peer.Write([]byte(lines))
-				for err == nil && l.ch.unread() > 0 {
+				for err == nil && l.ch.Unread() > 0 {
 					runtime.Gosched()
 				}
 				return err == nil
@@ -162,7 +164,7 @@ func TestBackPressure(t *testing.T) {
 		wrote <- nil
 	}()
 	require.Eventually(t, func() bool { return !l.flow.enter() }, patienceIn, time.Millisecond)
-	require.LessOrEqual(t, l.flow.level(), bound+2*fullRead)
+	require.LessOrEqual(t, l.flow.level(), bound+2*channel.FullRead)
 	require.Empty(t, wrote, "the peer is not slowed down")
 	close(gate)
 	for n := range count {
@@ -190,7 +192,7 @@ func TestUnclaimedInput(t *testing.T) {
 			go l.peer.Write([]byte(many(count, line)))
 			go io.Copy(io.Discard, l.peer)
 			require.ErrorIs(t, waitFor(t, l.errors, "report"), ErrBacklog)
-			require.LessOrEqual(t, l.flow.level(), 64<<10+fullRead*(requestCost+100)/len(line))
+			require.LessOrEqual(t, l.flow.level(), 64<<10+channel.FullRead*(requestCost+100)/len(line))
 			require.Empty(t, l.errors)
 
 			got := make(chan struct{}, count)
@@ -235,7 +237,7 @@ func TestSmallReadsKeepLittle(t *testing.T) {
 	waitFor(t, called, "callback") // what comes from now on is queued
 	const reads = 100
 	for range reads {
-		l.take_("2\n" + strings.Repeat(" ", fullRead-3) + "\n")
+		l.take_("2\n" + strings.Repeat(" ", channel.FullRead-3) + "\n")
 		l.take_("3\n")
 	}
 	l.p.events.mu.Lock()
@@ -255,7 +257,7 @@ func TestSmallReadsKeepLittle(t *testing.T) {
 func TestMessagesShareLittle(t *testing.T) {
 	l := newTestLink(t, peerGo, Options{})
 	kept := 0
-	l.unread = fullRead
+	l.unread = channel.FullRead
 	for range 1000 {
 		m := l.keep([]byte("1"))
 		require.Equal(t, 1, cap(m), "appending to it would write into the next")
@@ -265,8 +267,8 @@ func TestMessagesShareLittle(t *testing.T) {
 }
 
 func (l *testLink) take_(p string) {
-	in := inputs.Get().(*input)
-	in.n = copy(in.data[:], p)
+	in := new(channel.Input)
+	in.N = copy(in.Data[:], p)
 	l.link.take(in)
 }
 

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/go-cluster/cluster/internal/channel"
 	"github.com/go-cluster/cluster/internal/handle"
 	"github.com/go-cluster/cluster/internal/wire"
 	"github.com/stretchr/testify/require"
@@ -76,7 +77,7 @@ func TestStrayDescriptors(t *testing.T) {
 			l.writeWith(`{"cmd":"NODE_GO_CLUSTER","act":"ask","n":1}`+"\n", files...)
 		},
 	} {
-		for _, n := range []int{1, 2, 70, maxDescriptors} {
+		for _, n := range []int{1, 2, 70, 253} {
 			t.Run(fmt.Sprint(name, " ", n), func(t *testing.T) {
 				l := newTestLink(t, peerGo, Options{MaxMessage: 1000}).take().start()
 				k := newToken(t)
@@ -112,7 +113,7 @@ func TestDescriptorOfALineTooLong(t *testing.T) {
 	l := newTestLink(t, peerGo, Options{MaxMessage: 1000}).take().start()
 	lost, mine := newToken(t), newToken(t)
 	l.writeWith(`{"cmd":"NODE_HANDLE","msg":"`, lost.file)
-	require.Eventually(t, func() bool { return l.ch.unread() == 0 }, patienceIn, time.Millisecond)
+	require.Eventually(t, func() bool { return l.ch.Unread() == 0 }, patienceIn, time.Millisecond)
 	l.write(strings.Repeat("x", 2000))
 	l.write(`"}` + "\n")
 	l.writeWith(handleLine, mine.file)
@@ -152,7 +153,7 @@ func (l *testLink) readHandle() (line string, fd int) {
 	l.peer.SetReadDeadline(time.Now().Add(patienceIn))
 	n, oobn, _, _, err := l.peer.(*net.UnixConn).ReadMsgUnix(p, oob)
 	require.NoError(l.t, err)
-	fds := parseRights(oob[:oobn])
+	fds := channel.ParseRights(oob[:oobn])
 	require.Len(l.t, fds, 1, "with %q", p[:n])
 	require.Equal(l.t, 1, strings.Count(string(p[:n]), "\n"))
 	return strings.TrimSpace(string(p[:n])), fds[0]

@@ -10,6 +10,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/go-cluster/cluster/internal/channel"
 	"github.com/go-cluster/cluster/internal/handle"
 	"github.com/go-cluster/cluster/internal/wire"
 )
@@ -69,7 +70,7 @@ func newTestLink(t testing.TB, kind peerKind, o Options) *testLink {
 	t.Helper()
 	o, err := o.withDefaults()
 	require.NoError(t, err)
-	ours, theirs, err := newChannelPair()
+	ours, theirs, err := channel.Pair()
 	require.NoError(t, err)
 	peer := openPeer(t, theirs)
 	l := &testLink{

@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 
+	"github.com/go-cluster/cluster/internal/channel"
 	"github.com/go-cluster/cluster/internal/handle"
 	"github.com/go-cluster/cluster/internal/socket"
 )
@@ -96,7 +97,7 @@ func drainPeer(peer peerEnd) {
 	p, oob := make([]byte, 4096), make([]byte, 4096)
 	for {
 		_, oobn, _, _, err := peer.(*net.UnixConn).ReadMsgUnix(p, oob)
-		closeDescriptors(parseRights(oob[:oobn]))
+		channel.CloseAll(channel.ParseRights(oob[:oobn]))
 		if err != nil {
 			return
 		}
@@ -123,20 +124,13 @@ func isOpenHandle(h *handle.Handle) bool {
 }
 
 // workerChannel takes over theirs as a worker does.
-func workerChannel(t testing.TB, theirs *os.File) *channel {
+func workerChannel(t testing.TB, theirs *os.File) *channel.Channel {
 	defer theirs.Close()
 	h, err := socket.Duplicate(theirs)
 	require.NoError(t, err)
-	ch, err := newChannel(h.FD()) // which owns it from now on
+	ch, err := channel.Inherit(h.FD()) // which owns it from now on
 	require.NoError(t, err)
 	return ch
-}
-
-// handleOf is what came with the line, and takes it from fds.
-func handleOf(_ []byte, fds *[]int) *handle.Handle {
-	fd := (*fds)[0]
-	*fds = (*fds)[1:]
-	return handle.New(fd)
 }
 
 // killedText is how the Exit of a process reads that was killed.

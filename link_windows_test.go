@@ -8,11 +8,12 @@ import (
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/windows"
 
+	"github.com/go-cluster/cluster/internal/channel"
 	"github.com/go-cluster/cluster/internal/handle"
 )
 
 // openPeer takes over theirs.
-func openPeer(_ testing.TB, theirs clientEnd) peerEnd {
+func openPeer(_ testing.TB, theirs channel.Client) peerEnd {
 	return os.NewFile(uintptr(theirs), "peer")
 }
 
@@ -43,17 +44,10 @@ func someHandle(t testing.TB) *handle.Handle {
 func isOpenHandle(h *handle.Handle) bool { return isSocket(uintptr(h.FD())) }
 
 // workerChannel takes over theirs as a worker does.
-func workerChannel(t testing.TB, theirs clientEnd) *channel {
-	ch, err := newChannel(windows.Handle(theirs))
+func workerChannel(t testing.TB, theirs channel.Client) *channel.Channel {
+	ch, err := channel.Inherit(int(theirs))
 	require.NoError(t, err)
-	ch.own = true
 	return ch
-}
-
-// handleOf is what came with the line.
-func handleOf(line []byte, _ *[]int) *handle.Handle {
-	h, _ := (&channel{own: true}).claim(line, nil)
-	return h
 }
 
 // killedText is how the Exit of a process reads that was killed.
@@ -69,4 +63,17 @@ const (
 func isSocket(fd uintptr) bool {
 	_, err := windows.GetsockoptInt(windows.Handle(fd), windows.SOL_SOCKET, 0x1008 /* SO_TYPE */)
 	return err == nil
+}
+
+// TestEndWakesAPausedReader: nothing is read while too much waits for a handler,
+// and a pipe does not tell of its end then.
+func TestEndWakesAPausedReader(t *testing.T) {
+	l := newTestLink(t, peerGo, Options{MaxQueue: 1000}).start()
+	l.write(many(5000, `"flood"`))
+	l.error()
+	l.write(`{"cmd":"NODE_CLUSTER","act":"last"}` + "\n")
+	selecting(t, "(*channel).waitHangup", 1)
+	l.peer.Close()
+	waitFor(t, l.ended, "end of the link")
+	require.Equal(t, "last", waitFor(t, l.internals, "last word").w.Act)
 }

@@ -5,6 +5,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/go-cluster/cluster/internal/channel"
 	"github.com/go-cluster/cluster/internal/handle"
 )
 
@@ -45,9 +46,9 @@ type sender interface {
 	// send gives the kernel as much of p as it takes now, with fd (unless it is
 	// negative) attached to the first byte. An error that isNoRoom says that it
 	// takes nothing yet.
-	send(p []byte, fd int) (int, error)
+	Send(p []byte, fd int) (int, error)
 	// waitRoom waits until it is worth to try again after noRoom.
-	waitRoom(noRoom error) error
+	WaitRoom(noRoom error) error
 }
 
 // batch is what is being written.
@@ -263,8 +264,8 @@ func (o *outbox) writeBatch() (noRoom error) {
 				end, fd = m.end-off, m.h.FD()
 			}
 		}
-		n, err := o.ch.send(b.left[:end], fd)
-		if isNoRoom(err) {
+		n, err := o.ch.Send(b.left[:end], fd)
+		if channel.IsNoRoom(err) {
 			return err
 		}
 		if err != nil {
@@ -303,7 +304,7 @@ func (o *outbox) stall(noRoom error) {
 
 // awaitRoom writes on once the kernel has room.
 func (o *outbox) awaitRoom(noRoom error) {
-	err := o.ch.waitRoom(noRoom)
+	err := o.ch.WaitRoom(noRoom)
 	o.mu.Lock()
 	o.parked = false
 	o.mu.Unlock()

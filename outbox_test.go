@@ -13,6 +13,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/go-cluster/cluster/internal/channel"
 	"github.com/go-cluster/cluster/internal/handle"
 )
 
@@ -35,7 +36,7 @@ func newKernel(take func(p []byte) int) *kernel {
 func all(p []byte) int   { return len(p) }
 func nothing([]byte) int { return 0 }
 
-func (k *kernel) send(p []byte, fd int) (int, error) {
+func (k *kernel) Send(p []byte, fd int) (int, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if k.err != nil {
@@ -43,13 +44,13 @@ func (k *kernel) send(p []byte, fd int) (int, error) {
 	}
 	n := k.take(p)
 	if n == 0 {
-		return 0, errWouldBlock
+		return 0, channel.ErrWouldBlock
 	}
 	k.calls, k.fds = append(k.calls, string(p[:n])), append(k.fds, fd)
 	return n, nil
 }
 
-func (k *kernel) waitRoom(error) error {
+func (k *kernel) WaitRoom(error) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	for k.err == nil && k.take([]byte{0}) == 0 {

@@ -17,7 +17,7 @@ type pingingMaster struct {
 	asking int
 }
 
-func (m *pingingMaster) send(p []byte, _ int) (int, error) {
+func (m *pingingMaster) Send(p []byte, _ int) (int, error) {
 	m.beats <- string(p)
 	if m.asking--; m.asking > 0 {
 		m.in.pinged()
@@ -25,7 +25,7 @@ func (m *pingingMaster) send(p []byte, _ int) (int, error) {
 	return len(p), nil
 }
 
-func (m *pingingMaster) waitRoom(error) error { return nil }
+func (m *pingingMaster) WaitRoom(error) error { return nil }
 
 // TestPingsFollowEachOther: every ping is answered, however soon it follows on
 // the answer to the last one. The master sends no other until then, and kills a

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"sync/atomic"
 
+	"github.com/go-cluster/cluster/internal/channel"
 	"github.com/go-cluster/cluster/internal/handle"
 	"github.com/go-cluster/cluster/internal/wire"
 )
@@ -23,8 +24,6 @@ import (
 const maxInternal = 64 << 10
 
 const (
-	// fullRead is how much is read at once, in bytes.
-	fullRead = 64 << 10
 	// maxHeld bounds the descriptors that a peer can make this side hold with a
 	// line that it does not end.
 	maxHeld = 64
@@ -36,7 +35,7 @@ func (l *link) read() {
 	for {
 		l.baton.await()
 		l.pause()
-		in, err := l.ch.recv()
+		in, err := l.ch.Recv()
 		l.take(in)
 		switch {
 		case l.final.Load():
@@ -90,7 +89,7 @@ func (l *link) waitDelivered() {
 	var delivered atomic.Bool
 	go func() {
 		defer close(watched)
-		for !l.ch.waitHangup() {
+		for !l.ch.WaitHangup() {
 			if delivered.Load() || l.final.Load() {
 				return
 			}
@@ -103,7 +102,7 @@ func (l *link) waitDelivered() {
 	}()
 	l.flow.wait()
 	delivered.Store(true)
-	l.ch.interrupt()
+	l.ch.Interrupt()
 	<-watched
 	l.resume()
 }
@@ -113,9 +112,9 @@ func (l *link) resume() {
 	if l.final.Load() {
 		return
 	}
-	l.ch.resume()
+	l.ch.Resume()
 	if l.final.Load() { // just now
-		l.ch.interrupt()
+		l.ch.Interrupt()
 	}
 }
 
@@ -125,10 +124,10 @@ func (l *link) readFor(ctx context.Context, c *call) {
 	l.byCaller = true
 	defer func() { l.byCaller = false }()
 	if ctx.Done() != nil {
-		defer context.AfterFunc(ctx, l.ch.interrupt)()
+		defer context.AfterFunc(ctx, l.ch.Interrupt)()
 	}
 	for !c.over() && ctx.Err() == nil && !l.final.Load() && l.flow.enter() {
-		in, err := l.ch.recv()
+		in, err := l.ch.Recv()
 		l.take(in)
 		if errors.Is(err, os.ErrDeadlineExceeded) {
 			l.resume()
@@ -143,17 +142,17 @@ func (l *link) readFor(ctx context.Context, c *call) {
 func (l *link) finish() {
 	l.final.Store(true)
 	l.flow.open()
-	l.ch.interrupt()
+	l.ch.Interrupt()
 	l.baton.pickUp()
 }
 
 // readRest takes what the kernel has now and no more: who still holds the other
 // end could write for ever.
 func (l *link) readRest() {
-	for left := l.ch.unread(); left > 0; {
-		in, err := l.ch.tryRecv()
+	for left := l.ch.Unread(); left > 0; {
+		in, err := l.ch.TryRecv()
 		if err == nil {
-			left -= in.n
+			left -= in.N
 		}
 		l.take(in)
 		if err != nil {
@@ -163,14 +162,14 @@ func (l *link) readRest() {
 }
 
 // take handles what one recvmsg returned.
-func (l *link) take(in *input) {
+func (l *link) take(in *channel.Input) {
 	if in == nil {
 		return
 	}
-	defer in.free()
-	l.fds = append(l.fds, in.fds...)
-	l.unread = in.n
-	l.in.Feed(in.data[:in.n], l.line, l.tooLong)
+	defer in.Free()
+	l.fds = append(l.fds, in.FDs...)
+	l.unread = in.N
+	l.in.Feed(in.Data[:in.N], l.line, l.tooLong)
 	l.slab, l.kept = nil, 0
 	l.deliver()
 	l.confirm()
@@ -198,7 +197,7 @@ func (l *link) dropDescriptors(from, to int) {
 	if from >= to {
 		return
 	}
-	closeDescriptors(l.fds[from:to])
+	channel.CloseAll(l.fds[from:to])
 	l.fds = append(l.fds[:from], l.fds[to:]...)
 	l.fault("%d descriptors came with no message that takes them; closed", to-from)
 }
@@ -338,7 +337,7 @@ func (l *link) sockets(raw []byte, answer wire.Message) {
 // handle takes a message that came with a descriptor. It is acknowledged before
 // it is looked at, as node does: its sender sends nothing more until then.
 func (l *link) handle(raw []byte) {
-	h, rest := l.ch.claim(raw, l.fds)
+	h, rest := l.ch.Claim(raw, l.fds)
 	if len(rest) < len(l.fds) && l.held > 0 {
 		l.held--
 	}

@@ -141,7 +141,7 @@ func (l *link) request(ctx context.Context, v, reply any) error {
 func (l *link) waitCall(ctx context.Context, c *call) (ended bool) {
 	mine, granted := l.baton.begin(c)
 	if granted != nil {
-		l.ch.interrupt()
+		l.ch.Interrupt()
 		select {
 		case <-granted:
 			mine = true

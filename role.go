@@ -6,6 +6,8 @@ import (
 	"os"
 	"strconv"
 	"time"
+
+	"github.com/go-cluster/cluster/internal/channel"
 )
 
 // The variables that make a process a worker. A node primary sets all but the
@@ -56,7 +58,12 @@ func joinCluster(c *cluster) *Process {
 	if err != nil || fd < 0 {
 		return nil
 	}
-	ch, err := inheritChannel(fd)
+	ch, err := channel.Inherit(fd)
+	if err == channel.ErrForeign {
+		// Going on would make a master of a worker: a fork bomb.
+		fmt.Fprintf(os.Stderr, "cluster: this process is a worker of a node primary: %v on Windows; run primary and workers with this package\n", ErrNotSupported)
+		os.Exit(1)
+	}
 	if err != nil {
 		// The variables leaked from another worker; there is no channel here.
 		return nil

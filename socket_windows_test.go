@@ -2,7 +2,6 @@ package cluster
 
 import (
 	"net"
-	"strings"
 	"syscall"
 	"testing"
 
@@ -49,46 +48,4 @@ func TestListenError(t *testing.T) {
 	require.ErrorAs(t, err, &errno)
 	require.Equal(t, syscall.Errno(windows.WSAEADDRINUSE), errno)
 	require.NotErrorIs(t, err, syscall.EACCES)
-}
-
-// TestSocketInAMessage: it finds its way to a worker's side, and is the same.
-func TestSocketInAMessage(t *testing.T) {
-	h, ln := sharedSocket(t, "tcp", "127.0.0.1:0")
-	l := newTestLink(t, peerGo, Options{})
-	l.ch.own, l.ch.peer = true, pid
-	l.start()
-	line, beside := l.ch.attach([]byte(handleLine), h)
-	require.Nil(t, beside)
-	l.write(string(line))
-	require.Equal(t, `{"cmd":"NODE_HANDLE_ACK"}`, l.readLine())
-	got := waitFor(t, l.internals, "handle")
-	require.Equal(t, "k", got.w.Key)
-	same, err := socket.NewListener(got.h)
-	require.NoError(t, err)
-	got.h.Release()
-	defer same.Close()
-	require.Equal(t, ln.Addr(), same.Addr())
-	connected(t, same)
-	for _, bad := range []string{"", "rubbish", strings.Repeat("A", 1000)} {
-		l.write(handleLine[:len(handleLine)-2] + `,"socket":"` + bad + "\"}\n")
-		require.Equal(t, `{"cmd":"NODE_HANDLE_NACK"}`, l.readLine())
-		require.Contains(t, l.error(), "without its descriptor")
-	}
-}
-
-// TestMasterTakesNoSocket: what a worker sends as one could be any handle of the
-// master's own, which would be closed.
-func TestMasterTakesNoSocket(t *testing.T) {
-	h, ln := sharedSocket(t, "tcp", "127.0.0.1:0")
-	l := newTestLink(t, peerGo, Options{}).start()
-	text, err := handle.Duplicate(h.Socket(), pid)
-	require.NoError(t, err)
-	l.write(handleLine[:len(handleLine)-2] + `,"socket":"` + text + "\"}\n")
-	require.Equal(t, `{"cmd":"NODE_HANDLE_NACK"}`, l.readLine())
-	require.Contains(t, l.error(), "without its descriptor")
-	require.Empty(t, l.internals)
-	same, err := handle.Adopt(text) // nobody has taken it
-	require.NoError(t, err)
-	same.Release()
-	connected(t, ln)
 }

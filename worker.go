@@ -12,6 +12,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/go-cluster/cluster/internal/channel"
 	"github.com/go-cluster/cluster/internal/drain"
 	"github.com/go-cluster/cluster/internal/handle"
 	"github.com/go-cluster/cluster/internal/process"
@@ -32,7 +33,7 @@ type inside struct {
 }
 
 // newWorker begins this process's life as worker id.
-func newWorker(c *cluster, id int, ch *channel, hello announcement) *Process {
+func newWorker(c *cluster, id int, ch *channel.Channel, hello announcement) *Process {
 	p := newProcess(c, id, hello.Slot)
 	p.pid = os.Getpid()
 	in := newInside(p, hello)

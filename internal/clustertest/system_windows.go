@@ -19,14 +19,14 @@ import (
 )
 
 var (
-	modntdll    = windows.NewLazySystemDLL("ntdll.dll")
-	modkernel32 = windows.NewLazySystemDLL("kernel32.dll")
+	modntdll = windows.NewLazySystemDLL("ntdll.dll")
+	kernel32 = windows.NewLazySystemDLL("kernel32.dll")
 
 	procSuspendProcess        = modntdll.NewProc("NtSuspendProcess")
 	procResumeProcess         = modntdll.NewProc("NtResumeProcess")
-	procAllocConsole          = modkernel32.NewProc("AllocConsole")
-	procFreeConsole           = modkernel32.NewProc("FreeConsole")
-	procSetConsoleCtrlHandler = modkernel32.NewProc("SetConsoleCtrlHandler")
+	procAllocConsole          = kernel32.NewProc("AllocConsole")
+	procFreeConsole           = kernel32.NewProc("FreeConsole")
+	procSetConsoleCtrlHandler = kernel32.NewProc("SetConsoleCtrlHandler")
 )
 
 // underWine reports whether this is no Windows.

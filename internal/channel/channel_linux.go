@@ -1,4 +1,4 @@
-package cluster
+package channel
 
 import "golang.org/x/sys/unix"
 
@@ -18,5 +18,5 @@ func recvmsgCloexec(fd int, p, oob []byte) (n, oobn int, fds []int, err error) {
 	if err != nil {
 		return 0, 0, nil, err
 	}
-	return n, oobn, parseRights(oob[:oobn]), nil
+	return n, oobn, ParseRights(oob[:oobn]), nil
 }

@@ -1,4 +1,4 @@
-package cluster
+package channel
 
 import (
 	"encoding/json"
@@ -15,18 +15,18 @@ import (
 	"github.com/go-cluster/cluster/internal/handle"
 )
 
-// channel is one end of the named pipe between the master and a worker: bytes
+// Channel is one end of the named pipe between the master and a worker: bytes
 // both ways. It is overlapped. What is received goes through the runtime's
 // poller; what is sent does not, as that has no write which can be told to
 // return when the pipe is full: see send. One goroutine receives and one at a
 // time sends.
-type channel struct {
+type Channel struct {
 	f  *os.File
 	rc syscall.RawConn
 
 	mu      sync.Mutex
 	closed  bool
-	stop    chan struct{} // closed by interrupt
+	stop    chan struct{} // closed by Interrupt
 	stopped bool          // stop is closed
 
 	out outgoing // of the one that sends
@@ -35,34 +35,31 @@ type channel struct {
 	own  bool // this process is a worker, and the channel its own
 }
 
-// errWouldBlock says that the pipe is full.
-var errWouldBlock = errors.New("channel: would block")
-
-// clientEnd is the worker's end of a channel as the master has it: a handle that
+// Client is the worker's end of a channel as the master has it: a handle that
 // is on no completion port, since the worker puts it on its own.
-type clientEnd windows.Handle
+type Client windows.Handle
 
 // Close closes it in this process.
-func (e clientEnd) Close() error { return windows.CloseHandle(windows.Handle(e)) }
+func (e Client) Close() error { return windows.CloseHandle(windows.Handle(e)) }
 
-// newChannelPair returns the master's end of a new channel and the end for a
+// Pair returns the master's end of a new channel and the end for a
 // worker to inherit.
-func newChannelPair() (*channel, clientEnd, error) {
-	server, client, err := newPipe(windows.PIPE_ACCESS_DUPLEX, windows.GENERIC_READ|windows.GENERIC_WRITE, windows.FILE_FLAG_OVERLAPPED)
+func Pair() (*Channel, Client, error) {
+	server, client, err := newPipe()
 	if err != nil {
 		return nil, 0, err
 	}
-	ours, err := newChannel(server)
+	ours, err := open(server)
 	if err != nil {
 		windows.CloseHandle(client)
 		return nil, 0, err
 	}
-	return ours, clientEnd(client), nil
+	return ours, Client(client), nil
 }
 
-// newChannel takes ownership of h, an overlapped end of a pipe.
-func newChannel(h windows.Handle) (*channel, error) {
-	c := &channel{f: os.NewFile(uintptr(h), "cluster-channel"), stop: make(chan struct{})}
+// open takes ownership of h, an overlapped end of a pipe.
+func open(h windows.Handle) (*Channel, error) {
+	c := &Channel{f: os.NewFile(uintptr(h), "cluster-channel"), stop: make(chan struct{})}
 	var err error
 	if c.rc, err = c.f.SyscallConn(); err != nil {
 		c.f.Close()
@@ -75,16 +72,14 @@ func newChannel(h windows.Handle) (*channel, error) {
 	return c, nil
 }
 
-// inheritChannel makes a channel of the handle that the master left open for
+// Inherit makes a channel of the handle that the master left open for
 // this worker. It fails when that is none: then the variable that named it was
 // inherited from somebody else's worker.
-func inheritChannel(fd int) (*channel, error) {
+func Inherit(fd int) (*Channel, error) {
 	if fd%4 != 0 {
 		// Not a handle but a descriptor of the C runtime: the primary is node,
-		// which speaks frames of libuv's own over its pipes. Going on would make a
-		// master of a worker: a fork bomb.
-		fmt.Fprintf(os.Stderr, "cluster: this process is a worker of a node primary: %v on Windows; run primary and workers with this package\n", ErrNotSupported)
-		os.Exit(1)
+		// which speaks frames of libuv's own over its pipes.
+		return nil, ErrForeign
 	}
 	h := windows.Handle(fd)
 	if !isOurPipe(h) {
@@ -93,7 +88,7 @@ func inheritChannel(fd int) (*channel, error) {
 	// What this worker starts itself must not hold the channel open, or the
 	// master would never see its end.
 	windows.SetHandleInformation(h, windows.HANDLE_FLAG_INHERIT, 0)
-	c, err := newChannel(h)
+	c, err := open(h)
 	if err != nil {
 		return nil, err
 	}
@@ -101,31 +96,32 @@ func inheritChannel(fd int) (*channel, error) {
 	return c, nil
 }
 
-// input is what one read returned.
-type input struct {
-	data [fullRead]byte
-	n    int   // of data
-	fds  []int // none: sockets come in the messages, see claim
+// Input is what one read returned.
+type Input struct {
+	Data [FullRead]byte
+	N    int   // of data
+	FDs  []int // none: sockets come in the messages, see claim
 }
 
 // inputs are the buffers. An overlapped read needs one from its beginning: a
 // channel that is idle has one, unlike on Unix.
-var inputs = sync.Pool{New: func() any { return new(input) }}
+var inputs = sync.Pool{New: func() any { return new(Input) }}
 
-func (in *input) free() {
-	in.n = 0
+// Free gives the buffer back: its data is gone, its descriptors are not closed.
+func (in *Input) Free() {
+	in.N = 0
 	inputs.Put(in)
 }
 
-// recv waits for input, which is to be freed, whatever err is; it may be nil.
-// The error is io.EOF at the end, and os.ErrDeadlineExceeded after interrupt.
-func (c *channel) recv() (in *input, err error) {
-	in = inputs.Get().(*input)
-	in.n, err = c.f.Read(in.data[:])
-	if err == nil || in.n > 0 {
+// Recv waits for input, which is to be freed, whatever err is; it may be nil.
+// The error is io.EOF at the end, and os.ErrDeadlineExceeded after Interrupt.
+func (c *Channel) Recv() (in *Input, err error) {
+	in = inputs.Get().(*Input)
+	in.N, err = c.f.Read(in.Data[:])
+	if err == nil || in.N > 0 {
 		return in, nil
 	}
-	in.free()
+	in.Free()
 	switch {
 	case err == io.EOF, errors.Is(err, windows.ERROR_BROKEN_PIPE), errors.Is(err, windows.ERROR_PIPE_NOT_CONNECTED), errors.Is(err, windows.ERROR_NO_DATA):
 		return nil, io.EOF
@@ -137,9 +133,9 @@ func (c *channel) recv() (in *input, err error) {
 	return nil, err
 }
 
-// tryRecv is recv without the wait: it returns errWouldBlock instead. It is for
-// after interrupt, which it undoes where there is something to read.
-func (c *channel) tryRecv() (in *input, err error) {
+// TryRecv is Recv without the wait: it returns ErrWouldBlock instead. It is for
+// after Interrupt, which it undoes where there is something to read.
+func (c *Channel) TryRecv() (in *Input, err error) {
 	for {
 		n := 0
 		ctlErr := c.rc.Control(func(h uintptr) { n, err = peekPipe(windows.Handle(h)) })
@@ -149,17 +145,17 @@ func (c *channel) tryRecv() (in *input, err error) {
 		case err != nil:
 			return nil, io.EOF
 		case n == 0:
-			return nil, errWouldBlock
+			return nil, ErrWouldBlock
 		}
-		c.resume()
-		if in, err = c.recv(); err != os.ErrDeadlineExceeded { // interrupted once more
+		c.Resume()
+		if in, err = c.Recv(); err != os.ErrDeadlineExceeded { // interrupted once more
 			return in, err
 		}
 	}
 }
 
-// unread is how many bytes recv would return without waiting.
-func (c *channel) unread() (n int) {
+// Unread is how many bytes Recv would return without waiting.
+func (c *Channel) Unread() (n int) {
 	c.rc.Control(func(h uintptr) { n, _ = peekPipe(windows.Handle(h)) })
 	return n
 }
@@ -171,14 +167,14 @@ type outgoing struct {
 	event   windows.Handle // set by the end of a write; the kernel resets it when one begins
 	buf     []byte         // of a write that has not ended, or whose end send has not seen
 	pending bool           // there is one
-	waiting bool           // waitRoom waits for the event
+	waiting bool           // WaitRoom waits for the event
 }
 
-// send gives the pipe p, or a part of it, and returns how much it has taken.
+// Send gives the pipe p, or a part of it, and returns how much it has taken.
 // When the pipe is full the write has begun all the same, and cannot be taken
-// back, as the reader may have had a part of it. So after errWouldBlock the next
-// send is of the same bytes, and tells what became of that write.
-func (c *channel) send(p []byte, _ int) (n int, err error) {
+// back, as the reader may have had a part of it. So after ErrWouldBlock the next
+// Send is of the same bytes, and tells what became of that write.
+func (c *Channel) Send(p []byte, _ int) (n int, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	o := &c.out
@@ -193,17 +189,17 @@ func (c *channel) send(p []byte, _ int) (n int, err error) {
 	switch err {
 	case windows.ERROR_IO_PENDING, windows.ERROR_IO_INCOMPLETE:
 		o.pending = true
-		return 0, errWouldBlock
+		return 0, ErrWouldBlock
 	}
 	o.pending, o.buf = false, nil
 	return n, os.NewSyscallError("WriteFile", err)
 }
 
-// isNoRoom reports whether send is to be tried again after waitRoom.
-func isNoRoom(err error) bool { return err == errWouldBlock }
+// IsNoRoom reports whether send is to be tried again after WaitRoom.
+func IsNoRoom(err error) bool { return err == ErrWouldBlock }
 
-// waitRoom waits until the pipe has taken what it was given last.
-func (c *channel) waitRoom(error) error {
+// WaitRoom waits until the pipe has taken what it was given last.
+func (c *Channel) WaitRoom(error) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.closed {
@@ -223,7 +219,7 @@ func (c *channel) waitRoom(error) error {
 
 // beginWrite is one WriteFile. Its completion goes to the event and, as the low
 // bit says, not to the completion port.
-func (c *channel) beginWrite(p []byte) (n int, err error) {
+func (c *Channel) beginWrite(p []byte) (n int, err error) {
 	o := &c.out
 	o.buf = p
 	o.ov = windows.Overlapped{HEvent: o.event | 1}
@@ -235,7 +231,7 @@ func (c *channel) beginWrite(p []byte) (n int, err error) {
 }
 
 // endedWrite is how that ended, or ERROR_IO_INCOMPLETE.
-func (c *channel) endedWrite() (n int, err error) {
+func (c *Channel) endedWrite() (n int, err error) {
 	var done uint32
 	ctlErr := c.rc.Control(func(h uintptr) {
 		err = windows.GetOverlappedResult(windows.Handle(h), &c.out.ov, &done, false)
@@ -248,7 +244,7 @@ func (c *channel) endedWrite() (n int, err error) {
 
 // letGo frees what a write needs, once the kernel needs it no more. c.mu is held,
 // and the channel closed.
-func (c *channel) letGo() {
+func (c *Channel) letGo() {
 	if c.out.pending {
 		windows.WaitForSingleObject(c.out.event, windows.INFINITE) // it was cancelled
 		c.out.pending, c.out.buf = false, nil
@@ -256,14 +252,14 @@ func (c *channel) letGo() {
 	windows.CloseHandle(c.out.event)
 }
 
-// hangupPoll is how often waitHangup looks: a pipe tells nobody that its other
+// hangupPoll is how often WaitHangup looks: a pipe tells nobody that its other
 // end is closed while there is something to read.
 const hangupPoll = 50 * time.Millisecond
 
-// waitHangup returns true when the peer has closed its end, even while data of
-// it is unread, or false after interrupt. It must not run at the same time as
-// recv.
-func (c *channel) waitHangup() bool {
+// WaitHangup returns true when the peer has closed its end, even while data of
+// it is unread, or false after Interrupt. It must not run at the same time as
+// Recv.
+func (c *Channel) WaitHangup() bool {
 	ticker := time.NewTicker(hangupPoll)
 	defer ticker.Stop()
 	for {
@@ -288,8 +284,8 @@ func (c *channel) waitHangup() bool {
 	}
 }
 
-// resume undoes interrupt.
-func (c *channel) resume() {
+// Resume undoes Interrupt.
+func (c *Channel) Resume() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.stopped {
@@ -298,9 +294,9 @@ func (c *channel) resume() {
 	c.f.SetReadDeadline(time.Time{})
 }
 
-// interrupt makes recv and waitHangup return, now or when they are next called,
+// Interrupt makes Recv and WaitHangup return, now or when they are next called,
 // until resume.
-func (c *channel) interrupt() {
+func (c *Channel) Interrupt() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if !c.stopped {
@@ -310,9 +306,9 @@ func (c *channel) interrupt() {
 	c.f.SetReadDeadline(time.Unix(1, 0))
 }
 
-// close closes this end; a recv or send under way returns. What the pipe has
+// Close closes this end; a Recv or send under way returns. What the pipe has
 // taken stays there for the peer to read.
-func (c *channel) close() {
+func (c *Channel) Close() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.closed {
@@ -326,15 +322,15 @@ func (c *channel) close() {
 	}
 }
 
-// setPeer tells the channel which process has the other end. It comes before the
+// SetPeer tells the channel which process has the other end. It comes before the
 // first attach.
-func (c *channel) setPeer(pid int) { c.peer = pid }
+func (c *Channel) SetPeer(pid int) { c.peer = pid }
 
-// attach puts h's socket into the line that is to carry it, as a member "socket":
+// Attach puts h's socket into the line that is to carry it, as a member "socket":
 // what WSADuplicateSocket says of it for the process that gets it. Nothing goes beside
 // the line. Without the socket, as when the worker has just died, the worker's
 // answer would be that none came.
-func (c *channel) attach(line []byte, h *handle.Handle) ([]byte, *handle.Handle) {
+func (c *Channel) Attach(line []byte, h *handle.Handle) ([]byte, *handle.Handle) {
 	text, err := handle.Duplicate(h.Socket(), c.peer)
 	if err != nil {
 		return line, nil
@@ -344,10 +340,10 @@ func (c *channel) attach(line []byte, h *handle.Handle) ([]byte, *handle.Handle)
 	return append(append(append(line, text...), '"'), tail...), nil
 }
 
-// claim takes the socket of a line that should have come with one. It returns nil
-// if there is none. Only a worker takes one: what adopt is given names a handle of
+// Claim takes the socket of a line that should have come with one. It returns nil
+// if there is none. Only a worker takes one: what handle.Adopt is given names a handle of
 // this very process, so a worker could make the master close any of its own.
-func (c *channel) claim(line []byte, fds []int) (h *handle.Handle, rest []int) {
+func (c *Channel) Claim(line []byte, fds []int) (h *handle.Handle, rest []int) {
 	if !c.own {
 		return nil, fds
 	}
@@ -364,5 +360,5 @@ func (c *channel) claim(line []byte, fds []int) (h *handle.Handle, rest []int) {
 	return h, fds
 }
 
-// closeDescriptors: none come beside the bytes.
-func closeDescriptors([]int) {}
+// CloseAll: none come beside the bytes.
+func CloseAll([]int) {}

@@ -1,9 +1,9 @@
-package cluster
+package channel
 
 import (
 	"crypto/rand"
-	"fmt"
 	"os"
+	"strconv"
 	"strings"
 	"unsafe"
 
@@ -22,35 +22,25 @@ const pipeBuffer = 64 << 10
 // process cannot come between: the name is random, there is one instance, and
 // its only client is here. Anonymous pipes would not do: they are one way only,
 // and a read of one keeps a thread.
-func newPipe(access, clientAccess, clientFlags uint32) (server, client windows.Handle, err error) {
-	name, err := windows.UTF16PtrFromString(`\\.\pipe\` + pipePrefix + fmt.Sprint(pid) + "-" + rand.Text())
+func newPipe() (server, client windows.Handle, err error) {
+	name, err := windows.UTF16PtrFromString(`\\.\pipe\` + pipePrefix + strconv.Itoa(os.Getpid()) + "-" + rand.Text())
 	if err != nil {
 		return 0, 0, err
 	}
 	server, err = windows.CreateNamedPipe(name,
-		access|windows.FILE_FLAG_OVERLAPPED|windows.FILE_FLAG_FIRST_PIPE_INSTANCE,
+		windows.PIPE_ACCESS_DUPLEX|windows.FILE_FLAG_OVERLAPPED|windows.FILE_FLAG_FIRST_PIPE_INSTANCE,
 		windows.PIPE_TYPE_BYTE|windows.PIPE_REJECT_REMOTE_CLIENTS, 1, pipeBuffer, pipeBuffer, 0, nil)
 	if err != nil {
 		return 0, 0, os.NewSyscallError("CreateNamedPipe", err)
 	}
 	inherit := &windows.SecurityAttributes{InheritHandle: 1}
 	inherit.Length = uint32(unsafe.Sizeof(*inherit))
-	client, err = windows.CreateFile(name, clientAccess, 0, inherit, windows.OPEN_EXISTING, clientFlags, 0)
+	client, err = windows.CreateFile(name, windows.GENERIC_READ|windows.GENERIC_WRITE, 0, inherit, windows.OPEN_EXISTING, windows.FILE_FLAG_OVERLAPPED, 0)
 	if err != nil {
 		windows.CloseHandle(server)
 		return 0, 0, os.NewSyscallError("CreateFile", err)
 	}
 	return server, client, nil
-}
-
-// outputPipe is the pipe of a worker's output. Reading it keeps no thread in
-// the kernel; the end that is written to is an ordinary one, for any program.
-func outputPipe() (r, w *os.File, err error) {
-	server, client, err := newPipe(windows.PIPE_ACCESS_INBOUND, windows.GENERIC_WRITE, 0)
-	if err != nil {
-		return nil, nil, err
-	}
-	return os.NewFile(uintptr(server), "cluster-output"), os.NewFile(uintptr(client), "cluster-output"), nil
 }
 
 // isOurPipe reports whether h is the client end of a pipe of this package.
@@ -73,11 +63,8 @@ func isOurPipe(h windows.Handle) bool {
 	return strings.HasPrefix(strings.TrimPrefix(text, `\`), pipePrefix)
 }
 
-// modkernel32 has what golang.org/x/sys does not wrap.
-var (
-	modkernel32       = windows.NewLazySystemDLL("kernel32.dll")
-	procPeekNamedPipe = modkernel32.NewProc("PeekNamedPipe")
-)
+// procPeekNamedPipe is what golang.org/x/sys does not wrap.
+var procPeekNamedPipe = windows.NewLazySystemDLL("kernel32.dll").NewProc("PeekNamedPipe")
 
 // peekPipe returns how many bytes wait to be read.
 func peekPipe(h windows.Handle) (n int, err error) {

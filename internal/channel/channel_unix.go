@@ -1,6 +1,6 @@
 //go:build unix
 
-package cluster
+package channel
 
 import (
 	"errors"
@@ -16,31 +16,48 @@ import (
 	"github.com/go-cluster/cluster/internal/handle"
 )
 
-// channel is one end of the socketpair between the master and a worker: bytes
+// Channel is one end of the socketpair between the master and a worker: bytes
 // both ways, and descriptors beside them. It is non-blocking and on the
 // runtime's poller. One goroutine receives and one at a time sends.
-type channel struct {
+type Channel struct {
 	f  *os.File
 	rc syscall.RawConn
+
+	in  incoming // of the one that receives
+	out outgoing // of the one that sends
 }
 
-// maxDescriptors is what one message can carry (SCM_MAX_FD of Linux). With
+// incoming is the receive under way, and outgoing the send. What the poller is to
+// call is made once: a closure for each call would be three more allocations.
+type incoming struct {
+	wait func(fd uintptr) bool // receives, and reports false to be called again
+	try  func(fd uintptr)      // receives
+	got  *Input
+	err  error
+}
+
+type outgoing struct {
+	try func(fd uintptr) // sends
+	p   []byte
+	oob []byte
+	n   int
+	err error
+}
+
+// MaxDescriptors is what one message can carry (SCM_MAX_FD of Linux). With
 // less room the kernel cuts the list off and closes the rest, silently.
 const maxDescriptors = 253
 
-// errWouldBlock says that the kernel's buffer is full.
-var errWouldBlock = errors.New("channel: would block")
-
-// newChannelPair returns the master's end of a new channel and the end to hand
+// Pair returns the master's end of a new channel and the end to hand
 // to a worker. The worker's end is blocking, as node's is; each side has its
 // own open file description, so that only the worker sees when it changes it.
-func newChannelPair() (*channel, *os.File, error) {
+func Pair() (*Channel, *os.File, error) {
 	fds, err := socketpair()
 	if err != nil {
 		return nil, nil, os.NewSyscallError("socketpair", err)
 	}
 	theirs := os.NewFile(uintptr(fds[1]), "cluster-channel")
-	ours, err := newChannel(fds[0])
+	ours, err := open(fds[0])
 	if err != nil {
 		theirs.Close()
 		return nil, nil, err
@@ -48,8 +65,8 @@ func newChannelPair() (*channel, *os.File, error) {
 	return ours, theirs, nil
 }
 
-// newChannel takes ownership of fd.
-func newChannel(fd int) (*channel, error) {
+// open takes ownership of fd.
+func open(fd int) (*Channel, error) {
 	if err := unix.SetNonblock(fd, true); err != nil {
 		unix.Close(fd)
 		return nil, os.NewSyscallError("fcntl", err)
@@ -60,13 +77,20 @@ func newChannel(fd int) (*channel, error) {
 		f.Close()
 		return nil, err
 	}
-	return &channel{f: f, rc: rc}, nil
+	c := &Channel{f: f, rc: rc}
+	c.in.try = func(fd uintptr) { c.in.got, c.in.err = receive(int(fd)) }
+	c.in.wait = func(fd uintptr) bool {
+		c.in.try(fd)
+		return c.in.err != ErrWouldBlock
+	}
+	c.out.try = c.out.send
+	return c, nil
 }
 
-// inheritChannel makes a channel of the descriptor that the master left open
+// Inherit makes a channel of the descriptor that the master left open
 // for this worker. It fails when fd is not a connected stream socket: then the
 // variable that named it was inherited from somebody else's worker.
-func inheritChannel(fd int) (*channel, error) {
+func Inherit(fd int) (*Channel, error) {
 	typ, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TYPE)
 	if err != nil {
 		return nil, os.NewSyscallError("getsockopt", err)
@@ -84,35 +108,34 @@ func inheritChannel(fd int) (*channel, error) {
 	// What this worker starts itself must not hold the channel open, or the
 	// master would never see its end.
 	unix.CloseOnExec(fd)
-	return newChannel(fd)
+	return open(fd)
 }
 
-// input is what one recvmsg returned. The descriptors are the receiver's to
+// Input is what one recvmsg returned. The descriptors are the receiver's to
 // close.
-type input struct {
-	data [fullRead]byte
-	n    int                         // of data
+type Input struct {
+	Data [FullRead]byte
+	N    int                         // of data
 	oob  [maxDescriptors*4 + 64]byte // and room for its header
-	fds  []int
+	FDs  []int
 }
 
 // inputs are the buffers. They are taken when there is something to receive: a
 // channel that is idle has none.
-var inputs = sync.Pool{New: func() any { return new(input) }}
+var inputs = sync.Pool{New: func() any { return new(Input) }}
 
-func (in *input) free() {
-	in.n, in.fds = 0, nil
+// Free gives the buffer back: its data is gone, its descriptors are not closed.
+func (in *Input) Free() {
+	in.N, in.FDs = 0, nil
 	inputs.Put(in)
 }
 
-// recv waits for input, which is to be freed, whatever err is; it may be nil.
-// The error is io.EOF at the end, and os.ErrDeadlineExceeded after interrupt.
-func (c *channel) recv() (in *input, err error) {
-	waitErr := c.rc.Read(func(fd uintptr) bool {
-		in, err = receive(int(fd))
-		return err != errWouldBlock
-	})
-	if waitErr != nil && (err == nil || err == errWouldBlock) {
+// Recv waits for input, which is to be freed, whatever err is; it may be nil.
+// The error is io.EOF at the end, and os.ErrDeadlineExceeded after Interrupt.
+func (c *Channel) Recv() (in *Input, err error) {
+	waitErr := c.rc.Read(c.in.wait)
+	in, err = c.in.taken()
+	if waitErr != nil && (err == nil || err == ErrWouldBlock) {
 		err = closedError(waitErr)
 	}
 	return in, err
@@ -127,49 +150,57 @@ func closedError(err error) error {
 	return os.ErrClosed
 }
 
-// tryRecv is recv without the wait: it returns errWouldBlock instead.
-func (c *channel) tryRecv() (in *input, err error) {
-	ctlErr := c.rc.Control(func(fd uintptr) { in, err = receive(int(fd)) })
+// TryRecv is Recv without the wait: it returns ErrWouldBlock instead.
+func (c *Channel) TryRecv() (in *Input, err error) {
+	ctlErr := c.rc.Control(c.in.try)
+	in, err = c.in.taken()
 	if ctlErr != nil {
 		return nil, closedError(ctlErr)
 	}
 	return in, err
 }
 
-// unread is how many bytes recv would return without waiting.
-func (c *channel) unread() (n int) {
+// taken returns what was received, and forgets it.
+func (i *incoming) taken() (in *Input, err error) {
+	in, err = i.got, i.err
+	i.got, i.err = nil, nil
+	return in, err
+}
+
+// Unread is how many bytes Recv would return without waiting.
+func (c *Channel) Unread() (n int) {
 	c.rc.Control(func(fd uintptr) { n, _ = unix.IoctlGetInt(int(fd), fionread) })
 	return n
 }
 
 // receive is one recvmsg.
-func receive(fd int) (in *input, err error) {
-	in = inputs.Get().(*input)
+func receive(fd int) (in *Input, err error) {
+	in = inputs.Get().(*Input)
 	var oobn int
 	for {
-		in.n, oobn, in.fds, err = recvmsgCloexec(fd, in.data[:], in.oob[:])
+		in.N, oobn, in.FDs, err = recvmsgCloexec(fd, in.Data[:], in.oob[:])
 		if err != unix.EINTR {
 			break
 		}
 	}
-	if err == nil && (in.n > 0 || oobn > 0) {
+	if err == nil && (in.N > 0 || oobn > 0) {
 		return in, nil
 	}
-	in.free()
+	in.Free()
 	switch err {
 	case nil, unix.ECONNRESET:
 		// On a unix socket a reset only says that the peer closed its end with
 		// data of ours unread.
 		return nil, io.EOF
 	case unix.EAGAIN:
-		return nil, errWouldBlock
+		return nil, ErrWouldBlock
 	}
 	return nil, os.NewSyscallError("recvmsg", err)
 }
 
-// parseRights returns the descriptors in a control message. What cannot be
+// ParseRights returns the descriptors in a control message. What cannot be
 // parsed was cut off by the kernel, which then has closed the rest.
-func parseRights(oob []byte) (fds []int) {
+func ParseRights(oob []byte) (fds []int) {
 	if len(oob) == 0 {
 		return nil
 	}
@@ -185,31 +216,37 @@ func parseRights(oob []byte) (fds []int) {
 	return fds
 }
 
-// send gives the kernel as much of p as it takes now, with fd (unless it is
+// Send gives the kernel as much of p as it takes now, with fd (unless it is
 // negative) attached to the first byte.
-func (c *channel) send(p []byte, fd int) (n int, err error) {
-	var oob []byte
+func (c *Channel) Send(p []byte, fd int) (n int, err error) {
+	o := &c.out
+	o.p, o.oob = p, nil
 	if fd >= 0 {
-		oob = unix.UnixRights(fd)
+		o.oob = unix.UnixRights(fd)
 	}
-	ctlErr := c.rc.Control(func(s uintptr) {
-		for {
-			if n, err = unix.SendmsgN(int(s), p, oob, nil, sendFlags); err != unix.EINTR {
-				return
-			}
-		}
-	})
+	ctlErr := c.rc.Control(o.try)
+	n, err = o.n, o.err
+	o.p, o.oob, o.n, o.err = nil, nil, 0, nil
 	switch {
 	case ctlErr != nil:
 		return 0, closedError(ctlErr)
 	case err == unix.EAGAIN:
-		return 0, errWouldBlock
+		return 0, ErrWouldBlock
 	case err == unix.ETOOMANYREFS || err == unix.ENOBUFS:
 		return 0, errExhausted
 	case err != nil:
 		return 0, os.NewSyscallError("sendmsg", err)
 	}
 	return n, nil
+}
+
+// send is one sendmsg.
+func (o *outgoing) send(fd uintptr) {
+	for {
+		if o.n, o.err = unix.SendmsgN(int(fd), o.p, o.oob, nil, sendFlags); o.err != unix.EINTR {
+			return
+		}
+	}
 }
 
 // errExhausted says that the system has no room, though this channel has: this
@@ -220,11 +257,11 @@ var errExhausted = errors.New("channel: system resources exhausted")
 // exhaustedPause is how long to wait then: there is no event for the end of it.
 const exhaustedPause = 10 * time.Millisecond
 
-// isNoRoom reports whether send is to be tried again after waitRoom.
-func isNoRoom(err error) bool { return err == errWouldBlock || err == errExhausted }
+// IsNoRoom reports whether send is to be tried again after WaitRoom.
+func IsNoRoom(err error) bool { return err == ErrWouldBlock || err == errExhausted }
 
-// waitRoom waits until the kernel takes more.
-func (c *channel) waitRoom(noRoom error) error {
+// WaitRoom waits until the kernel takes more.
+func (c *Channel) WaitRoom(noRoom error) error {
 	if noRoom == errExhausted {
 		time.Sleep(exhaustedPause)
 		return nil
@@ -240,10 +277,10 @@ func (c *channel) waitRoom(noRoom error) error {
 	return nil
 }
 
-// waitHangup returns true when the peer has closed its end, even while data of
-// it is unread, or false after interrupt. It must not run at the same time as
-// recv.
-func (c *channel) waitHangup() bool {
+// WaitHangup returns true when the peer has closed its end, even while data of
+// it is unread, or false after Interrupt. It must not run at the same time as
+// Recv.
+func (c *Channel) WaitHangup() bool {
 	err := c.rc.Read(func(fd uintptr) bool {
 		p := []unix.PollFd{{Fd: int32(fd)}}
 		_, err := unix.Poll(p, 0)
@@ -252,36 +289,36 @@ func (c *channel) waitHangup() bool {
 	return err == nil
 }
 
-// resume undoes interrupt.
-func (c *channel) resume() { c.f.SetReadDeadline(time.Time{}) }
+// Resume undoes Interrupt.
+func (c *Channel) Resume() { c.f.SetReadDeadline(time.Time{}) }
 
-// interrupt makes recv and waitHangup return, now or when they are next called,
+// Interrupt makes Recv and WaitHangup return, now or when they are next called,
 // until resume.
-func (c *channel) interrupt() { c.f.SetReadDeadline(time.Unix(1, 0)) }
+func (c *Channel) Interrupt() { c.f.SetReadDeadline(time.Unix(1, 0)) }
 
-// close closes this end; a recv or send under way returns.
-func (c *channel) close() { c.f.Close() }
+// Close closes this end; a Recv or send under way returns.
+func (c *Channel) Close() { c.f.Close() }
 
-// attach returns what carries h to the peer: the line as it is, and the
+// Attach returns what carries h to the peer: the line as it is, and the
 // descriptor beside it.
-func (c *channel) attach(line []byte, h *handle.Handle) ([]byte, *handle.Handle) {
+func (c *Channel) Attach(line []byte, h *handle.Handle) ([]byte, *handle.Handle) {
 	return line, h.Retain()
 }
 
-// claim takes the descriptor of a line that should have come with one: the
+// Claim takes the descriptor of a line that should have come with one: the
 // oldest of fds. It returns nil if there is none, and what is left of fds.
-func (c *channel) claim(_ []byte, fds []int) (h *handle.Handle, rest []int) {
+func (c *Channel) Claim(_ []byte, fds []int) (h *handle.Handle, rest []int) {
 	if len(fds) == 0 {
 		return nil, nil
 	}
 	return handle.New(fds[0]), fds[1:]
 }
 
-// setPeer tells the channel which process has the other end.
-func (c *channel) setPeer(int) {}
+// SetPeer tells the channel which process has the other end.
+func (c *Channel) SetPeer(int) {}
 
-// closeDescriptors closes received descriptors that nobody claims.
-func closeDescriptors(fds []int) {
+// CloseAll closes received descriptors that nobody claims.
+func CloseAll(fds []int) {
 	for _, fd := range fds {
 		unix.Close(fd)
 	}

@@ -1,6 +1,6 @@
 //go:build unix && !linux
 
-package cluster
+package channel
 
 import (
 	"syscall"
@@ -37,7 +37,7 @@ func recvmsgCloexec(fd int, p, oob []byte) (n, oobn int, fds []int, err error) {
 	if err != nil {
 		return 0, 0, nil, err
 	}
-	fds = parseRights(oob[:oobn])
+	fds = ParseRights(oob[:oobn])
 	for _, f := range fds {
 		unix.CloseOnExec(f)
 	}

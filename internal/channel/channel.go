@@ -1,0 +1,32 @@
+// Package channel has the bytes between two processes, and the descriptors beside
+// them. A [Channel] is one end: of a socketpair on Unix, of a named pipe on
+// Windows, where a socket travels as text in the line itself. Attach and Claim
+// hide that difference from the layers above.
+//
+// Pair makes a channel in the master, Inherit takes the worker's end over. A
+// Channel owns its descriptor and is non-blocking, on the runtime's poller, so
+// that waiting keeps no thread. It starts no goroutine. One goroutine at a time
+// may receive (Recv, TryRecv, Unread, WaitHangup) and one at a time send (Send,
+// WaitRoom); Interrupt, Resume and Close may come from anywhere. The receiver owns
+// the descriptors of an [Input] and has to claim or close them.
+//
+// On Unix there is no lock. On Windows one lock guards what Close and a write
+// under way share; it is not held while anything is waited for.
+//
+// The package is tested through package link, which feeds it every kind of peer;
+// the tests here are of what Windows does differently.
+package channel
+
+import "errors"
+
+// FullRead is how much is read at once, in bytes.
+const FullRead = 64 << 10
+
+var (
+	// ErrWouldBlock says that the kernel takes or has nothing now.
+	ErrWouldBlock = errors.New("channel: would block")
+
+	// ErrForeign says that the other end speaks something else than lines of JSON,
+	// as node does over the pipes of Windows.
+	ErrForeign = errors.New("channel: the other end is a node primary's")
+)
