@@ -106,10 +106,10 @@ func serve(kind string) error {
 // replaced is how many objects a request replaces: 64 KB.
 const replaced = 1000
 
-// object has 64 bytes, which the collector has to look through.
+// object has 64 bytes, and a pointer that the collector follows.
 type object struct {
 	next *object
-	rest [7]uint64
+	_    [7]uint64
 }
 
 // work is what a request makes a process do.
