@@ -12,9 +12,6 @@ import (
 // master to act on. A worker leaves them to the master's order.
 var groupSignals = []os.Signal{syscall.SIGINT, syscall.SIGHUP, syscall.SIGTTIN, syscall.SIGTTOU}
 
-// sigKill ends a process that takes no orders.
-const sigKill = syscall.SIGKILL
-
 // stopSignals end Run.
 var stopSignals = []os.Signal{syscall.SIGTERM, syscall.SIGINT}
 

@@ -6,9 +6,6 @@ import (
 	"syscall"
 )
 
-// sigKill ends a process that takes no orders.
-const sigKill = syscall.SIGKILL
-
 // stopSignals end Run. The runtime makes an os.Interrupt of Ctrl-C and
 // Ctrl-Break, and a SIGTERM of a console that is closed, a logoff and a shutdown.
 var stopSignals = []os.Signal{os.Interrupt, syscall.SIGTERM}

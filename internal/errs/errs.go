@@ -7,6 +7,8 @@
 // The texts are part of the public API and do not change.
 package errs
 
+//lint:file-ignore ST1012 errs.Closed says it; cluster.ErrClosed is the public name.
+
 import (
 	"errors"
 	"fmt"

@@ -112,6 +112,7 @@ func (st *state) closed() error {
 	case st.Stop != nil:
 		return fmt.Errorf("a Disconnect is under way: %w", errs.Closed)
 	case st.Ending:
+		//lint:ignore ST1005 Run is the name of a function
 		return fmt.Errorf("Run is about to return: %w", errs.Closed)
 	}
 	return nil
