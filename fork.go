@@ -32,7 +32,7 @@ func startProcess(p *Process, env []string) error {
 	// The worker's end must not stay open here, or its death would be no EOF.
 	defer theirs.Close()
 
-	stdout, stderr, err := c.m.writers(p)
+	stdout, stderr, err := c.writers()
 	if err != nil {
 		p.link.end()
 		return err

@@ -108,7 +108,8 @@ func FuzzMaster(f *testing.F) {
 		m := newCluster().master
 		p := newProcess(m.cluster, 1, -1)
 		p.connected.Store(true)
-		p.child = &child{m: m, opts: &o, exited: make(chan struct{})}
+		p.child = &child{m: m, p: p, opts: &o, exited: make(chan struct{})}
+		p.owner = p.child
 		p.link = newLink(ours, p, &masterSide{m: m, p: p}, peerUnknown, &o)
 		p.OnError(func(*Process, error) {})
 		owing(t, p.link)
@@ -161,7 +162,7 @@ func FuzzWorker(f *testing.F) {
 		require.NoError(t, err)
 		p := newProcess(newCluster(), 1, 0)
 		in := testInside(p, announcement{Version: wire.ProtocolVersion, ShutdownTimeout: time.Hour})
-		p.inside = in
+		p.inside, p.owner = in, in
 		p.connected.Store(true)
 		p.link = newLink(ours, p, &workerSide{in: in}, peerGo, &Options{MaxMessage: 100 << 10, MaxQueue: defaultMaxQueue})
 		p.OnError(func(*Process, error) {})

@@ -57,8 +57,8 @@ func (h host) Start(o supervise.Order) {
 		opts = &changed
 	}
 	p := newProcess(m.cluster, o.Worker, o.Place)
-	c := &child{m: m, opts: opts, gen: g, connections: o.Connections, exited: make(chan struct{})}
-	p.child = c
+	c := &child{m: m, p: p, opts: opts, gen: g, connections: o.Connections, exited: make(chan struct{})}
+	p.child, p.owner = c, c
 	p.connected.Store(true)
 	m.workers[p.id] = p
 	go func() {
@@ -145,7 +145,7 @@ func (h host) hasForked(p *Process) {
 	p.emitFork()
 	p.link.ch.SetPeer(p.pid)
 	go p.link.work(job{read: true})
-	go h.reap(p)
+	go p.child.reap()
 }
 
 // hasEnded shows a worker as dead.

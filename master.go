@@ -3,9 +3,7 @@ package cluster
 import (
 	"context"
 	"fmt"
-	"io"
 	"math/rand/v2"
-	"os"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -55,24 +53,6 @@ type generation struct {
 	opts *Options
 	bin  *process.Program
 	env  []string // the master's environment when it was opened
-}
-
-// child is what the master keeps for a worker, beside what the supervisor knows.
-// Fields without a word belong to the master's mailbox.
-type child struct {
-	m           *master
-	opts        *Options         // in force when it was forked; constant
-	gen         *generation      // what it was forked from; constant
-	connections int              // after how many it is full, or 0; constant
-	proc        *process.Process // constant once started
-	started     time.Time        // constant once started
-
-	forked  bool          // its process exists, and that was reported
-	exited  chan struct{} // closed at death, or when it could not be started
-	state   *os.ProcessState
-	cutOff  bool // it was killed because its drain took too long; constant once exited is closed
-	queries atomic.Int32
-	handed  atomic.Int64 // connections that the dispatcher handed to it
 }
 
 func newMaster(c *cluster) *master {
@@ -227,104 +207,6 @@ func (m *master) reload(ctx context.Context) error {
 		return a.err
 	case <-ctx.Done():
 		return ctx.Err()
-	}
-}
-
-// ---- one worker
-
-// runs reports whether p is forked, wholly, and not dead.
-func (m *master) runs(p *Process) bool { return p.child.forked && !p.IsDead() }
-
-func (m *master) disconnectWorker(ctx context.Context, p *Process) error {
-	early := false
-	m.call(func() {
-		if !m.supervisor.Drain(time.Now(), p.id) {
-			early = !p.IsDead() // called by Options.Output: the fork waits for it
-		}
-	})
-	if early {
-		return fmt.Errorf("cluster: Disconnect: worker %d has not started: %w", p.id, ErrClosed)
-	}
-	select {
-	case <-p.child.exited:
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-	if p.child.cutOff {
-		return fmt.Errorf("cluster: Disconnect: worker %d did not drain within %v and was killed: %w",
-			p.id, p.child.opts.ShutdownTimeout, context.DeadlineExceeded)
-	}
-	return nil
-}
-
-func (m *master) killWorker(p *Process, sigs ...os.Signal) (err error) {
-	if len(sigs) == 0 {
-		sigs = []os.Signal{os.Kill}
-	}
-	m.call(func() {
-		for _, sig := range sigs {
-			switch {
-			case !m.runs(p):
-				err = ErrClosed
-			case deliverable(sig) != nil:
-				err = deliverable(sig)
-			default:
-				err = m.supervisor.Kill(time.Now(), p.id, sig, isProbe(sig))
-			}
-			if err != nil {
-				return
-			}
-		}
-	})
-	if err != nil {
-		return fmt.Errorf("cluster: Kill: worker %d: %w", p.id, err)
-	}
-	return nil
-}
-
-// writers asks Options.Output for the writers of p, whose fork is under way.
-func (m *master) writers(p *Process) (stdout, stderr io.Writer, err error) {
-	f := p.child.opts.Output
-	if f == nil {
-		return nil, nil, nil
-	}
-	m.call(func() { m.supervisor.OutputAsked(time.Now(), p.id) })
-	stdout, stderr = f(p)
-	m.call(func() { err = m.supervisor.OutputGiven(time.Now(), p.id) })
-	return stdout, stderr, err
-}
-
-// reap waits for p's process, on a goroutine of its own, and reports the death
-// after all else that the worker had to say: it may have said it and exited
-// before the reader came to it.
-func (m *master) reap(p *Process) {
-	state, err := p.child.proc.Wait()
-	if err != nil {
-		p.report(fmt.Errorf("cluster: wait for worker %d: %w", p.id, err))
-	}
-	p.link.finish()
-	<-p.link.done
-	m.post(func() {
-		p.child.state = state
-		e := exitOf(state)
-		end := supervise.Exit{Code: e.Code, LastWords: p.child.proc.LastWords()}
-		if e.Signal != nil {
-			end.Signal = e.Signal.String()
-		}
-		m.supervisor.Exited(time.Now(), p.id, end)
-	})
-}
-
-// happened tells the supervisor what p does, in the mailbox.
-func (m *master) happened(p *Process, what supervise.Happening) {
-	m.supervisor.Happened(time.Now(), p.id, what)
-}
-
-// counted is told that p has accepted n connections in all that were handed to
-// it. A Go worker counts itself, and with them those that it accepted alone.
-func (m *master) counted(p *Process, n int) {
-	if n == p.child.connections && !p.link.speaksOurs() {
-		m.post(func() { m.happened(p, supervise.IsFull) })
 	}
 }
 

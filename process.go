@@ -34,8 +34,19 @@ type Process struct {
 	onExit                 callbacks[func(*Process, Exit)]
 	onError                callbacks[func(*Process, error)]
 
-	child  *child  // in the master
-	inside *inside // in the worker
+	owner  owner
+	child  *child  // the owner in the master
+	inside *inside // the owner in the worker
+}
+
+// owner is who holds a Process: the master, or the worker itself. What differs
+// between the two sides is here.
+type owner interface {
+	osProcess() *os.Process
+	disconnect(ctx context.Context) error
+	kill(sig ...os.Signal) error
+	ready() error
+	logger() *slog.Logger
 }
 
 // State is how far a worker is in its life. It only ever grows.
@@ -101,10 +112,10 @@ func (w *Process) PID() int {
 // it signals that are no order to stop; nil in a worker. The package waits for
 // it: Wait and Release are not the caller's to use.
 func (w *Process) OSProcess() *os.Process {
-	if w == nil || w.child == nil || w.child.proc == nil {
+	if w == nil {
 		return nil
 	}
-	return w.child.proc.OS
+	return w.owner.osProcess()
 }
 
 // State returns how far the worker is; Dead for nil.
@@ -208,13 +219,10 @@ func (w *Process) sendError(call string, err error) error {
 // In the worker, what the drain waits for must not wait for the drain: a handler
 // of an HTTP or other request, and an OnShutdown hook, starts it with go.
 func (w *Process) Disconnect(ctx context.Context) error {
-	switch {
-	case w == nil:
+	if w == nil {
 		return callError("Disconnect", ErrNotWorker)
-	case w.inside != nil:
-		return w.inside.disconnect(ctx)
 	}
-	return w.child.m.disconnectWorker(ctx, w)
+	return w.owner.disconnect(ctx)
 }
 
 // Kill ends the worker at once with SIGKILL, or sends the signal given; either
@@ -223,13 +231,10 @@ func (w *Process) Disconnect(ctx context.Context) error {
 // exits with 0, or sends itself the signal. It returns ErrClosed if the worker
 // is dead, and on Windows ErrNotSupported for any signal but os.Kill.
 func (w *Process) Kill(sig ...os.Signal) error {
-	switch {
-	case w == nil:
+	if w == nil {
 		return callError("Kill", ErrNotWorker)
-	case w.inside != nil:
-		return w.inside.kill(sig...)
 	}
-	return w.child.m.killWorker(w, sig...)
+	return w.owner.kill(sig...)
 }
 
 // Ready tells the master that this worker may take traffic. Without
@@ -237,10 +242,10 @@ func (w *Process) Kill(sig ...os.Signal) error {
 // primary does not know the word, and nothing is sent. It returns ErrNotWorker
 // outside the worker itself.
 func (w *Process) Ready() error {
-	if w == nil || w.inside == nil {
+	if w == nil {
 		return callError("Ready", ErrNotWorker)
 	}
-	return w.inside.ready()
+	return w.owner.ready()
 }
 
 // OnOnline is [OnOnline] for this worker.
@@ -313,12 +318,7 @@ func (w *Process) advance(to State) bool {
 	}
 }
 
-func (w *Process) logger() *slog.Logger {
-	if w.child != nil {
-		return w.child.opts.logger()
-	}
-	return slog.Default()
-}
+func (w *Process) logger() *slog.Logger { return w.owner.logger() }
 
 func newProcess(c *cluster, id, slot int) *Process {
 	p := &Process{cluster: c, id: id, slot: slot}

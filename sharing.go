@@ -23,7 +23,7 @@ func (p *member) Grants(key string) bool {
 	return !p.Leaving() && p.connected.Load() && p.link.grants(key)
 }
 
-func (p *member) Took() { p.child.m.counted((*Process)(p), int(p.child.handed.Add(1))) }
+func (p *member) Took() { p.child.counted(int(p.child.handed.Add(1))) }
 
 func (p *member) Answer(line []byte) { p.link.answer(line) }
 

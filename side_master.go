@@ -43,7 +43,7 @@ func (s *masterSide) internal(w *wire.Message, h *handle.Handle) {
 		p.link.listens()
 		m.call(func() {
 			if !p.child.opts.ManualReady {
-				m.happened(p, supervise.GetsReady) // which it is when the callbacks look
+				p.child.happened(supervise.GetsReady) // which it is when the callbacks look
 			}
 			p.emitListening(addr)
 		})
@@ -52,17 +52,17 @@ func (s *masterSide) internal(w *wire.Message, h *handle.Handle) {
 		m.call(func() { m.registry.Close((*member)(p), w.Key) })
 	case wire.ActVoluntary:
 		m.call(func() {
-			m.happened(p, supervise.EndsByItself)
+			p.child.happened(supervise.EndsByItself)
 			p.link.parts(&wire.Message{Cmd: wire.CmdCluster, Ack: w.Seq, Seq: wire.NextSeq()})
 		})
 	case wire.ActReady:
-		m.call(func() { m.happened(p, supervise.GetsReady) })
+		m.call(func() { p.child.happened(supervise.GetsReady) })
 	case wire.ActPong:
 		s.beat(w.Msg)
 	case wire.ActFull:
-		m.call(func() { m.happened(p, supervise.IsFull) })
+		m.call(func() { p.child.happened(supervise.IsFull) })
 	case wire.ActDraining:
-		m.call(func() { m.happened(p, supervise.DrainsByItself) })
+		m.call(func() { p.child.happened(supervise.DrainsByItself) })
 	}
 }
 
@@ -73,7 +73,7 @@ func (s *masterSide) online(w *wire.Message) {
 	if w.Go != nil && w.Go.Version >= wire.ProtocolVersion {
 		kind = peerGo
 	}
-	s.m.call(func() { s.m.happened(s.p, supervise.ComesOnline) })
+	s.m.call(func() { s.p.child.happened(supervise.ComesOnline) })
 	s.p.link.setPeer(kind)
 }
 
@@ -95,7 +95,7 @@ func (s *masterSide) query(w *wire.Message) {
 	}()
 }
 
-func (s *masterSide) closed() { s.m.call(func() { s.m.happened(s.p, supervise.ClosesItsChannel) }) }
+func (s *masterSide) closed() { s.m.call(func() { s.p.child.happened(supervise.ClosesItsChannel) }) }
 
 func (s *masterSide) overrun() {
 	s.over.Do(func() {

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"os/signal"
 	"runtime"
@@ -38,7 +39,7 @@ func newWorker(c *cluster, id int, ch *channel.Channel, hello announcement) *Pro
 	p.pid = os.Getpid()
 	in := newInside(p, hello)
 	in.drain = drain.New(id, hello.Connections, in.drainHooks())
-	p.inside = in
+	p.inside, p.owner = in, in
 	p.connected.Store(true)
 	p.advance(Online)
 	peer := peerNode
@@ -221,6 +222,10 @@ func (in *inside) kill(sig ...os.Signal) error {
 	}
 	return nil
 }
+
+func (in *inside) osProcess() *os.Process { return nil }
+
+func (in *inside) logger() *slog.Logger { return slog.Default() }
 
 func (in *inside) ready() error {
 	if !in.p.IsConnected() {
