@@ -134,9 +134,7 @@ func Handle[T any](cmd string, fn func(w *Process, v T)) (stop func()) {
 func (c *cluster) taking(stop func()) func() {
 	for _, p := range c.live.all() {
 		p.events.post(event{fn: func() {}})
-		if p.link != nil { // nil in tests of the state alone
-			p.link.retryRequests()
-		}
+		p.link.retryRequests()
 	}
 	return stop
 }
@@ -275,7 +273,7 @@ func (e *events) one(ev event) {
 			size -= len(m.raw) + messageCost
 		}
 	}
-	if size > 0 && e.p.link != nil {
+	if size > 0 {
 		e.p.link.flow.release(size)
 	}
 	if len(ev.msgs) > 0 {
@@ -399,12 +397,7 @@ func (p *Process) accuse(err error) {
 }
 
 // charge counts a report against the peer's input bound, until it is delivered.
-// Only in tests of the master's state is there no link.
-func (p *Process) charge(cost int) {
-	if p.link != nil {
-		p.link.flow.add(cost)
-	}
-}
+func (p *Process) charge(cost int) { p.link.flow.add(cost) }
 
 // The emit methods queue the reports of the other events. Their callers hold
 // the order: the master's goroutine or the channel's reader.
@@ -444,9 +437,7 @@ func (p *Process) emitListening(addr net.Addr) {
 
 func (p *Process) emitDeath(e Exit) {
 	p.events.post(event{fn: func() {
-		if p.link != nil { // nil in tests of the state alone
-			p.link.dropRequests()
-		}
+		p.link.dropRequests()
 		p.events.dropWaiting()
 		defer p.cluster.live.remove(p)
 		for _, r := range p.onExit.all() {
