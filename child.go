@@ -18,7 +18,7 @@ import (
 type child struct {
 	m           *master
 	p           *Process         // whose this is; constant
-	opts        *Options         // in force when it was forked; constant
+	opts        *settings        // in force when it was forked; constant
 	gen         *generation      // what it was forked from; constant
 	connections int              // after how many it is full, or 0; constant
 	proc        *process.Process // constant once started

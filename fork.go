@@ -28,7 +28,7 @@ func startProcess(p *Process, env []string) error {
 	if err != nil {
 		return err
 	}
-	p.link = newLink(ours, p, &masterSide{m: c.m, p: p}, peerUnknown, c.opts)
+	p.link = newLink(ours, p, &masterSide{m: c.m, p: p}, peerUnknown, &c.opts.Options)
 	// The worker's end must not stay open here, or its death would be no EOF.
 	defer theirs.Close()
 
@@ -49,7 +49,7 @@ func startProcess(p *Process, env []string) error {
 		Stderr:  stderr,
 		// Another program that inherits the master's standard error may be one that
 		// cannot be handed it later.
-		KeepTail: stderr != nil || c.opts.Exec == "",
+		KeepTail: stderr != nil || c.opts.program == "",
 		Channel:  end,
 	})
 	if err != nil {
@@ -105,7 +105,7 @@ func workerEnv(p *Process, forkEnv []string, channelFD int) []string {
 	procs := "GOMAXPROCS=" + strconv.Itoa(o.procs())
 	env = append(env, procs)
 	env = append(append(env, o.Env...), forkEnv...)
-	if o.MaxProcs > 0 {
+	if !o.shares {
 		env = append(env, procs)
 	}
 	hello, _ := json.Marshal(announcement{

@@ -98,7 +98,7 @@ func FuzzMaster(f *testing.F) {
 	addSeeds(f)
 	refuse := errors.New("no address is opened in a fuzz test")
 	o, err := Options{AllowListen: func(*Process, string, string) error { return refuse }, MaxMessage: 100 << 10,
-		ShutdownTimeout: time.Hour}.withDefaults()
+		ShutdownTimeout: time.Hour}.resolve()
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -108,9 +108,9 @@ func FuzzMaster(f *testing.F) {
 		m := newCluster().master
 		p := newProcess(m.cluster, 1, -1)
 		p.connected.Store(true)
-		p.child = &child{m: m, p: p, opts: &o, exited: make(chan struct{})}
+		p.child = &child{m: m, p: p, opts: o, exited: make(chan struct{})}
 		p.owner = p.child
-		p.link = newLink(ours, p, &masterSide{m: m, p: p}, peerUnknown, &o)
+		p.link = newLink(ours, p, &masterSide{m: m, p: p}, peerUnknown, &o.Options)
 		p.OnError(func(*Process, error) {})
 		owing(t, p.link)
 		m.supervisor = supervise.New(fuzzHost{host{m}, p}, os.Kill, 0)

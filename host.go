@@ -19,7 +19,7 @@ type host struct{ *master }
 
 // ---- orders
 
-// Open takes the options in force and looks the program up: for a reload, at its
+// Open takes the settings in force and looks the program up: for a reload, at its
 // path as it is now. Not in the mailbox: files may be slow.
 func (h host) Open(number int, reload bool) {
 	m := h.master
@@ -27,7 +27,7 @@ func (h host) Open(number int, reload bool) {
 	go func() {
 		g := &generation{opts: opts}
 		if err == nil {
-			g.bin, err = self.Open(opts.Exec, reload)
+			g.bin, err = self.Open(opts.program, reload)
 		}
 		g.env = os.Environ()
 		m.post(func() {
@@ -52,9 +52,7 @@ func (h host) Start(o supervise.Order) {
 	m, g := h.master, h.programs[o.Generation]
 	opts := g.opts
 	if o.Workers != opts.Workers {
-		changed := *opts
-		changed.Workers = o.Workers
-		opts = &changed
+		opts = opts.withWorkers(o.Workers)
 	}
 	p := newProcess(m.cluster, o.Worker, o.Place)
 	c := &child{m: m, p: p, opts: opts, gen: g, connections: o.Connections, exited: make(chan struct{})}
@@ -186,9 +184,7 @@ func (h host) stopped(e supervise.Stopped) {
 // GOMAXPROCS that new ones get.
 func (h host) setTarget(n int) {
 	if opts, err := h.current(); err == nil {
-		changed := *opts
-		changed.Workers = n
-		h.opts = &changed
+		h.opts = opts.withWorkers(n)
 	}
 }
 

@@ -68,7 +68,7 @@ func (l *testLink) overrun() { l.overruns <- struct{}{} }
 // until take is called; its errors go to errors.
 func newTestLink(t testing.TB, kind peerKind, o Options) *testLink {
 	t.Helper()
-	o, err := o.withDefaults()
+	s, err := o.resolve()
 	require.NoError(t, err)
 	ours, theirs, err := channel.Pair()
 	require.NoError(t, err)
@@ -80,7 +80,7 @@ func newTestLink(t testing.TB, kind peerKind, o Options) *testLink {
 	}
 	p := newProcess(std, 1, -1)
 	p.connected.Store(true)
-	l.link = newLink(ours, p, l, kind, &o)
+	l.link = newLink(ours, p, l, kind, &s.Options)
 	p.link = l.link
 	p.OnError(func(_ *Process, err error) { l.errors <- err })
 	std.live.add(p)

@@ -30,7 +30,7 @@ type master struct {
 	timer      *time.Timer // for supervisor.Next
 	timerAt    time.Time   // zero if it does not run
 
-	opts     *Options            // of SetupMaster, with defaults; nil before
+	opts     *settings           // of SetupMaster; nil before
 	programs map[int]*generation // that are open, by the supervisor's number
 	workers  map[int]*Process    // being started, or not dead
 	gone     []int               // of workers, until the end of the turn
@@ -50,7 +50,7 @@ type master struct {
 
 // generation is a program that is held open, and with what it is run.
 type generation struct {
-	opts *Options
+	opts *settings
 	bin  *process.Program
 	env  []string // the master's environment when it was opened
 }
@@ -116,11 +116,11 @@ func (m *master) timeHasCome() {
 // ---- calls
 
 func (m *master) setup(o Options) error {
-	filled, err := o.withDefaults()
+	s, err := o.resolve()
 	if err != nil {
 		return err
 	}
-	m.call(func() { m.opts = &filled })
+	m.call(func() { m.opts = s })
 	return nil
 }
 
@@ -133,14 +133,14 @@ func (m *master) settings() (o Options) {
 	return o
 }
 
-// current returns the options in force.
-func (m *master) current() (*Options, error) {
+// current returns the settings in force.
+func (m *master) current() (*settings, error) {
 	if m.opts == nil {
-		o, err := Options{}.withDefaults()
+		s, err := Options{}.resolve()
 		if err != nil {
 			return nil, err
 		}
-		m.opts = &o
+		m.opts = s
 	}
 	return m.opts, nil
 }

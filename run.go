@@ -191,8 +191,13 @@ func (m *master) control(sig os.Signal) {
 
 // log is where the master's own troubles go.
 func (m *master) log() *slog.Logger {
-	o := m.settings()
-	return o.logger()
+	logger := slog.Default()
+	m.call(func() {
+		if s, err := m.current(); err == nil {
+			logger = s.logger()
+		}
+	})
+	return logger
 }
 
 // stopRun drains the cluster and then the master itself.
