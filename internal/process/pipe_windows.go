@@ -16,9 +16,10 @@ const outputBuffer = 64 << 10
 // outputPipe is the pipe of a process's output. Reading it keeps no thread in
 // the kernel, as an anonymous pipe's does; the end that is written to is an
 // ordinary one, for any program. Another process cannot come between: the name is
-// random, there is one instance, and its only client is here.
+// random, there is one instance, and its only client is here. It is not that of a
+// channel, which a worker knows by its name.
 func outputPipe() (r, w *os.File, err error) {
-	name, err := windows.UTF16PtrFromString(`\\.\pipe\go-cluster-output-` + fmt.Sprint(os.Getpid()) + "-" + rand.Text())
+	name, err := windows.UTF16PtrFromString(`\\.\pipe\cluster-output-` + fmt.Sprint(os.Getpid()) + "-" + rand.Text())
 	if err != nil {
 		return nil, nil, err
 	}
