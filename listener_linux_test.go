@@ -297,7 +297,7 @@ const (
 
 // clogged is a worker that says more than its master takes, and what it says
 // about the connection that it has then accepted stays behind that. Without its
-// variables it is a worker that answers as puppets do.
+// variables it is a worker that answers as socket workers do.
 var clogged = clustertest.Program("clogged", func() {
 	ln, err := cluster.Listen("tcp", "127.0.0.1:0")
 	clustertest.Must(err)

@@ -20,7 +20,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// answeredBy is the id of the puppet that answers at the address.
+// answeredBy is the id of the socket worker that answers at the address.
 func answeredBy(t *testing.T, network, address string) int {
 	t.Helper()
 	if strings.HasPrefix(network, "tcp") || strings.HasPrefix(network, "udp") {

@@ -10,7 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// robins are puppets that listen on one address, which the master accepts on.
+// robins are socket workers that listen on one address, which the master accepts on.
 func robins(t *testing.T, n int, network, address string) (all []*cluster.Process, addr string) {
 	t.Helper()
 	all = clustertest.SocketWorkers(t, n, cluster.Options{Scheduling: cluster.RoundRobin})

@@ -14,12 +14,12 @@ import (
 
 // CommandWorker is a worker that does what the master asks it to, and nothing by
 // itself.
-var CommandWorker = Program("obedient", func() {
+var CommandWorker = Program("command worker", func() {
 	ServeOrders()
 	select {}
 })
 
-// Order is what obedient is asked: its cmd is the verb.
+// Order is what a command worker is asked: its cmd is the verb.
 type Order struct {
 	Cmd  string   `json:"cmd"`
 	Code int      `json:"code,omitempty"`
@@ -39,6 +39,7 @@ type About struct {
 	Descriptors []string
 }
 
+// ServeOrders answers the orders of the command worker.
 func ServeOrders() {
 	cluster.Respond("about", func(_ *cluster.Process, o Order) (About, error) { return aboutSelf(o.Env), nil })
 	cluster.Respond("exit", func(_ *cluster.Process, o Order) (any, error) {

@@ -65,7 +65,7 @@ func Must(err error) {
 	}
 }
 
-// port of an address, for a test that dials it.
+// Dialable is the address by which a test reaches a listener of this machine.
 func Dialable(addr net.Addr) string {
 	_, port, _ := net.SplitHostPort(addr.String())
 	return "127.0.0.1:" + port
@@ -104,6 +104,7 @@ func TempDir(t testing.TB) string {
 	return dir
 }
 
+// Atoi returns the number in s, or 0.
 func Atoi(s string) int {
 	n, _ := strconv.Atoi(s)
 	return n

@@ -34,11 +34,13 @@ func CheckLeaks(t testing.TB) {
 	})
 }
 
+// Counts is what a process has that a test may leave behind.
 type Counts struct {
 	FDs, Goroutines int
 	Children        []string
 }
 
+// Census counts what this process has now.
 func Census() Counts {
 	return Counts{Goroutines: runtime.NumGoroutine(), FDs: openFiles(), Children: Children(os.Getpid())}
 }

@@ -85,6 +85,7 @@ func (l *Load) stopped() bool {
 	}
 }
 
+// Run lets a client send one request after the other until the load stops.
 func (l *Load) Run(client func() error) {
 	l.Running.Go(func() {
 		for !l.stopped() {
@@ -153,6 +154,7 @@ func (l *Load) KeepAlive() func() error {
 	}
 }
 
+// OneShot is a request on a connection of its own.
 func (l *Load) OneShot() error {
 	c, err := net.Dial(l.Network, l.HTTP)
 	if err != nil {

@@ -32,6 +32,7 @@ import (
 	_ "github.com/go-cluster/cluster/internal/clustertest/early"
 )
 
+// ProgramEnv names the program that a process of the test binary is.
 const ProgramEnv = "CLUSTER_TEST_PROGRAM"
 
 // programs are what the test binary can be run as.

@@ -45,6 +45,7 @@ func NodeBinary(t testing.TB) string {
 	return ""
 }
 
+// NodeScript is the path of a script for node.
 func NodeScript(t testing.TB, name string) string {
 	t.Helper()
 	return Path("test", "node", "testdata", name)
@@ -57,6 +58,7 @@ type JSOrder struct {
 	Args any    `json:"args"`
 }
 
+// JSAnswer is what came of an order.
 type JSAnswer struct {
 	ID    int
 	Value JSValue
@@ -87,6 +89,7 @@ func (v JSValue) String() string {
 	return string(v)
 }
 
+// Decode stores the value as json.Unmarshal does.
 func (v JSValue) Decode(t testing.TB, to any) {
 	t.Helper()
 	require.NoError(t, json.Unmarshal(v, to), "%s", []byte(v))
@@ -137,6 +140,7 @@ type NodeCluster struct {
 	answers answers
 }
 
+// NewNodeCluster makes the test process a master of node workers.
 func NewNodeCluster(t testing.TB, o cluster.Options) *NodeCluster {
 	t.Helper()
 	c := &NodeCluster{Recorder: NewRecorder(), t: t}
@@ -169,6 +173,7 @@ func (c *NodeCluster) Fork(env ...string) *cluster.Process {
 	return w
 }
 
+// ForkN is Fork, n times.
 func (c *NodeCluster) ForkN(n int) (workers []*cluster.Process) {
 	c.t.Helper()
 	for range n {
@@ -235,11 +240,13 @@ type NodePrimary struct {
 	answers answers
 }
 
+// NewNodePrimary starts node as the primary of guests.
 func NewNodePrimary(t testing.TB, env ...string) *NodePrimary {
 	t.Helper()
 	return StartPrimary(t, exec.Command(NodeBinary(t), NodeScript(t, "primary.js")), env...)
 }
 
+// StartPrimary is NewNodePrimary with a command that starts node in its own way.
 func StartPrimary(t testing.TB, cmd *exec.Cmd, env ...string) *NodePrimary {
 	t.Helper()
 	stdin, err := cmd.StdinPipe()
@@ -263,6 +270,7 @@ func (n *NodePrimary) read() {
 	}
 }
 
+// Order lets the primary run code and returns what will have the answer.
 func (n *NodePrimary) Order(code string, args ...any) <-chan JSAnswer {
 	n.t.Helper()
 	id, answer := n.answers.expect()
@@ -276,6 +284,7 @@ func (n *NodePrimary) try(code string, args ...any) (JSValue, *JSError) {
 	return r.Value, r.Error
 }
 
+// Run lets the primary run code that must not fail.
 func (n *NodePrimary) Run(code string, args ...any) JSValue {
 	n.t.Helper()
 	v, err := n.try(code, args...)

@@ -125,6 +125,7 @@ func StartCmd(t testing.TB, cmd *exec.Cmd, programName string, env ...string) *P
 	return p
 }
 
+// Output is all that the program and its workers have printed.
 func (p *Proc) Output() string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -141,6 +142,7 @@ func (p *Proc) Expect(prefix string) string {
 	}
 }
 
+// Signal sends a signal to the program.
 func (p *Proc) Signal(sig os.Signal) {
 	p.t.Helper()
 	Kill(p.t, p.Cmd.Process.Pid, sig.(syscall.Signal))

@@ -17,6 +17,7 @@ type LineWriter struct {
 	half  string
 }
 
+// NewLineWriter returns an empty one.
 func NewLineWriter() *LineWriter { return &LineWriter{Lines: make(chan string, 10000)} }
 
 func (l *LineWriter) Write(p []byte) (int, error) {
@@ -63,8 +64,10 @@ type Recorder struct {
 	Lines chan string
 }
 
+// NewRecorder returns one without lines.
 func NewRecorder() *Recorder { return &Recorder{Lines: make(chan string, 10000)} }
 
+// Add notes a line.
 func (r *Recorder) Add(format string, args ...any) {
 	line := fmt.Sprintf(format, args...)
 	r.mu.Lock()
@@ -73,6 +76,7 @@ func (r *Recorder) Add(format string, args ...any) {
 	r.Lines <- line
 }
 
+// All returns the lines so far.
 func (r *Recorder) All() []string {
 	r.mu.Lock()
 	defer r.mu.Unlock()

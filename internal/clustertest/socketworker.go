@@ -23,7 +23,7 @@ import (
 // SocketWorker is a worker that listens on what the test tells it by requests. Every
 // connection is answered with "worker ID SETTINGS\n" and then echoed, every
 // datagram with "worker ID".
-var SocketWorker = Program("puppet", func() {
+var SocketWorker = Program("socket worker", func() {
 	var p workerSockets
 	cluster.Respond("listen", p.listen)
 	cluster.Respond("close", p.close)
@@ -34,7 +34,7 @@ var SocketWorker = Program("puppet", func() {
 	select {}
 })
 
-// ListenOrder is what a puppet is to listen on.
+// ListenOrder is what a socket worker is to listen on.
 type ListenOrder struct {
 	Cmd     string `json:"cmd"`
 	Network string
@@ -43,7 +43,7 @@ type ListenOrder struct {
 	Hold    bool // accept nothing before the order "accept"
 }
 
-// ListenResult is a listener of a puppet, or why there is none.
+// ListenResult is a listener of a socket worker, or why there is none.
 type ListenResult struct {
 	N                        int // its number in the worker
 	Network, Addr            string
@@ -52,7 +52,7 @@ type ListenResult struct {
 	Unsupported              bool
 }
 
-// SocketInfo is what the kernel says of a puppet's socket.
+// SocketInfo is what the kernel says of a socket of a socket worker.
 type SocketInfo struct {
 	NonBlock bool
 	Protocol int
@@ -101,6 +101,7 @@ func (p *workerSockets) get(n int) io.Closer {
 	return p.all[n]
 }
 
+// SocketOrder is what a socket worker is to do with one of its sockets.
 type SocketOrder struct {
 	Cmd string `json:"cmd"`
 	N   int
@@ -124,6 +125,7 @@ func (p *workerSockets) inspect(_ *cluster.Process, q SocketOrder) (info SocketI
 	return info, err
 }
 
+// AnswerConns answers each connection as a socket worker does.
 func AnswerConns(ln net.Listener) {
 	for {
 		c, err := ln.Accept()
@@ -166,17 +168,20 @@ func MustListen(t *testing.T, w *cluster.Process, network, address string, lc cl
 	return r
 }
 
+// CloseSocket lets w close a socket.
 func CloseSocket(t *testing.T, w *cluster.Process, r ListenResult) {
 	t.Helper()
 	Request(t, w, SocketOrder{"close", r.N}, nil)
 }
 
+// Inspect asks the kernel about a socket of w.
 func Inspect(t *testing.T, w *cluster.Process, r ListenResult) (info SocketInfo) {
 	t.Helper()
 	Request(t, w, SocketOrder{"inspect", r.N}, &info)
 	return info
 }
 
+// Request asks w, and fails the test if there is no answer.
 func Request(t *testing.T, w *cluster.Process, q, reply any) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), Patience)
@@ -213,7 +218,7 @@ func PauseWorker(t *testing.T, w *cluster.Process) {
 	Pause(t, w.PID())
 }
 
-// GreetingFrom connects and returns the id and the settings in the puppet's answer.
+// GreetingFrom connects and returns the id and the settings in the answer of a socket worker.
 func GreetingFrom(t *testing.T, network, address string) (id int, settings string) {
 	t.Helper()
 	c, err := net.DialTimeout(network, address, Patience)
@@ -223,6 +228,7 @@ func GreetingFrom(t *testing.T, network, address string) (id int, settings strin
 	return id, settings
 }
 
+// Greeting reads the id and the settings that a socket worker sends first.
 func Greeting(t *testing.T, c net.Conn) (id int, settings string) {
 	t.Helper()
 	c.SetReadDeadline(time.Now().Add(Patience))
@@ -233,10 +239,11 @@ func Greeting(t *testing.T, c net.Conn) (id int, settings string) {
 	return Atoi(fields[1]), fields[2]
 }
 
+// SchedulingEnv is the Scheduling of a Greeter.
 const SchedulingEnv = "CLUSTER_TEST_SCHEDULING"
 
 // Greeter is a master with two workers, or a worker of another master, that
-// answer as puppets do on one free port.
+// answer as socket workers do on one free port.
 var Greeter = Program("greeter", func() {
 	if cluster.IsMaster() {
 		Must(cluster.SetupMaster(cluster.Options{Workers: 2, Scheduling: cluster.Scheduling(Atoi(os.Getenv(SchedulingEnv)))}))

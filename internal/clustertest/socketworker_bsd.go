@@ -8,6 +8,7 @@ import (
 
 func socketProtocol(uintptr) int { return -1 }
 
+// SocketBacklog is not told by the system.
 func SocketBacklog(uintptr) int { return -1 }
 
 func connSettings(net.Conn) string { return "-" }

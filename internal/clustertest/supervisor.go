@@ -41,6 +41,7 @@ type Supervision struct {
 	Quiet           bool // it logs nothing
 }
 
+// Supervisor is a master under Run, with the options of its environment.
 var Supervisor = Program("supervisor", func() {
 	var s Supervision
 	Must(json.Unmarshal([]byte(os.Getenv(supervisorEnv)), &s))
@@ -196,6 +197,7 @@ func Supervise(t *testing.T, s Supervision, env ...string) (p *Proc, ups []Event
 	return p, p.Ups(s.Workers)
 }
 
+// SuperviseEnv is the environment of a Supervisor.
 func SuperviseEnv(t *testing.T, s *Supervision, env []string) []string {
 	if s.Program == "" {
 		s.Program = Troublemaker
@@ -211,6 +213,7 @@ type Event struct {
 	Rest      []string
 }
 
+// ParseEvent reads the slot, the pid and the rest of a line.
 func ParseEvent(line string) (e Event) {
 	f := strings.Fields(line)
 	if len(f) > 1 {
@@ -224,4 +227,5 @@ func Died(w Event, reason cluster.Reason) string {
 	return fmt.Sprintf("dead %d %d %s", w.Slot, w.PID, reason)
 }
 
+// Tick is an interval that is short for a test.
 const Tick = 100 * time.Millisecond

@@ -8,7 +8,7 @@ import (
 
 // System is what the tests expect of the system that they run on. Whatever
 // differs is said here and nowhere else; the tools that do the same in another
-// way are in main_unix_test.go and main_windows_test.go, and what only one
+// way are in system_unix.go and system_windows.go, and what only one
 // System has is tested in files of its own.
 var System = systems[runtime.GOOS == "windows"]
 

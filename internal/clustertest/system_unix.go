@@ -107,6 +107,7 @@ func Descriptors() (list []string) {
 	return list
 }
 
+// Kill sends a signal to the process.
 func Kill(t testing.TB, pid int, sig syscall.Signal) {
 	t.Helper()
 	require.NoError(t, syscall.Kill(pid, sig))

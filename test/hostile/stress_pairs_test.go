@@ -16,7 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// assault is something that happens to a cluster under siege. begin returns when
+// assault is something that happens to a cluster under stress. begin returns when
 // it is under way, and the func that it returns waits for its end. It happens to
 // one slot: 0 for the first of a pair, which is where a reload begins.
 type assault struct {
@@ -219,7 +219,7 @@ func (b *stress) pair(first, second assault) {
 		b.deploy(false)
 		require.NoError(t, cluster.AutoFork())
 	} else {
-		// The siege's own version goes on, whatever failed.
+		// The own version goes on, whatever failed.
 		b.deploy(false)
 		require.NoError(t, cluster.Scale(stressWorkers))
 	}

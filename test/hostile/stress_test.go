@@ -17,7 +17,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// siege is a cluster under load that things happen to.
+// stress is a cluster under load that things happen to.
 type stress struct {
 	t       *testing.T
 	l       *clustertest.Load
@@ -41,9 +41,9 @@ const (
 	stressMemory  = 300 << 20
 )
 
-// beset is an echoing worker that can be made to crash before it is ready, and to
+// stressed is an echoing worker that can be made to crash before it is ready, and to
 // grow too large.
-var stressed = clustertest.Program("beset", func() {
+var stressed = clustertest.Program("stressed", func() {
 	if os.Getenv("BROKEN") != "" {
 		os.Exit(3)
 	}
@@ -54,13 +54,13 @@ var stressed = clustertest.Program("beset", func() {
 	clustertest.RunProgram(clustertest.Echoing)
 })
 
-var hoarded []byte // what beset grows by
+var hoarded []byte // what a stressed worker grows by
 
 func troubleFile(dir string, slot int, generation string) string {
 	return filepath.Join(dir, strconv.Itoa(slot)+"."+generation)
 }
 
-// besiege begins a cluster and its load.
+// startStress begins a cluster and its load.
 func startStress(t *testing.T, s cluster.Scheduling) *stress {
 	l := &clustertest.Load{T: t, Network: "tcp", Body: bytes.Repeat([]byte("x"), 4<<10), Stop: make(chan struct{})}
 	l.HTTP, l.Raw = clustertest.UnusedAddress(t, "tcp", "http"), clustertest.UnusedAddress(t, "tcp", "raw")
