@@ -10,6 +10,7 @@ import (
 	"net"
 	"os"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -334,4 +335,78 @@ func TestServeOtherServer(t *testing.T) {
 	require.Contains(t, rec.All(), "Shutdown")
 	_, err = in.ReadByte()
 	require.ErrorIs(t, err, io.EOF)
+}
+
+// A client whose long answer began before the drain has not been told to close;
+// with Serve, its next request is answered all the same.
+func TestServeRequestAfterLongAnswer(t *testing.T) {
+	t.Parallel()
+	for _, mode := range []string{"serve", "listenAndServe"} {
+		t.Run(mode, func(t *testing.T) {
+			t.Parallel()
+			// A further request is taken in the first half of the drain's time: on
+			// a busy machine the answer may take long.
+			p, addr := startWeb(t, mode, timeoutEnv+"="+(2*clustertest.Patience).String())
+			c, err := dialHTTP(addr)
+			require.NoError(t, err)
+			defer c.c.Close()
+			done := make(chan fetched, 1)
+			go func() {
+				body, close, err := c.do("GET", "/stream", nil)
+				if err == nil && close {
+					err = errors.New("told to close")
+				}
+				done <- fetched{body, err}
+			}()
+			p.Expect("begun")
+			p.Signal(syscall.SIGTERM)
+			f := clustertest.Await(t, done, "answer")
+			require.NoError(t, f.err)
+			require.Len(t, f.body, fullBody)
+			answer, close, err := c.do("POST", "/", make([]byte, 16<<10))
+			require.NoError(t, err)
+			require.Equal(t, "16384 bytes, error <nil>", answer)
+			require.True(t, close)
+			require.Equal(t, 0, p.Exit())
+		})
+	}
+}
+
+// An idle keep-alive connection is answered for a short time after the drain has
+// begun, and then closed: with Serve each answer says so, and with http.Serve
+// the connection ends when it is idle again.
+func TestServeIdleConnection(t *testing.T) {
+	t.Parallel()
+	for _, mode := range webModes {
+		t.Run(mode, func(t *testing.T) {
+			t.Parallel()
+			p, addr := startWeb(t, mode)
+			var conns []*client
+			for range 4 {
+				c, err := dialHTTP(addr)
+				require.NoError(t, err)
+				defer c.c.Close()
+				_, close, err := c.do("GET", "/", nil)
+				require.NoError(t, err)
+				require.False(t, close)
+				conns = append(conns, c)
+			}
+			begin := time.Now()
+			p.Signal(syscall.SIGTERM)
+			p.Expect("draining")
+			p.Expect("draining")
+			for _, c := range conns[:2] {
+				_, close, err := c.do("GET", "/", nil)
+				require.NoError(t, err)
+				require.Equal(t, mode != "naive", close)
+			}
+			for _, c := range conns {
+				c.c.SetDeadline(time.Now().Add(clustertest.Patience))
+				_, err := c.br.ReadByte()
+				require.ErrorIs(t, err, io.EOF)
+			}
+			require.Equal(t, 0, p.Exit())
+			require.Less(t, time.Since(begin), 15*time.Second)
+		})
+	}
 }

@@ -219,7 +219,7 @@ func (b *stress) pair(first, second assault) {
 		b.deploy(false)
 		require.NoError(t, cluster.AutoFork())
 	} else {
-		// The own version goes on, whatever failed.
+		// The version of this test goes on, whatever failed.
 		b.deploy(false)
 		require.NoError(t, cluster.Scale(stressWorkers))
 	}
