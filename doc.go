@@ -141,5 +141,6 @@
 //	curl localhost:8000
 //
 // The folder examples has a program for each part of the package, and the
-// examples below run in tests.
+// examples below run in tests. How the package is built is in
+// docs/architecture.md.
 package cluster

@@ -17,9 +17,10 @@
 // The entries of the Registry have no lock: they belong to the mailbox that
 // [Host].Turn runs functions in. It is the same that orders workers to disconnect,
 // so that an address is granted either before that order goes out or not at all.
-// There are three locks, none of which is taken while another one is held: that
-// of a dispatcher, that of an Asker, and that of a handedQueue. Nothing is sent
-// and no [Member] is called under them.
+// There are five locks, none of which is taken while another one is held: that
+// of a dispatcher, of an Asker, of a handedQueue, and of the two lists of sockets
+// that are open before anybody asks. Nothing is sent and no [Member] is called
+// under them.
 //
 // Dispatcher, queue and registry are tested against members and links made by
 // hand; what peers may write about addresses is fuzzed.
