@@ -40,7 +40,7 @@ type (
 	Up struct{ Worker int }
 	// Drains says that a worker takes no new work.
 	Drains struct{ Worker int }
-	// Disconnected says that a worker's channel has closed.
+	// ChannelLost says that a worker's channel has closed.
 	ChannelLost struct{ Worker int }
 	// Died is a worker's end, the last report about it.
 	Died struct {

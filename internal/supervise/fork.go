@@ -8,7 +8,8 @@ import (
 	"github.com/go-cluster/cluster/internal/errs"
 )
 
-// start orders it, who tells where it belongs, unless that is superseded.
+// start gives the worker its number and has its process started, unless something
+// else was decided for its slot meanwhile.
 func (w *Worker) start(env []string) error {
 	m := w.m
 	if err := m.st.closed(); err != nil {
@@ -196,7 +197,8 @@ func (w *Worker) fill() *fill {
 	return w.m.st.Fills[i]
 }
 
-// next fills the next slot or ends, if that is due.
+// next fills the next slot, or ends the fill when none is left. It reports whether
+// there was anything to do.
 func (f *fill) next() bool {
 	m := f.m
 	switch {

@@ -34,7 +34,7 @@ func (w *Worker) beginAge() {
 	}
 }
 
-// checkMemory looks at its size: the system's word, or else its own.
+// checkMemory looks at the worker's size: the system's word, or else its own.
 func (w *Worker) checkMemory() {
 	size := w.m.host.Resident(w.ID)
 	if size == 0 {
@@ -45,7 +45,7 @@ func (w *Worker) checkMemory() {
 	}
 }
 
-// wantRecycling queues it to be replaced.
+// wantRecycling queues the worker to be replaced, as soon as that may be.
 func (w *Worker) wantRecycling() {
 	m, s := w.m, w.slot()
 	if s == nil || s.Mode == slotRemoved || w.State >= Draining || m.st.Stop != nil {

@@ -91,6 +91,7 @@ func (r *replacement) reloaded(err error) {
 	}
 }
 
+// end ends the reload, which has failed if there is an error.
 func (j *reload) end(err error) {
 	m := j.m
 	m.st.Reload = nil
@@ -106,7 +107,7 @@ func (j *reload) end(err error) {
 	m.prepareReload()
 }
 
-// report tells how it ended.
+// report tells how the reload ended.
 func (j *reload) report(err error) {
 	m := j.m
 	if err != nil {

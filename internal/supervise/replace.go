@@ -36,7 +36,8 @@ func (r *replacement) begin() {
 
 func (r *replacement) slot() *slot { return r.m.st.slot(r.Slot) }
 
-// beingReplaced reports whether a replacement for it is on its way, and not up yet.
+// beingReplaced reports whether a new worker for the slot is on its way, and not up
+// yet.
 func (s *slot) beingReplaced() bool {
 	r := s.m.st.Replacing
 	return r != nil && r.Slot == s.ID && r.Old == 0
@@ -66,8 +67,8 @@ func (w *Worker) checkPromotion() {
 	}
 }
 
-// failed gives it up; the old worker stays. If that is gone meanwhile the slot is
-// filled again as it was.
+// failed gives the replacement up; the old worker stays. If that is gone meanwhile
+// the slot is filled again as it was.
 func (r *replacement) failed(err error) {
 	m := r.m
 	if m.st.Replacing != r {
@@ -85,7 +86,7 @@ func (r *replacement) failed(err error) {
 	r.end(err)
 }
 
-// drop cancels it, which is not up yet, without an outcome.
+// drop cancels a replacement that is not up yet, without an outcome.
 func (r *replacement) drop() {
 	m := r.m
 	m.st.Replacing = nil
@@ -113,7 +114,7 @@ func (r *replacement) dropNext() {
 	}
 }
 
-// end is its outcome.
+// end goes on after a replacement, which has failed if there is an error.
 func (r *replacement) end(err error) {
 	m := r.m
 	if m.st.Replacing == r {

@@ -66,7 +66,7 @@ func vacancies(m *Machine, n int, g *generation) (fill []vacancy) {
 	return fill
 }
 
-// remove drains it for good, after it is none of the slots.
+// remove drains the slot's worker for good. The slot is no longer in the row.
 func (s *slot) remove() {
 	m := s.m
 	m.st.ProvenBefore = m.st.ProvenBefore || s.proven()

@@ -62,7 +62,7 @@ func (mode slotMode) String() string {
 
 func (s *slot) settings() *Settings { return &s.m.st.Generations[s.Generation].Settings }
 
-// current is its worker, or nil.
+// current is the slot's worker, or nil.
 func (s *slot) current() *Worker { return s.m.worker(s.Current) }
 
 // ---- AutoFork
@@ -114,14 +114,14 @@ func (m *Machine) dropSlots(why error) {
 	m.release(idle)
 }
 
-// leave takes it out of the supervision, after it is none of the slots.
+// leave takes the slot out of the supervision. It is no longer in the row.
 func (s *slot) leave() {
 	s.Mode = slotRemoved
 	s.cancelRetry()
 	s.m.st.Removed = append(s.m.st.Removed, s)
 }
 
-// ---- filling it again
+// ---- filling a slot again
 
 // cancelRetry supersedes the fork under way, or the one to come, that would fill
 // the slot.
@@ -130,13 +130,13 @@ func (s *slot) cancelRetry() {
 	s.RetryAt = time.Time{}
 }
 
-// refork fills it after d, from its own generation.
+// refork fills the slot after d, from its own generation.
 func (s *slot) refork(d time.Duration) {
 	s.cancelRetry()
 	s.RetryAt = s.m.now.Add(d)
 }
 
-// retry fills it now.
+// retry fills the slot now.
 func (s *slot) retry() {
 	s.RetryAt = time.Time{}
 	if err := (&Worker{m: s.m, Slot: s.ID, Generation: s.Generation, Pending: s.Pending}).start(nil); err != nil {
@@ -186,7 +186,7 @@ func (s *slot) lost(w *Worker, e Exit) {
 	}
 }
 
-// emptied decides how it is filled again.
+// emptied decides how the slot is filled again after w's death.
 func (s *slot) emptied(w *Worker, e Exit) {
 	m := s.m
 	if m.st.Stop != nil || s.Mode == slotRemoved || s.beingReplaced() {
@@ -239,7 +239,7 @@ func (m *Machine) checkAllResigned() {
 	m.giveUp(fmt.Errorf("cluster: %w: all exited with status %d (ExitNoRestart), %w", errs.NoWorkers, ExitNoRestart, m.st.LastOut.Err), m.st.Slots[0].Generation)
 }
 
-// proven reports whether a worker of it proved that the program works.
+// proven reports whether a worker of this slot proved that the program works.
 func (s *slot) proven() bool {
 	w := s.current()
 	return s.EverReady || s.EverUp || w != nil && w.longUp()

@@ -47,7 +47,8 @@ const (
 	ReasonDrain   Reason = "drain"
 )
 
-// Exit is how a worker ended. Of it the host tells the first three.
+// Exit is how a worker ended. The host fills in the first three fields, the Machine
+// the others.
 type Exit struct {
 	Code      int    // the exit status; -1 if a signal ended it
 	Signal    string // the signal that ended it, or ""
@@ -100,7 +101,8 @@ type Worker struct {
 	Limits Limits
 }
 
-// deadline is a time at which something is due for a worker.
+// deadline is a time, which is zero if there is none, and what happens when it has
+// passed.
 type deadline struct {
 	at     *time.Time
 	passed func(*Worker)
@@ -228,8 +230,8 @@ func (w *Worker) upAt() State {
 	return Online
 }
 
-// mustReach is the state that it must come to within StartTimeout. Ready is asked
-// for only where it is sure to come: of a replacement, and under ManualReady.
+// mustReach is the state that the worker must come to within StartTimeout. Ready is
+// asked for only where it is sure to come: of a replacement, and under ManualReady.
 func (w *Worker) mustReach() State {
 	if r := w.m.st.Replacing; w.settings().ManualReady || r != nil && r.Next == w.ID {
 		return w.upAt()
@@ -237,8 +239,8 @@ func (w *Worker) mustReach() State {
 	return Online
 }
 
-// longUp reports whether it has been online for so long that it works, though it
-// may never listen.
+// longUp reports whether the worker has been online for so long that it works,
+// though it may never listen.
 func (w *Worker) longUp() bool {
 	return !w.OnlineAt.IsZero() && w.m.now.Sub(w.OnlineAt) >= w.settings().Backoff.Reset
 }
@@ -268,21 +270,21 @@ func said(words string) string {
 
 // ---- what is done to a worker
 
-// setVoluntary notes whether its end was asked for.
+// setVoluntary notes whether the worker's end was asked for.
 func (w *Worker) setVoluntary(voluntary bool) {
 	w.Voluntary = voluntary
 	w.m.host.Tell(Volunteered{w.ID, voluntary})
 }
 
-// blame notes why it will have ended. The first reason holds.
+// blame notes why the worker will have ended. The first reason holds.
 func (w *Worker) blame(why Reason) {
 	if w.Reason == "" {
 		w.Reason = why
 	}
 }
 
-// drain tells it to stop, and sees to its end within timeout. A second call can
-// only make that shorter.
+// drain tells the worker to stop, and sees to its end within timeout. A second call
+// can only make that shorter.
 func (w *Worker) drain(timeout time.Duration) {
 	w.advance(Draining)
 	if w.killAfter(timeout) {
@@ -291,14 +293,15 @@ func (w *Worker) drain(timeout time.Duration) {
 	w.m.host.Tell(Drains{w.ID})
 }
 
-// drainFor drains it because the master has decided so.
+// drainFor drains the worker because the master has decided so.
 func (w *Worker) drainFor(why Reason) {
 	w.setVoluntary(true)
 	w.blame(why)
 	w.drain(w.settings().ShutdownTimeout)
 }
 
-// killAfter sees to it that it is dead in timeout. It reports whether that is news.
+// killAfter sees to it that the worker is dead in timeout. It reports whether that
+// is sooner than what was set before.
 func (w *Worker) killAfter(timeout time.Duration) bool {
 	by := w.m.now.Add(timeout)
 	if !w.KillBy.IsZero() && !by.Before(w.KillBy) {
@@ -314,13 +317,13 @@ func (w *Worker) drainExpired() {
 	w.signal(os.Kill)
 }
 
-// killFor kills it because the master has decided so.
+// killFor kills the worker because the master has decided so.
 func (w *Worker) killFor(why Reason) {
 	w.blame(why)
 	w.signal(os.Kill)
 }
 
-// signal sends sig. That it has exited already is no error.
+// signal sends sig to the worker. That it has exited already is no error.
 func (w *Worker) signal(sig os.Signal) {
 	if err := w.m.host.Signal(w.ID, sig); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		w.m.host.Tell(Trouble{w.ID, fmt.Errorf("cluster: signal %v to worker %d: %w", sig, w.ID, err)})
@@ -399,7 +402,7 @@ func without(ids []int, id int) (kept []int) {
 
 func (w *Worker) wasReady() bool { return !w.ReadyAt.IsZero() }
 
-// reasonFor is why it ended, if nobody is to blame.
+// reasonFor is why the worker ended, if nobody is to blame.
 func (w *Worker) reasonFor(e Exit) Reason {
 	if e.Code == 0 && (w.wasReady() || e.Voluntary) {
 		return ReasonDrain
