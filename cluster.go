@@ -4,6 +4,8 @@ import (
 	"context"
 	"slices"
 	"time"
+
+	"github.com/go-cluster/cluster/internal/logqueue"
 )
 
 // Worker is this process as a worker: send to the master and hear from it
@@ -16,13 +18,21 @@ var Worker *Process
 type cluster struct {
 	*master
 	hooks hooks
-	live  processSet // whose events are delivered: all workers in a master, itself in a worker
+	live  processSet     // whose events are delivered: all workers in a master, itself in a worker
+	logs  logqueue.Queue // what is to be logged
 }
 
 func newCluster() *cluster {
 	c := new(cluster)
 	c.master = newMaster(c)
 	return c
+}
+
+// flushLogs gives what is to be logged a last moment, before the process ends.
+func (c *cluster) flushLogs(timeout time.Duration) {
+	ctx, cancel := context.WithTimeout(context.Background(), timeout)
+	defer cancel()
+	c.logs.Flush(ctx.Done())
 }
 
 // std is what the package's functions speak of.

@@ -128,7 +128,7 @@ func (h host) Tell(e supervise.Event) {
 	case supervise.Reloaded:
 		h.reloaded(e)
 	case supervise.GaveUp:
-		h.programs[e.Generation].opts.logger().Error("cluster: giving up", "err", e.Err)
+		h.cluster.logs.Logger(h.programs[e.Generation].opts.logger()).Error("cluster: giving up", "err", e.Err)
 		h.runner.fail(e.Err)
 	default:
 		h.complain(e)
@@ -193,7 +193,7 @@ func (h host) reloaded(e supervise.Reloaded) {
 	r := ReloadResult{Err: e.Result.Err.Err, Replaced: e.Result.Replaced, Generation: e.Result.Generation, Took: e.Result.Took}
 	if r.Err != nil && !errors.Is(r.Err, ErrClosed) {
 		if opts, err := h.current(); err == nil {
-			opts.logger().Error("cluster: the reload was given up", "err", r.Err, "replaced", r.Replaced)
+			h.cluster.logs.Logger(opts.logger()).Error("cluster: the reload was given up", "err", r.Err, "replaced", r.Replaced)
 		}
 	}
 	h.reports.Post(func() {
@@ -227,7 +227,7 @@ func (h host) complain(e supervise.Event) {
 		p := h.workers[e.Worker]
 		p.logger().Warn("cluster: a worker asks not to be replaced", "worker", p.id, "pid", p.pid, "slot", e.Place, "exit", e.Exit.String())
 	case supervise.ForkFailed:
-		h.programs[e.Generation].opts.logger().Warn("cluster: a worker could not be started", "slot", e.Place, "err", e.Err, "retry", e.Retry)
+		h.cluster.logs.Logger(h.programs[e.Generation].opts.logger()).Warn("cluster: a worker could not be started", "slot", e.Place, "err", e.Err, "retry", e.Retry)
 	case supervise.RecyclingFailed:
 		p := h.workers[e.Worker]
 		p.logger().Warn("cluster: the replacement of a worker that is due failed", "worker", p.id, "slot", e.Place, "err", e.Err, "retry", e.Retry)

@@ -318,7 +318,8 @@ func (w *Process) advance(to State) bool {
 	}
 }
 
-func (w *Process) logger() *slog.Logger { return w.owner.logger() }
+// logger waits for nobody. What the owner says is where its records go.
+func (w *Process) logger() *slog.Logger { return w.cluster.logs.Logger(w.owner.logger()) }
 
 func newProcess(c *cluster, id, slot int) *Process {
 	p := &Process{cluster: c, id: id, slot: slot}

@@ -197,7 +197,7 @@ func (m *master) log() *slog.Logger {
 			logger = s.logger()
 		}
 	})
-	return logger
+	return m.cluster.logs.Logger(logger)
 }
 
 // stopRun drains the cluster and then the master itself.
@@ -229,7 +229,7 @@ func (m *master) stopRun(signals <-chan os.Signal) error {
 	timeout := m.settings().ShutdownTimeout
 	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
-	m.runner.hooks.Run(ctx)
+	m.runner.hooks.Run(ctx, m.log)
 
 	words, over := context.WithTimeout(ctx, lastWords)
 	defer over()
@@ -238,5 +238,6 @@ func (m *master) stopRun(signals <-chan os.Signal) error {
 		p.events.idle(words.Done())
 	}
 	m.notifier.manager.Flush(words.Done())
+	m.cluster.logs.Flush(words.Done())
 	return err
 }

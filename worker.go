@@ -77,7 +77,11 @@ func (in *inside) drainHooks() drain.Hooks {
 		Flush:     func(ctx context.Context) { p.link.flush(ctx) },
 		Close:     func() { p.link.close(); <-p.link.done },
 		Callbacks: p.events.idle,
-		Exit:      os.Exit,
+		Logger:    p.logger,
+		Exit: func(code int) {
+			p.cluster.flushLogs(lastWords)
+			os.Exit(code)
+		},
 	}
 }
 

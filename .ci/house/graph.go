@@ -17,6 +17,7 @@ const module = "github.com/go-cluster/cluster"
 // fault; one that is not in this table is.
 var rooms = map[string][]string{
 	"errs":      {},
+	"logqueue":  {},
 	"mailbox":   {},
 	"wire":      {},
 	"handle":    {},

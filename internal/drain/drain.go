@@ -41,6 +41,10 @@ type Hooks struct {
 	// Callbacks returns when all callbacks have returned, or with done.
 	Callbacks func(done <-chan struct{})
 
+	// Logger is asked for at each use. Its log must not wait for whoever reads it:
+	// the drain ends in time all the same.
+	Logger func() *slog.Logger
+
 	// Exit ends the process.
 	Exit func(code int)
 }
@@ -118,7 +122,7 @@ func (d *Drain) Begin(why Reason, timeout time.Duration) {
 // timeUp is the last step of a drain that does not end by itself.
 func (d *Drain) timeUp(timeout time.Duration) {
 	_, active := d.Counts()
-	slog.Warn("cluster: the drain takes too long; exiting", "worker", d.worker, "timeout", timeout, "connections", active)
+	d.hooks.Logger().Warn("cluster: the drain takes too long; exiting", "worker", d.worker, "timeout", timeout, "connections", active)
 	d.removeFiles()
 	d.hooks.Exit(0)
 }
@@ -129,7 +133,7 @@ func (d *Drain) run(why Reason) {
 	d.stopAll()
 	d.finishConns()
 	wait(d.clock.work, d.hooks.Work)
-	d.OnShutdown.Run(d.clock.rest)
+	d.OnShutdown.Run(d.clock.rest, d.hooks.Logger)
 	d.removeFiles()
 	d.hooks.Flush(d.clock.rest)
 	d.hooks.Close()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"os"
 	"sync"
@@ -36,6 +37,7 @@ func newWorker() *worker {
 		Flush:     func(context.Context) { w.note("flush") },
 		Close:     func() { w.note("close") },
 		Callbacks: func(<-chan struct{}) { w.note("callbacks") },
+		Logger:    slog.Default,
 		Exit:      func(code int) { w.note("exit"); w.exits <- code },
 	})
 	return w

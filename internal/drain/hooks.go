@@ -31,15 +31,15 @@ func (s *ShutdownHooks) Add(fn func(context.Context) error) (stop func()) {
 
 // Run calls the hooks one after another, the latest registered first, as
 // deferred calls. It leaves one that does not return when ctx ends. An error is
-// logged.
-func (s *ShutdownHooks) Run(ctx context.Context) {
+// logged with what logger returns.
+func (s *ShutdownHooks) Run(ctx context.Context, logger func() *slog.Logger) {
 	s.mu.Lock()
 	hooks := s.hooks
 	s.mu.Unlock()
 	wait(ctx, func() {
 		for _, h := range slices.Backward(hooks) {
 			if err := h.fn(ctx); err != nil {
-				slog.Warn("cluster: an OnShutdown hook failed", "err", err)
+				logger().Warn("cluster: an OnShutdown hook failed", "err", err)
 			}
 		}
 	})
