@@ -163,6 +163,7 @@ var Troublemaker = Program("troublemaker", func() {
 	})}))
 })
 
+//lint:ignore U1000 it is there to be held
 var hoard []byte
 
 // beBusy leaves the worker no idle moment: more goroutines than it has cores for
