@@ -12,6 +12,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/go-cluster/cluster/internal/errs"
 	"github.com/go-cluster/cluster/internal/wire"
 )
 
@@ -58,7 +59,7 @@ func (b *baton) who() holder {
 // machine is, until the caller has had the baton, and leaves it to nobody.
 func (l *testLink) callerLeads() {
 	l.t.Helper()
-	for n, deadline := 0, time.Now().Add(patienceIn); ; n++ {
+	for n, deadline := 0, time.Now().Add(patience); ; n++ {
 		l.baton.mu.Lock()
 		l.baton.run, l.baton.ended = soonRun, time.Since(epoch)+time.Hour
 		l.baton.mu.Unlock()
@@ -85,7 +86,7 @@ func (l *testLink) callerKeeps() {
 // all else that comes meanwhile is heard as ever: while it reads, while nobody
 // does, and when the reader does again.
 func TestCallerReads(t *testing.T) {
-	l := newTestLink(t, peerGo, Options{}).take().start()
+	l := newTestLink(t, peerGo, linkOptions{}).take().start()
 	l.echoes()
 	for i := range 20 {
 		l.callerLeads()
@@ -112,7 +113,7 @@ func TestCallerReads(t *testing.T) {
 // TestCallerThatReadsGivesUp: the end of its context ends the wait of a caller
 // that reads, and the link goes on.
 func TestCallerThatReadsGivesUp(t *testing.T) {
-	l := newTestLink(t, peerGo, Options{}).take().start()
+	l := newTestLink(t, peerGo, linkOptions{}).take().start()
 	l.echoes()
 	for i := range 10 {
 		l.callerLeads()
@@ -134,7 +135,7 @@ func TestEndOfTheLinkForACallerThatReads(t *testing.T) {
 		"process gone": func(l *testLink) { l.finish() },
 	} {
 		t.Run(name, func(t *testing.T) {
-			l := newTestLink(t, peerGo, Options{}).start()
+			l := newTestLink(t, peerGo, linkOptions{}).start()
 			l.echoes()
 			l.callerKeeps()
 			failed := make(chan error, 1)
@@ -143,11 +144,11 @@ func TestEndOfTheLinkForACallerThatReads(t *testing.T) {
 				time.Sleep(time.Millisecond)
 			}
 			end(l)
-			require.ErrorIs(t, waitFor(t, failed, "error"), ErrClosed)
+			require.ErrorIs(t, waitFor(t, failed, "error"), errs.Closed)
 			waitFor(t, l.ended, "end of the link")
 		})
 		t.Run(name+", nobody reads", func(t *testing.T) {
-			l := newTestLink(t, peerGo, Options{}).start()
+			l := newTestLink(t, peerGo, linkOptions{}).start()
 			l.echoes()
 			l.callerLeads()
 			end(l)
@@ -161,7 +162,7 @@ func TestEndOfTheLinkForACallerThatReads(t *testing.T) {
 // good: the interrupts of both are in each other's way.
 func TestCallersOfAPausedReader(t *testing.T) {
 	const messages, calls = 1000, 1000
-	l := newTestLink(t, peerGo, Options{MaxQueue: 10 << 10}).start()
+	l := newTestLink(t, peerGo, linkOptions{MaxQueue: 10 << 10}).start()
 	l.echoes()
 	l.write(many(messages, "1"))
 	l.error()
@@ -174,7 +175,6 @@ func TestCallersOfAPausedReader(t *testing.T) {
 		cancel()
 	}
 	l.take()
-	std.taking(func() {})
 	for range messages {
 		require.Equal(t, "1", l.message())
 	}
@@ -185,7 +185,7 @@ func TestCallersOfAPausedReader(t *testing.T) {
 // up, lose no answer and no message.
 func TestManyCallers(t *testing.T) {
 	const callers, calls = 4, 500
-	l := newTestLink(t, peerGo, Options{}).take().start()
+	l := newTestLink(t, peerGo, linkOptions{}).take().start()
 	l.echoes()
 	var all sync.WaitGroup
 	for c := range callers {

@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/go-cluster/cluster/internal/channel"
+	"github.com/go-cluster/cluster/internal/errs"
 )
 
 // bucket is a channel that takes as much as it has room for.
@@ -214,10 +215,10 @@ func TestCloseOfABurst(t *testing.T) {
 		burstOf(t, o, 100)
 		told := make(chan error, 1)
 		o.whenWritten(o.end(), func(err error) { told <- err })
-		o.close(ErrClosed)
-		require.ErrorIs(t, <-told, ErrClosed)
+		o.close(errs.Closed)
+		require.ErrorIs(t, <-told, errs.Closed)
 		_, err := o.put(userLine, nil, []byte("late\n"))
-		require.ErrorIs(t, err, ErrClosed)
+		require.ErrorIs(t, err, errs.Closed)
 		k.drain(plenty) // the writer that waits for the bucket
 		time.Sleep(time.Second)
 	})

@@ -111,7 +111,7 @@ func (c *child) reap() {
 		c.p.report(fmt.Errorf("cluster: wait for worker %d: %w", c.p.id, err))
 	}
 	c.p.link.finish()
-	<-c.p.link.done
+	<-c.p.link.isDone()
 	c.m.post(func() {
 		c.state = state
 		e := exitOf(state)

@@ -59,7 +59,7 @@ type hooks struct {
 	listening                callbacks[func(*Process, net.Addr)]
 	message                  callbacks[func(*Process, Message)]
 	handle                   callbacks[handler]
-	request                  callbacks[responder]
+	request                  callbacks[requestHandler]
 	death                    callbacks[func(*Process, Exit)]
 	err                      callbacks[func(*Process, error)]
 	reload                   callbacks[func(ReloadResult)]
@@ -173,7 +173,7 @@ func (s *processSet) all() []*Process {
 // event is one thing to report about a process: a batch of messages, or a call.
 type event struct {
 	fn   func()
-	msgs []Message
+	msgs [][]byte
 	size int // bytes that it counts against the input bound until it is delivered
 }
 
@@ -204,9 +204,6 @@ type takers struct {
 func (e *events) takers() takers {
 	return takers{e.p.onMessage.list.Load(), e.p.cluster.hooks.message.list.Load(), e.p.cluster.hooks.handle.list.Load()}
 }
-
-// messageCost is what a message costs beside its bytes.
-const messageCost = 64
 
 // post queues ev. It never waits.
 func (e *events) post(ev event) {
@@ -266,7 +263,8 @@ func (e *events) one(ev event) {
 		ev.fn()
 	}
 	size := ev.size
-	for _, m := range ev.msgs {
+	for _, raw := range ev.msgs {
+		m := Message{raw}
 		if t := e.retryWaiting(); !e.message(t, m) {
 			// Not what came in the same read, too: see link.keep.
 			e.waiting = append(e.waiting, Message{bytes.Clone(m.raw)})
@@ -274,10 +272,10 @@ func (e *events) one(ev event) {
 		}
 	}
 	if size > 0 {
-		e.p.link.flow.release(size)
+		e.p.link.release(size)
 	}
 	if len(ev.msgs) > 0 {
-		e.p.link.flow.setWaiting(len(e.waiting))
+		e.p.link.setWaiting(len(e.waiting))
 	}
 }
 
@@ -333,8 +331,8 @@ func (e *events) retryWaiting() takers {
 		e.waiting = kept
 	}
 	e.offered = t
-	e.p.link.flow.release(freed)
-	e.p.link.flow.setWaiting(len(e.waiting))
+	e.p.link.release(freed)
+	e.p.link.setWaiting(len(e.waiting))
 	return t
 }
 
@@ -397,7 +395,7 @@ func (p *Process) accuse(err error) {
 }
 
 // charge counts a report against the peer's input bound, until it is delivered.
-func (p *Process) charge(cost int) { p.link.flow.add(cost) }
+func (p *Process) charge(cost int) { p.link.charge(cost) }
 
 // The emit methods queue the reports of the other events. Their callers hold
 // the order: the master's goroutine or the channel's reader.
@@ -437,7 +435,9 @@ func (p *Process) emitListening(addr net.Addr) {
 
 func (p *Process) emitDeath(e Exit) {
 	p.events.post(event{fn: func() {
-		p.link.dropRequests()
+		if n := p.link.dropRequests(); n > 0 {
+			p.events.error(fmt.Errorf("cluster: worker %d is gone: %d of its requests were dropped: %w", p.id, n, errNoHandler))
+		}
 		p.events.dropWaiting()
 		defer p.cluster.live.remove(p)
 		for _, r := range p.onExit.all() {

@@ -18,8 +18,8 @@ type flow struct {
 }
 
 // floodAllowance is how far beyond the bound the channel is read while a call
-// waits for its answer: the default MaxQueue once more.
-const floodAllowance = defaultMaxQueue
+// waits for its answer: the default MaxQueue of package cluster once more.
+const floodAllowance = 64 << 20
 
 func (f *flow) init(max int) {
 	f.max = max

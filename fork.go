@@ -28,7 +28,7 @@ func startProcess(p *Process, env []string) error {
 	if err != nil {
 		return err
 	}
-	p.link = newLink(ours, p, &masterSide{m: c.m, p: p}, peerUnknown, &c.opts.Options)
+	p.link = newLink(ours, (*inbox)(p), &masterSide{m: c.m, p: p}, peerUnknown, linkOptions{Name: linkName(p.id), MaxMessage: c.opts.MaxMessage, MaxQueue: c.opts.MaxQueue})
 	// The worker's end must not stay open here, or its death would be no EOF.
 	defer theirs.Close()
 

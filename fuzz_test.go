@@ -4,14 +4,15 @@ import (
 	"errors"
 	"os"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
-	"github.com/go-cluster/cluster/internal/supervise"
 	"github.com/stretchr/testify/require"
 
 	"github.com/go-cluster/cluster/internal/channel"
 	"github.com/go-cluster/cluster/internal/handle"
+	"github.com/go-cluster/cluster/internal/supervise"
 	"github.com/go-cluster/cluster/internal/wire"
 )
 
@@ -57,40 +58,42 @@ func addSeeds(f *testing.F) {
 	f.Add([]byte(strings.Join(internalSeeds, "\n")+"\n"), uint8(5), uint16(1000))
 }
 
-// fuzzPeer lets l read stream, in two writes of which the second comes with
-// descriptors, answers nothing and reads all; it returns when l has ended.
-// Nothing may be left: neither a descriptor nor something undelivered.
-func fuzzPeer(t *testing.T, l *link, peer peerEnd, stream []byte, fds uint8, cut uint16) {
+// fuzzPeer lets p read stream, in two writes of which the second comes with
+// descriptors, answers nothing and reads all; it returns when all that came is
+// delivered.
+func fuzzPeer(t *testing.T, p *Process, peer farEnd, stream []byte, fds uint8, cut uint16) {
+	p.link.start(0)
 	defer peer.Close()
 	drained := make(chan struct{})
 	go func() {
 		defer close(drained)
-		drainPeer(peer)
+		drainFar(peer)
 	}()
 	at := min(int(cut), len(stream))
 	peer.Write(stream[:at])
 	if rest := stream[at:]; len(rest) > 0 {
-		writePeer(peer, rest, fds)
+		writeFar(peer, rest, fds)
 	}
-	endPeer(peer)
-	waitFor(t, l.done, "end of the link")
-	waitFor(t, drained, "end of the peer")
-	require.Empty(t, l.fds)
-	l.p.events.idle(nil)
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	require.Empty(t, l.answers)
-	require.Empty(t, l.receipts)
-	require.Empty(t, l.requests.calls)
+	endFar(peer)
+	await(t, p.link.isDone(), "end of the link")
+	await(t, drained, "end of the peer")
+	p.events.idle(nil)
 }
 
 // owing gives the peer something to answer: a question, a receipt, a request
-// and a handle.
-func owing(t *testing.T, l *link) {
-	l.ask(&wire.Message{Act: wire.ActQuery}, func(_ *wire.Message, h *handle.Handle) { h.Release() })
-	l.send("asked", func(error) {})
-	go l.request(t.Context(), 1, nil)
-	l.askHandle(wire.TypeNative, &wire.Message{Act: wire.ActNewConn, Key: "k"}, someHandle(t), func(_ *wire.Message, h *handle.Handle) { h.Release() })
+// and a handle. Each is told of its end.
+func owing(t *testing.T, l *link) (told *sync.WaitGroup) {
+	told = new(sync.WaitGroup)
+	told.Add(4)
+	answered := func(_ *wire.Message, h *handle.Handle) { h.Release(); told.Done() }
+	l.ask(&wire.Message{Act: wire.ActQuery}, answered)
+	l.send("asked", func(error) { told.Done() })
+	go func() {
+		defer told.Done()
+		l.request(t.Context(), 1, nil)
+	}()
+	l.askHandle(wire.TypeNative, &wire.Message{Act: wire.ActNewConn, Key: "k"}, anyHandle(t), answered)
+	return told
 }
 
 // FuzzMaster feeds the master whatever a worker may write.
@@ -110,14 +113,14 @@ func FuzzMaster(f *testing.F) {
 		p.connected.Store(true)
 		p.child = &child{m: m, p: p, opts: o, exited: make(chan struct{})}
 		p.owner = p.child
-		p.link = newLink(ours, p, &masterSide{m: m, p: p}, peerUnknown, &o.Options)
+		p.link = newLink(ours, (*inbox)(p), &masterSide{m: m, p: p}, peerUnknown, linkOptions{Name: linkName(1), MaxMessage: o.MaxMessage, MaxQueue: o.MaxQueue})
 		p.OnError(func(*Process, error) {})
-		owing(t, p.link)
+		told := owing(t, p.link)
 		m.supervisor = supervise.New(fuzzHost{host{m}, p}, os.Kill, 0)
 		_, err = m.forkOne(nil)
 		require.NoError(t, err)
-		go p.link.read()
-		fuzzPeer(t, p.link, openPeer(t, theirs), stream, fds, cut)
+		fuzzPeer(t, p, openFar(t, theirs), stream, fds, cut)
+		told.Wait()
 		m.call(func() { m.supervisor.Exited(time.Now(), p.id, supervise.Exit{}) })
 		for p.child.queries.Load() > 0 {
 			time.Sleep(time.Millisecond)
@@ -164,11 +167,11 @@ func FuzzWorker(f *testing.F) {
 		in := testInside(p, announcement{Version: wire.ProtocolVersion, ShutdownTimeout: time.Hour})
 		p.inside, p.owner = in, in
 		p.connected.Store(true)
-		p.link = newLink(ours, p, &workerSide{in: in}, peerGo, &Options{MaxMessage: 100 << 10, MaxQueue: defaultMaxQueue})
+		p.link = newLink(ours, (*inbox)(p), &workerSide{in: in}, peerGo, linkOptions{Name: linkName(1), MaxMessage: 100 << 10, MaxQueue: defaultMaxQueue})
 		p.OnError(func(*Process, error) {})
-		owing(t, p.link)
-		go p.link.read()
-		fuzzPeer(t, p.link, openPeer(t, theirs), stream, fds, cut)
+		told := owing(t, p.link)
+		fuzzPeer(t, p, openFar(t, theirs), stream, fds, cut)
+		told.Wait()
 	})
 }
 

@@ -141,8 +141,7 @@ func (h host) hasForked(p *Process) {
 	h.forked.Store(true)
 	h.cluster.live.add(p)
 	p.emitFork()
-	p.link.ch.SetPeer(p.pid)
-	go p.link.work(job{read: true})
+	p.link.start(p.pid)
 	go p.child.reap()
 }
 

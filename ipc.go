@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 
 	"github.com/go-cluster/cluster/internal/channel"
+	"github.com/go-cluster/cluster/internal/errs"
 	"github.com/go-cluster/cluster/internal/handle"
 	"github.com/go-cluster/cluster/internal/wire"
 )
@@ -22,7 +23,8 @@ type link struct {
 	ch   *channel.Channel
 	out  outbox
 	flow flow
-	p    *Process // whose messages these are
+	to   receiver // whose messages these are
+	name string   // of the worker, for errors
 	side side
 
 	messages atomic.Int64 // of the application over there, ever
@@ -33,7 +35,7 @@ type link struct {
 	kept     int         // bytes of those
 	fds      []int       // received and not yet claimed, oldest first
 	held     int         // of fds, those that came with the line that is half read
-	batch    []Message   // of one read, not delivered yet
+	batch    [][]byte    // messages of one read, not delivered yet
 	size     int         // of batch, in the flow's bytes
 	asked    uint64      // the last receipt that the peer asked for in this read
 	job      job         // the last request of this read
@@ -52,6 +54,25 @@ type link struct {
 	handleUp bool                                              // one is on its way, not acknowledged
 	parting  parting
 	requests requests
+}
+
+// receiver is what is above a link: it delivers what arrives. All methods but
+// those of a responder are called by the reader, and must not wait.
+type receiver interface {
+	// messages takes over messages of the application, in their order. They count
+	// size bytes against the bound of the input until Link.Release.
+	messages(batch [][]byte, size int)
+	// report tells of an error, which counts size bytes likewise.
+	report(err error, size int)
+	// responder returns what answers the request, or nil if nothing does yet:
+	// Link.RetryRequests asks again.
+	responder(msg []byte) responder
+}
+
+// responder answers a request. It is called on a goroutine of the link's, and may
+// take its time. The error goes to the peer as its text.
+type responder interface {
+	respond(to receiver, msg []byte) (reply any, err error)
 }
 
 // side is what master and worker do differently with what arrives. All methods
@@ -91,9 +112,17 @@ type outHandle struct {
 	tries int
 }
 
-func newLink(ch *channel.Channel, p *Process, s side, peer peerKind, o *Options) *link {
+// linkOptions are the bounds of a link, and its name.
+type linkOptions struct {
+	Name       string // of the worker at either end, for errors: "worker 3"
+	MaxMessage int    // bytes that a message from the peer may have
+	MaxQueue   int    // bytes that may wait for the peer, and bytes read that may wait here
+}
+
+// newLink makes a link over ch, which it takes over. It reads from start on.
+func newLink(ch *channel.Channel, to receiver, s side, peer peerKind, o linkOptions) *link {
 	l := &link{
-		ch: ch, p: p, side: s, peer: peer,
+		ch: ch, to: to, name: o.Name, side: s, peer: peer,
 		in:      wire.Framer{Max: o.MaxMessage},
 		done:    make(chan struct{}),
 		answers: make(map[int64]func(*wire.Message, *handle.Handle)),
@@ -115,6 +144,22 @@ func (l *link) send(v any, received func(error)) error {
 		}
 		return l.sendReceipt(line, received)
 	})
+}
+
+// sendContext sends v and waits until the peer has it, or for ctx.
+func (l *link) sendContext(ctx context.Context, v any) error {
+	told := make(chan error, 1)
+	if err := l.send(v, func(err error) { told <- err }); err != nil {
+		return err
+	}
+	l.flow.expect(1)
+	defer l.flow.expect(-1)
+	select {
+	case err := <-told:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 // sendReceipt sends line, and behind it the question whether it has come. The
@@ -222,7 +267,7 @@ func (l *link) acknowledge(cmd string) {
 }
 
 func (l *link) answerAs(kind lineKind, line []byte) {
-	if _, err := l.out.put(kind, nil, line); errors.Is(err, ErrBacklog) {
+	if _, err := l.out.put(kind, nil, line); errors.Is(err, errs.Backlog) {
 		l.side.overrun()
 	}
 }
@@ -305,7 +350,7 @@ func (l *link) handleAcked(ok bool) {
 	l.nextHandle()
 	l.mu.Unlock()
 	if refused != nil {
-		refused(&wire.Message{Accepted: ptr(false)}, nil)
+		refused(&wire.Message{Accepted: new(false)}, nil)
 	}
 }
 
@@ -320,6 +365,34 @@ func (l *link) flush(ctx context.Context) error {
 		return ctx.Err()
 	}
 }
+
+// start begins to read. pid is the process at the other end, if it is a worker.
+func (l *link) start(pid int) {
+	l.ch.SetPeer(pid)
+	go l.work(job{read: true})
+}
+
+// isDone is closed when the link has ended: everything that came is passed on,
+// and side.closed was called.
+func (l *link) isDone() <-chan struct{} { return l.done }
+
+// counts returns how many messages of applications came and went.
+func (l *link) counts() (in, out int64) { return l.messages.Load(), l.out.messages.Load() }
+
+// queued returns how many bytes the kernel has not taken yet.
+func (l *link) queued() int { return l.out.queued() }
+
+// charge counts n bytes against the bound of the input, until release.
+func (l *link) charge(n int) { l.flow.add(n) }
+
+// release is told that what counted n bytes is delivered.
+func (l *link) release(n int) { l.flow.release(n) }
+
+// setWaiting is told how many messages no handler takes yet.
+func (l *link) setWaiting(n int) { l.flow.setWaiting(n) }
+
+// answered waits until the requests of the peer that have a handler are answered.
+func (l *link) answered() { l.requests.running.Wait() }
 
 // close ends the link from this side. The reader notices and does the rest.
 func (l *link) close() {
@@ -342,22 +415,22 @@ func (l *link) shut() {
 
 // end ends everything that waits for the peer.
 func (l *link) end() {
-	l.out.close(ErrClosed)
+	l.out.close(errs.Closed)
 	l.ch.Close()
 	channel.CloseAll(l.fds)
 	l.fds = nil
 
 	l.mu.Lock()
-	l.err = ErrClosed
+	l.err = errs.Closed
 	receipts, answers, handles := l.receipts, l.answers, l.handles
 	l.receipts, l.answers, l.handles = nil, nil, nil
 	l.mu.Unlock()
 	for _, h := range handles {
 		h.h.Release()
 	}
-	l.failRequests(ErrClosed)
+	l.failRequests(errs.Closed)
 	for _, r := range receipts {
-		r.fn(ErrClosed)
+		r.fn(errs.Closed)
 	}
 	for _, answer := range answers {
 		answer(nil, nil)

@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -13,6 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/go-cluster/cluster/internal/channel"
+	"github.com/go-cluster/cluster/internal/errs"
 )
 
 // ---- bytes
@@ -20,7 +22,7 @@ import (
 // TestRubbishIsReportedAndSkipped: what is no JSON is an error each, CRLF is
 // allowed, and the messages between come through.
 func TestRubbishIsReportedAndSkipped(t *testing.T) {
-	l := newTestLink(t, peerGo, Options{}).take().start()
+	l := newTestLink(t, peerGo, linkOptions{}).take().start()
 	l.write("1\ngarbage\n\n{\"a\":1}\r\n\x00\xff\n[1\n\"end\"\n")
 	for _, want := range []string{"1", `{"a":1}`, `"end"`} {
 		require.Equal(t, want, l.message())
@@ -33,7 +35,7 @@ func TestRubbishIsReportedAndSkipped(t *testing.T) {
 // TestHalfALineAtTheEnd: a peer that dies half way through a frame ends the
 // link; the frame is dropped.
 func TestHalfALineAtTheEnd(t *testing.T) {
-	l := newTestLink(t, peerGo, Options{}).take().start()
+	l := newTestLink(t, peerGo, linkOptions{}).take().start()
 	l.write("1\n{\"half\":")
 	l.peer.Close()
 	require.Equal(t, "1", l.message())
@@ -45,22 +47,22 @@ func TestHalfALineAtTheEnd(t *testing.T) {
 // TestResetIsTheEnd: a peer that closes with something unread resets the
 // channel, which is an end like any other, after what it had said.
 func TestResetIsTheEnd(t *testing.T) {
-	l := newTestLink(t, peerGo, Options{}).take()
-	require.NoError(t, l.p.Send("unread"))
+	l := newTestLink(t, peerGo, linkOptions{}).take()
+	require.NoError(t, l.send("unread", nil))
 	l.write("1\n")
 	l.peer.Close()
 	l.start()
 	require.Equal(t, "1", l.message())
 	waitFor(t, l.ended, "end")
 	require.Empty(t, l.errors)
-	require.ErrorIs(t, l.p.Send("late"), ErrClosed)
+	require.ErrorIs(t, l.send("late", nil), errs.Closed)
 }
 
 // TestTooLongIsReportedAndSkipped: a message longer than MaxMessage is dropped
-// whole, with ErrMessageTooLong, and the next one arrives. One of exactly
+// whole, with errs.MessageTooLong, and the next one arrives. One of exactly
 // MaxMessage arrives too, with either line end.
 func TestTooLongIsReportedAndSkipped(t *testing.T) {
-	l := newTestLink(t, peerGo, Options{MaxMessage: 1000}).take().start()
+	l := newTestLink(t, peerGo, linkOptions{MaxMessage: 1000}).take().start()
 	fits := `"` + strings.Repeat("x", 998) + `"`
 	l.write(fits + "\n" + fits + "\r\n" + `"` + fits + "\n")
 	go l.peer.Write([]byte(strings.Repeat("y", 5<<20) + "\n\"next\"\n"))
@@ -68,18 +70,18 @@ func TestTooLongIsReportedAndSkipped(t *testing.T) {
 	require.Equal(t, fits, l.message())
 	require.Equal(t, `"next"`, l.message())
 	for range 2 {
-		require.ErrorIs(t, waitFor(t, l.errors, "error"), ErrMessageTooLong)
+		require.ErrorIs(t, waitFor(t, l.errors, "error"), errs.MessageTooLong)
 	}
 	require.Empty(t, l.errors)
 }
 
 // TestLargeMessageBothWays: 16 MiB, which no socket buffer takes at once, arrive.
 func TestLargeMessageBothWays(t *testing.T) {
-	l := newTestLink(t, peerGo, Options{}).take().start()
+	l := newTestLink(t, peerGo, linkOptions{}).take().start()
 	big := `"` + strings.Repeat("z", 16<<20-2) + `"`
 	go l.peer.Write([]byte(big + "\n"))
 	require.True(t, big == l.message(), "in")
-	require.NoError(t, l.p.Send(Message{[]byte(big)}))
+	require.NoError(t, l.send(json.RawMessage(big), nil))
 	require.True(t, big == l.readLine(), "out")
 }
 
@@ -89,7 +91,7 @@ const handleLine = `{"cmd":"NODE_HANDLE","type":"net.Native","msg":{"cmd":"NODE_
 
 // TestHandleWithoutDescriptor is refused with a NACK and reported.
 func TestHandleWithoutDescriptor(t *testing.T) {
-	l := newTestLink(t, peerGo, Options{}).take().start()
+	l := newTestLink(t, peerGo, linkOptions{}).take().start()
 	l.write(handleLine)
 	require.Equal(t, `{"cmd":"NODE_HANDLE_NACK"}`, l.readLine())
 	require.Contains(t, l.error(), "without its descriptor")
@@ -108,12 +110,12 @@ func TestAsksWithoutReading(t *testing.T) {
 		"requests": `{"cmd":"NODE_GO_CLUSTER","act":"request","id":1,"msg":{"cmd":"asked"}}`,
 	} {
 		t.Run(name, func(t *testing.T) {
-			l := newTestLink(t, peerGo, Options{MaxQueue: maxAnswers}).start()
+			l := newTestLink(t, peerGo, linkOptions{MaxQueue: maxAnswers}).start()
 			go func() { // discard the reports
 				for range l.errors {
 				}
 			}()
-			defer Respond("asked", func(*Process, any) (string, error) { return "answer", nil })()
+			l.p.onRequest("asked", func([]byte) (any, error) { return "answer", nil })
 			ask := func(lines string) bool {
 				_, err := l.peer.Write([]byte(lines))
 				for err == nil && l.ch.Unread() > 0 {
@@ -135,7 +137,7 @@ func TestAsksWithoutReading(t *testing.T) {
 			require.LessOrEqual(t, l.out.queued(), maxAnswers)
 			l.peer.Close()
 			waitFor(t, l.ended, "end")
-			l.p.events.idle(nil)
+			l.p.idle()
 			close(l.errors)
 		})
 	}
@@ -145,12 +147,12 @@ func TestAsksWithoutReading(t *testing.T) {
 // read than the bound; then all of it arrives, in order.
 func TestBackPressure(t *testing.T) {
 	const bound, size, count = 256 << 10, 1000, 20000
-	l := newTestLink(t, peerGo, Options{MaxQueue: bound}).start()
+	l := newTestLink(t, peerGo, linkOptions{MaxQueue: bound}).start()
 	gate, all := make(chan struct{}), make(chan int, count)
-	l.p.OnMessage(func(_ *Process, m Message) {
+	l.p.onMessage(func(m string) {
 		<-gate
 		var v struct{ N int }
-		m.Decode(&v)
+		json.Unmarshal([]byte(m), &v)
 		all <- v.N
 	})
 	wrote := make(chan error, 1)
@@ -163,7 +165,7 @@ func TestBackPressure(t *testing.T) {
 		}
 		wrote <- nil
 	}()
-	require.Eventually(t, func() bool { return !l.flow.enter() }, patienceIn, time.Millisecond)
+	require.Eventually(t, func() bool { return !l.flow.enter() }, patience, time.Millisecond)
 	require.LessOrEqual(t, l.flow.level(), bound+2*channel.FullRead)
 	require.Empty(t, wrote, "the peer is not slowed down")
 	close(gate)
@@ -179,43 +181,17 @@ func (f *flow) level() int {
 	return f.bytes
 }
 
-// TestUnclaimedInput: messages and requests that nothing takes are bounded, and
-// passing the bound is reported, once for each time.
-func TestUnclaimedInput(t *testing.T) {
-	for name, line := range map[string]string{
-		"messages": `{"cmd":"unclaimed"}`,
-		"requests": `{"cmd":"NODE_GO_CLUSTER","act":"request","id":1,"msg":{"cmd":"unclaimed"}}`,
-	} {
-		t.Run(name, func(t *testing.T) {
-			const count = 5000
-			l := newTestLink(t, peerGo, Options{MaxQueue: 64 << 10}).start()
-			go l.peer.Write([]byte(many(count, line)))
-			go io.Copy(io.Discard, l.peer)
-			require.ErrorIs(t, waitFor(t, l.errors, "report"), ErrBacklog)
-			require.LessOrEqual(t, l.flow.level(), 64<<10+channel.FullRead*(requestCost+100)/len(line))
-			require.Empty(t, l.errors)
-
-			got := make(chan struct{}, count)
-			defer Handle("unclaimed", func(*Process, any) { got <- struct{}{} })()
-			defer Respond("unclaimed", func(*Process, any) (int, error) { got <- struct{}{}; return 1, nil })()
-			for range count {
-				waitFor(t, got, "what waited")
-			}
-		})
-	}
-}
-
 // TestUnclaimedRequestsCostIsLinear: one more request that no handler fits does not
 // have all that wait looked at again.
 func TestUnclaimedRequestsCostIsLinear(t *testing.T) {
-	l := newTestLink(t, peerGo, Options{MaxQueue: 1 << 30})
-	defer Respond("claimed", func(*Process, any) (int, error) { return 1, nil })()
+	l := newTestLink(t, peerGo, linkOptions{MaxQueue: 1 << 30})
+	l.p.onRequest("claimed", func([]byte) (any, error) { return 1, nil })
 	lines := many(500, `{"cmd":"NODE_GO_CLUSTER","act":"request","id":1,"msg":{"cmd":"unclaimed"}}`)
 	begun := time.Now()
 	for range 40 {
 		l.take_(lines)
 	}
-	require.Less(t, time.Since(begun), patienceIn)
+	require.Less(t, time.Since(begun), patience)
 	l.dropRequests()
 }
 
@@ -223,10 +199,10 @@ func TestUnclaimedRequestsCostIsLinear(t *testing.T) {
 // before something large, cost what they count: a slow callback must not hold a
 // batch's room for each, nor a buffer's.
 func TestSmallReadsKeepLittle(t *testing.T) {
-	l := newTestLink(t, peerGo, Options{})
+	l := newTestLink(t, peerGo, linkOptions{})
 	called, gate := make(chan struct{}, 1), make(chan struct{})
 	defer close(gate)
-	l.p.OnMessage(func(*Process, Message) {
+	l.p.onMessage(func(string) {
 		select {
 		case called <- struct{}{}:
 		default:
@@ -240,13 +216,13 @@ func TestSmallReadsKeepLittle(t *testing.T) {
 		l.take_("2\n" + strings.Repeat(" ", channel.FullRead-3) + "\n")
 		l.take_("3\n")
 	}
-	l.p.events.mu.Lock()
-	defer l.p.events.mu.Unlock()
-	require.GreaterOrEqual(t, len(l.p.events.queue), 2*reads)
-	for _, ev := range l.p.events.queue {
-		require.LessOrEqual(t, cap(ev.msgs), 2*len(ev.msgs))
-		for _, m := range ev.msgs {
-			require.LessOrEqual(t, cap(m.raw), 2*len(m.raw))
+	l.p.mu.Lock()
+	defer l.p.mu.Unlock()
+	require.GreaterOrEqual(t, len(l.p.batches), 2*reads)
+	for _, batch := range l.p.batches[1:] {
+		require.LessOrEqual(t, cap(batch), 2*len(batch))
+		for _, m := range batch {
+			require.LessOrEqual(t, cap(m), 2*len(m))
 		}
 	}
 	require.LessOrEqual(t, cap(l.slab), slabSize)
@@ -255,7 +231,7 @@ func TestSmallReadsKeepLittle(t *testing.T) {
 // TestMessagesShareLittle: what a message keeps of those that came with it is
 // bounded, and in the order of what came before it.
 func TestMessagesShareLittle(t *testing.T) {
-	l := newTestLink(t, peerGo, Options{})
+	l := newTestLink(t, peerGo, linkOptions{})
 	kept := 0
 	l.unread = channel.FullRead
 	for range 1000 {
@@ -275,13 +251,13 @@ func (l *testLink) take_(p string) {
 // TestExitWakesAPausedReader: a reader that waits for callbacks misses the end
 // of the channel, so the exit of the process ends its wait.
 func TestExitWakesAPausedReader(t *testing.T) {
-	l := newTestLink(t, peerGo, Options{MaxQueue: 1000})
+	l := newTestLink(t, peerGo, linkOptions{MaxQueue: 1000})
 	gate := make(chan struct{})
 	defer close(gate)
-	l.p.OnMessage(func(*Process, Message) { <-gate })
+	l.p.onMessage(func(string) { <-gate })
 	go l.read()
 	l.write(many(5000, `"flood"`))
-	require.Eventually(t, func() bool { return !l.flow.enter() }, patienceIn, time.Millisecond)
+	require.Eventually(t, func() bool { return !l.flow.enter() }, patience, time.Millisecond)
 	l.write(`{"cmd":"NODE_CLUSTER","act":"last"}` + "\n")
 	l.finish() // what the reaper does
 	waitFor(t, l.ended, "end of the link")
@@ -291,7 +267,7 @@ func TestExitWakesAPausedReader(t *testing.T) {
 // TestLongInternalMessage is ignored: what an address is asked for with would
 // be kept for as long as it is open.
 func TestLongInternalMessage(t *testing.T) {
-	l := newTestLink(t, peerGo, Options{}).start()
+	l := newTestLink(t, peerGo, linkOptions{}).start()
 	l.write(`{"cmd":"NODE_CLUSTER","act":"queryServer","data":"` + strings.Repeat("x", maxInternal) + `"}` + "\n")
 	require.Contains(t, l.error(), "is ignored")
 	l.write(`{"cmd":"NODE_CLUSTER","act":"after"}` + "\n")
@@ -300,7 +276,7 @@ func TestLongInternalMessage(t *testing.T) {
 
 // TestUnknownInternalMessages are ignored, as node does, and are no messages.
 func TestUnknownInternalMessages(t *testing.T) {
-	l := newTestLink(t, peerGo, Options{}).take().start()
+	l := newTestLink(t, peerGo, linkOptions{}).take().start()
 	for _, line := range []string{
 		`{"cmd":"NODE_WHATEVER"}`, `{"cmd":"NODE_CLUSTER","ack":123456,"accepted":true}`,
 		`{"cmd":"\u004eODE_CLUSTERX"}`, `{"cmd":"NODE_GO_CLUSTER","act":"reply","id":99,"msg":1}`,
@@ -322,10 +298,10 @@ func TestUnknownInternalMessages(t *testing.T) {
 // TestReceiptOfAGoPeer: received is called when the peer says so, and not when
 // the message is written.
 func TestReceiptOfAGoPeer(t *testing.T) {
-	l := newTestLink(t, peerGo, Options{}).start()
+	l := newTestLink(t, peerGo, linkOptions{}).start()
 	told := make(chan string, 2)
-	require.NoError(t, l.p.Send(1, func(err error) { told <- fmt.Sprint("1 ", err) }))
-	require.NoError(t, l.p.Send(2, func(err error) { told <- fmt.Sprint("2 ", err) }))
+	require.NoError(t, l.send(1, func(err error) { told <- fmt.Sprint("1 ", err) }))
+	require.NoError(t, l.send(2, func(err error) { told <- fmt.Sprint("2 ", err) }))
 	require.Equal(t, "1", l.readLine())
 	require.Equal(t, `{"cmd":"NODE_GO_CLUSTER","act":"ask","n":1}`, l.readLine())
 	require.Equal(t, "2", l.readLine())
@@ -335,17 +311,17 @@ func TestReceiptOfAGoPeer(t *testing.T) {
 	l.write(`{"cmd":"NODE_GO_CLUSTER","act":"received","n":1}` + "\n")
 	require.Equal(t, "1 <nil>", waitFor(t, told, "receipt"))
 	l.peer.Close()
-	require.Contains(t, waitFor(t, told, "receipt"), "2 "+ErrClosed.Error())
+	require.Contains(t, waitFor(t, told, "receipt"), "2 "+errs.Closed.Error())
 }
 
 // TestReceiptsBeforeThePeerIsKnown are decided by its online: a Go peer is
 // asked for all by the last one, node is never asked, and they count as written.
 func TestReceiptsBeforeThePeerIsKnown(t *testing.T) {
 	for _, kind := range []peerKind{peerGo, peerNode} {
-		l := newTestLink(t, peerUnknown, Options{}).start()
+		l := newTestLink(t, peerUnknown, linkOptions{}).start()
 		told := make(chan int, 100)
 		for i := range 50 {
-			require.NoError(t, l.p.Send(i, func(err error) {
+			require.NoError(t, l.send(i, func(err error) {
 				require.NoError(t, err)
 				told <- i
 			}))
@@ -373,10 +349,10 @@ func TestReceiptsBeforeThePeerIsKnown(t *testing.T) {
 // TestReceiptsOfAPeerThatStarts: who is to end before it says what it understands is
 // asked before it is told so, and answers before it does what it is told.
 func TestReceiptsOfAPeerThatStarts(t *testing.T) {
-	l := newTestLink(t, peerUnknown, Options{}).start()
+	l := newTestLink(t, peerUnknown, linkOptions{}).start()
 	told := make(chan error, 2)
 	for i := range 2 {
-		require.NoError(t, l.p.Send(i, func(err error) { told <- err }))
+		require.NoError(t, l.send(i, func(err error) { told <- err }))
 	}
 	l.orderDisconnect(time.Second)
 	require.Equal(t, "0", l.readLine())
@@ -396,10 +372,10 @@ func TestReceiptsOfAPeerThatStarts(t *testing.T) {
 // TestReceiptsOfANodePeer are given when the message is written, in order; one
 // that is never written gets an error.
 func TestReceiptsOfANodePeer(t *testing.T) {
-	l := newTestLink(t, peerNode, Options{}).start()
+	l := newTestLink(t, peerNode, linkOptions{}).start()
 	told := make(chan int, 1000)
 	for i := range 200 {
-		require.NoError(t, l.p.Send(i, func(err error) {
+		require.NoError(t, l.send(i, func(err error) {
 			require.NoError(t, err)
 			told <- i
 		}))
@@ -408,11 +384,11 @@ func TestReceiptsOfANodePeer(t *testing.T) {
 		require.Equal(t, i, waitFor(t, told, "receipt"))
 	}
 	failed := make(chan error, 1)
-	require.NoError(t, l.p.Send(strings.Repeat("x", 8<<20), func(err error) { failed <- err }))
+	require.NoError(t, l.send(strings.Repeat("x", 8<<20), func(err error) { failed <- err }))
 	l.quietNode()
 	require.Empty(t, failed) // the kernel does not take that much
 	l.peer.Close()
-	require.ErrorIs(t, waitFor(t, failed, "receipt"), ErrClosed)
+	require.ErrorIs(t, waitFor(t, failed, "receipt"), errs.Closed)
 }
 
 // quietNode returns when the link has read all that was written.
@@ -424,7 +400,7 @@ func (l *testLink) quietNode() {
 // TestSocketsThatWereSent: what a node primary asks about them is answered, or its
 // server would not close.
 func TestSocketsThatWereSent(t *testing.T) {
-	l := newTestLink(t, peerNode, Options{}).start()
+	l := newTestLink(t, peerNode, linkOptions{}).start()
 	l.write(`{"cmd":"NODE_SOCKET_GET_COUNT","key":"6::::0"}` + "\n")
 	require.JSONEq(t, `{"cmd":"NODE_SOCKET_COUNT","key":"6::::0","count":0}`, l.readLine())
 	l.write(`{"cmd":"NODE_SOCKET_NOTIFY_CLOSE","key":"6::::0"}` + "\n")
@@ -436,22 +412,22 @@ func TestSocketsThatWereSent(t *testing.T) {
 // TestRequestBeforeThePeerIsKnown waits for online; node answers none.
 func TestRequestBeforeThePeerIsKnown(t *testing.T) {
 	for _, kind := range []peerKind{peerGo, peerNode} {
-		l := newTestLink(t, peerUnknown, Options{}).start()
+		l := newTestLink(t, peerUnknown, linkOptions{}).start()
 		result := make(chan error, 1)
 		var reply string
-		go func() { result <- l.p.Request(context.Background(), "q", &reply) }()
+		go func() { result <- l.request(context.Background(), "q", &reply) }()
 		require.Eventually(t, func() bool {
 			l.mu.Lock()
 			defer l.mu.Unlock()
 			return len(l.requests.held) == 1
-		}, patienceIn, time.Millisecond)
+		}, patience, time.Millisecond)
 		gaveUp, cancel := context.WithCancel(context.Background())
 		cancel()
-		require.ErrorIs(t, l.p.Request(gaveUp, "never sent", nil), context.Canceled)
+		require.ErrorIs(t, l.request(gaveUp, "never sent", nil), context.Canceled)
 		l.setPeer(kind)
 		if kind == peerNode {
-			require.ErrorIs(t, waitFor(t, result, "result"), ErrNotSupported)
-			require.ErrorIs(t, l.p.Request(context.Background(), "q", nil), errors.ErrUnsupported)
+			require.ErrorIs(t, waitFor(t, result, "result"), errs.NotSupported)
+			require.ErrorIs(t, l.request(context.Background(), "q", nil), errors.ErrUnsupported)
 			continue
 		}
 		require.Equal(t, `{"cmd":"NODE_GO_CLUSTER","act":"request","id":1,"msg":"q"}`, l.readLine())
@@ -464,11 +440,11 @@ func TestRequestBeforeThePeerIsKnown(t *testing.T) {
 
 // TestReplyDoesNotWaitForCallbacks, nor for a flood of messages before it.
 func TestReplyDoesNotWaitForCallbacks(t *testing.T) {
-	l := newTestLink(t, peerGo, Options{MaxQueue: 10000}).start()
+	l := newTestLink(t, peerGo, linkOptions{MaxQueue: 10000}).start()
 	result := make(chan error, 1)
-	l.p.OnMessage(func(p *Process, m Message) {
-		if m.String() == `"go"` {
-			result <- p.Request(context.Background(), 1, nil)
+	l.p.onMessage(func(m string) {
+		if m == `"go"` {
+			result <- l.request(context.Background(), 1, nil)
 		}
 	})
 	l.write(many(1, `"go"`) + many(10000, `"flood"`))
@@ -477,110 +453,38 @@ func TestReplyDoesNotWaitForCallbacks(t *testing.T) {
 	require.NoError(t, waitFor(t, result, "reply"))
 }
 
-// TestRequestOfAClosedLink fails with ErrClosed, under way or not.
+// TestRequestOfAClosedLink fails with errs.Closed, under way or not.
 func TestRequestOfAClosedLink(t *testing.T) {
 	for _, kind := range []peerKind{peerGo, peerUnknown} {
-		l := newTestLink(t, kind, Options{}).start()
+		l := newTestLink(t, kind, linkOptions{}).start()
 		result := make(chan error, 1)
-		go func() { result <- l.p.Request(context.Background(), 1, nil) }()
+		go func() { result <- l.request(context.Background(), 1, nil) }()
 		require.Eventually(t, func() bool {
 			l.mu.Lock()
 			defer l.mu.Unlock()
 			return len(l.requests.held)+len(l.requests.calls) == 1
-		}, patienceIn, time.Millisecond)
+		}, patience, time.Millisecond)
 		l.peer.Close()
-		require.ErrorIs(t, waitFor(t, result, "result"), ErrClosed)
+		require.ErrorIs(t, waitFor(t, result, "result"), errs.Closed)
 		waitFor(t, l.ended, "end")
-		require.ErrorIs(t, l.p.Request(context.Background(), 1, nil), ErrClosed)
+		require.ErrorIs(t, l.request(context.Background(), 1, nil), errs.Closed)
 	}
 }
 
 // TestReplyThatDoesNotFit the caller's type is the caller's error.
 func TestReplyThatDoesNotFit(t *testing.T) {
-	l := newTestLink(t, peerGo, Options{}).start()
+	l := newTestLink(t, peerGo, linkOptions{}).start()
 	result := make(chan error, 1)
-	go func() { result <- l.p.Request(context.Background(), 1, new(int)) }()
+	go func() { result <- l.request(context.Background(), 1, new(int)) }()
 	l.readLine()
 	l.write(`{"cmd":"NODE_GO_CLUSTER","act":"reply","id":1,"msg":"text"}` + "\n")
 	require.ErrorContains(t, waitFor(t, result, "result"), "reply")
 }
 
-// ---- early messages
-
-// TestWaitingMessagesGoFirst: those that waited for a handler reach it before a
-// newer one, also when a callback for a message in between registers it.
-func TestWaitingMessagesGoFirst(t *testing.T) {
-	l := newTestLink(t, peerGo, Options{})
-	got := make(chan int, 10)
-	type numbered struct{ N int }
-	var stops []func()
-	defer func() {
-		for _, stop := range stops {
-			stop()
-		}
-	}()
-	stops = append(stops, Handle("register", func(*Process, numbered) {
-		stops = append(stops, Handle("late", func(_ *Process, v numbered) { got <- v.N }))
-	}))
-	// One read, so one batch.
-	l.write(`{"cmd":"late","n":1}` + "\n" + `{"cmd":"late","n":2}` + "\n" + `{"cmd":"register"}` + "\n" + `{"cmd":"late","n":3}` + "\n")
-	l.start()
-	for n := 1; n <= 3; n++ {
-		require.Equal(t, n, waitFor(t, got, "message"))
-	}
-}
-
-// TestRegisteringDuringAFlood: whenever a handler is registered, it gets all
-// messages in order, from the first one.
-func TestRegisteringDuringAFlood(t *testing.T) {
-	for range 20 {
-		l := newTestLink(t, peerGo, Options{}).start()
-		const count = 3000
-		go func() {
-			for n := range count {
-				fmt.Fprintf(l.peer, `{"cmd":"late","n":%d}`+"\n", n)
-			}
-		}()
-		got := make(chan int, count)
-		require.Eventually(t, func() bool { return l.flow.level() > 0 }, patienceIn, 10*time.Microsecond)
-		stop := Handle("late", func(_ *Process, v struct{ N int }) { got <- v.N })
-		for n := range count {
-			require.Equal(t, n, waitFor(t, got, "message"))
-		}
-		stop()
-		l.peer.Close()
-		waitFor(t, l.ended, "end")
-	}
-}
-
-// TestAHandlerThatUnregistersItself gets no further message that waited.
-func TestAHandlerThatUnregistersItself(t *testing.T) {
-	l := newTestLink(t, peerGo, Options{}).start()
-	l.write(many(3, `{"cmd":"once"}`))
-	l.quiet()
-	got := make(chan struct{}, 3)
-	var stop func()
-	registered := make(chan struct{})
-	stop = Handle("once", func(*Process, any) {
-		<-registered
-		stop()
-		got <- struct{}{}
-	})
-	close(registered)
-	waitFor(t, got, "first message")
-	done := make(chan struct{})
-	l.p.events.post(event{fn: func() { close(done) }})
-	waitFor(t, done, "the rest")
-	require.Empty(t, got)
-	defer Handle("once", func(*Process, any) { got <- struct{}{} })()
-	waitFor(t, got, "second message")
-	waitFor(t, got, "third message")
-}
-
 // TestMessageOfAnyKind: any JSON value is a message, and arrives as it was.
 func TestMessageOfAnyKind(t *testing.T) {
-	a := newTestLink(t, peerGo, Options{}).start()
-	b := newTestLink(t, peerGo, Options{}).take().start()
+	a := newTestLink(t, peerGo, linkOptions{}).start()
+	b := newTestLink(t, peerGo, linkOptions{}).take().start()
 	go io.Copy(b.peer, onlyReaderOf(a.peer))
 	for _, v := range []struct {
 		v    any
@@ -588,14 +492,14 @@ func TestMessageOfAnyKind(t *testing.T) {
 	}{
 		{nil, "null"}, {true, "true"}, {42, "42"}, {1.5, "1.5"}, {"<&>\u2028", "\"<&>\\u2028\""}, {"\n", `"\n"`},
 		{[]int{1}, "[1]"}, {map[string]any{"cmd": 1}, `{"cmd":1}`}, {struct{ A int }{1}, `{"A":1}`},
-		{Message{[]byte(`{"x":1}`)}, `{"x":1}`}, {Message{}, "null"}, {"NODE_CLUSTER", `"NODE_CLUSTER"`},
+		{json.RawMessage(`{"x":1}`), `{"x":1}`}, {"NODE_CLUSTER", `"NODE_CLUSTER"`},
 		{map[string]string{"cmd": "NODE_"}, `{"cmd":"NODE_"}`}, {[]any{map[string]string{"cmd": "NODE_X"}}, `[{"cmd":"NODE_X"}]`},
 	} {
-		require.NoError(t, a.p.Send(v.v))
+		require.NoError(t, a.send(v.v, nil))
 		require.Equal(t, v.want, b.message())
 	}
-	require.Error(t, a.p.Send(make(chan int)))
-	require.Error(t, a.p.Send(func() {}))
+	require.Error(t, a.send(make(chan int), nil))
+	require.Error(t, a.send(func() {}, nil))
 }
 
 // onlyReaderOf keeps io.Copy from splicing.

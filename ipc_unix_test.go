@@ -10,18 +10,19 @@ import (
 	"testing"
 	"time"
 
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
+
 	"github.com/go-cluster/cluster/internal/channel"
 	"github.com/go-cluster/cluster/internal/handle"
 	"github.com/go-cluster/cluster/internal/wire"
-	"github.com/stretchr/testify/require"
-	"golang.org/x/sys/unix"
 )
 
 // TestHandleSplitAnywhere: wherever its line is cut, and whichever piece the
 // descriptor comes with, the handle finds its message and is acknowledged.
 func TestHandleSplitAnywhere(t *testing.T) {
 	for _, onLast := range []bool{false, true} {
-		l := newTestLink(t, peerGo, Options{}).take().start()
+		l := newTestLink(t, peerGo, linkOptions{}).take().start()
 		for cut := 1; cut < len(handleLine); cut++ {
 			k := newToken(t)
 			if onLast {
@@ -44,7 +45,7 @@ func TestHandleSplitAnywhere(t *testing.T) {
 // TestHandlesKeepTheirOrder: descriptors belong to the handle messages in the
 // order in which they came, plain messages between them or not.
 func TestHandlesKeepTheirOrder(t *testing.T) {
-	l := newTestLink(t, peerGo, Options{}).take()
+	l := newTestLink(t, peerGo, linkOptions{}).take()
 	var tokens []*token
 	for i := range 20 {
 		k := newToken(t)
@@ -79,7 +80,7 @@ func TestStrayDescriptors(t *testing.T) {
 	} {
 		for _, n := range []int{1, 2, 70, 253} {
 			t.Run(fmt.Sprint(name, " ", n), func(t *testing.T) {
-				l := newTestLink(t, peerGo, Options{MaxMessage: 1000}).take().start()
+				l := newTestLink(t, peerGo, linkOptions{MaxMessage: 1000}).take().start()
 				k := newToken(t)
 				files := make([]*os.File, n)
 				for i := range files {
@@ -99,7 +100,7 @@ func TestStrayDescriptors(t *testing.T) {
 // TestSurplusDescriptors: of several that come with one handle message the
 // first is its own, the others are closed.
 func TestSurplusDescriptors(t *testing.T) {
-	l := newTestLink(t, peerGo, Options{}).take().start()
+	l := newTestLink(t, peerGo, linkOptions{}).take().start()
 	mine, other := newToken(t), newToken(t)
 	l.writeWith(handleLine[:10], mine.file, other.file, other.file)
 	l.write(handleLine[10:])
@@ -110,10 +111,10 @@ func TestSurplusDescriptors(t *testing.T) {
 
 // TestDescriptorOfALineTooLong does not go to the handle message after it.
 func TestDescriptorOfALineTooLong(t *testing.T) {
-	l := newTestLink(t, peerGo, Options{MaxMessage: 1000}).take().start()
+	l := newTestLink(t, peerGo, linkOptions{MaxMessage: 1000}).take().start()
 	lost, mine := newToken(t), newToken(t)
 	l.writeWith(`{"cmd":"NODE_HANDLE","msg":"`, lost.file)
-	require.Eventually(t, func() bool { return l.ch.Unread() == 0 }, patienceIn, time.Millisecond)
+	require.Eventually(t, func() bool { return l.ch.Unread() == 0 }, patience, time.Millisecond)
 	l.write(strings.Repeat("x", 2000))
 	l.write(`"}` + "\n")
 	l.writeWith(handleLine, mine.file)
@@ -123,7 +124,7 @@ func TestDescriptorOfALineTooLong(t *testing.T) {
 
 // TestHandleInAHandle is refused: each level would keep a copy of the rest.
 func TestHandleInAHandle(t *testing.T) {
-	l := newTestLink(t, peerGo, Options{}).take().start()
+	l := newTestLink(t, peerGo, linkOptions{}).take().start()
 	k := newToken(t)
 	l.writeWith(`{"cmd":"NODE_HANDLE","msg":{"cmd":"NODE_HANDLE","msg":{"cmd":"NODE_CLUSTER","act":"x"}}}`+"\n", k.file, k.file)
 	require.Equal(t, `{"cmd":"NODE_HANDLE_ACK"}`, l.readLine())
@@ -136,7 +137,7 @@ func TestHandleInAHandle(t *testing.T) {
 // TestHandleOfAnApplication: a handle that the application over there sends
 // with a message of its own is closed; the message is delivered.
 func TestHandleOfAnApplication(t *testing.T) {
-	l := newTestLink(t, peerNode, Options{}).take().start()
+	l := newTestLink(t, peerNode, linkOptions{}).take().start()
 	k := newToken(t)
 	l.writeWith(`{"cmd":"NODE_HANDLE","type":"net.Socket","msg":{"hello":1}}`+"\n", k.file)
 	require.Equal(t, `{"cmd":"NODE_HANDLE_ACK"}`, l.readLine())
@@ -150,7 +151,7 @@ func TestHandleOfAnApplication(t *testing.T) {
 func (l *testLink) readHandle() (line string, fd int) {
 	l.t.Helper()
 	p, oob := make([]byte, 4096), make([]byte, 4096)
-	l.peer.SetReadDeadline(time.Now().Add(patienceIn))
+	l.peer.SetReadDeadline(time.Now().Add(patience))
 	n, oobn, _, _, err := l.peer.(*net.UnixConn).ReadMsgUnix(p, oob)
 	require.NoError(l.t, err)
 	fds := channel.ParseRights(oob[:oobn])
@@ -171,13 +172,13 @@ func (l *testLink) sendToken(key string, answer func(*wire.Message, *handle.Hand
 // TestOneHandleAtATime: the next handle waits for the acknowledgement of the
 // last one, in order; messages do not wait.
 func TestOneHandleAtATime(t *testing.T) {
-	l := newTestLink(t, peerGo, Options{}).start()
+	l := newTestLink(t, peerGo, linkOptions{}).start()
 	tokens := []*token{l.sendToken("a", nil), l.sendToken("b", nil), l.sendToken("c", nil)}
 	for i, key := range []string{"a", "b", "c"} {
 		line, fd := l.readHandle()
 		require.Contains(t, line, `"key":"`+key+`"`)
 		tokens[i].requireSame(handle.New(fd))
-		require.NoError(t, l.p.Send("between"))
+		require.NoError(t, l.send("between", nil))
 		require.Equal(t, `"between"`, l.readLine())
 		l.quiet() // no other handle before the acknowledgement
 		l.write(`{"cmd":"NODE_HANDLE_ACK"}` + "\n")
@@ -192,7 +193,7 @@ func TestOneHandleAtATime(t *testing.T) {
 // TestRefusedHandleIsSentAgain three times in all, as node does, and then its
 // question is answered with no; the next one goes on.
 func TestRefusedHandleIsSentAgain(t *testing.T) {
-	l := newTestLink(t, peerGo, Options{}).start()
+	l := newTestLink(t, peerGo, linkOptions{}).start()
 	answered := make(chan *wire.Message, 1)
 	refused := l.sendToken("a", func(w *wire.Message, _ *handle.Handle) { answered <- w })
 	next := l.sendToken("b", nil)
@@ -211,7 +212,7 @@ func TestRefusedHandleIsSentAgain(t *testing.T) {
 
 // TestHandlesOfAnEndedLink are closed, and their questions answered with nil.
 func TestHandlesOfAnEndedLink(t *testing.T) {
-	l := newTestLink(t, peerGo, Options{}).start()
+	l := newTestLink(t, peerGo, linkOptions{}).start()
 	answers := make(chan *wire.Message, 3)
 	answer := func(w *wire.Message, _ *handle.Handle) { answers <- w }
 	a, b := l.sendToken("a", answer), l.sendToken("b", answer)
@@ -234,11 +235,11 @@ func TestEndIsNotPutOff(t *testing.T) {
 		"exit": func(l *testLink) { l.finish() },
 		"broken pipe": func(l *testLink) {
 			require.NoError(l.t, l.peer.(*net.UnixConn).CloseRead())
-			l.p.Send("nobody reads this")
+			l.send("nobody reads this", nil)
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			l := newTestLink(t, peerGo, Options{})
+			l := newTestLink(t, peerGo, linkOptions{})
 			// Whenever the reader has read something there is more, so that it never
 			// finds nothing to read.
 			more := many(1, `{"cmd":"NODE_CLUSTER","act":"more"}`)

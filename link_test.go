@@ -3,8 +3,10 @@ package cluster
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"io"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -12,8 +14,13 @@ import (
 
 	"github.com/go-cluster/cluster/internal/channel"
 	"github.com/go-cluster/cluster/internal/handle"
+	"github.com/go-cluster/cluster/internal/mailbox"
 	"github.com/go-cluster/cluster/internal/wire"
 )
+
+// patience bounds every wait of these tests: it ends one that hangs, and measures
+// nothing.
+const patience = 30 * time.Second
 
 // waitFor returns what comes over c, or fails the test.
 func waitFor[T any](t testing.TB, c <-chan T, what string) T {
@@ -21,7 +28,7 @@ func waitFor[T any](t testing.TB, c <-chan T, what string) T {
 	select {
 	case v := <-c:
 		return v
-	case <-time.After(patienceIn):
+	case <-time.After(patience):
 		t.Fatalf("no %s", what)
 		panic("unreachable")
 	}
@@ -37,6 +44,7 @@ type peerEnd interface {
 type testLink struct {
 	*link
 	t        testing.TB
+	p        *above
 	peer     peerEnd
 	lines    *bufio.Reader // of peer, for tests without descriptors
 	messages chan string
@@ -64,12 +72,92 @@ func (l *testLink) internal(w *wire.Message, h *handle.Handle) {
 func (l *testLink) closed()  { close(l.ended) }
 func (l *testLink) overrun() { l.overruns <- struct{}{} }
 
+// above is what is above a link in these tests: it delivers on one goroutine, as a
+// Process does.
+type above struct {
+	link *link
+	errs chan<- error
+
+	mu         sync.Mutex
+	take       func(message string)
+	responders map[string]answers
+	batches    [][][]byte // of messages, as they came
+
+	box     mailbox.Mailbox
+	waiting [][]byte // its own: messages that nothing takes yet
+	size    int      // of those
+}
+
+// answers is a responder.
+type answers func(msg []byte) (any, error)
+
+func (fn answers) respond(_ receiver, msg []byte) (any, error) { return fn(msg) }
+
+func (a *above) messages(batch [][]byte, size int) {
+	a.mu.Lock()
+	a.batches = append(a.batches, batch)
+	a.mu.Unlock()
+	a.box.Post(func() {
+		a.waiting, a.size = append(a.waiting, batch...), a.size+size
+		a.deliver()
+	})
+}
+
+// deliver gives what waits to the handler, if there is one.
+func (a *above) deliver() {
+	a.mu.Lock()
+	take := a.take
+	a.mu.Unlock()
+	if take != nil {
+		for _, m := range a.waiting {
+			take(string(m))
+		}
+		a.link.release(a.size)
+		a.waiting, a.size = nil, 0
+	}
+	a.link.setWaiting(len(a.waiting))
+}
+
+func (a *above) report(err error, size int) {
+	a.box.Post(func() {
+		a.errs <- err
+		a.link.release(size)
+	})
+}
+
+func (a *above) responder(msg []byte) responder {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if fn := a.responders[wire.Cmd(msg).String()]; fn != nil {
+		return fn
+	}
+	return nil
+}
+
+func (a *above) onMessage(fn func(message string)) {
+	a.mu.Lock()
+	a.take = fn
+	a.mu.Unlock()
+	a.box.Post(a.deliver)
+}
+
+func (a *above) onRequest(cmd string, fn answers) {
+	a.mu.Lock()
+	a.responders[cmd] = fn
+	a.mu.Unlock()
+	a.link.retryRequests()
+}
+
+// idle waits until all is delivered.
+func (a *above) idle() { a.box.Call(func() {}) }
+
 // newTestLink makes a link that does not read yet. Nothing takes its messages
 // until take is called; its errors go to errors.
-func newTestLink(t testing.TB, kind peerKind, o Options) *testLink {
+func newTestLink(t testing.TB, kind peerKind, o linkOptions) *testLink {
 	t.Helper()
-	s, err := o.resolve()
-	require.NoError(t, err)
+	o.Name = "worker 1"
+	o.MaxMessage = cmp.Or(o.MaxMessage, 64<<20)
+	o.MaxQueue = cmp.Or(o.MaxQueue, 64<<20)
 	ours, theirs, err := channel.Pair()
 	require.NoError(t, err)
 	peer := openPeer(t, theirs)
@@ -78,19 +166,10 @@ func newTestLink(t testing.TB, kind peerKind, o Options) *testLink {
 		messages: make(chan string, 100000), errors: make(chan error, 100000),
 		internals: make(chan internalCall, 1000), overruns: make(chan struct{}, 100000), ended: make(chan struct{}),
 	}
-	p := newProcess(std, 1, -1)
-	p.connected.Store(true)
-	l.link = newLink(ours, p, l, kind, &s.Options)
-	p.link = l.link
-	p.OnError(func(_ *Process, err error) { l.errors <- err })
-	std.live.add(p)
-	t.Cleanup(func() {
-		l.peer.Close()
-		std.live.remove(p)
-		never := make(chan struct{})
-		time.AfterFunc(patienceIn, func() { close(never) })
-		p.events.idle(never)
-	})
+	l.p = &above{errs: l.errors, responders: make(map[string]answers)}
+	l.link = newLink(ours, l.p, l, kind, o)
+	l.p.link = l.link
+	t.Cleanup(func() { l.peer.Close() })
 	return l
 }
 
@@ -106,7 +185,7 @@ func (l *testLink) start() *testLink {
 
 // take lets messages flow into the channel of that name.
 func (l *testLink) take() *testLink {
-	l.p.OnMessage(func(_ *Process, m Message) { l.messages <- m.String() })
+	l.p.onMessage(func(m string) { l.messages <- m })
 	return l
 }
 
@@ -119,7 +198,7 @@ func (l *testLink) write(s string) {
 // readLine returns what the link sent.
 func (l *testLink) readLine() string {
 	l.t.Helper()
-	l.peer.SetReadDeadline(time.Now().Add(patienceIn))
+	l.peer.SetReadDeadline(time.Now().Add(patience))
 	line, err := l.lines.ReadString('\n')
 	require.NoError(l.t, err)
 	return strings.TrimSuffix(line, "\n")

@@ -51,7 +51,7 @@ func (k *token) sent() *token { k.file.Close(); return k }
 // requireClosed waits until nobody holds the descriptor.
 func (k *token) requireClosed() {
 	k.t.Helper()
-	k.watch.SetReadDeadline(time.Now().Add(patienceIn))
+	k.watch.SetReadDeadline(time.Now().Add(patience))
 	_, err := k.watch.Read(make([]byte, 1))
 	require.ErrorIs(k.t, err, io.EOF)
 }
@@ -62,7 +62,7 @@ func (k *token) requireSame(h *handle.Handle) {
 	require.NotNil(k.t, h)
 	_, err := syscall.Write(h.FD(), []byte("x"))
 	require.NoError(k.t, err)
-	k.watch.SetReadDeadline(time.Now().Add(patienceIn))
+	k.watch.SetReadDeadline(time.Now().Add(patience))
 	b := make([]byte, 1)
 	_, err = k.watch.Read(b)
 	require.NoError(k.t, err, "another descriptor")
@@ -122,23 +122,3 @@ func isOpenHandle(h *handle.Handle) bool {
 	_, err := unix.FcntlInt(uintptr(h.FD()), unix.F_GETFD, 0)
 	return err == nil
 }
-
-// workerChannel takes over theirs as a worker does.
-func workerChannel(t testing.TB, theirs *os.File) *channel.Channel {
-	defer theirs.Close()
-	h, err := socket.Duplicate(theirs)
-	require.NoError(t, err)
-	ch, err := channel.Inherit(h.FD()) // which owns it from now on
-	require.NoError(t, err)
-	return ch
-}
-
-// killedText is how the Exit of a process reads that was killed.
-const killedText = "signal: killed"
-
-// sendable is a signal that ends a worker and is not the default one, unsent one
-// that is no end.
-const (
-	sendable = syscall.SIGTERM
-	unsent   = syscall.Signal(0)
-)

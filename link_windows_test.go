@@ -2,8 +2,10 @@ package cluster
 
 import (
 	"os"
-	"syscall"
+	"runtime"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/windows"
@@ -43,22 +45,6 @@ func someHandle(t testing.TB) *handle.Handle {
 // isOpenHandle asks the system.
 func isOpenHandle(h *handle.Handle) bool { return isSocket(uintptr(h.FD())) }
 
-// workerChannel takes over theirs as a worker does.
-func workerChannel(t testing.TB, theirs channel.Client) *channel.Channel {
-	ch, err := channel.Inherit(int(theirs))
-	require.NoError(t, err)
-	return ch
-}
-
-// killedText is how the Exit of a process reads that was killed.
-const killedText = "exit status 1"
-
-// sendable is the only signal that can be sent, unsent one that cannot.
-const (
-	sendable = syscall.SIGKILL
-	unsent   = syscall.SIGTERM
-)
-
 // isSocket asks the system.
 func isSocket(fd uintptr) bool {
 	_, err := windows.GetsockoptInt(windows.Handle(fd), windows.SOL_SOCKET, 0x1008 /* SO_TYPE */)
@@ -68,12 +54,30 @@ func isSocket(fd uintptr) bool {
 // TestEndWakesAPausedReader: nothing is read while too much waits for a handler,
 // and a pipe does not tell of its end then.
 func TestEndWakesAPausedReader(t *testing.T) {
-	l := newTestLink(t, peerGo, Options{MaxQueue: 1000}).start()
+	l := newTestLink(t, peerGo, linkOptions{MaxQueue: 1000}).start()
 	l.write(many(5000, `"flood"`))
 	l.error()
 	l.write(`{"cmd":"NODE_CLUSTER","act":"last"}` + "\n")
-	selecting(t, "(*channel).waitHangup", 1)
+	inSelect(t, ").WaitHangup", 1)
 	l.peer.Close()
 	waitFor(t, l.ended, "end of the link")
 	require.Equal(t, "last", waitFor(t, l.internals, "last word").w.Act)
+}
+
+// inSelect waits until n goroutines are in a select of the function, of which
+// there is no other sign.
+func inSelect(t *testing.T, function string, n int) {
+	t.Helper()
+	stacks := make([]byte, 1<<20)
+	require.Eventually(t, func() bool {
+		found := 0
+		for g := range strings.SplitSeq(string(stacks[:runtime.Stack(stacks, true)]), "\n\n") {
+			state, frames, _ := strings.Cut(g, "\n")
+			top, _, _ := strings.Cut(frames, "\n")
+			if strings.Contains(state, "[select") && strings.Contains(top, function) {
+				found++
+			}
+		}
+		return found == n
+	}, patience, time.Millisecond, "%d in %s", n, function)
 }

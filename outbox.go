@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/go-cluster/cluster/internal/channel"
+	"github.com/go-cluster/cluster/internal/errs"
 	"github.com/go-cluster/cluster/internal/handle"
 )
 
@@ -112,7 +113,7 @@ func (o *outbox) put(kind lineKind, h *handle.Handle, lines ...[]byte) (pos uint
 		err = o.err
 	case kind <= promptLine && queued > 0 && queued+size > o.max,
 		kind >= answerLine && o.answers+size > maxAnswers:
-		err = ErrBacklog
+		err = errs.Backlog
 	}
 	if err != nil {
 		o.mu.Unlock()
@@ -393,7 +394,7 @@ func (o *outbox) end() uint64 {
 
 // fail ends the outbox from a writer: nothing more can be written.
 func (o *outbox) fail() {
-	o.close(ErrClosed)
+	o.close(errs.Closed)
 	if o.onFail != nil {
 		o.onFail()
 	}

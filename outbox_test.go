@@ -14,6 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/go-cluster/cluster/internal/channel"
+	"github.com/go-cluster/cluster/internal/errs"
 	"github.com/go-cluster/cluster/internal/handle"
 )
 
@@ -187,7 +188,7 @@ func TestBacklog(t *testing.T) {
 		o := &outbox{ch: k, max: 100}
 		big := strings.Repeat("x", 1000) + "\n"
 		require.NoError(t, o.say(big))
-		require.ErrorIs(t, o.say("1\n"), ErrBacklog)
+		require.ErrorIs(t, o.say("1\n"), errs.Backlog)
 		_, err := o.put(orderLine, nil, []byte("order\n"))
 		require.NoError(t, err)
 		_, err = o.put(answerLine, nil, []byte("answer\n"))
@@ -199,8 +200,8 @@ func TestBacklog(t *testing.T) {
 		k.set(nothing, nil)
 		require.NoError(t, o.say(strings.Repeat("y", 59)+"\n"))
 		require.NoError(t, o.say(strings.Repeat("z", 39)+"\n"))
-		require.ErrorIs(t, o.say("1\n"), ErrBacklog)
-		require.ErrorIs(t, o.say(big), ErrBacklog)
+		require.ErrorIs(t, o.say("1\n"), errs.Backlog)
+		require.ErrorIs(t, o.say(big), errs.Backlog)
 		k.set(all, nil)
 		synctest.Wait()
 		require.NoError(t, o.say("2\n"))
@@ -220,7 +221,7 @@ func TestAnswersAreBounded(t *testing.T) {
 				require.NoError(t, err)
 			}
 			_, err := o.put(answerLine, nil, line)
-			require.ErrorIs(t, err, ErrBacklog)
+			require.ErrorIs(t, err, errs.Backlog)
 			require.NoError(t, o.say("still\n"))
 			k.set(all, nil)
 			synctest.Wait()
@@ -251,12 +252,12 @@ func TestWhenWritten(t *testing.T) {
 		}, nil)
 		synctest.Wait()
 		require.Equal(t, []string{"0 <nil>", "1 <nil>"}, told)
-		o.close(ErrClosed)
-		require.Equal(t, []string{"0 <nil>", "1 <nil>", "2 " + ErrClosed.Error(), "3 " + ErrClosed.Error(), "4 " + ErrClosed.Error()}, told)
-		require.ErrorIs(t, o.say("1\n"), ErrClosed)
+		o.close(errs.Closed)
+		require.Equal(t, []string{"0 <nil>", "1 <nil>", "2 " + errs.Closed.Error(), "3 " + errs.Closed.Error(), "4 " + errs.Closed.Error()}, told)
+		require.ErrorIs(t, o.say("1\n"), errs.Closed)
 		o.whenWritten(6, func(err error) { require.NoError(t, err) })
-		o.whenWritten(1000, func(err error) { require.ErrorIs(t, err, ErrClosed) })
-		k.set(nothing, ErrClosed) // the writer's end
+		o.whenWritten(1000, func(err error) { require.ErrorIs(t, err, errs.Closed) })
+		k.set(nothing, errs.Closed) // the writer's end
 		synctest.Wait()
 	})
 }
@@ -275,9 +276,9 @@ func TestFailedWrite(t *testing.T) {
 		k.set(nothing, errors.New("broken pipe"))
 		synctest.Wait()
 		require.Equal(t, 1, failed)
-		require.ErrorIs(t, o.say("3\n"), ErrClosed)
+		require.ErrorIs(t, o.say("3\n"), errs.Closed)
 		_, err = o.put(orderLine, h.Retain(), []byte("4\n"))
-		require.ErrorIs(t, err, ErrClosed)
+		require.ErrorIs(t, err, errs.Closed)
 		require.True(t, isOpenHandle(h))
 		h.Release()
 		require.False(t, isOpenHandle(h), "the outbox holds it")

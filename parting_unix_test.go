@@ -16,7 +16,7 @@ import (
 // TestParting: what a node worker on its way out is told, and that it is told
 // nothing else. The link of a Go worker goes on as before.
 func TestParting(t *testing.T) {
-	ack := &wire.Message{Cmd: wire.CmdCluster, Ack: ptr(int64(5))}
+	ack := &wire.Message{Cmd: wire.CmdCluster, Ack: new(int64(5))}
 	disconnect := func(l *testLink) { l.orderDisconnect(time.Second) }
 	for name, c := range map[string]struct {
 		peer  peerKind
@@ -44,7 +44,7 @@ func TestParting(t *testing.T) {
 			[]string{wire.ActDisconnect, wire.ActDisconnect, ""}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			l := newTestLink(t, c.peer, Options{}).start()
+			l := newTestLink(t, c.peer, linkOptions{}).start()
 			for _, step := range c.steps {
 				step(l)
 			}
@@ -71,10 +71,10 @@ func TestPartingTakesBackHandles(t *testing.T) {
 		line string // that says so
 	}{
 		"told":              {func(l *testLink) { l.orderDisconnect(time.Second) }, wire.ActDisconnect},
-		"of its own accord": {func(l *testLink) { l.parts(&wire.Message{Cmd: wire.CmdCluster, Ack: ptr(int64(5))}) }, `"ack":5`},
+		"of its own accord": {func(l *testLink) { l.parts(&wire.Message{Cmd: wire.CmdCluster, Ack: new(int64(5))}) }, `"ack":5`},
 	} {
 		t.Run(name, func(t *testing.T) {
-			l := newTestLink(t, peerNode, Options{}).start()
+			l := newTestLink(t, peerNode, linkOptions{}).start()
 			answers := make(chan int, 4)
 			send := func(i int) *token {
 				return l.sendToken("k", func(_ *wire.Message, h *handle.Handle) {

@@ -171,18 +171,7 @@ func (w *Process) SendContext(ctx context.Context, v any) error {
 	if w == nil {
 		return callError("SendContext", ErrNotWorker)
 	}
-	told := make(chan error, 1)
-	if err := w.link.send(v, func(err error) { told <- err }); err != nil {
-		return w.sendError("SendContext", err)
-	}
-	w.link.flow.expect(1)
-	defer w.link.flow.expect(-1)
-	select {
-	case err := <-told:
-		return w.sendError("SendContext", err)
-	case <-ctx.Done():
-		return ctx.Err()
-	}
+	return w.sendError("SendContext", w.link.sendContext(ctx, v))
 }
 
 // Request sends v to the other side's OnRequest or Respond handler and stores
@@ -202,7 +191,7 @@ func (w *Process) sendError(call string, err error) error {
 	case err == nil, remote, errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
 		return err
 	case errors.Is(err, ErrBacklog):
-		return fmt.Errorf("cluster: %s to worker %d: %w (%d bytes; it may be stopped, or MaxQueue too small)", call, w.id, err, w.link.out.queued())
+		return fmt.Errorf("cluster: %s to worker %d: %w (%d bytes; it may be stopped, or MaxQueue too small)", call, w.id, err, w.link.queued())
 	case errors.Is(err, ErrClosed), errors.Is(err, ErrNotSupported):
 		return fmt.Errorf("cluster: %s: worker %d: %w", call, w.id, err)
 	}

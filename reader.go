@@ -12,6 +12,7 @@ import (
 	"sync/atomic"
 
 	"github.com/go-cluster/cluster/internal/channel"
+	"github.com/go-cluster/cluster/internal/errs"
 	"github.com/go-cluster/cluster/internal/handle"
 	"github.com/go-cluster/cluster/internal/wire"
 )
@@ -41,7 +42,7 @@ func (l *link) read() {
 		case l.final.Load():
 			l.readRest()
 		case err == nil:
-			if l.job.fn != nil {
+			if l.job.by != nil {
 				l.passOn()
 				return
 			}
@@ -50,11 +51,11 @@ func (l *link) read() {
 			l.resume() // somebody's interrupt; for what, the baton knows
 			continue
 		case err != io.EOF && !errors.Is(err, os.ErrClosed):
-			l.p.report(fmt.Errorf("cluster: channel of worker %d: %w", l.p.id, err))
+			l.to.report(fmt.Errorf("cluster: channel of %s: %w", l.name, err), 0)
 		}
 		break
 	}
-	if l.job.fn != nil {
+	if l.job.by != nil {
 		l.spawn(l.job)
 	}
 	l.shut()
@@ -74,8 +75,8 @@ func (l *link) passOn() {
 func (l *link) pause() {
 	for !l.flow.enter() {
 		if l.flow.unclaimed() {
-			l.p.report(fmt.Errorf("cluster: worker %d: %d bytes of messages and requests wait for a handler; its channel is not read until one takes them: %w",
-				l.p.id, l.flow.max, ErrBacklog))
+			l.to.report(fmt.Errorf("cluster: %s: %d bytes of messages and requests wait for a handler; its channel is not read until one takes them: %w",
+				l.name, l.flow.max, errs.Backlog), 0)
 		}
 		l.waitDelivered()
 	}
@@ -215,7 +216,7 @@ func (l *link) deliver() {
 	}
 	l.messages.Add(int64(len(l.batch)))
 	l.flow.add(l.size)
-	l.p.events.post(event{msgs: l.batch, size: l.size})
+	l.to.messages(l.batch, l.size)
 	l.batch, l.size = nil, 0
 }
 
@@ -227,9 +228,9 @@ const maxBatch = 256
 func (l *link) message(raw []byte) {
 	if l.batch == nil {
 		// The next messages are about as large.
-		l.batch = make([]Message, 0, 1+min(max(0, l.unread)/(len(raw)+1), maxBatch-1))
+		l.batch = make([][]byte, 0, 1+min(max(0, l.unread)/(len(raw)+1), maxBatch-1))
 	}
-	l.batch = append(l.batch, Message{raw})
+	l.batch = append(l.batch, raw)
 	l.size += len(raw) + messageCost
 	if len(l.batch) == maxBatch {
 		l.deliver()
@@ -255,17 +256,23 @@ func (l *link) keep(raw []byte) []byte {
 	return l.slab[start:len(l.slab):len(l.slab)]
 }
 
+// messageCost is what a message costs beside its bytes.
+const messageCost = 64
+
 // faultCost is what a report counts against the input bound, beside its text.
 const faultCost = 512
 
 // fault reports that the peer broke the protocol.
 func (l *link) fault(format string, args ...any) {
 	l.deliver()
-	l.p.accuse(fmt.Errorf("cluster: worker %d: "+format, append([]any{l.p.id}, args...)...))
+	err := fmt.Errorf("cluster: %s: "+format, append([]any{l.name}, args...)...)
+	cost := faultCost + len(err.Error()) // which can quote what the peer said
+	l.flow.add(cost)
+	l.to.report(err, cost)
 }
 
 func (l *link) tooLong() {
-	l.fault("%w: dropped, the bound is %d bytes", ErrMessageTooLong, l.in.Max)
+	l.fault("%w: dropped, the bound is %d bytes", errs.MessageTooLong, l.in.Max)
 	l.dropHeld()
 }
 
@@ -318,7 +325,7 @@ func (l *link) internal(cmd string, read *wire.Line) {
 	case wire.CmdSocketsClose:
 		l.sockets(raw, wire.Message{Cmd: wire.CmdSocketsClosed})
 	case wire.CmdSocketsCount:
-		l.sockets(raw, wire.Message{Cmd: wire.CmdSocketsNumber, Count: ptr(0)})
+		l.sockets(raw, wire.Message{Cmd: wire.CmdSocketsNumber, Count: new(0)})
 	}
 }
 
@@ -368,7 +375,7 @@ func (l *link) handle(raw []byte) {
 	// A handle that the application over there sent: there is no way to hand it
 	// to a callback, but the message that it came with is a message.
 	h.Release()
-	l.fault("a handle of type %q was closed: %w", outer.Type, ErrNotSupported)
+	l.fault("a handle of type %q was closed: %w", outer.Type, errs.NotSupported)
 	if len(outer.Msg) > 0 {
 		l.message(outer.Msg)
 	}
@@ -411,7 +418,7 @@ func (l *link) ours(m wire.Extra) {
 	case wire.ActReceived:
 		l.received(m.N)
 	case wire.ActRequest:
-		l.requested(asked{m.ID, Message{bytes.Clone(m.Msg)}})
+		l.requested(asked{m.ID, bytes.Clone(m.Msg)})
 	case wire.ActReply:
 		l.replied(m)
 	default:

@@ -11,55 +11,9 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/go-cluster/cluster/internal/errs"
 	"github.com/go-cluster/cluster/internal/wire"
 )
-
-// responder is one OnRequest or Respond; an empty cmd fits every request.
-type responder struct {
-	cmd string
-	any bool
-	fn  func(*Process, Message) (any, error)
-}
-
-// OnRequest registers fn to answer the other side's Request calls. Of several
-// handlers that fit, the latest registered answers. Each call runs on its own
-// goroutine, so that a handler may itself call Request; an error goes back as
-// its text. A request that came before a handler fits it waits for one.
-func OnRequest(fn func(w *Process, m Message) (reply any, err error)) (stop func()) {
-	return std.taking(std.hooks.request.add(responder{any: true, fn: fn}))
-}
-
-// Respond registers fn, as OnRequest does, for requests whose "cmd" member is
-// cmd, decoded into Q. One that cannot be decoded is answered with the error.
-func Respond[Q, A any](cmd string, fn func(w *Process, q Q) (A, error)) (stop func()) {
-	return std.taking(std.hooks.request.add(responder{cmd: cmd, fn: func(w *Process, m Message) (any, error) {
-		var q Q
-		if err := m.Decode(&q); err != nil {
-			return nil, fmt.Errorf("request %q: %w", cmd, err)
-		}
-		return fn(w, q)
-	}}))
-}
-
-// findResponder returns the latest registered handler that fits m, or nil.
-func (c *cluster) findResponder(m Message) func(*Process, Message) (any, error) {
-	all := c.hooks.request.all()
-	var cmd wire.Text
-	looked := false
-	for i := len(all) - 1; i >= 0; i-- {
-		r := all[i].fn
-		if r.any {
-			return r.fn
-		}
-		if !looked {
-			cmd, looked = wire.Cmd(m.raw), true
-		}
-		if cmd.Is(r.cmd) {
-			return r.fn
-		}
-	}
-	return nil
-}
 
 // requests are the calls of a link, both ways.
 type requests struct {
@@ -100,10 +54,10 @@ func (c *call) over() bool {
 // asked is a Request of the peer's.
 type asked struct {
 	id  uint64
-	msg Message
+	msg []byte
 }
 
-func (a *asked) size() int { return len(a.msg.raw) + requestCost }
+func (a *asked) size() int { return len(a.msg) + requestCost }
 
 // remoteError is an error that a handler on the other side returned.
 type remoteError struct{ text string }
@@ -201,7 +155,7 @@ func (l *link) startCall(c *call, msg []byte) error {
 	return err
 }
 
-var errNodeRequest = fmt.Errorf("a node peer answers no requests: %w", ErrNotSupported)
+var errNodeRequest = fmt.Errorf("a node peer answers no requests: %w", errs.NotSupported)
 
 // releaseRequests sends the requests that waited for the peer to be known.
 func (l *link) releaseRequests(k peerKind) {
@@ -286,7 +240,7 @@ func (l *link) requested(a asked) {
 			l.spawn(j)
 			return
 		}
-		if l.job.fn != nil {
+		if l.job.by != nil {
 			l.spawn(l.job)
 		}
 		l.job = j // see passOn
@@ -296,26 +250,26 @@ func (l *link) requested(a asked) {
 	l.requests.mu.Lock()
 	l.requests.waiting = append(l.requests.waiting, a)
 	l.requests.mu.Unlock()
-	if l.p.cluster.findResponder(a.msg) != nil { // it has come in between
+	if l.to.responder(a.msg) != nil { // it has come in between
 		l.retryRequests()
 	}
 }
 
 // jobFor is the answering of a, if a handler fits.
 func (l *link) jobFor(a asked) (j job, ok bool) {
-	fn := l.p.cluster.findResponder(a.msg)
-	if fn == nil {
+	r := l.to.responder(a.msg)
+	if r == nil {
 		return job{}, false
 	}
 	l.requests.running.Add(1)
-	return job{asked: a, fn: fn}, true
+	return job{asked: a, by: r}, true
 }
 
 // job is what a goroutine of the link's does: to answer a request by the handler
 // found for it, or to read.
 type job struct {
 	asked
-	fn   func(*Process, Message) (any, error)
+	by   responder
 	read bool
 }
 
@@ -355,7 +309,7 @@ func (l *link) work(j job) {
 // do runs the handler and sends what it returns.
 func (l *link) do(j job) {
 	defer l.requests.running.Done()
-	reply, err := j.fn(l.p, j.msg)
+	reply, err := j.by.respond(l.to, j.msg)
 	l.flow.release(j.size())
 	if err == nil {
 		err = wire.Encode(reply, func(line []byte) error {
@@ -372,7 +326,7 @@ func (l *link) do(j job) {
 
 // reply sends an answer. A peer that asks and does not read has gone too far.
 func (l *link) reply(line ...[]byte) {
-	if _, err := l.out.put(promptLine, nil, line...); errors.Is(err, ErrBacklog) {
+	if _, err := l.out.put(promptLine, nil, line...); errors.Is(err, errs.Backlog) {
 		l.side.overrun()
 	}
 }
@@ -400,14 +354,13 @@ func (l *link) retryRequests() {
 	}
 }
 
-// dropRequests ends the wait of the peer's requests when it is gone.
-func (l *link) dropRequests() {
+// dropRequests ends the wait of the peer's requests when it is gone, and returns
+// how many no handler took.
+func (l *link) dropRequests() (n int) {
 	r := &l.requests
 	r.mu.Lock()
-	n := len(r.waiting)
+	defer r.mu.Unlock()
+	n = len(r.waiting)
 	r.waiting = nil
-	r.mu.Unlock()
-	if n > 0 {
-		l.p.events.error(fmt.Errorf("cluster: worker %d is gone: %d of its requests were dropped: %w", l.p.id, n, errNoHandler))
-	}
+	return n
 }

@@ -46,7 +46,7 @@ func newWorker(c *cluster, id int, ch *channel.Channel, hello announcement) *Pro
 	if in.goMaster() {
 		peer = peerGo
 	}
-	p.link = newLink(ch, p, &workerSide{in: in}, peer, &Options{MaxMessage: hello.MaxMessage, MaxQueue: hello.MaxQueue})
+	p.link = newLink(ch, (*inbox)(p), &workerSide{in: in}, peer, linkOptions{Name: linkName(id), MaxMessage: hello.MaxMessage, MaxQueue: hello.MaxQueue})
 	c.live.add(p)
 	in.watchTerm() // before online: whoever has seen that may send it
 	online := &wire.Message{Act: wire.ActOnline}
@@ -55,7 +55,7 @@ func newWorker(c *cluster, id int, ch *channel.Channel, hello announcement) *Pro
 	}
 	p.link.order(online)
 	leaveGroupSignals()
-	go p.link.work(job{read: true})
+	p.link.start(0)
 	return p
 }
 
@@ -73,9 +73,9 @@ func (in *inside) drainHooks() drain.Hooks {
 		Begun:     func() { p.advance(Draining) },
 		Announce:  in.announceDrain,
 		Full:      func() { p.link.orderOurs(wire.ActFull) },
-		Work:      func() { p.link.requests.running.Wait() },
+		Work:      func() { p.link.answered() },
 		Flush:     func(ctx context.Context) { p.link.flush(ctx) },
-		Close:     func() { p.link.close(); <-p.link.done },
+		Close:     func() { p.link.close(); <-p.link.isDone() },
 		Callbacks: p.events.idle,
 		Logger:    p.logger,
 		Exit: func(code int) {

@@ -1,0 +1,64 @@
+//go:build unix
+
+package cluster
+
+import (
+	"net"
+	"os"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
+
+	"github.com/go-cluster/cluster/internal/channel"
+	"github.com/go-cluster/cluster/internal/handle"
+	"github.com/go-cluster/cluster/internal/socket"
+)
+
+// openFar takes over theirs.
+func openFar(t testing.TB, theirs *os.File) farEnd {
+	defer theirs.Close()
+	conn, err := net.FileConn(theirs)
+	require.NoError(t, err)
+	return conn.(*net.UnixConn)
+}
+
+// writeFar writes p, with n descriptors beside it.
+func writeFar(peer farEnd, p []byte, n uint8) {
+	null, err := os.Open(os.DevNull)
+	if err != nil {
+		return
+	}
+	defer null.Close()
+	rights := make([]int, n)
+	for i := range rights {
+		rights[i] = int(null.Fd())
+	}
+	sent, _, _ := peer.(*net.UnixConn).WriteMsgUnix(p, unix.UnixRights(rights...), nil)
+	peer.Write(p[sent:])
+}
+
+// drainFar reads to the end.
+func drainFar(peer farEnd) {
+	p, oob := make([]byte, 4096), make([]byte, 4096)
+	for {
+		_, oobn, _, _, err := peer.(*net.UnixConn).ReadMsgUnix(p, oob)
+		channel.CloseAll(channel.ParseRights(oob[:oobn]))
+		if err != nil {
+			return
+		}
+	}
+}
+
+// endFar says that nothing more is written.
+func endFar(peer farEnd) { peer.(*net.UnixConn).CloseWrite() }
+
+// anyHandle is one that can be passed on.
+func anyHandle(t testing.TB) *handle.Handle {
+	f, err := os.Open(os.DevNull)
+	require.NoError(t, err)
+	defer f.Close()
+	h, err := socket.Duplicate(f)
+	require.NoError(t, err)
+	return h
+}

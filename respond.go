@@ -1,0 +1,72 @@
+package cluster
+
+import (
+	"fmt"
+
+	"github.com/go-cluster/cluster/internal/wire"
+)
+
+// requestHandler is one OnRequest or Respond.
+type requestHandler struct {
+	cmd string
+	any bool
+	fn  func(*Process, Message) (any, error)
+}
+
+// OnRequest registers fn to answer the other side's Request calls. Of several
+// handlers that fit, the latest registered answers. Each call runs on its own
+// goroutine, so that a handler may itself call Request; an error goes back as
+// its text. A request that came before a handler fits it waits for one.
+func OnRequest(fn func(w *Process, m Message) (reply any, err error)) (stop func()) {
+	return std.taking(std.hooks.request.add(requestHandler{any: true, fn: fn}))
+}
+
+// Respond registers fn, as OnRequest does, for requests whose "cmd" member is
+// cmd, decoded into Q. One that cannot be decoded is answered with the error.
+func Respond[Q, A any](cmd string, fn func(w *Process, q Q) (A, error)) (stop func()) {
+	return std.taking(std.hooks.request.add(requestHandler{cmd: cmd, fn: func(w *Process, m Message) (any, error) {
+		var q Q
+		if err := m.Decode(&q); err != nil {
+			return nil, fmt.Errorf("request %q: %w", cmd, err)
+		}
+		return fn(w, q)
+	}}))
+}
+
+// respond calls the handler for a request to the process of an inbox.
+func (h *requestHandler) respond(to receiver, msg []byte) (reply any, err error) {
+	return h.fn((*Process)(to.(*inbox)), Message{msg})
+}
+
+// inbox is a Process as its link sees it: what takes the messages, the requests and
+// the errors that arrive.
+type inbox Process
+
+func (i *inbox) messages(batch [][]byte, size int) {
+	i.events.post(event{msgs: batch, size: size})
+}
+
+func (i *inbox) report(err error, size int) { (*Process)(i).reportSized(err, size) }
+
+// responder returns the latest registered handler that fits msg.
+func (i *inbox) responder(msg []byte) responder {
+	all := i.cluster.hooks.request.all()
+	var cmd wire.Text
+	looked := false
+	for n := len(all) - 1; n >= 0; n-- {
+		h := &all[n].fn
+		if h.any {
+			return h
+		}
+		if !looked {
+			cmd, looked = wire.Cmd(msg), true
+		}
+		if cmd.Is(h.cmd) {
+			return h
+		}
+	}
+	return nil
+}
+
+// linkName names a worker in the errors of its link.
+func linkName(id int) string { return fmt.Sprintf("worker %d", id) }
