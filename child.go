@@ -132,7 +132,7 @@ func (c *child) happened(what supervise.Happening) {
 // handed to it. A Go worker counts itself, and with them those that it accepted
 // alone.
 func (c *child) counted(n int) {
-	if n == c.connections && !c.p.link.speaksOurs() {
+	if n == c.connections && !c.p.link.speaksExtra() {
 		c.m.post(func() { c.happened(supervise.IsFull) })
 	}
 }

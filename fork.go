@@ -85,7 +85,7 @@ func exitOf(state *os.ProcessState) Exit {
 // handOverStderr gives a worker that does its work the master's own standard
 // error in place of the pipe, where that is possible.
 func (p *Process) handOverStderr() {
-	if !p.child.proc.Settle() || !p.link.speaksOurs() {
+	if !p.child.proc.Settle() || !p.link.speaksExtra() {
 		return
 	}
 	if fd, err := process.DupStderr(); err == nil {

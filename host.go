@@ -78,7 +78,7 @@ func (h host) Signal(worker int, sig os.Signal) error {
 // Ping asks the worker for an answer, unless it would not understand.
 func (h host) Ping(worker int) bool {
 	l := h.workers[worker].link
-	return l.speaksOurs() && l.orderOurs(wire.ActPing) == nil
+	return l.speaksExtra() && l.orderExtra(wire.ActPing) == nil
 }
 
 func (h host) Drain(worker int, timeout time.Duration) {

@@ -18,7 +18,7 @@ import (
 )
 
 // What arrives over a link, from the bytes to the message or the call. Who has the
-// baton runs all of it: nearly always the link's one reader.
+// readTurn runs all of it: nearly always the link's one reader.
 
 // maxInternal bounds, in bytes, a message of the protocol: what an address is
 // asked for with is kept for as long as the address is open.
@@ -34,7 +34,7 @@ const (
 // another goroutine, because it has a request to answer.
 func (l *link) read() {
 	for {
-		l.baton.await()
+		l.readTurn.await()
 		l.pause()
 		in, err := l.ch.Recv()
 		l.take(in)
@@ -48,7 +48,7 @@ func (l *link) read() {
 			}
 			continue
 		case errors.Is(err, os.ErrDeadlineExceeded):
-			l.resume() // somebody's interrupt; for what, the baton knows
+			l.resume() // somebody's interrupt; for what, the readTurn knows
 			continue
 		case err != io.EOF && !errors.Is(err, os.ErrClosed):
 			l.to.report(fmt.Errorf("cluster: channel of %s: %w", l.name, err), 0)
@@ -94,7 +94,7 @@ func (l *link) waitDelivered() {
 			if delivered.Load() || l.final.Load() {
 				return
 			}
-			l.resume() // it was for the baton
+			l.resume() // it was for the readTurn
 			if delivered.Load() {
 				return // and that has just undone the other one
 			}
@@ -119,7 +119,7 @@ func (l *link) resume() {
 	}
 }
 
-// readFor reads for the caller that has the baton, until c is answered. Whatever
+// readFor reads for the caller that has the readTurn, until c is answered. Whatever
 // else comes up it leaves to the reader, who finds it again.
 func (l *link) readFor(ctx context.Context, c *call) {
 	l.byCaller = true
@@ -144,7 +144,7 @@ func (l *link) finish() {
 	l.final.Store(true)
 	l.flow.open()
 	l.ch.Interrupt()
-	l.baton.pickUp()
+	l.readTurn.pickUp()
 }
 
 // readRest takes what the kernel has now and no more: who still holds the other

@@ -90,19 +90,19 @@ func (l *link) request(ctx context.Context, v, reply any) error {
 	return nil
 }
 
-// waitCall waits for the end of c, reading the channel itself if it has the baton.
+// waitCall waits for the end of c, reading the channel itself if it has the readTurn.
 // It returns false if ctx ends first.
 func (l *link) waitCall(ctx context.Context, c *call) (ended bool) {
-	mine, granted := l.baton.begin(c)
+	mine, granted := l.readTurn.begin(c)
 	if granted != nil {
 		l.ch.Interrupt()
 		select {
 		case <-granted:
 			mine = true
 		case <-c.done:
-			mine = l.baton.withdraw()
+			mine = l.readTurn.withdraw()
 		case <-ctx.Done():
-			mine = l.baton.withdraw()
+			mine = l.readTurn.withdraw()
 		}
 		if mine {
 			l.resume()
@@ -111,9 +111,9 @@ func (l *link) waitCall(ctx context.Context, c *call) (ended bool) {
 	if mine {
 		l.readFor(ctx, c)
 	}
-	l.baton.end(mine, !c.over())
+	l.readTurn.end(mine, !c.over())
 	if mine && (l.final.Load() || l.awaits()) {
-		l.baton.pickUp() // who waits saw that somebody reads
+		l.readTurn.pickUp() // who waits saw that somebody reads
 	}
 	select {
 	case <-c.done:

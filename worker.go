@@ -72,7 +72,7 @@ func (in *inside) drainHooks() drain.Hooks {
 	return drain.Hooks{
 		Begun:     func() { p.advance(Draining) },
 		Announce:  in.announceDrain,
-		Full:      func() { p.link.orderOurs(wire.ActFull) },
+		Full:      func() { p.link.orderExtra(wire.ActFull) },
 		Work:      func() { p.link.answered() },
 		Flush:     func(ctx context.Context) { p.link.flush(ctx) },
 		Close:     func() { p.link.close(); <-p.link.isDone() },
@@ -93,7 +93,7 @@ func (in *inside) announceDrain(why drain.Reason) {
 		// a log line must not kill what is in flight.
 		surviveSIGPIPE()
 	case why == drain.ByOther && in.goMaster():
-		in.p.link.orderOurs(wire.ActDraining)
+		in.p.link.orderExtra(wire.ActDraining)
 	}
 	in.asker.Withdraw()
 }
@@ -239,7 +239,7 @@ func (in *inside) ready() error {
 	if !in.goMaster() {
 		return nil
 	}
-	return in.p.link.orderOurs(wire.ActReady)
+	return in.p.link.orderExtra(wire.ActReady)
 }
 
 // pinged answers the master, on a goroutine of its own.

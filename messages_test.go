@@ -332,7 +332,7 @@ func TestReceiptsBeforeThePeerIsKnown(t *testing.T) {
 		require.Empty(t, told)
 		l.setPeer(kind)
 		l.setPeer(peerGo + peerNode - kind) // a second word does not count
-		require.Equal(t, kind == peerGo, l.speaksOurs())
+		require.Equal(t, kind == peerGo, l.speaksExtra())
 		if kind == peerGo {
 			require.Equal(t, `{"cmd":"NODE_GO_CLUSTER","act":"ask","n":50}`, l.readLine())
 			require.Empty(t, told)

@@ -6,15 +6,15 @@ import (
 	"time"
 )
 
-// baton says who reads a link: its reader, or a caller of Request that asks again
+// readTurn says who reads a link: its reader, or a caller of Request that asks again
 // and again and reads the answers itself. Being woken by the reader would cost
 // it more than all the rest: where a P is idle, the runtime wakes another thread
 // for that as well.
 //
-// Between two requests of such a caller nobody reads, since to pass the baton back
+// Between two requests of such a caller nobody reads, since to pass the readTurn back
 // and forth would cost what it saves: until the next one, or until no caller has
 // come back for one to two graces.
-type baton struct {
+type readTurn struct {
 	mu      sync.Mutex
 	changed sync.Cond
 	holder  holder
@@ -41,7 +41,7 @@ const (
 const (
 	// soon is after how long a request still follows on the last one.
 	soon = 50 * time.Microsecond
-	// soonRun is how many have to before the caller asks for the baton: that
+	// soonRun is how many have to before the caller asks for the readTurn: that
 	// costs more than a request.
 	soonRun = 8
 	// grace is how long nobody holds it, about. The runtime's timers make a
@@ -49,11 +49,11 @@ const (
 	grace = 200 * time.Microsecond
 )
 
-func (b *baton) init() { b.changed.L = &b.mu }
+func (b *readTurn) init() { b.changed.L = &b.mu }
 
-// await returns when the reader has the baton. It passes it to a caller that has
+// await returns when the reader has the readTurn. It passes it to a caller that has
 // asked.
-func (b *baton) await() {
+func (b *readTurn) await() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for b.holder != reader {
@@ -66,9 +66,9 @@ func (b *baton) await() {
 }
 
 // begin is called once c is on its way. It reports whether the caller has the
-// baton, or returns what is closed when it will: then the reader is to be
+// readTurn, or returns what is closed when it will: then the reader is to be
 // interrupted.
-func (b *baton) begin(c *call) (mine bool, granted <-chan struct{}) {
+func (b *readTurn) begin(c *call) (mine bool, granted <-chan struct{}) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.holder == nobody {
@@ -91,9 +91,9 @@ func (b *baton) begin(c *call) (mine bool, granted <-chan struct{}) {
 	return false, b.granted
 }
 
-// withdraw is for a caller that has asked for the baton and needs it no more. It
+// withdraw is for a caller that has asked for the readTurn and needs it no more. It
 // reports whether it got it all the same.
-func (b *baton) withdraw() (mine bool) {
+func (b *readTurn) withdraw() (mine bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.holder == caller {
@@ -103,9 +103,9 @@ func (b *baton) withdraw() (mine bool) {
 	return false
 }
 
-// end is called at the end of a request. A caller that has the baton leaves it
+// end is called at the end of a request. A caller that has the readTurn leaves it
 // lying, or (back) returns it.
-func (b *baton) end(mine, back bool) {
+func (b *readTurn) end(mine, back bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.ended = time.Since(epoch)
@@ -129,15 +129,15 @@ func (b *baton) end(mine, back bool) {
 	}
 }
 
-// giveBack gives the baton to the reader. b.mu is held.
-func (b *baton) giveBack() {
+// giveBack gives the readTurn to the reader. b.mu is held.
+func (b *readTurn) giveBack() {
 	b.holder = reader
 	b.free.Store(false)
 	b.changed.Signal()
 }
 
 // expire is what the timer does, for as long as callers come back.
-func (b *baton) expire() {
+func (b *readTurn) expire() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.holder == nobody && b.seen == b.taken {
@@ -149,9 +149,9 @@ func (b *baton) expire() {
 	}
 }
 
-// pickUp gives the baton to the reader if nobody has it: something waits for the
+// pickUp gives the readTurn to the reader if nobody has it: something waits for the
 // peer, or the link is at its end.
-func (b *baton) pickUp() {
+func (b *readTurn) pickUp() {
 	if !b.free.Load() {
 		return
 	}

@@ -17,7 +17,7 @@ import (
 // receipts, the handle queue and questions of the internal protocol. Requests
 // are in request.go.
 //
-// One goroutine reads at a time (baton.go). It waits for nothing but the peer,
+// One goroutine reads at a time (readTurn.go). It waits for nothing but the peer,
 // except that it stops reading while too much input is undelivered.
 type link struct {
 	ch   *channel.Channel
@@ -28,7 +28,7 @@ type link struct {
 	side side
 
 	messages atomic.Int64 // of the application over there, ever
-	baton    baton        // who reads; all until the blank line is theirs
+	readTurn    readTurn        // who reads; all until the blank line is theirs
 	in       wire.Framer
 	unread   int         // bytes of this read, about, that are not looked at yet
 	slab     []byte      // where small messages of one read are kept
@@ -52,7 +52,7 @@ type link struct {
 	answers  map[int64]func(m *wire.Message, h *handle.Handle) // by the seq of the question
 	handles  []outHandle                                       // not yet sent
 	handleUp bool                                              // one is on its way, not acknowledged
-	parting  parting
+	nodeExit  nodeExit
 	requests requests
 }
 
@@ -128,7 +128,7 @@ func newLink(ch *channel.Channel, to receiver, s side, peer peerKind, o linkOpti
 		answers: make(map[int64]func(*wire.Message, *handle.Handle)),
 	}
 	l.requests.next = make(chan job)
-	l.baton.init()
+	l.readTurn.init()
 	l.out = outbox{ch: ch, max: o.MaxQueue, onFail: l.finish}
 	l.flow.init(o.MaxQueue)
 	return l
@@ -184,7 +184,7 @@ func (l *link) sendReceipt(line []byte, fn func(error)) error {
 		return nil
 	}
 	l.receipts = append(l.receipts, r)
-	l.baton.pickUp()
+	l.readTurn.pickUp()
 	return nil
 }
 
@@ -211,8 +211,8 @@ func (l *link) setPeer(k peerKind) {
 	l.releaseRequests(k)
 }
 
-// speaksOurs reports whether the peer is known to understand NODE_GO_CLUSTER.
-func (l *link) speaksOurs() bool {
+// speaksExtra reports whether the peer is known to understand NODE_GO_CLUSTER.
+func (l *link) speaksExtra() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.peer == peerGo
@@ -225,8 +225,8 @@ func (l *link) order(m *wire.Message) error {
 	return err
 }
 
-// orderOurs sends an act of NODE_GO_CLUSTER, to a peer that understands it.
-func (l *link) orderOurs(act string) error {
+// orderExtra sends an act of NODE_GO_CLUSTER, to a peer that understands it.
+func (l *link) orderExtra(act string) error {
 	m := &wire.Message{Cmd: wire.CmdExtra, Act: act}
 	_, err := l.out.put(orderLine, nil, m.Line())
 	return err
@@ -250,7 +250,7 @@ func (l *link) expect(seq int64, answer func(m *wire.Message, h *handle.Handle))
 		l.answers[seq] = answer
 	}
 	l.mu.Unlock()
-	l.baton.pickUp()
+	l.readTurn.pickUp()
 	if closed {
 		answer(nil, nil)
 	}
@@ -320,7 +320,7 @@ func (l *link) nextHandle() {
 		return
 	}
 	l.handleUp = true
-	l.baton.pickUp()
+	l.readTurn.pickUp()
 	line, h := l.ch.Attach(l.handles[0].line, l.handles[0].h)
 	l.out.put(orderLine, h, line)
 }
@@ -397,7 +397,7 @@ func (l *link) answered() { l.requests.running.Wait() }
 // close ends the link from this side. The reader notices and does the rest.
 func (l *link) close() {
 	l.ch.Close()
-	l.baton.pickUp()
+	l.readTurn.pickUp()
 }
 
 // awaits reports whether anything here waits for the peer to say something.

@@ -49,34 +49,34 @@ func (l *testLink) ask(ctx context.Context, n int) error {
 }
 
 // who has it.
-func (b *baton) who() holder {
+func (b *readTurn) who() holder {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.holder
 }
 
 // callerLeads asks as one that has asked again and again, however busy the
-// machine is, until the caller has had the baton, and leaves it to nobody.
+// machine is, until the caller has had the readTurn, and leaves it to nobody.
 func (l *testLink) callerLeads() {
 	l.t.Helper()
 	for n, deadline := 0, time.Now().Add(patience); ; n++ {
-		l.baton.mu.Lock()
-		l.baton.run, l.baton.ended = soonRun, time.Since(epoch)+time.Hour
-		l.baton.mu.Unlock()
+		l.readTurn.mu.Lock()
+		l.readTurn.run, l.readTurn.ended = soonRun, time.Since(epoch)+time.Hour
+		l.readTurn.mu.Unlock()
 		require.NoError(l.t, l.ask(context.Background(), n))
-		if l.baton.who() == nobody {
+		if l.readTurn.who() == nobody {
 			return
 		}
-		require.True(l.t, time.Now().Before(deadline), "no caller gets the baton")
+		require.True(l.t, time.Now().Before(deadline), "no caller gets the readTurn")
 	}
 }
 
-// callerKeeps is callerLeads, and the reader does not get the baton back.
+// callerKeeps is callerLeads, and the reader does not get the readTurn back.
 func (l *testLink) callerKeeps() {
 	l.t.Helper()
 	for {
 		l.callerLeads()
-		if l.baton.timer.Stop() {
+		if l.readTurn.timer.Stop() {
 			return // armed, so that nobody starts it again
 		}
 	}
@@ -140,7 +140,7 @@ func TestEndOfTheLinkForACallerThatReads(t *testing.T) {
 			l.callerKeeps()
 			failed := make(chan error, 1)
 			go func() { failed <- l.request(context.Background(), "silence", nil) }()
-			for l.baton.who() != caller {
+			for l.readTurn.who() != caller {
 				time.Sleep(time.Millisecond)
 			}
 			end(l)
@@ -157,7 +157,7 @@ func TestEndOfTheLinkForACallerThatReads(t *testing.T) {
 	}
 }
 
-// TestCallersOfAPausedReader: callers that ask for the baton and give up while the
+// TestCallersOfAPausedReader: callers that ask for the readTurn and give up while the
 // reader does not read, since too much waits for a handler, do not stop it for
 // good: the interrupts of both are in each other's way.
 func TestCallersOfAPausedReader(t *testing.T) {
@@ -167,9 +167,9 @@ func TestCallersOfAPausedReader(t *testing.T) {
 	l.write(many(messages, "1"))
 	l.error()
 	for i := range calls {
-		l.baton.mu.Lock()
-		l.baton.run, l.baton.ended = soonRun, time.Since(epoch)+time.Hour
-		l.baton.mu.Unlock()
+		l.readTurn.mu.Lock()
+		l.readTurn.run, l.readTurn.ended = soonRun, time.Since(epoch)+time.Hour
+		l.readTurn.mu.Unlock()
 		ctx, cancel := context.WithTimeout(t.Context(), time.Duration(i%50)*time.Microsecond)
 		require.ErrorIs(t, l.request(ctx, "silence", nil), context.DeadlineExceeded)
 		cancel()
@@ -223,7 +223,7 @@ func TestManyCallers(t *testing.T) {
 // reader when none has for two graces.
 func TestBatonComesBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var b baton
+		var b readTurn
 		b.init()
 		reads := make(chan struct{})
 		pass := func() { // what the reader does

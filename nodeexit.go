@@ -8,19 +8,19 @@ import (
 	"github.com/go-cluster/cluster/internal/wire"
 )
 
-// parting is how far a worker is on its way out, as its link knows it; under
+// nodeExit is how far a worker is on its way out, as its link knows it; under
 // the link's lock. A Go worker takes whatever still comes. A node worker does
 // not: it disconnects on the order to do so and on the answer to its own word
 // that it will, dies of an error when it gets both or when a descriptor comes
 // behind, and never ends if it is granted an address after it has closed all
 // that it had.
-type parting struct {
+type nodeExit struct {
 	begun   bool     // it was told to disconnect, or said that it does
 	granted []string // addresses, by key, that it has not said that it listens on
 }
 
 // leaves reports whether the peer takes nothing new any more. l.mu is held.
-func (l *link) leaves() bool { return l.parting.begun && l.peer != peerGo }
+func (l *link) leaves() bool { return l.nodeExit.begun && l.peer != peerGo }
 
 // grants notes that the worker is about to be granted the address, or returns
 // false: it is on its way out.
@@ -31,7 +31,7 @@ func (l *link) grants(key string) bool {
 		return false
 	}
 	if l.peer != peerGo {
-		l.parting.granted = append(l.parting.granted, key)
+		l.nodeExit.granted = append(l.nodeExit.granted, key)
 	}
 	return true
 }
@@ -41,8 +41,8 @@ func (l *link) grants(key string) bool {
 func (l *link) listens() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if len(l.parting.granted) > 0 {
-		l.parting.granted = l.parting.granted[1:]
+	if len(l.nodeExit.granted) > 0 {
+		l.nodeExit.granted = l.nodeExit.granted[1:]
 	}
 }
 
@@ -50,8 +50,8 @@ func (l *link) listens() {
 func (l *link) closes(key string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if i := slices.Index(l.parting.granted, key); i >= 0 {
-		l.parting.granted = slices.Delete(l.parting.granted, i, i+1)
+	if i := slices.Index(l.nodeExit.granted, key); i >= 0 {
+		l.nodeExit.granted = slices.Delete(l.nodeExit.granted, i, i+1)
 	}
 }
 
@@ -61,8 +61,8 @@ func (l *link) closes(key string) {
 // instead, which closes that too.
 func (l *link) parts(m *wire.Message) {
 	l.mu.Lock()
-	told, crossed := l.leaves(), len(l.parting.granted) > 0
-	l.parting.begun = true
+	told, crossed := l.leaves(), len(l.nodeExit.granted) > 0
+	l.nodeExit.begun = true
 	dropped := l.dropHandles()
 	l.mu.Unlock()
 	switch {
@@ -82,7 +82,7 @@ func (l *link) orderDisconnect(timeout time.Duration) {
 	m := &wire.Message{Act: wire.ActDisconnect}
 	l.mu.Lock()
 	told := l.leaves()
-	l.parting.begun = true
+	l.nodeExit.begun = true
 	if l.peer == peerGo {
 		m.Go = &wire.Extension{Timeout: timeout.Milliseconds()} // less than before, maybe
 	}
