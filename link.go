@@ -28,7 +28,7 @@ type link struct {
 	side side
 
 	messages atomic.Int64 // of the application over there, ever
-	readTurn    readTurn        // who reads; all until the blank line is theirs
+	readTurn readTurn     // who reads; all until the blank line is theirs
 	in       wire.Framer
 	unread   int         // bytes of this read, about, that are not looked at yet
 	slab     []byte      // where small messages of one read are kept
@@ -52,7 +52,7 @@ type link struct {
 	answers  map[int64]func(m *wire.Message, h *handle.Handle) // by the seq of the question
 	handles  []outHandle                                       // not yet sent
 	handleUp bool                                              // one is on its way, not acknowledged
-	nodeExit  nodeExit
+	nodeExit nodeExit
 	requests requests
 }
 

@@ -48,7 +48,7 @@ func (l *link) read() {
 			}
 			continue
 		case errors.Is(err, os.ErrDeadlineExceeded):
-			l.resume() // somebody's interrupt; for what, the readTurn knows
+			l.resume() // somebody's interrupt; for what, the turn knows
 			continue
 		case err != io.EOF && !errors.Is(err, os.ErrClosed):
 			l.to.report(fmt.Errorf("cluster: channel of %s: %w", l.name, err), 0)
@@ -94,7 +94,7 @@ func (l *link) waitDelivered() {
 			if delivered.Load() || l.final.Load() {
 				return
 			}
-			l.resume() // it was for the readTurn
+			l.resume() // it was for the turn
 			if delivered.Load() {
 				return // and that has just undone the other one
 			}
@@ -119,7 +119,7 @@ func (l *link) resume() {
 	}
 }
 
-// readFor reads for the caller that has the readTurn, until c is answered. Whatever
+// readFor reads for the caller that has the turn, until c is answered. Whatever
 // else comes up it leaves to the reader, who finds it again.
 func (l *link) readFor(ctx context.Context, c *call) {
 	l.byCaller = true

@@ -11,7 +11,7 @@ import (
 // it more than all the rest: where a P is idle, the runtime wakes another thread
 // for that as well.
 //
-// Between two requests of such a caller nobody reads, since to pass the readTurn back
+// Between two requests of such a caller nobody reads, since to pass the turn back
 // and forth would cost what it saves: until the next one, or until no caller has
 // come back for one to two graces.
 type readTurn struct {
@@ -41,7 +41,7 @@ const (
 const (
 	// soon is after how long a request still follows on the last one.
 	soon = 50 * time.Microsecond
-	// soonRun is how many have to before the caller asks for the readTurn: that
+	// soonRun is how many have to before the caller asks for the turn: that
 	// costs more than a request.
 	soonRun = 8
 	// grace is how long nobody holds it, about. The runtime's timers make a
@@ -51,7 +51,7 @@ const (
 
 func (b *readTurn) init() { b.changed.L = &b.mu }
 
-// await returns when the reader has the readTurn. It passes it to a caller that has
+// await returns when the reader has the turn. It passes it to a caller that has
 // asked.
 func (b *readTurn) await() {
 	b.mu.Lock()
@@ -91,7 +91,7 @@ func (b *readTurn) begin(c *call) (mine bool, granted <-chan struct{}) {
 	return false, b.granted
 }
 
-// withdraw is for a caller that has asked for the readTurn and needs it no more. It
+// withdraw is for a caller that has asked for the turn and needs it no more. It
 // reports whether it got it all the same.
 func (b *readTurn) withdraw() (mine bool) {
 	b.mu.Lock()
@@ -103,7 +103,7 @@ func (b *readTurn) withdraw() (mine bool) {
 	return false
 }
 
-// end is called at the end of a request. A caller that has the readTurn leaves it
+// end is called at the end of a request. A caller that has the turn leaves it
 // lying, or (back) returns it.
 func (b *readTurn) end(mine, back bool) {
 	b.mu.Lock()
@@ -129,7 +129,7 @@ func (b *readTurn) end(mine, back bool) {
 	}
 }
 
-// giveBack gives the readTurn to the reader. b.mu is held.
+// giveBack gives the turn to the reader. b.mu is held.
 func (b *readTurn) giveBack() {
 	b.holder = reader
 	b.free.Store(false)
@@ -149,7 +149,7 @@ func (b *readTurn) expire() {
 	}
 }
 
-// pickUp gives the readTurn to the reader if nobody has it: something waits for the
+// pickUp gives the turn to the reader if nobody has it: something waits for the
 // peer, or the link is at its end.
 func (b *readTurn) pickUp() {
 	if !b.free.Load() {

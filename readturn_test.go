@@ -56,7 +56,7 @@ func (b *readTurn) who() holder {
 }
 
 // callerLeads asks as one that has asked again and again, however busy the
-// machine is, until the caller has had the readTurn, and leaves it to nobody.
+// machine is, until the caller has had the turn, and leaves it to nobody.
 func (l *testLink) callerLeads() {
 	l.t.Helper()
 	for n, deadline := 0, time.Now().Add(patience); ; n++ {
@@ -67,11 +67,11 @@ func (l *testLink) callerLeads() {
 		if l.readTurn.who() == nobody {
 			return
 		}
-		require.True(l.t, time.Now().Before(deadline), "no caller gets the readTurn")
+		require.True(l.t, time.Now().Before(deadline), "no caller gets the turn")
 	}
 }
 
-// callerKeeps is callerLeads, and the reader does not get the readTurn back.
+// callerKeeps is callerLeads, and the reader does not get the turn back.
 func (l *testLink) callerKeeps() {
 	l.t.Helper()
 	for {
@@ -157,7 +157,7 @@ func TestEndOfTheLinkForACallerThatReads(t *testing.T) {
 	}
 }
 
-// TestCallersOfAPausedReader: callers that ask for the readTurn and give up while the
+// TestCallersOfAPausedReader: callers that ask for the turn and give up while the
 // reader does not read, since too much waits for a handler, do not stop it for
 // good: the interrupts of both are in each other's way.
 func TestCallersOfAPausedReader(t *testing.T) {

@@ -90,7 +90,7 @@ func (l *link) request(ctx context.Context, v, reply any) error {
 	return nil
 }
 
-// waitCall waits for the end of c, reading the channel itself if it has the readTurn.
+// waitCall waits for the end of c, reading the channel itself if it has the turn.
 // It returns false if ctx ends first.
 func (l *link) waitCall(ctx context.Context, c *call) (ended bool) {
 	mine, granted := l.readTurn.begin(c)
