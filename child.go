@@ -110,8 +110,8 @@ func (c *child) reap() {
 	if err != nil {
 		c.p.report(fmt.Errorf("cluster: wait for worker %d: %w", c.p.id, err))
 	}
-	c.p.link.finish()
-	<-c.p.link.isDone()
+	c.p.link.PeerExited()
+	<-c.p.link.Done()
 	c.m.post(func() {
 		c.state = state
 		e := exitOf(state)
@@ -132,7 +132,7 @@ func (c *child) happened(what supervise.Happening) {
 // handed to it. A Go worker counts itself, and with them those that it accepted
 // alone.
 func (c *child) counted(n int) {
-	if n == c.connections && !c.p.link.speaksExtra() {
+	if n == c.connections && !c.p.link.SpeaksExtra() {
 		c.m.post(func() { c.happened(supervise.IsFull) })
 	}
 }

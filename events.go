@@ -12,6 +12,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/go-cluster/cluster/internal/link"
 	"github.com/go-cluster/cluster/internal/wire"
 )
 
@@ -134,7 +135,7 @@ func Handle[T any](cmd string, fn func(w *Process, v T)) (stop func()) {
 func (c *cluster) taking(stop func()) func() {
 	for _, p := range c.live.all() {
 		p.events.post(event{fn: func() {}})
-		p.link.retryRequests()
+		p.link.RetryRequests()
 	}
 	return stop
 }
@@ -268,14 +269,14 @@ func (e *events) one(ev event) {
 		if t := e.retryWaiting(); !e.message(t, m) {
 			// Not what came in the same read, too: see link.keep.
 			e.waiting = append(e.waiting, Message{bytes.Clone(m.raw)})
-			size -= len(m.raw) + messageCost
+			size -= len(m.raw) + link.MessageCost
 		}
 	}
 	if size > 0 {
-		e.p.link.release(size)
+		e.p.link.Release(size)
 	}
 	if len(ev.msgs) > 0 {
-		e.p.link.setWaiting(len(e.waiting))
+		e.p.link.SetWaiting(len(e.waiting))
 	}
 }
 
@@ -322,7 +323,7 @@ func (e *events) retryWaiting() takers {
 				break
 			}
 			if e.message(t, m) {
-				freed += len(m.raw) + messageCost
+				freed += len(m.raw) + link.MessageCost
 			} else {
 				kept = append(kept, m)
 			}
@@ -331,8 +332,8 @@ func (e *events) retryWaiting() takers {
 		e.waiting = kept
 	}
 	e.offered = t
-	e.p.link.release(freed)
-	e.p.link.setWaiting(len(e.waiting))
+	e.p.link.Release(freed)
+	e.p.link.SetWaiting(len(e.waiting))
 	return t
 }
 
@@ -389,13 +390,13 @@ func (p *Process) reportSized(err error, size int) {
 // accuse reports what the peer can cause at will. Unlike a link's fault it may
 // be called by anyone, not by the reader alone.
 func (p *Process) accuse(err error) {
-	cost := faultCost + len(err.Error()) // which can quote what the peer said
+	cost := link.FaultCost + len(err.Error()) // which can quote what the peer said
 	p.charge(cost)
 	p.reportSized(err, cost)
 }
 
 // charge counts a report against the peer's input bound, until it is delivered.
-func (p *Process) charge(cost int) { p.link.charge(cost) }
+func (p *Process) charge(cost int) { p.link.Charge(cost) }
 
 // The emit methods queue the reports of the other events. Their callers hold
 // the order: the master's goroutine or the channel's reader.
@@ -421,7 +422,7 @@ func (p *Process) emit(cluster, own *callbacks[func(*Process)]) {
 
 // emitListening counts against the input bound: a worker can say it at will.
 func (p *Process) emitListening(addr net.Addr) {
-	cost := faultCost + len(addr.String())
+	cost := link.FaultCost + len(addr.String())
 	p.charge(cost)
 	p.events.post(event{size: cost, fn: func() {
 		for _, r := range p.onListening.all() {
@@ -435,7 +436,7 @@ func (p *Process) emitListening(addr net.Addr) {
 
 func (p *Process) emitDeath(e Exit) {
 	p.events.post(event{fn: func() {
-		if n := p.link.dropRequests(); n > 0 {
+		if n := p.link.DropRequests(); n > 0 {
 			p.events.error(fmt.Errorf("cluster: worker %d is gone: %d of its requests were dropped: %w", p.id, n, errNoHandler))
 		}
 		p.events.dropWaiting()

@@ -10,6 +10,7 @@ import (
 
 	"github.com/go-cluster/cluster/internal/channel"
 	"github.com/go-cluster/cluster/internal/handle"
+	"github.com/go-cluster/cluster/internal/link"
 	"github.com/go-cluster/cluster/internal/process"
 	"github.com/go-cluster/cluster/internal/supervise"
 	"github.com/go-cluster/cluster/internal/wire"
@@ -28,13 +29,13 @@ func startProcess(p *Process, env []string) error {
 	if err != nil {
 		return err
 	}
-	p.link = newLink(ours, (*inbox)(p), &masterSide{m: c.m, p: p}, peerUnknown, linkOptions{Name: linkName(p.id), MaxMessage: c.opts.MaxMessage, MaxQueue: c.opts.MaxQueue})
+	p.link = link.New(ours, (*inbox)(p), &masterSide{m: c.m, p: p}, link.PeerUnknown, link.Options{Name: linkName(p.id), MaxMessage: c.opts.MaxMessage, MaxQueue: c.opts.MaxQueue})
 	// The worker's end must not stay open here, or its death would be no EOF.
 	defer theirs.Close()
 
 	stdout, stderr, err := c.writers()
 	if err != nil {
-		p.link.end()
+		p.link.Discard()
 		return err
 	}
 	end := process.ChannelEnd(theirs)
@@ -53,7 +54,7 @@ func startProcess(p *Process, env []string) error {
 		Channel:  end,
 	})
 	if err != nil {
-		p.link.end()
+		p.link.Discard()
 		if errors.Is(err, process.ErrClosed) {
 			return supervise.ErrSuperseded
 		}
@@ -85,11 +86,11 @@ func exitOf(state *os.ProcessState) Exit {
 // handOverStderr gives a worker that does its work the master's own standard
 // error in place of the pipe, where that is possible.
 func (p *Process) handOverStderr() {
-	if !p.child.proc.Settle() || !p.link.speaksExtra() {
+	if !p.child.proc.Settle() || !p.link.SpeaksExtra() {
 		return
 	}
 	if fd, err := process.DupStderr(); err == nil {
-		p.link.sendHandle(wire.TypeNative, &wire.Message{Act: wire.ActStderr}, handle.New(fd))
+		p.link.SendHandle(wire.TypeNative, &wire.Message{Act: wire.ActStderr}, handle.New(fd))
 	}
 }
 

@@ -12,6 +12,7 @@ import (
 
 	"github.com/go-cluster/cluster/internal/channel"
 	"github.com/go-cluster/cluster/internal/handle"
+	"github.com/go-cluster/cluster/internal/link"
 	"github.com/go-cluster/cluster/internal/supervise"
 	"github.com/go-cluster/cluster/internal/wire"
 )
@@ -62,7 +63,7 @@ func addSeeds(f *testing.F) {
 // descriptors, answers nothing and reads all; it returns when all that came is
 // delivered.
 func fuzzPeer(t *testing.T, p *Process, peer farEnd, stream []byte, fds uint8, cut uint16) {
-	p.link.start(0)
+	p.link.Start(0)
 	defer peer.Close()
 	drained := make(chan struct{})
 	go func() {
@@ -75,24 +76,24 @@ func fuzzPeer(t *testing.T, p *Process, peer farEnd, stream []byte, fds uint8, c
 		writeFar(peer, rest, fds)
 	}
 	endFar(peer)
-	await(t, p.link.isDone(), "end of the link")
+	await(t, p.link.Done(), "end of the link")
 	await(t, drained, "end of the peer")
 	p.events.idle(nil)
 }
 
 // owing gives the peer something to answer: a question, a receipt, a request
 // and a handle. Each is told of its end.
-func owing(t *testing.T, l *link) (told *sync.WaitGroup) {
+func owing(t *testing.T, l *link.Link) (told *sync.WaitGroup) {
 	told = new(sync.WaitGroup)
 	told.Add(4)
 	answered := func(_ *wire.Message, h *handle.Handle) { h.Release(); told.Done() }
-	l.ask(&wire.Message{Act: wire.ActQuery}, answered)
-	l.send("asked", func(error) { told.Done() })
+	l.Ask(&wire.Message{Act: wire.ActQuery}, answered)
+	l.Send("asked", func(error) { told.Done() })
 	go func() {
 		defer told.Done()
-		l.request(t.Context(), 1, nil)
+		l.Request(t.Context(), 1, nil)
 	}()
-	l.askHandle(wire.TypeNative, &wire.Message{Act: wire.ActNewConn, Key: "k"}, anyHandle(t), answered)
+	l.AskHandle(wire.TypeNative, &wire.Message{Act: wire.ActNewConn, Key: "k"}, anyHandle(t), answered)
 	return told
 }
 
@@ -113,7 +114,7 @@ func FuzzMaster(f *testing.F) {
 		p.connected.Store(true)
 		p.child = &child{m: m, p: p, opts: o, exited: make(chan struct{})}
 		p.owner = p.child
-		p.link = newLink(ours, (*inbox)(p), &masterSide{m: m, p: p}, peerUnknown, linkOptions{Name: linkName(1), MaxMessage: o.MaxMessage, MaxQueue: o.MaxQueue})
+		p.link = link.New(ours, (*inbox)(p), &masterSide{m: m, p: p}, link.PeerUnknown, link.Options{Name: linkName(1), MaxMessage: o.MaxMessage, MaxQueue: o.MaxQueue})
 		p.OnError(func(*Process, error) {})
 		told := owing(t, p.link)
 		m.supervisor = supervise.New(fuzzHost{host{m}, p}, os.Kill, 0)
@@ -167,7 +168,7 @@ func FuzzWorker(f *testing.F) {
 		in := testInside(p, announcement{Version: wire.ProtocolVersion, ShutdownTimeout: time.Hour})
 		p.inside, p.owner = in, in
 		p.connected.Store(true)
-		p.link = newLink(ours, (*inbox)(p), &workerSide{in: in}, peerGo, linkOptions{Name: linkName(1), MaxMessage: 100 << 10, MaxQueue: defaultMaxQueue})
+		p.link = link.New(ours, (*inbox)(p), &workerSide{in: in}, link.PeerGo, link.Options{Name: linkName(1), MaxMessage: 100 << 10, MaxQueue: defaultMaxQueue})
 		p.OnError(func(*Process, error) {})
 		told := owing(t, p.link)
 		fuzzPeer(t, p, openFar(t, theirs), stream, fds, cut)

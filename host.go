@@ -78,11 +78,11 @@ func (h host) Signal(worker int, sig os.Signal) error {
 // Ping asks the worker for an answer, unless it would not understand.
 func (h host) Ping(worker int) bool {
 	l := h.workers[worker].link
-	return l.speaksExtra() && l.orderExtra(wire.ActPing) == nil
+	return l.SpeaksExtra() && l.OrderExtra(wire.ActPing) == nil
 }
 
 func (h host) Drain(worker int, timeout time.Duration) {
-	h.workers[worker].link.orderDisconnect(timeout)
+	h.workers[worker].link.OrderDisconnect(timeout)
 }
 
 func (h host) HandOver(worker int) {
@@ -141,7 +141,7 @@ func (h host) hasForked(p *Process) {
 	h.forked.Store(true)
 	h.cluster.live.add(p)
 	p.emitFork()
-	p.link.start(p.pid)
+	p.link.Start(p.pid)
 	go p.child.reap()
 }
 

@@ -11,6 +11,7 @@ import (
 
 	"github.com/go-cluster/cluster/internal/channel"
 	"github.com/go-cluster/cluster/internal/handle"
+	"github.com/go-cluster/cluster/internal/link"
 	"github.com/go-cluster/cluster/internal/wire"
 )
 
@@ -41,9 +42,9 @@ type peered struct {
 	ended  chan struct{}
 }
 
-func (l *peered) internal(_ *wire.Message, h *handle.Handle) { h.Release() }
-func (l *peered) closed()                                    { close(l.ended) }
-func (l *peered) overrun()                                   {}
+func (l *peered) Internal(_ *wire.Message, h *handle.Handle) { h.Release() }
+func (l *peered) Closed()                                    { close(l.ended) }
+func (l *peered) Overrun()                                   {}
 
 // newPeered makes a Process that does not read yet.
 func newPeered(t testing.TB, o Options) *peered {
@@ -55,7 +56,7 @@ func newPeered(t testing.TB, o Options) *peered {
 	p := newProcess(std, 1, -1)
 	p.connected.Store(true)
 	l := &peered{p: p, t: t, peer: openFar(t, theirs), errors: make(chan error, 100000), ended: make(chan struct{})}
-	p.link = newLink(ours, (*inbox)(p), l, peerGo, linkOptions{Name: linkName(1), MaxMessage: s.MaxMessage, MaxQueue: s.MaxQueue})
+	p.link = link.New(ours, (*inbox)(p), l, link.PeerGo, link.Options{Name: linkName(1), MaxMessage: s.MaxMessage, MaxQueue: s.MaxQueue})
 	p.OnError(func(_ *Process, err error) { l.errors <- err })
 	std.live.add(p)
 	t.Cleanup(func() {
@@ -70,7 +71,7 @@ func newPeered(t testing.TB, o Options) *peered {
 
 // start lets the Process read until the end of the test.
 func (l *peered) start() *peered {
-	l.p.link.start(0)
+	l.p.link.Start(0)
 	l.t.Cleanup(func() {
 		l.peer.Close()
 		await(l.t, l.ended, "end of the link")
@@ -85,7 +86,7 @@ func (l *peered) write(s string) {
 }
 
 // hasEvents reports whether something was read.
-func (l *peered) hasEvents() bool { in, _ := l.p.link.counts(); return in > 0 }
+func (l *peered) hasEvents() bool { in, _ := l.p.link.Counts(); return in > 0 }
 
 // repeated returns n lines.
 func repeated(n int, line string) string { return strings.Repeat(line+"\n", n) }
@@ -165,7 +166,7 @@ func TestRegisteringDuringAFlood(t *testing.T) {
 func TestAHandlerThatUnregistersItself(t *testing.T) {
 	l := newPeered(t, Options{}).start()
 	l.write(repeated(3, `{"cmd":"once"}`))
-	require.Eventually(t, func() bool { in, _ := l.p.link.counts(); return in == 3 }, patienceIn, time.Millisecond)
+	require.Eventually(t, func() bool { in, _ := l.p.link.Counts(); return in == 3 }, patienceIn, time.Millisecond)
 	got := make(chan struct{}, 3)
 	var stop func()
 	registered := make(chan struct{})

@@ -199,7 +199,7 @@ func listenShared[T any](ctx context.Context, in *inside, k socketKind[T], q sha
 // listening reports an open address to the master. The first one makes this worker
 // ready.
 func (in *inside) listening(a socket.Address, addr net.Addr) {
-	in.p.link.order(share.Report(a, addr))
+	in.p.link.Order(share.Report(a, addr))
 	if !in.hello.ManualReady {
 		in.p.advance(Ready)
 	}

@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/go-cluster/cluster/internal/link"
 	"github.com/go-cluster/cluster/internal/supervise"
 )
 
@@ -20,7 +21,7 @@ import (
 type Process struct {
 	cluster  *cluster
 	id, slot int
-	link     *link
+	link     *link.Link
 	events   events
 
 	state     atomic.Int32
@@ -161,7 +162,7 @@ func (w *Process) Send(v any, received ...func(error)) error {
 			}})
 		}
 	}
-	return w.sendError("Send", w.link.send(v, told))
+	return w.sendError("Send", w.link.Send(v, told))
 }
 
 // SendContext sends v and returns nil once the other side has received it (a
@@ -171,7 +172,7 @@ func (w *Process) SendContext(ctx context.Context, v any) error {
 	if w == nil {
 		return callError("SendContext", ErrNotWorker)
 	}
-	return w.sendError("SendContext", w.link.sendContext(ctx, v))
+	return w.sendError("SendContext", w.link.SendContext(ctx, v))
 }
 
 // Request sends v to the other side's OnRequest or Respond handler and stores
@@ -183,15 +184,15 @@ func (w *Process) Request(ctx context.Context, v, reply any) error {
 	if w == nil {
 		return callError("Request", ErrNotWorker)
 	}
-	return w.sendError("Request", w.link.request(ctx, v, reply))
+	return w.sendError("Request", w.link.Request(ctx, v, reply))
 }
 
 func (w *Process) sendError(call string, err error) error {
-	switch _, remote := errors.AsType[*remoteError](err); {
+	switch _, remote := errors.AsType[*link.RemoteError](err); {
 	case err == nil, remote, errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
 		return err
 	case errors.Is(err, ErrBacklog):
-		return fmt.Errorf("cluster: %s to worker %d: %w (%d bytes; it may be stopped, or MaxQueue too small)", call, w.id, err, w.link.queued())
+		return fmt.Errorf("cluster: %s to worker %d: %w (%d bytes; it may be stopped, or MaxQueue too small)", call, w.id, err, w.link.Queued())
 	case errors.Is(err, ErrClosed), errors.Is(err, ErrNotSupported):
 		return fmt.Errorf("cluster: %s: worker %d: %w", call, w.id, err)
 	}

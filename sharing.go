@@ -20,19 +20,19 @@ var _ share.Member = (*member)(nil)
 func (p *member) Leaving() bool { return (*Process)(p).State() >= Draining }
 
 func (p *member) Grants(key string) bool {
-	return !p.Leaving() && p.connected.Load() && p.link.grants(key)
+	return !p.Leaving() && p.connected.Load() && p.link.Grants(key)
 }
 
 func (p *member) Took() { p.child.counted(int(p.child.handed.Add(1))) }
 
-func (p *member) Answer(line []byte) { p.link.answer(line) }
+func (p *member) Answer(line []byte) { p.link.Answer(line) }
 
 func (p *member) SendHandle(typ string, m *wire.Message, h *handle.Handle) {
-	p.link.sendHandle(typ, m, h)
+	p.link.SendHandle(typ, m, h)
 }
 
 func (p *member) AskHandleLine(line []byte, seq int64, h *handle.Handle, answered func(*wire.Message, *handle.Handle)) {
-	p.link.askHandleLine(line, seq, h, answered)
+	p.link.AskHandleLine(line, seq, h, answered)
 }
 
 // query answers a worker's queryServer, on a goroutine of its own.
@@ -52,12 +52,12 @@ type masterLink Process
 var _ share.Link = (*masterLink)(nil)
 
 func (p *masterLink) Ask(w *wire.Message, answered func(*wire.Message, *handle.Handle)) {
-	p.link.ask(w, answered)
+	p.link.Ask(w, answered)
 }
 
-func (p *masterLink) Order(w *wire.Message) error { return p.link.order(w) }
+func (p *masterLink) Order(w *wire.Message) error { return p.link.Order(w) }
 
-func (p *masterLink) Answer(line []byte) { p.link.answer(line) }
+func (p *masterLink) Answer(line []byte) { p.link.Answer(line) }
 
 // newAsker makes the asker of this worker, whose link and drain may follow.
 func (in *inside) newAsker() *share.Asker {

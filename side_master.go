@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/go-cluster/cluster/internal/handle"
+	"github.com/go-cluster/cluster/internal/link"
 	"github.com/go-cluster/cluster/internal/share"
 	"github.com/go-cluster/cluster/internal/socket"
 	"github.com/go-cluster/cluster/internal/supervise"
@@ -23,11 +24,11 @@ type masterSide struct {
 	over sync.Once // overrun
 }
 
-func (s *masterSide) internal(w *wire.Message, h *handle.Handle) {
+func (s *masterSide) Internal(w *wire.Message, h *handle.Handle) {
 	m, p := s.m, s.p
 	if h != nil {
 		h.Release()
-		p.link.fault("a descriptor came with %q; closed", w.Act)
+		p.link.Fault("a descriptor came with %q; closed", w.Act)
 	}
 	switch w.Act {
 	case wire.ActOnline:
@@ -37,10 +38,10 @@ func (s *masterSide) internal(w *wire.Message, h *handle.Handle) {
 	case wire.ActListening:
 		addr, err := share.Reported(w)
 		if err != nil {
-			p.link.fault("%w", err)
+			p.link.Fault("%w", err)
 			return
 		}
-		p.link.listens()
+		p.link.Listens()
 		m.call(func() {
 			if !p.child.opts.ManualReady {
 				p.child.happened(supervise.GetsReady) // which it is when the callbacks look
@@ -48,12 +49,12 @@ func (s *masterSide) internal(w *wire.Message, h *handle.Handle) {
 			p.emitListening(addr)
 		})
 	case wire.ActClose:
-		p.link.closes(w.Key)
+		p.link.Closes(w.Key)
 		m.call(func() { m.registry.Close((*member)(p), w.Key) })
 	case wire.ActVoluntary:
 		m.call(func() {
 			p.child.happened(supervise.EndsByItself)
-			p.link.parts(&wire.Message{Cmd: wire.CmdCluster, Ack: w.Seq, Seq: wire.NextSeq()})
+			p.link.WorkerEnds(&wire.Message{Cmd: wire.CmdCluster, Ack: w.Seq, Seq: wire.NextSeq()})
 		})
 	case wire.ActReady:
 		m.call(func() { p.child.happened(supervise.GetsReady) })
@@ -69,12 +70,12 @@ func (s *masterSide) internal(w *wire.Message, h *handle.Handle) {
 // online may come when the worker is being drained already: what it understands
 // counts for that as well.
 func (s *masterSide) online(w *wire.Message) {
-	kind := peerNode
+	kind := link.PeerNode
 	if w.Go != nil && w.Go.Version >= wire.ProtocolVersion {
-		kind = peerGo
+		kind = link.PeerGo
 	}
 	s.m.call(func() { s.p.child.happened(supervise.ComesOnline) })
-	s.p.link.setPeer(kind)
+	s.p.link.SetPeer(kind)
 }
 
 // maxQueries bounds the addresses that one worker asks for at a time: each has
@@ -84,7 +85,7 @@ const maxQueries = 256
 func (s *masterSide) query(w *wire.Message) {
 	if s.p.child.queries.Add(1) > maxQueries {
 		s.p.child.queries.Add(-1)
-		s.p.link.fault("asks for more than %d addresses at once; refused", maxQueries)
+		s.p.link.Fault("asks for more than %d addresses at once; refused", maxQueries)
 		s.m.registry.Refuse((*member)(s.p), w, socket.Again, "too many requests at once")
 		return
 	}
@@ -95,9 +96,9 @@ func (s *masterSide) query(w *wire.Message) {
 	}()
 }
 
-func (s *masterSide) closed() { s.m.call(func() { s.p.child.happened(supervise.ClosesItsChannel) }) }
+func (s *masterSide) Closed() { s.m.call(func() { s.p.child.happened(supervise.ClosesItsChannel) }) }
 
-func (s *masterSide) overrun() {
+func (s *masterSide) Overrun() {
 	s.over.Do(func() {
 		s.p.report(fmt.Errorf("cluster: worker %d asks and does not read the answers; it is killed: %w", s.p.id, ErrBacklog))
 		s.m.post(func() { s.p.child.proc.Signal(os.Kill) })

@@ -140,9 +140,9 @@ func (p *Process) stats(w supervise.WorkerInfo, now time.Time) WorkerStats {
 		Slot: p.slot, ID: p.id, PID: p.pid, State: p.State().String(), Generation: w.Slot.Number, Started: w.Worker.Started.Unix(),
 		Restarts: w.Slot.Restarts, LastExit: w.Slot.LastExit,
 		Accepted: watch.Pulse.Accepted, Active: watch.Pulse.Active, HeartbeatAge: Seconds(now.Sub(watch.Beat)), Check: watch.Pulse.Error,
-		Queue: p.link.queued(),
+		Queue: p.link.Queued(),
 	}
-	s.MessagesIn, s.MessagesOut = p.link.counts()
+	s.MessagesIn, s.MessagesOut = p.link.Counts()
 	if at := w.Worker.ReadyAt; !at.IsZero() {
 		s.ReadyAfter = Seconds(at.Sub(w.Worker.Started))
 	}

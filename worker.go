@@ -16,6 +16,7 @@ import (
 	"github.com/go-cluster/cluster/internal/channel"
 	"github.com/go-cluster/cluster/internal/drain"
 	"github.com/go-cluster/cluster/internal/handle"
+	"github.com/go-cluster/cluster/internal/link"
 	"github.com/go-cluster/cluster/internal/process"
 	"github.com/go-cluster/cluster/internal/share"
 	"github.com/go-cluster/cluster/internal/supervise"
@@ -42,20 +43,20 @@ func newWorker(c *cluster, id int, ch *channel.Channel, hello announcement) *Pro
 	p.inside, p.owner = in, in
 	p.connected.Store(true)
 	p.advance(Online)
-	peer := peerNode
+	peer := link.PeerNode
 	if in.goMaster() {
-		peer = peerGo
+		peer = link.PeerGo
 	}
-	p.link = newLink(ch, (*inbox)(p), &workerSide{in: in}, peer, linkOptions{Name: linkName(id), MaxMessage: hello.MaxMessage, MaxQueue: hello.MaxQueue})
+	p.link = link.New(ch, (*inbox)(p), &workerSide{in: in}, peer, link.Options{Name: linkName(id), MaxMessage: hello.MaxMessage, MaxQueue: hello.MaxQueue})
 	c.live.add(p)
 	in.watchTerm() // before online: whoever has seen that may send it
 	online := &wire.Message{Act: wire.ActOnline}
 	if in.goMaster() {
 		online.Go = &wire.Extension{Version: wire.ProtocolVersion}
 	}
-	p.link.order(online)
+	p.link.Order(online)
 	leaveGroupSignals()
-	p.link.start(0)
+	p.link.Start(0)
 	return p
 }
 
@@ -72,10 +73,10 @@ func (in *inside) drainHooks() drain.Hooks {
 	return drain.Hooks{
 		Begun:     func() { p.advance(Draining) },
 		Announce:  in.announceDrain,
-		Full:      func() { p.link.orderExtra(wire.ActFull) },
-		Work:      func() { p.link.answered() },
-		Flush:     func(ctx context.Context) { p.link.flush(ctx) },
-		Close:     func() { p.link.close(); <-p.link.isDone() },
+		Full:      func() { p.link.OrderExtra(wire.ActFull) },
+		Work:      func() { p.link.Answered() },
+		Flush:     func(ctx context.Context) { p.link.Flush(ctx) },
+		Close:     func() { p.link.Close(); <-p.link.Done() },
 		Callbacks: p.events.idle,
 		Logger:    p.logger,
 		Exit: func(code int) {
@@ -93,7 +94,7 @@ func (in *inside) announceDrain(why drain.Reason) {
 		// a log line must not kill what is in flight.
 		surviveSIGPIPE()
 	case why == drain.ByOther && in.goMaster():
-		in.p.link.orderExtra(wire.ActDraining)
+		in.p.link.OrderExtra(wire.ActDraining)
 	}
 	in.asker.Withdraw()
 }
@@ -127,7 +128,7 @@ type workerSide struct {
 	over sync.Once // overrun
 }
 
-func (s *workerSide) internal(w *wire.Message, h *handle.Handle) {
+func (s *workerSide) Internal(w *wire.Message, h *handle.Handle) {
 	switch w.Act {
 	case wire.ActNewConn:
 		s.in.asker.Offered(w, h)
@@ -151,7 +152,7 @@ func (s *workerSide) internal(w *wire.Message, h *handle.Handle) {
 
 // closed is the end of the channel: of this worker's own making at the end of a
 // drain, or the master is gone, and then there is no reason to live on.
-func (s *workerSide) closed() {
+func (s *workerSide) Closed() {
 	p := s.in.p
 	p.connected.Store(false)
 	p.advance(Disconnected)
@@ -159,10 +160,10 @@ func (s *workerSide) closed() {
 	s.in.drain.Begin(drain.ByOrphan, s.in.hello.ShutdownTimeout)
 }
 
-func (s *workerSide) overrun() {
+func (s *workerSide) Overrun() {
 	s.over.Do(func() {
 		s.in.p.report(fmt.Errorf("cluster: the master asks and does not read the answers; giving up on it: %w", ErrBacklog))
-		s.in.p.link.close()
+		s.in.p.link.Close()
 	})
 }
 
@@ -175,7 +176,7 @@ const handshakeTimeout = 5 * time.Second
 func (in *inside) sayVoluntary(ctx context.Context) {
 	in.p.voluntary.Store(true)
 	known := make(chan struct{})
-	in.p.link.ask(&wire.Message{Act: wire.ActVoluntary}, func(_ *wire.Message, h *handle.Handle) {
+	in.p.link.Ask(&wire.Message{Act: wire.ActVoluntary}, func(_ *wire.Message, h *handle.Handle) {
 		h.Release()
 		close(known)
 	})
@@ -209,7 +210,7 @@ func (in *inside) kill(sig ...os.Signal) error {
 	if in.p.IsConnected() {
 		in.sayVoluntary(context.Background())
 		ctx, cancel := context.WithTimeout(context.Background(), handshakeTimeout)
-		in.p.link.flush(ctx)
+		in.p.link.Flush(ctx)
 		cancel()
 	}
 	if len(sig) == 0 {
@@ -239,7 +240,7 @@ func (in *inside) ready() error {
 	if !in.goMaster() {
 		return nil
 	}
-	return in.p.link.orderExtra(wire.ActReady)
+	return in.p.link.OrderExtra(wire.ActReady)
 }
 
 // pinged answers the master, on a goroutine of its own.
@@ -264,6 +265,6 @@ func (in *inside) pinged() {
 		}
 		msg, _ := json.Marshal(p)
 		in.checking.Store(false) // first: the next ping may be here before answer returns
-		in.p.link.answer((&wire.Message{Cmd: wire.CmdExtra, Act: wire.ActPong, Msg: msg}).Line())
+		in.p.link.Answer((&wire.Message{Cmd: wire.CmdExtra, Act: wire.ActPong, Msg: msg}).Line())
 	}()
 }

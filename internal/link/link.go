@@ -1,4 +1,4 @@
-package cluster
+package link
 
 import (
 	"context"
@@ -12,20 +12,15 @@ import (
 	"github.com/go-cluster/cluster/internal/wire"
 )
 
-// link is the protocol over one channel, the same on both sides: messages out
-// through the outbox, messages in through the framer to the process's events,
-// receipts, the handle queue and questions of the internal protocol. Requests
-// are in request.go.
-//
-// One goroutine reads at a time (readTurn.go). It waits for nothing but the peer,
-// except that it stops reading while too much input is undelivered.
-type link struct {
+// Link is one end of a channel that speaks the protocol. All methods may be called
+// by any goroutine, except where it says that the reader calls them.
+type Link struct {
 	ch   *channel.Channel
 	out  outbox
 	flow flow
-	to   receiver // whose messages these are
+	to   Receiver // whose messages these are
 	name string   // of the worker, for errors
-	side side
+	side Side
 
 	messages atomic.Int64 // of the application over there, ever
 	readTurn readTurn     // who reads; all until the blank line is theirs
@@ -46,7 +41,7 @@ type link struct {
 
 	mu       sync.Mutex
 	err      error                                             // once the link is closed
-	peer     peerKind                                          // decided by the worker's online
+	peer     PeerKind                                          // decided by the worker's online
 	sent     uint64                                            // receipts asked for, or to be asked for
 	receipts []receipt                                         // oldest first
 	answers  map[int64]func(m *wire.Message, h *handle.Handle) // by the seq of the question
@@ -56,45 +51,45 @@ type link struct {
 	requests requests
 }
 
-// receiver is what is above a link: it delivers what arrives. All methods but
-// those of a responder are called by the reader, and must not wait.
-type receiver interface {
-	// messages takes over messages of the application, in their order. They count
+// Receiver is what is above a link: it delivers what arrives. All methods but
+// those of a Responder are called by the reader, and must not wait.
+type Receiver interface {
+	// Messages takes over messages of the application, in their order. They count
 	// size bytes against the bound of the input until Link.Release.
-	messages(batch [][]byte, size int)
-	// report tells of an error, which counts size bytes likewise.
-	report(err error, size int)
-	// responder returns what answers the request, or nil if nothing does yet:
+	Messages(batch [][]byte, size int)
+	// Report tells of an error, which counts size bytes likewise.
+	Report(err error, size int)
+	// Responder returns what answers the request, or nil if nothing does yet:
 	// Link.RetryRequests asks again.
-	responder(msg []byte) responder
+	Responder(msg []byte) Responder
 }
 
-// responder answers a request. It is called on a goroutine of the link's, and may
+// Responder answers a request. It is called on a goroutine of the link's, and may
 // take its time. The error goes to the peer as its text.
-type responder interface {
-	respond(to receiver, msg []byte) (reply any, err error)
+type Responder interface {
+	Respond(to Receiver, msg []byte) (reply any, err error)
 }
 
-// side is what master and worker do differently with what arrives. All methods
+// Side is what master and worker do differently with what arrives. All methods
 // are called by the reader.
-type side interface {
-	// internal handles one NODE_CLUSTER or NODE_GO_CLUSTER message. It takes
+type Side interface {
+	// Internal handles one NODE_CLUSTER or NODE_GO_CLUSTER message. It takes
 	// over h, the descriptor that came along, if any.
-	internal(m *wire.Message, h *handle.Handle)
-	// closed is called once, after the last message.
-	closed()
-	// overrun is called when the peer makes this side owe it more answers than
+	Internal(m *wire.Message, h *handle.Handle)
+	// Closed is called once, after the last message.
+	Closed()
+	// Overrun is called when the peer makes this side owe it more answers than
 	// it reads.
-	overrun()
+	Overrun()
 }
 
-// peerKind is what the other side understands.
-type peerKind int
+// PeerKind is what the other side understands.
+type PeerKind int
 
 const (
-	peerUnknown peerKind = iota
-	peerNode             // node's protocol only
-	peerGo               // ours as well
+	PeerUnknown PeerKind = iota
+	PeerNode             // node's protocol only
+	PeerGo               // ours as well
 )
 
 // receipt is told when the peer has received all up to n.
@@ -112,16 +107,16 @@ type outHandle struct {
 	tries int
 }
 
-// linkOptions are the bounds of a link, and its name.
-type linkOptions struct {
+// Options are the bounds of a link, and its name.
+type Options struct {
 	Name       string // of the worker at either end, for errors: "worker 3"
 	MaxMessage int    // bytes that a message from the peer may have
 	MaxQueue   int    // bytes that may wait for the peer, and bytes read that may wait here
 }
 
-// newLink makes a link over ch, which it takes over. It reads from start on.
-func newLink(ch *channel.Channel, to receiver, s side, peer peerKind, o linkOptions) *link {
-	l := &link{
+// New makes a link over ch, which it takes over. It reads from start on.
+func New(ch *channel.Channel, to Receiver, s Side, peer PeerKind, o Options) *Link {
+	l := &Link{
 		ch: ch, to: to, name: o.Name, side: s, peer: peer,
 		in:      wire.Framer{Max: o.MaxMessage},
 		done:    make(chan struct{}),
@@ -129,14 +124,14 @@ func newLink(ch *channel.Channel, to receiver, s side, peer peerKind, o linkOpti
 	}
 	l.requests.next = make(chan job)
 	l.readTurn.init()
-	l.out = outbox{ch: ch, max: o.MaxQueue, onFail: l.finish}
+	l.out = outbox{ch: ch, max: o.MaxQueue, onFail: l.PeerExited}
 	l.flow.init(o.MaxQueue)
 	return l
 }
 
-// send queues v as a message. received, if not nil, is called once the peer
+// Send queues v as a message. received, if not nil, is called once the peer
 // has it, on any goroutine; it must not wait.
-func (l *link) send(v any, received func(error)) error {
+func (l *Link) Send(v any, received func(error)) error {
 	return wire.EncodeUser(v, func(line []byte) error {
 		if received == nil {
 			_, err := l.out.put(userLine, nil, line)
@@ -146,10 +141,10 @@ func (l *link) send(v any, received func(error)) error {
 	})
 }
 
-// sendContext sends v and waits until the peer has it, or for ctx.
-func (l *link) sendContext(ctx context.Context, v any) error {
+// SendContext sends v and waits until the peer has it, or for ctx.
+func (l *Link) SendContext(ctx context.Context, v any) error {
 	told := make(chan error, 1)
-	if err := l.send(v, func(err error) { told <- err }); err != nil {
+	if err := l.Send(v, func(err error) { told <- err }); err != nil {
 		return err
 	}
 	l.flow.expect(1)
@@ -163,13 +158,13 @@ func (l *link) sendContext(ctx context.Context, v any) error {
 }
 
 // sendReceipt sends line, and behind it the question whether it has come. The
-// peer that is not known yet is asked when it is: see setPeer.
-func (l *link) sendReceipt(line []byte, fn func(error)) error {
+// peer that is not known yet is asked when it is: see SetPeer.
+func (l *Link) sendReceipt(line []byte, fn func(error)) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	r := receipt{n: l.sent + 1, fn: fn}
 	var err error
-	if l.peer == peerGo {
+	if l.peer == PeerGo {
 		r.pos, err = l.out.put(userLine, nil, line, wire.AppendCount(nil, wire.ActAsk, r.n))
 	} else {
 		r.pos, err = l.out.put(userLine, nil, line)
@@ -178,7 +173,7 @@ func (l *link) sendReceipt(line []byte, fn func(error)) error {
 		return err
 	}
 	l.sent++
-	if l.peer == peerNode {
+	if l.peer == PeerNode {
 		// Under the lock, for the order of the callbacks: fn does not wait.
 		l.out.whenWritten(r.pos, fn)
 		return nil
@@ -188,20 +183,20 @@ func (l *link) sendReceipt(line []byte, fn func(error)) error {
 	return nil
 }
 
-// setPeer is told by the worker's online what the peer understands; what a second
+// SetPeer is told by the worker's online what the peer understands; what a second
 // one says does not count. Receipts that wait for it are asked for, all by the last
 // one; node is not asked.
-func (l *link) setPeer(k peerKind) {
+func (l *Link) SetPeer(k PeerKind) {
 	l.mu.Lock()
-	if l.peer != peerUnknown {
+	if l.peer != PeerUnknown {
 		l.mu.Unlock()
 		return
 	}
 	l.peer = k
 	var written []receipt
-	if n := len(l.receipts); n > 0 && k == peerGo {
+	if n := len(l.receipts); n > 0 && k == PeerGo {
 		l.out.put(orderLine, nil, wire.AppendCount(nil, wire.ActAsk, l.receipts[n-1].n))
-	} else if k == peerNode {
+	} else if k == PeerNode {
 		written, l.receipts = l.receipts, nil
 	}
 	l.mu.Unlock()
@@ -211,31 +206,31 @@ func (l *link) setPeer(k peerKind) {
 	l.releaseRequests(k)
 }
 
-// speaksExtra reports whether the peer is known to understand NODE_GO_CLUSTER.
-func (l *link) speaksExtra() bool {
+// SpeaksExtra reports whether the peer is known to understand NODE_GO_CLUSTER.
+func (l *Link) SpeaksExtra() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.peer == peerGo
+	return l.peer == PeerGo
 }
 
-// order sends an internal message of this side's own accord.
-func (l *link) order(m *wire.Message) error {
+// Order sends an internal message of this side's own accord.
+func (l *Link) Order(m *wire.Message) error {
 	m.Cmd, m.Seq = wire.CmdCluster, wire.NextSeq()
 	_, err := l.out.put(orderLine, nil, m.Line())
 	return err
 }
 
-// orderExtra sends an act of NODE_GO_CLUSTER, to a peer that understands it.
-func (l *link) orderExtra(act string) error {
+// OrderExtra sends an act of NODE_GO_CLUSTER, to a peer that understands it.
+func (l *Link) OrderExtra(act string) error {
 	m := &wire.Message{Cmd: wire.CmdExtra, Act: act}
 	_, err := l.out.put(orderLine, nil, m.Line())
 	return err
 }
 
-// ask sends an internal message and calls answer with what comes back for it,
+// Ask sends an internal message and calls answer with what comes back for it,
 // or with nil when the link closes first. answer runs on the reader and takes
 // over the handle.
-func (l *link) ask(m *wire.Message, answer func(m *wire.Message, h *handle.Handle)) {
+func (l *Link) Ask(m *wire.Message, answer func(m *wire.Message, h *handle.Handle)) {
 	m.Cmd, m.Seq = wire.CmdCluster, wire.NextSeq()
 	l.expect(*m.Seq, answer)
 	l.out.put(orderLine, nil, m.Line())
@@ -243,7 +238,7 @@ func (l *link) ask(m *wire.Message, answer func(m *wire.Message, h *handle.Handl
 
 // expect registers who is told of the answer to seq. On a link that is closed
 // that is at once.
-func (l *link) expect(seq int64, answer func(m *wire.Message, h *handle.Handle)) {
+func (l *Link) expect(seq int64, answer func(m *wire.Message, h *handle.Handle)) {
 	l.mu.Lock()
 	closed := l.err != nil
 	if !closed {
@@ -256,39 +251,39 @@ func (l *link) expect(seq int64, answer func(m *wire.Message, h *handle.Handle))
 	}
 }
 
-// answer sends what the peer asked for.
-func (l *link) answer(line []byte) { l.answerAs(answerLine, line) }
+// Answer sends what the peer asked for.
+func (l *Link) Answer(line []byte) { l.answerAs(answerLine, line) }
 
 // acknowledge answers a message with a descriptor, when all of this read is
 // looked at: what follows from it often goes along. Only the reader calls it.
-func (l *link) acknowledge(cmd string) {
+func (l *Link) acknowledge(cmd string) {
 	l.acked = true
 	l.answerAs(lateLine, []byte(`{"cmd":"`+cmd+`"}`+"\n"))
 }
 
-func (l *link) answerAs(kind lineKind, line []byte) {
+func (l *Link) answerAs(kind lineKind, line []byte) {
 	if _, err := l.out.put(kind, nil, line); errors.Is(err, errs.Backlog) {
-		l.side.overrun()
+		l.side.Overrun()
 	}
 }
 
-// sendHandle queues m with a descriptor, whose reference it takes over. Only
+// SendHandle queues m with a descriptor, whose reference it takes over. Only
 // one is on its way at a time: node has one place for a descriptor whose
 // message is not complete, and a later one would overwrite it.
-func (l *link) sendHandle(typ string, m *wire.Message, h *handle.Handle) { l.askHandle(typ, m, h, nil) }
+func (l *Link) SendHandle(typ string, m *wire.Message, h *handle.Handle) { l.AskHandle(typ, m, h, nil) }
 
-// askHandle is sendHandle for a message that has an answer, as in ask. A peer
+// AskHandle is SendHandle for a message that has an answer, as in ask. A peer
 // that gets the message without the descriptor, again and again, refuses it.
-func (l *link) askHandle(typ string, m *wire.Message, h *handle.Handle, answer func(m *wire.Message, h *handle.Handle)) {
+func (l *Link) AskHandle(typ string, m *wire.Message, h *handle.Handle, answer func(m *wire.Message, h *handle.Handle)) {
 	m.Cmd, m.Seq = wire.CmdCluster, wire.NextSeq()
 	inner := m.Line()
 	outer := wire.Message{Cmd: wire.CmdHandle, Type: typ, Msg: inner[:len(inner)-1]}
-	l.askHandleLine(outer.Line(), *m.Seq, h, answer)
+	l.AskHandleLine(outer.Line(), *m.Seq, h, answer)
 }
 
-// askHandleLine is askHandle with the line as it is to be, of which the message
+// AskHandleLine is AskHandle with the line as it is to be, of which the message
 // has the number seq.
-func (l *link) askHandleLine(line []byte, seq int64, h *handle.Handle, answer func(m *wire.Message, h *handle.Handle)) {
+func (l *Link) AskHandleLine(line []byte, seq int64, h *handle.Handle, answer func(m *wire.Message, h *handle.Handle)) {
 	l.mu.Lock()
 	if l.err != nil || l.leaves() {
 		l.mu.Unlock()
@@ -306,7 +301,7 @@ func (l *link) askHandleLine(line []byte, seq int64, h *handle.Handle, answer fu
 	tooMany := len(l.handles) > maxHandles
 	l.mu.Unlock()
 	if tooMany {
-		l.side.overrun()
+		l.side.Overrun()
 	}
 }
 
@@ -315,7 +310,7 @@ func (l *link) askHandleLine(line []byte, seq int64, h *handle.Handle, answer fu
 const maxHandles = 2048
 
 // nextHandle sends the oldest handle if none is on its way. l.mu is held.
-func (l *link) nextHandle() {
+func (l *Link) nextHandle() {
 	if l.handleUp || len(l.handles) == 0 {
 		return
 	}
@@ -330,7 +325,7 @@ func (l *link) nextHandle() {
 const maxHandleTries = 3
 
 // handleAcked goes on with the next handle, or again with the last one.
-func (l *link) handleAcked(ok bool) {
+func (l *Link) handleAcked(ok bool) {
 	l.mu.Lock()
 	if !l.handleUp {
 		l.mu.Unlock()
@@ -354,8 +349,8 @@ func (l *link) handleAcked(ok bool) {
 	}
 }
 
-// flush waits until the kernel has all that was sent, or for ctx.
-func (l *link) flush(ctx context.Context) error {
+// Flush waits until the kernel has all that was sent, or for ctx.
+func (l *Link) Flush(ctx context.Context) error {
 	done := make(chan error, 1)
 	l.out.whenWritten(l.out.end(), func(err error) { done <- err })
 	select {
@@ -366,55 +361,55 @@ func (l *link) flush(ctx context.Context) error {
 	}
 }
 
-// start begins to read. pid is the process at the other end, if it is a worker.
-func (l *link) start(pid int) {
+// Start begins to read. pid is the process at the other end, if it is a worker.
+func (l *Link) Start(pid int) {
 	l.ch.SetPeer(pid)
 	go l.work(job{read: true})
 }
 
-// isDone is closed when the link has ended: everything that came is passed on,
-// and side.closed was called.
-func (l *link) isDone() <-chan struct{} { return l.done }
+// Done is closed when the link has ended: everything that came is passed on,
+// and Side.Closed was called.
+func (l *Link) Done() <-chan struct{} { return l.done }
 
-// counts returns how many messages of applications came and went.
-func (l *link) counts() (in, out int64) { return l.messages.Load(), l.out.messages.Load() }
+// Counts returns how many messages of applications came and went.
+func (l *Link) Counts() (in, out int64) { return l.messages.Load(), l.out.messages.Load() }
 
-// queued returns how many bytes the kernel has not taken yet.
-func (l *link) queued() int { return l.out.queued() }
+// Queued returns how many bytes the kernel has not taken yet.
+func (l *Link) Queued() int { return l.out.queued() }
 
-// charge counts n bytes against the bound of the input, until release.
-func (l *link) charge(n int) { l.flow.add(n) }
+// Charge counts n bytes against the bound of the input, until release.
+func (l *Link) Charge(n int) { l.flow.add(n) }
 
-// release is told that what counted n bytes is delivered.
-func (l *link) release(n int) { l.flow.release(n) }
+// Release is told that what counted n bytes is delivered.
+func (l *Link) Release(n int) { l.flow.release(n) }
 
-// setWaiting is told how many messages no handler takes yet.
-func (l *link) setWaiting(n int) { l.flow.setWaiting(n) }
+// SetWaiting is told how many messages no handler takes yet.
+func (l *Link) SetWaiting(n int) { l.flow.setWaiting(n) }
 
-// answered waits until the requests of the peer that have a handler are answered.
-func (l *link) answered() { l.requests.running.Wait() }
+// Answered waits until the requests of the peer that have a handler are answered.
+func (l *Link) Answered() { l.requests.running.Wait() }
 
-// close ends the link from this side. The reader notices and does the rest.
-func (l *link) close() {
+// Close ends the link from this side. The reader notices and does the rest.
+func (l *Link) Close() {
 	l.ch.Close()
 	l.readTurn.pickUp()
 }
 
 // awaits reports whether anything here waits for the peer to say something.
-func (l *link) awaits() bool {
+func (l *Link) awaits() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return len(l.receipts) > 0 || len(l.answers) > 0 || len(l.requests.calls) > 0 || l.handleUp
 }
 
 // shut is the end of the link, and tells the side.
-func (l *link) shut() {
-	l.end()
-	l.side.closed()
+func (l *Link) shut() {
+	l.Discard()
+	l.side.Closed()
 }
 
-// end ends everything that waits for the peer.
-func (l *link) end() {
+// Discard ends everything that waits for the peer.
+func (l *Link) Discard() {
 	l.out.close(errs.Closed)
 	l.ch.Close()
 	channel.CloseAll(l.fds)

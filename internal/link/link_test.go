@@ -1,4 +1,4 @@
-package cluster
+package link
 
 import (
 	"bufio"
@@ -42,7 +42,7 @@ type peerEnd interface {
 
 // testLink is a link over a real channel of which the test is the peer.
 type testLink struct {
-	*link
+	*Link
 	t        testing.TB
 	p        *above
 	peer     peerEnd
@@ -62,20 +62,20 @@ type internalCall struct {
 	h *handle.Handle
 }
 
-func (l *testLink) internal(w *wire.Message, h *handle.Handle) {
+func (l *testLink) Internal(w *wire.Message, h *handle.Handle) {
 	if l.onInternal != nil {
 		l.onInternal()
 		return
 	}
 	l.internals <- internalCall{w, h}
 }
-func (l *testLink) closed()  { close(l.ended) }
-func (l *testLink) overrun() { l.overruns <- struct{}{} }
+func (l *testLink) Closed()  { close(l.ended) }
+func (l *testLink) Overrun() { l.overruns <- struct{}{} }
 
 // above is what is above a link in these tests: it delivers on one goroutine, as a
 // Process does.
 type above struct {
-	link *link
+	link *Link
 	errs chan<- error
 
 	mu         sync.Mutex
@@ -91,9 +91,9 @@ type above struct {
 // answers is a responder.
 type answers func(msg []byte) (any, error)
 
-func (fn answers) respond(_ receiver, msg []byte) (any, error) { return fn(msg) }
+func (fn answers) Respond(_ Receiver, msg []byte) (any, error) { return fn(msg) }
 
-func (a *above) messages(batch [][]byte, size int) {
+func (a *above) Messages(batch [][]byte, size int) {
 	a.mu.Lock()
 	a.batches = append(a.batches, batch)
 	a.mu.Unlock()
@@ -112,20 +112,20 @@ func (a *above) deliver() {
 		for _, m := range a.waiting {
 			take(string(m))
 		}
-		a.link.release(a.size)
+		a.link.Release(a.size)
 		a.waiting, a.size = nil, 0
 	}
-	a.link.setWaiting(len(a.waiting))
+	a.link.SetWaiting(len(a.waiting))
 }
 
-func (a *above) report(err error, size int) {
+func (a *above) Report(err error, size int) {
 	a.box.Post(func() {
 		a.errs <- err
-		a.link.release(size)
+		a.link.Release(size)
 	})
 }
 
-func (a *above) responder(msg []byte) responder {
+func (a *above) Responder(msg []byte) Responder {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if fn := a.responders[wire.Cmd(msg).String()]; fn != nil {
@@ -145,7 +145,7 @@ func (a *above) onRequest(cmd string, fn answers) {
 	a.mu.Lock()
 	a.responders[cmd] = fn
 	a.mu.Unlock()
-	a.link.retryRequests()
+	a.link.RetryRequests()
 }
 
 // idle waits until all is delivered.
@@ -153,7 +153,7 @@ func (a *above) idle() { a.box.Call(func() {}) }
 
 // newTestLink makes a link that does not read yet. Nothing takes its messages
 // until take is called; its errors go to errors.
-func newTestLink(t testing.TB, kind peerKind, o linkOptions) *testLink {
+func newTestLink(t testing.TB, kind PeerKind, o Options) *testLink {
 	t.Helper()
 	o.Name = "worker 1"
 	o.MaxMessage = cmp.Or(o.MaxMessage, 64<<20)
@@ -167,8 +167,8 @@ func newTestLink(t testing.TB, kind peerKind, o linkOptions) *testLink {
 		internals: make(chan internalCall, 1000), overruns: make(chan struct{}, 100000), ended: make(chan struct{}),
 	}
 	l.p = &above{errs: l.errors, responders: make(map[string]answers)}
-	l.link = newLink(ours, l.p, l, kind, o)
-	l.p.link = l.link
+	l.Link = New(ours, l.p, l, kind, o)
+	l.p.link = l.Link
 	t.Cleanup(func() { l.peer.Close() })
 	return l
 }

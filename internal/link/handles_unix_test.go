@@ -1,6 +1,6 @@
 //go:build unix
 
-package cluster
+package link
 
 import (
 	"fmt"
@@ -22,7 +22,7 @@ import (
 // descriptor comes with, the handle finds its message and is acknowledged.
 func TestHandleSplitAnywhere(t *testing.T) {
 	for _, onLast := range []bool{false, true} {
-		l := newTestLink(t, peerGo, linkOptions{}).take().start()
+		l := newTestLink(t, PeerGo, Options{}).take().start()
 		for cut := 1; cut < len(handleLine); cut++ {
 			k := newToken(t)
 			if onLast {
@@ -45,7 +45,7 @@ func TestHandleSplitAnywhere(t *testing.T) {
 // TestHandlesKeepTheirOrder: descriptors belong to the handle messages in the
 // order in which they came, plain messages between them or not.
 func TestHandlesKeepTheirOrder(t *testing.T) {
-	l := newTestLink(t, peerGo, linkOptions{}).take()
+	l := newTestLink(t, PeerGo, Options{}).take()
 	var tokens []*token
 	for i := range 20 {
 		k := newToken(t)
@@ -80,7 +80,7 @@ func TestStrayDescriptors(t *testing.T) {
 	} {
 		for _, n := range []int{1, 2, 70, 253} {
 			t.Run(fmt.Sprint(name, " ", n), func(t *testing.T) {
-				l := newTestLink(t, peerGo, linkOptions{MaxMessage: 1000}).take().start()
+				l := newTestLink(t, PeerGo, Options{MaxMessage: 1000}).take().start()
 				k := newToken(t)
 				files := make([]*os.File, n)
 				for i := range files {
@@ -100,7 +100,7 @@ func TestStrayDescriptors(t *testing.T) {
 // TestSurplusDescriptors: of several that come with one handle message the
 // first is its own, the others are closed.
 func TestSurplusDescriptors(t *testing.T) {
-	l := newTestLink(t, peerGo, linkOptions{}).take().start()
+	l := newTestLink(t, PeerGo, Options{}).take().start()
 	mine, other := newToken(t), newToken(t)
 	l.writeWith(handleLine[:10], mine.file, other.file, other.file)
 	l.write(handleLine[10:])
@@ -111,7 +111,7 @@ func TestSurplusDescriptors(t *testing.T) {
 
 // TestDescriptorOfALineTooLong does not go to the handle message after it.
 func TestDescriptorOfALineTooLong(t *testing.T) {
-	l := newTestLink(t, peerGo, linkOptions{MaxMessage: 1000}).take().start()
+	l := newTestLink(t, PeerGo, Options{MaxMessage: 1000}).take().start()
 	lost, mine := newToken(t), newToken(t)
 	l.writeWith(`{"cmd":"NODE_HANDLE","msg":"`, lost.file)
 	require.Eventually(t, func() bool { return l.ch.Unread() == 0 }, patience, time.Millisecond)
@@ -124,7 +124,7 @@ func TestDescriptorOfALineTooLong(t *testing.T) {
 
 // TestHandleInAHandle is refused: each level would keep a copy of the rest.
 func TestHandleInAHandle(t *testing.T) {
-	l := newTestLink(t, peerGo, linkOptions{}).take().start()
+	l := newTestLink(t, PeerGo, Options{}).take().start()
 	k := newToken(t)
 	l.writeWith(`{"cmd":"NODE_HANDLE","msg":{"cmd":"NODE_HANDLE","msg":{"cmd":"NODE_CLUSTER","act":"x"}}}`+"\n", k.file, k.file)
 	require.Equal(t, `{"cmd":"NODE_HANDLE_ACK"}`, l.readLine())
@@ -137,7 +137,7 @@ func TestHandleInAHandle(t *testing.T) {
 // TestHandleOfAnApplication: a handle that the application over there sends
 // with a message of its own is closed; the message is delivered.
 func TestHandleOfAnApplication(t *testing.T) {
-	l := newTestLink(t, peerNode, linkOptions{}).take().start()
+	l := newTestLink(t, PeerNode, Options{}).take().start()
 	k := newToken(t)
 	l.writeWith(`{"cmd":"NODE_HANDLE","type":"net.Socket","msg":{"hello":1}}`+"\n", k.file)
 	require.Equal(t, `{"cmd":"NODE_HANDLE_ACK"}`, l.readLine())
@@ -165,20 +165,20 @@ func (l *testLink) sendToken(key string, answer func(*wire.Message, *handle.Hand
 	k := newToken(l.t)
 	fd, err := unix.FcntlInt(k.file.Fd(), unix.F_DUPFD_CLOEXEC, 0)
 	require.NoError(l.t, err)
-	l.askHandle(wire.TypeNative, &wire.Message{Act: wire.ActNewConn, Key: key}, handle.New(fd), answer)
+	l.AskHandle(wire.TypeNative, &wire.Message{Act: wire.ActNewConn, Key: key}, handle.New(fd), answer)
 	return k.sent()
 }
 
 // TestOneHandleAtATime: the next handle waits for the acknowledgement of the
 // last one, in order; messages do not wait.
 func TestOneHandleAtATime(t *testing.T) {
-	l := newTestLink(t, peerGo, linkOptions{}).start()
+	l := newTestLink(t, PeerGo, Options{}).start()
 	tokens := []*token{l.sendToken("a", nil), l.sendToken("b", nil), l.sendToken("c", nil)}
 	for i, key := range []string{"a", "b", "c"} {
 		line, fd := l.readHandle()
 		require.Contains(t, line, `"key":"`+key+`"`)
 		tokens[i].requireSame(handle.New(fd))
-		require.NoError(t, l.send("between", nil))
+		require.NoError(t, l.Send("between", nil))
 		require.Equal(t, `"between"`, l.readLine())
 		l.quiet() // no other handle before the acknowledgement
 		l.write(`{"cmd":"NODE_HANDLE_ACK"}` + "\n")
@@ -193,7 +193,7 @@ func TestOneHandleAtATime(t *testing.T) {
 // TestRefusedHandleIsSentAgain three times in all, as node does, and then its
 // question is answered with no; the next one goes on.
 func TestRefusedHandleIsSentAgain(t *testing.T) {
-	l := newTestLink(t, peerGo, linkOptions{}).start()
+	l := newTestLink(t, PeerGo, Options{}).start()
 	answered := make(chan *wire.Message, 1)
 	refused := l.sendToken("a", func(w *wire.Message, _ *handle.Handle) { answered <- w })
 	next := l.sendToken("b", nil)
@@ -212,7 +212,7 @@ func TestRefusedHandleIsSentAgain(t *testing.T) {
 
 // TestHandlesOfAnEndedLink are closed, and their questions answered with nil.
 func TestHandlesOfAnEndedLink(t *testing.T) {
-	l := newTestLink(t, peerGo, linkOptions{}).start()
+	l := newTestLink(t, PeerGo, Options{}).start()
 	answers := make(chan *wire.Message, 3)
 	answer := func(w *wire.Message, _ *handle.Handle) { answers <- w }
 	a, b := l.sendToken("a", answer), l.sendToken("b", answer)
@@ -232,14 +232,14 @@ func TestHandlesOfAnEndedLink(t *testing.T) {
 // by writing on.
 func TestEndIsNotPutOff(t *testing.T) {
 	for name, end := range map[string]func(l *testLink){
-		"exit": func(l *testLink) { l.finish() },
+		"exit": func(l *testLink) { l.PeerExited() },
 		"broken pipe": func(l *testLink) {
 			require.NoError(l.t, l.peer.(*net.UnixConn).CloseRead())
-			l.send("nobody reads this", nil)
+			l.Send("nobody reads this", nil)
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			l := newTestLink(t, peerGo, linkOptions{})
+			l := newTestLink(t, PeerGo, Options{})
 			// Whenever the reader has read something there is more, so that it never
 			// finds nothing to read.
 			more := many(1, `{"cmd":"NODE_CLUSTER","act":"more"}`)

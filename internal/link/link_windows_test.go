@@ -1,4 +1,4 @@
-package cluster
+package link
 
 import (
 	"os"
@@ -54,7 +54,7 @@ func isSocket(fd uintptr) bool {
 // TestEndWakesAPausedReader: nothing is read while too much waits for a handler,
 // and a pipe does not tell of its end then.
 func TestEndWakesAPausedReader(t *testing.T) {
-	l := newTestLink(t, peerGo, linkOptions{MaxQueue: 1000}).start()
+	l := newTestLink(t, PeerGo, Options{MaxQueue: 1000}).start()
 	l.write(many(5000, `"flood"`))
 	l.error()
 	l.write(`{"cmd":"NODE_CLUSTER","act":"last"}` + "\n")

@@ -1,4 +1,4 @@
-package cluster
+package link
 
 import (
 	"context"
@@ -22,7 +22,7 @@ import (
 // TestRubbishIsReportedAndSkipped: what is no JSON is an error each, CRLF is
 // allowed, and the messages between come through.
 func TestRubbishIsReportedAndSkipped(t *testing.T) {
-	l := newTestLink(t, peerGo, linkOptions{}).take().start()
+	l := newTestLink(t, PeerGo, Options{}).take().start()
 	l.write("1\ngarbage\n\n{\"a\":1}\r\n\x00\xff\n[1\n\"end\"\n")
 	for _, want := range []string{"1", `{"a":1}`, `"end"`} {
 		require.Equal(t, want, l.message())
@@ -35,7 +35,7 @@ func TestRubbishIsReportedAndSkipped(t *testing.T) {
 // TestHalfALineAtTheEnd: a peer that dies half way through a frame ends the
 // link; the frame is dropped.
 func TestHalfALineAtTheEnd(t *testing.T) {
-	l := newTestLink(t, peerGo, linkOptions{}).take().start()
+	l := newTestLink(t, PeerGo, Options{}).take().start()
 	l.write("1\n{\"half\":")
 	l.peer.Close()
 	require.Equal(t, "1", l.message())
@@ -47,22 +47,22 @@ func TestHalfALineAtTheEnd(t *testing.T) {
 // TestResetIsTheEnd: a peer that closes with something unread resets the
 // channel, which is an end like any other, after what it had said.
 func TestResetIsTheEnd(t *testing.T) {
-	l := newTestLink(t, peerGo, linkOptions{}).take()
-	require.NoError(t, l.send("unread", nil))
+	l := newTestLink(t, PeerGo, Options{}).take()
+	require.NoError(t, l.Send("unread", nil))
 	l.write("1\n")
 	l.peer.Close()
 	l.start()
 	require.Equal(t, "1", l.message())
 	waitFor(t, l.ended, "end")
 	require.Empty(t, l.errors)
-	require.ErrorIs(t, l.send("late", nil), errs.Closed)
+	require.ErrorIs(t, l.Send("late", nil), errs.Closed)
 }
 
 // TestTooLongIsReportedAndSkipped: a message longer than MaxMessage is dropped
 // whole, with errs.MessageTooLong, and the next one arrives. One of exactly
 // MaxMessage arrives too, with either line end.
 func TestTooLongIsReportedAndSkipped(t *testing.T) {
-	l := newTestLink(t, peerGo, linkOptions{MaxMessage: 1000}).take().start()
+	l := newTestLink(t, PeerGo, Options{MaxMessage: 1000}).take().start()
 	fits := `"` + strings.Repeat("x", 998) + `"`
 	l.write(fits + "\n" + fits + "\r\n" + `"` + fits + "\n")
 	go l.peer.Write([]byte(strings.Repeat("y", 5<<20) + "\n\"next\"\n"))
@@ -77,11 +77,11 @@ func TestTooLongIsReportedAndSkipped(t *testing.T) {
 
 // TestLargeMessageBothWays: 16 MiB, which no socket buffer takes at once, arrive.
 func TestLargeMessageBothWays(t *testing.T) {
-	l := newTestLink(t, peerGo, linkOptions{}).take().start()
+	l := newTestLink(t, PeerGo, Options{}).take().start()
 	big := `"` + strings.Repeat("z", 16<<20-2) + `"`
 	go l.peer.Write([]byte(big + "\n"))
 	require.True(t, big == l.message(), "in")
-	require.NoError(t, l.send(json.RawMessage(big), nil))
+	require.NoError(t, l.Send(json.RawMessage(big), nil))
 	require.True(t, big == l.readLine(), "out")
 }
 
@@ -91,7 +91,7 @@ const handleLine = `{"cmd":"NODE_HANDLE","type":"net.Native","msg":{"cmd":"NODE_
 
 // TestHandleWithoutDescriptor is refused with a NACK and reported.
 func TestHandleWithoutDescriptor(t *testing.T) {
-	l := newTestLink(t, peerGo, linkOptions{}).take().start()
+	l := newTestLink(t, PeerGo, Options{}).take().start()
 	l.write(handleLine)
 	require.Equal(t, `{"cmd":"NODE_HANDLE_NACK"}`, l.readLine())
 	require.Contains(t, l.error(), "without its descriptor")
@@ -110,7 +110,7 @@ func TestAsksWithoutReading(t *testing.T) {
 		"requests": `{"cmd":"NODE_GO_CLUSTER","act":"request","id":1,"msg":{"cmd":"asked"}}`,
 	} {
 		t.Run(name, func(t *testing.T) {
-			l := newTestLink(t, peerGo, linkOptions{MaxQueue: maxAnswers}).start()
+			l := newTestLink(t, PeerGo, Options{MaxQueue: maxAnswers}).start()
 			go func() { // discard the reports
 				for range l.errors {
 				}
@@ -147,7 +147,7 @@ func TestAsksWithoutReading(t *testing.T) {
 // read than the bound; then all of it arrives, in order.
 func TestBackPressure(t *testing.T) {
 	const bound, size, count = 256 << 10, 1000, 20000
-	l := newTestLink(t, peerGo, linkOptions{MaxQueue: bound}).start()
+	l := newTestLink(t, PeerGo, Options{MaxQueue: bound}).start()
 	gate, all := make(chan struct{}), make(chan int, count)
 	l.p.onMessage(func(m string) {
 		<-gate
@@ -184,7 +184,7 @@ func (f *flow) level() int {
 // TestUnclaimedRequestsCostIsLinear: one more request that no handler fits does not
 // have all that wait looked at again.
 func TestUnclaimedRequestsCostIsLinear(t *testing.T) {
-	l := newTestLink(t, peerGo, linkOptions{MaxQueue: 1 << 30})
+	l := newTestLink(t, PeerGo, Options{MaxQueue: 1 << 30})
 	l.p.onRequest("claimed", func([]byte) (any, error) { return 1, nil })
 	lines := many(500, `{"cmd":"NODE_GO_CLUSTER","act":"request","id":1,"msg":{"cmd":"unclaimed"}}`)
 	begun := time.Now()
@@ -192,14 +192,14 @@ func TestUnclaimedRequestsCostIsLinear(t *testing.T) {
 		l.take_(lines)
 	}
 	require.Less(t, time.Since(begun), patience)
-	l.dropRequests()
+	l.DropRequests()
 }
 
 // TestSmallReadsKeepLittle: messages that are read one by one, after a burst or
 // before something large, cost what they count: a slow callback must not hold a
 // batch's room for each, nor a buffer's.
 func TestSmallReadsKeepLittle(t *testing.T) {
-	l := newTestLink(t, peerGo, linkOptions{})
+	l := newTestLink(t, PeerGo, Options{})
 	called, gate := make(chan struct{}, 1), make(chan struct{})
 	defer close(gate)
 	l.p.onMessage(func(string) {
@@ -231,7 +231,7 @@ func TestSmallReadsKeepLittle(t *testing.T) {
 // TestMessagesShareLittle: what a message keeps of those that came with it is
 // bounded, and in the order of what came before it.
 func TestMessagesShareLittle(t *testing.T) {
-	l := newTestLink(t, peerGo, linkOptions{})
+	l := newTestLink(t, PeerGo, Options{})
 	kept := 0
 	l.unread = channel.FullRead
 	for range 1000 {
@@ -245,13 +245,13 @@ func TestMessagesShareLittle(t *testing.T) {
 func (l *testLink) take_(p string) {
 	in := new(channel.Input)
 	in.N = copy(in.Data[:], p)
-	l.link.take(in)
+	l.Link.take(in)
 }
 
 // TestExitWakesAPausedReader: a reader that waits for callbacks misses the end
 // of the channel, so the exit of the process ends its wait.
 func TestExitWakesAPausedReader(t *testing.T) {
-	l := newTestLink(t, peerGo, linkOptions{MaxQueue: 1000})
+	l := newTestLink(t, PeerGo, Options{MaxQueue: 1000})
 	gate := make(chan struct{})
 	defer close(gate)
 	l.p.onMessage(func(string) { <-gate })
@@ -259,7 +259,7 @@ func TestExitWakesAPausedReader(t *testing.T) {
 	l.write(many(5000, `"flood"`))
 	require.Eventually(t, func() bool { return !l.flow.enter() }, patience, time.Millisecond)
 	l.write(`{"cmd":"NODE_CLUSTER","act":"last"}` + "\n")
-	l.finish() // what the reaper does
+	l.PeerExited() // what the reaper does
 	waitFor(t, l.ended, "end of the link")
 	require.Equal(t, "last", waitFor(t, l.internals, "last word").w.Act)
 }
@@ -267,7 +267,7 @@ func TestExitWakesAPausedReader(t *testing.T) {
 // TestLongInternalMessage is ignored: what an address is asked for with would
 // be kept for as long as it is open.
 func TestLongInternalMessage(t *testing.T) {
-	l := newTestLink(t, peerGo, linkOptions{}).start()
+	l := newTestLink(t, PeerGo, Options{}).start()
 	l.write(`{"cmd":"NODE_CLUSTER","act":"queryServer","data":"` + strings.Repeat("x", maxInternal) + `"}` + "\n")
 	require.Contains(t, l.error(), "is ignored")
 	l.write(`{"cmd":"NODE_CLUSTER","act":"after"}` + "\n")
@@ -276,7 +276,7 @@ func TestLongInternalMessage(t *testing.T) {
 
 // TestUnknownInternalMessages are ignored, as node does, and are no messages.
 func TestUnknownInternalMessages(t *testing.T) {
-	l := newTestLink(t, peerGo, linkOptions{}).take().start()
+	l := newTestLink(t, PeerGo, Options{}).take().start()
 	for _, line := range []string{
 		`{"cmd":"NODE_WHATEVER"}`, `{"cmd":"NODE_CLUSTER","ack":123456,"accepted":true}`,
 		`{"cmd":"\u004eODE_CLUSTERX"}`, `{"cmd":"NODE_GO_CLUSTER","act":"reply","id":99,"msg":1}`,
@@ -298,10 +298,10 @@ func TestUnknownInternalMessages(t *testing.T) {
 // TestReceiptOfAGoPeer: received is called when the peer says so, and not when
 // the message is written.
 func TestReceiptOfAGoPeer(t *testing.T) {
-	l := newTestLink(t, peerGo, linkOptions{}).start()
+	l := newTestLink(t, PeerGo, Options{}).start()
 	told := make(chan string, 2)
-	require.NoError(t, l.send(1, func(err error) { told <- fmt.Sprint("1 ", err) }))
-	require.NoError(t, l.send(2, func(err error) { told <- fmt.Sprint("2 ", err) }))
+	require.NoError(t, l.Send(1, func(err error) { told <- fmt.Sprint("1 ", err) }))
+	require.NoError(t, l.Send(2, func(err error) { told <- fmt.Sprint("2 ", err) }))
 	require.Equal(t, "1", l.readLine())
 	require.Equal(t, `{"cmd":"NODE_GO_CLUSTER","act":"ask","n":1}`, l.readLine())
 	require.Equal(t, "2", l.readLine())
@@ -317,11 +317,11 @@ func TestReceiptOfAGoPeer(t *testing.T) {
 // TestReceiptsBeforeThePeerIsKnown are decided by its online: a Go peer is
 // asked for all by the last one, node is never asked, and they count as written.
 func TestReceiptsBeforeThePeerIsKnown(t *testing.T) {
-	for _, kind := range []peerKind{peerGo, peerNode} {
-		l := newTestLink(t, peerUnknown, linkOptions{}).start()
+	for _, kind := range []PeerKind{PeerGo, PeerNode} {
+		l := newTestLink(t, PeerUnknown, Options{}).start()
 		told := make(chan int, 100)
 		for i := range 50 {
-			require.NoError(t, l.send(i, func(err error) {
+			require.NoError(t, l.Send(i, func(err error) {
 				require.NoError(t, err)
 				told <- i
 			}))
@@ -330,10 +330,10 @@ func TestReceiptsBeforeThePeerIsKnown(t *testing.T) {
 			require.Equal(t, fmt.Sprint(i), l.readLine())
 		}
 		require.Empty(t, told)
-		l.setPeer(kind)
-		l.setPeer(peerGo + peerNode - kind) // a second word does not count
-		require.Equal(t, kind == peerGo, l.speaksExtra())
-		if kind == peerGo {
+		l.SetPeer(kind)
+		l.SetPeer(PeerGo + PeerNode - kind) // a second word does not count
+		require.Equal(t, kind == PeerGo, l.SpeaksExtra())
+		if kind == PeerGo {
 			require.Equal(t, `{"cmd":"NODE_GO_CLUSTER","act":"ask","n":50}`, l.readLine())
 			require.Empty(t, told)
 			l.write(`{"cmd":"NODE_GO_CLUSTER","act":"received","n":50}` + "\n")
@@ -349,12 +349,12 @@ func TestReceiptsBeforeThePeerIsKnown(t *testing.T) {
 // TestReceiptsOfAPeerThatStarts: who is to end before it says what it understands is
 // asked before it is told so, and answers before it does what it is told.
 func TestReceiptsOfAPeerThatStarts(t *testing.T) {
-	l := newTestLink(t, peerUnknown, linkOptions{}).start()
+	l := newTestLink(t, PeerUnknown, Options{}).start()
 	told := make(chan error, 2)
 	for i := range 2 {
-		require.NoError(t, l.send(i, func(err error) { told <- err }))
+		require.NoError(t, l.Send(i, func(err error) { told <- err }))
 	}
-	l.orderDisconnect(time.Second)
+	l.OrderDisconnect(time.Second)
 	require.Equal(t, "0", l.readLine())
 	require.Equal(t, "1", l.readLine())
 	require.Equal(t, `{"cmd":"NODE_GO_CLUSTER","act":"ask","n":2}`, l.readLine())
@@ -372,10 +372,10 @@ func TestReceiptsOfAPeerThatStarts(t *testing.T) {
 // TestReceiptsOfANodePeer are given when the message is written, in order; one
 // that is never written gets an error.
 func TestReceiptsOfANodePeer(t *testing.T) {
-	l := newTestLink(t, peerNode, linkOptions{}).start()
+	l := newTestLink(t, PeerNode, Options{}).start()
 	told := make(chan int, 1000)
 	for i := range 200 {
-		require.NoError(t, l.send(i, func(err error) {
+		require.NoError(t, l.Send(i, func(err error) {
 			require.NoError(t, err)
 			told <- i
 		}))
@@ -384,7 +384,7 @@ func TestReceiptsOfANodePeer(t *testing.T) {
 		require.Equal(t, i, waitFor(t, told, "receipt"))
 	}
 	failed := make(chan error, 1)
-	require.NoError(t, l.send(strings.Repeat("x", 8<<20), func(err error) { failed <- err }))
+	require.NoError(t, l.Send(strings.Repeat("x", 8<<20), func(err error) { failed <- err }))
 	l.quietNode()
 	require.Empty(t, failed) // the kernel does not take that much
 	l.peer.Close()
@@ -400,7 +400,7 @@ func (l *testLink) quietNode() {
 // TestSocketsThatWereSent: what a node primary asks about them is answered, or its
 // server would not close.
 func TestSocketsThatWereSent(t *testing.T) {
-	l := newTestLink(t, peerNode, linkOptions{}).start()
+	l := newTestLink(t, PeerNode, Options{}).start()
 	l.write(`{"cmd":"NODE_SOCKET_GET_COUNT","key":"6::::0"}` + "\n")
 	require.JSONEq(t, `{"cmd":"NODE_SOCKET_COUNT","key":"6::::0","count":0}`, l.readLine())
 	l.write(`{"cmd":"NODE_SOCKET_NOTIFY_CLOSE","key":"6::::0"}` + "\n")
@@ -411,11 +411,11 @@ func TestSocketsThatWereSent(t *testing.T) {
 
 // TestRequestBeforeThePeerIsKnown waits for online; node answers none.
 func TestRequestBeforeThePeerIsKnown(t *testing.T) {
-	for _, kind := range []peerKind{peerGo, peerNode} {
-		l := newTestLink(t, peerUnknown, linkOptions{}).start()
+	for _, kind := range []PeerKind{PeerGo, PeerNode} {
+		l := newTestLink(t, PeerUnknown, Options{}).start()
 		result := make(chan error, 1)
 		var reply string
-		go func() { result <- l.request(context.Background(), "q", &reply) }()
+		go func() { result <- l.Request(context.Background(), "q", &reply) }()
 		require.Eventually(t, func() bool {
 			l.mu.Lock()
 			defer l.mu.Unlock()
@@ -423,11 +423,11 @@ func TestRequestBeforeThePeerIsKnown(t *testing.T) {
 		}, patience, time.Millisecond)
 		gaveUp, cancel := context.WithCancel(context.Background())
 		cancel()
-		require.ErrorIs(t, l.request(gaveUp, "never sent", nil), context.Canceled)
-		l.setPeer(kind)
-		if kind == peerNode {
+		require.ErrorIs(t, l.Request(gaveUp, "never sent", nil), context.Canceled)
+		l.SetPeer(kind)
+		if kind == PeerNode {
 			require.ErrorIs(t, waitFor(t, result, "result"), errs.NotSupported)
-			require.ErrorIs(t, l.request(context.Background(), "q", nil), errors.ErrUnsupported)
+			require.ErrorIs(t, l.Request(context.Background(), "q", nil), errors.ErrUnsupported)
 			continue
 		}
 		require.Equal(t, `{"cmd":"NODE_GO_CLUSTER","act":"request","id":1,"msg":"q"}`, l.readLine())
@@ -440,11 +440,11 @@ func TestRequestBeforeThePeerIsKnown(t *testing.T) {
 
 // TestReplyDoesNotWaitForCallbacks, nor for a flood of messages before it.
 func TestReplyDoesNotWaitForCallbacks(t *testing.T) {
-	l := newTestLink(t, peerGo, linkOptions{MaxQueue: 10000}).start()
+	l := newTestLink(t, PeerGo, Options{MaxQueue: 10000}).start()
 	result := make(chan error, 1)
 	l.p.onMessage(func(m string) {
 		if m == `"go"` {
-			result <- l.request(context.Background(), 1, nil)
+			result <- l.Request(context.Background(), 1, nil)
 		}
 	})
 	l.write(many(1, `"go"`) + many(10000, `"flood"`))
@@ -455,10 +455,10 @@ func TestReplyDoesNotWaitForCallbacks(t *testing.T) {
 
 // TestRequestOfAClosedLink fails with errs.Closed, under way or not.
 func TestRequestOfAClosedLink(t *testing.T) {
-	for _, kind := range []peerKind{peerGo, peerUnknown} {
-		l := newTestLink(t, kind, linkOptions{}).start()
+	for _, kind := range []PeerKind{PeerGo, PeerUnknown} {
+		l := newTestLink(t, kind, Options{}).start()
 		result := make(chan error, 1)
-		go func() { result <- l.request(context.Background(), 1, nil) }()
+		go func() { result <- l.Request(context.Background(), 1, nil) }()
 		require.Eventually(t, func() bool {
 			l.mu.Lock()
 			defer l.mu.Unlock()
@@ -467,15 +467,15 @@ func TestRequestOfAClosedLink(t *testing.T) {
 		l.peer.Close()
 		require.ErrorIs(t, waitFor(t, result, "result"), errs.Closed)
 		waitFor(t, l.ended, "end")
-		require.ErrorIs(t, l.request(context.Background(), 1, nil), errs.Closed)
+		require.ErrorIs(t, l.Request(context.Background(), 1, nil), errs.Closed)
 	}
 }
 
 // TestReplyThatDoesNotFit the caller's type is the caller's error.
 func TestReplyThatDoesNotFit(t *testing.T) {
-	l := newTestLink(t, peerGo, linkOptions{}).start()
+	l := newTestLink(t, PeerGo, Options{}).start()
 	result := make(chan error, 1)
-	go func() { result <- l.request(context.Background(), 1, new(int)) }()
+	go func() { result <- l.Request(context.Background(), 1, new(int)) }()
 	l.readLine()
 	l.write(`{"cmd":"NODE_GO_CLUSTER","act":"reply","id":1,"msg":"text"}` + "\n")
 	require.ErrorContains(t, waitFor(t, result, "result"), "reply")
@@ -483,8 +483,8 @@ func TestReplyThatDoesNotFit(t *testing.T) {
 
 // TestMessageOfAnyKind: any JSON value is a message, and arrives as it was.
 func TestMessageOfAnyKind(t *testing.T) {
-	a := newTestLink(t, peerGo, linkOptions{}).start()
-	b := newTestLink(t, peerGo, linkOptions{}).take().start()
+	a := newTestLink(t, PeerGo, Options{}).start()
+	b := newTestLink(t, PeerGo, Options{}).take().start()
 	go io.Copy(b.peer, onlyReaderOf(a.peer))
 	for _, v := range []struct {
 		v    any
@@ -495,11 +495,11 @@ func TestMessageOfAnyKind(t *testing.T) {
 		{json.RawMessage(`{"x":1}`), `{"x":1}`}, {"NODE_CLUSTER", `"NODE_CLUSTER"`},
 		{map[string]string{"cmd": "NODE_"}, `{"cmd":"NODE_"}`}, {[]any{map[string]string{"cmd": "NODE_X"}}, `[{"cmd":"NODE_X"}]`},
 	} {
-		require.NoError(t, a.send(v.v, nil))
+		require.NoError(t, a.Send(v.v, nil))
 		require.Equal(t, v.want, b.message())
 	}
-	require.Error(t, a.send(make(chan int), nil))
-	require.Error(t, a.send(func() {}, nil))
+	require.Error(t, a.Send(make(chan int), nil))
+	require.Error(t, a.Send(func() {}, nil))
 }
 
 // onlyReaderOf keeps io.Copy from splicing.

@@ -1,4 +1,4 @@
-package cluster
+package link
 
 import (
 	"bytes"
@@ -18,7 +18,7 @@ import (
 )
 
 // What arrives over a link, from the bytes to the message or the call. Who has the
-// readTurn runs all of it: nearly always the link's one reader.
+// turn to read runs all of it: nearly always the link's one reader.
 
 // maxInternal bounds, in bytes, a message of the protocol: what an address is
 // asked for with is kept for as long as the address is open.
@@ -32,7 +32,7 @@ const (
 
 // read is the reader: it reads to the end, or until it passes the reading on to
 // another goroutine, because it has a request to answer.
-func (l *link) read() {
+func (l *Link) read() {
 	for {
 		l.readTurn.await()
 		l.pause()
@@ -51,7 +51,7 @@ func (l *link) read() {
 			l.resume() // somebody's interrupt; for what, the turn knows
 			continue
 		case err != io.EOF && !errors.Is(err, os.ErrClosed):
-			l.to.report(fmt.Errorf("cluster: channel of %s: %w", l.name, err), 0)
+			l.to.Report(fmt.Errorf("cluster: channel of %s: %w", l.name, err), 0)
 		}
 		break
 	}
@@ -64,7 +64,7 @@ func (l *link) read() {
 
 // passOn lets another goroutine read, and answers the request that came last in
 // this read: a lone request is answered by who has read it, without a switch.
-func (l *link) passOn() {
+func (l *Link) passOn() {
 	j := l.job
 	l.job = job{}
 	l.spawn(job{read: true})
@@ -72,10 +72,10 @@ func (l *link) passOn() {
 }
 
 // pause stops reading while too much input waits to be delivered.
-func (l *link) pause() {
+func (l *Link) pause() {
 	for !l.flow.enter() {
 		if l.flow.unclaimed() {
-			l.to.report(fmt.Errorf("cluster: %s: %d bytes of messages and requests wait for a handler; its channel is not read until one takes them: %w",
+			l.to.Report(fmt.Errorf("cluster: %s: %d bytes of messages and requests wait for a handler; its channel is not read until one takes them: %w",
 				l.name, l.flow.max, errs.Backlog), 0)
 		}
 		l.waitDelivered()
@@ -85,7 +85,7 @@ func (l *link) pause() {
 // waitDelivered waits until something was delivered. Nothing is read meanwhile,
 // so the end of the channel, which may be the master's death, has to be watched
 // for on the side.
-func (l *link) waitDelivered() {
+func (l *Link) waitDelivered() {
 	watched := make(chan struct{})
 	var delivered atomic.Bool
 	go func() {
@@ -108,8 +108,8 @@ func (l *link) waitDelivered() {
 	l.resume()
 }
 
-// resume undoes an interrupt, except that of finish.
-func (l *link) resume() {
+// resume undoes an interrupt, except that of PeerExited.
+func (l *Link) resume() {
 	if l.final.Load() {
 		return
 	}
@@ -121,7 +121,7 @@ func (l *link) resume() {
 
 // readFor reads for the caller that has the turn, until c is answered. Whatever
 // else comes up it leaves to the reader, who finds it again.
-func (l *link) readFor(ctx context.Context, c *call) {
+func (l *Link) readFor(ctx context.Context, c *call) {
 	l.byCaller = true
 	defer func() { l.byCaller = false }()
 	if ctx.Done() != nil {
@@ -138,9 +138,9 @@ func (l *link) readFor(ctx context.Context, c *call) {
 	}
 }
 
-// finish makes the reader take what is there and end: the peer has exited. A
+// PeerExited makes the reader take what is there and end: the peer has exited. A
 // grandchild that inherited the channel could hold it open for ever.
-func (l *link) finish() {
+func (l *Link) PeerExited() {
 	l.final.Store(true)
 	l.flow.open()
 	l.ch.Interrupt()
@@ -149,7 +149,7 @@ func (l *link) finish() {
 
 // readRest takes what the kernel has now and no more: who still holds the other
 // end could write for ever.
-func (l *link) readRest() {
+func (l *Link) readRest() {
 	for left := l.ch.Unread(); left > 0; {
 		in, err := l.ch.TryRecv()
 		if err == nil {
@@ -163,7 +163,7 @@ func (l *link) readRest() {
 }
 
 // take handles what one recvmsg returned.
-func (l *link) take(in *channel.Input) {
+func (l *Link) take(in *channel.Input) {
 	if in == nil {
 		return
 	}
@@ -186,26 +186,26 @@ func (l *link) take(in *channel.Input) {
 }
 
 // confirm tells the peer what has been received, if it has asked.
-func (l *link) confirm() {
+func (l *Link) confirm() {
 	if l.asked > 0 {
-		l.answer(wire.AppendCount(nil, wire.ActReceived, l.asked))
+		l.Answer(wire.AppendCount(nil, wire.ActReceived, l.asked))
 		l.asked = 0
 	}
 }
 
 // dropDescriptors closes fds[from:to], which belong to no message.
-func (l *link) dropDescriptors(from, to int) {
+func (l *Link) dropDescriptors(from, to int) {
 	if from >= to {
 		return
 	}
 	channel.CloseAll(l.fds[from:to])
 	l.fds = append(l.fds[:from], l.fds[to:]...)
-	l.fault("%d descriptors came with no message that takes them; closed", to-from)
+	l.Fault("%d descriptors came with no message that takes them; closed", to-from)
 }
 
 // deliver posts the messages read so far, so that what is reported next comes
 // after them.
-func (l *link) deliver() {
+func (l *Link) deliver() {
 	if len(l.batch) == 0 {
 		return
 	}
@@ -216,7 +216,7 @@ func (l *link) deliver() {
 	}
 	l.messages.Add(int64(len(l.batch)))
 	l.flow.add(l.size)
-	l.to.messages(l.batch, l.size)
+	l.to.Messages(l.batch, l.size)
 	l.batch, l.size = nil, 0
 }
 
@@ -225,13 +225,13 @@ func (l *link) deliver() {
 const maxBatch = 256
 
 // message takes one for the application.
-func (l *link) message(raw []byte) {
+func (l *Link) message(raw []byte) {
 	if l.batch == nil {
 		// The next messages are about as large.
 		l.batch = make([][]byte, 0, 1+min(max(0, l.unread)/(len(raw)+1), maxBatch-1))
 	}
 	l.batch = append(l.batch, raw)
-	l.size += len(raw) + messageCost
+	l.size += len(raw) + MessageCost
 	if len(l.batch) == maxBatch {
 		l.deliver()
 	}
@@ -243,7 +243,7 @@ const slabSize = 2 << 10
 
 // keep copies a message out of the buffer of this read. The slabs grow with
 // what is kept, so that a single small message keeps no large one.
-func (l *link) keep(raw []byte) []byte {
+func (l *Link) keep(raw []byte) []byte {
 	if len(raw) > slabSize/8 {
 		return bytes.Clone(raw)
 	}
@@ -256,38 +256,38 @@ func (l *link) keep(raw []byte) []byte {
 	return l.slab[start:len(l.slab):len(l.slab)]
 }
 
-// messageCost is what a message costs beside its bytes.
-const messageCost = 64
+// MessageCost is what a message costs beside its bytes.
+const MessageCost = 64
 
-// faultCost is what a report counts against the input bound, beside its text.
-const faultCost = 512
+// FaultCost is what a report counts against the input bound, beside its text.
+const FaultCost = 512
 
-// fault reports that the peer broke the protocol.
-func (l *link) fault(format string, args ...any) {
+// Fault reports that the peer broke the protocol.
+func (l *Link) Fault(format string, args ...any) {
 	l.deliver()
 	err := fmt.Errorf("cluster: %s: "+format, append([]any{l.name}, args...)...)
-	cost := faultCost + len(err.Error()) // which can quote what the peer said
+	cost := FaultCost + len(err.Error()) // which can quote what the peer said
 	l.flow.add(cost)
-	l.to.report(err, cost)
+	l.to.Report(err, cost)
 }
 
-func (l *link) tooLong() {
-	l.fault("%w: dropped, the bound is %d bytes", errs.MessageTooLong, l.in.Max)
+func (l *Link) tooLong() {
+	l.Fault("%w: dropped, the bound is %d bytes", errs.MessageTooLong, l.in.Max)
 	l.dropHeld()
 }
 
 // dropHeld closes the descriptors that came while the line that ends now was
 // half read: they were for it, and not for a later one.
-func (l *link) dropHeld() {
+func (l *Link) dropHeld() {
 	n := l.held
 	l.held = 0
 	l.dropDescriptors(0, n)
 }
 
 // line handles one line.
-func (l *link) line(raw []byte, owned bool) {
+func (l *Link) line(raw []byte, owned bool) {
 	if read, ok := wire.Read(raw); !ok {
-		l.fault("not JSON: %s", wire.Excerpt(raw))
+		l.Fault("not JSON: %s", wire.Excerpt(raw))
 	} else if cmd, ok := read.Internal(); ok {
 		l.deliver()
 		l.internal(cmd, &read)
@@ -303,13 +303,13 @@ func (l *link) line(raw []byte, owned bool) {
 
 // internal handles a message of the protocol's own. What it does not know it
 // ignores, as node does.
-func (l *link) internal(cmd string, read *wire.Line) {
+func (l *Link) internal(cmd string, read *wire.Line) {
 	raw := read.Raw
 	switch cmd {
 	case wire.CmdExtra:
 		m, err := read.Extra()
 		if err != nil {
-			l.fault("bad internal message %s: %w", wire.Excerpt(raw), err)
+			l.Fault("bad internal message %s: %w", wire.Excerpt(raw), err)
 			return
 		}
 		l.ours(m)
@@ -331,19 +331,19 @@ func (l *link) internal(cmd string, read *wire.Line) {
 
 // sockets answers what node asks about sockets that it has sent here: they were
 // closed when they came.
-func (l *link) sockets(raw []byte, answer wire.Message) {
+func (l *Link) sockets(raw []byte, answer wire.Message) {
 	var m wire.Message
 	if err := json.Unmarshal(raw, &m); err != nil {
-		l.fault("bad internal message %s: %w", wire.Excerpt(raw), err)
+		l.Fault("bad internal message %s: %w", wire.Excerpt(raw), err)
 		return
 	}
 	answer.Key = m.Key
-	l.answer(answer.Line())
+	l.Answer(answer.Line())
 }
 
 // handle takes a message that came with a descriptor. It is acknowledged before
 // it is looked at, as node does: its sender sends nothing more until then.
-func (l *link) handle(raw []byte) {
+func (l *Link) handle(raw []byte) {
 	h, rest := l.ch.Claim(raw, l.fds)
 	if len(rest) < len(l.fds) && l.held > 0 {
 		l.held--
@@ -351,14 +351,14 @@ func (l *link) handle(raw []byte) {
 	l.fds = rest
 	if h == nil {
 		l.acknowledge(wire.CmdNack)
-		l.fault("a handle message came without its descriptor: %s", wire.Excerpt(raw))
+		l.Fault("a handle message came without its descriptor: %s", wire.Excerpt(raw))
 		return
 	}
 	l.acknowledge(wire.CmdAck)
 	outer, err := wire.Parse(raw)
 	if err != nil {
 		h.Release()
-		l.fault("bad internal message %s: %w", wire.Excerpt(raw), err)
+		l.Fault("bad internal message %s: %w", wire.Excerpt(raw), err)
 		return
 	}
 	if cmd, ok := wire.InternalCmd(outer.Msg); ok {
@@ -369,13 +369,13 @@ func (l *link) handle(raw []byte) {
 			return
 		}
 		h.Release()
-		l.fault("a handle came with %q; closed", cmd)
+		l.Fault("a handle came with %q; closed", cmd)
 		return
 	}
 	// A handle that the application over there sent: there is no way to hand it
 	// to a callback, but the message that it came with is a message.
 	h.Release()
-	l.fault("a handle of type %q was closed: %w", outer.Type, errs.NotSupported)
+	l.Fault("a handle of type %q was closed: %w", outer.Type, errs.NotSupported)
 	if len(outer.Msg) > 0 {
 		l.message(outer.Msg)
 	}
@@ -383,20 +383,20 @@ func (l *link) handle(raw []byte) {
 
 // cluster handles a NODE_CLUSTER message: the answer to a question of ours, or
 // something for the side.
-func (l *link) cluster(raw []byte, h *handle.Handle) {
+func (l *Link) cluster(raw []byte, h *handle.Handle) {
 	if len(raw) > maxInternal {
 		h.Release()
-		l.fault("an internal message of %d bytes is ignored: %s", len(raw), wire.Excerpt(raw))
+		l.Fault("an internal message of %d bytes is ignored: %s", len(raw), wire.Excerpt(raw))
 		return
 	}
 	m, err := wire.Parse(raw)
 	if err != nil {
 		h.Release()
-		l.fault("bad internal message %s: %w", wire.Excerpt(raw), err)
+		l.Fault("bad internal message %s: %w", wire.Excerpt(raw), err)
 		return
 	}
 	if m.Ack == nil {
-		l.side.internal(&m, h)
+		l.side.Internal(&m, h)
 		return
 	}
 	l.mu.Lock()
@@ -411,7 +411,7 @@ func (l *link) cluster(raw []byte, h *handle.Handle) {
 }
 
 // ours handles a NODE_GO_CLUSTER message.
-func (l *link) ours(m wire.Extra) {
+func (l *Link) ours(m wire.Extra) {
 	switch m.Act {
 	case wire.ActAsk:
 		l.asked = max(l.asked, m.N)
@@ -423,15 +423,15 @@ func (l *link) ours(m wire.Extra) {
 		l.replied(m)
 	default:
 		if len(m.Msg) > maxInternal {
-			l.fault("an internal message of %d bytes is ignored: %s", len(m.Msg), wire.Excerpt(m.Msg))
+			l.Fault("an internal message of %d bytes is ignored: %s", len(m.Msg), wire.Excerpt(m.Msg))
 			return
 		}
-		l.side.internal(&wire.Message{Cmd: wire.CmdExtra, Act: m.Act, Msg: m.Msg}, nil)
+		l.side.Internal(&wire.Message{Cmd: wire.CmdExtra, Act: m.Act, Msg: m.Msg}, nil)
 	}
 }
 
 // received tells those whose messages the peer has received.
-func (l *link) received(n uint64) {
+func (l *Link) received(n uint64) {
 	l.mu.Lock()
 	i := 0
 	for i < len(l.receipts) && l.receipts[i].n <= n {

@@ -1,6 +1,6 @@
 //go:build unix
 
-package cluster
+package link
 
 import (
 	"encoding/json"
@@ -17,34 +17,34 @@ import (
 // nothing else. The link of a Go worker goes on as before.
 func TestParting(t *testing.T) {
 	ack := &wire.Message{Cmd: wire.CmdCluster, Ack: new(int64(5))}
-	disconnect := func(l *testLink) { l.orderDisconnect(time.Second) }
+	disconnect := func(l *testLink) { l.OrderDisconnect(time.Second) }
 	for name, c := range map[string]struct {
-		peer  peerKind
+		peer  PeerKind
 		steps []func(l *testLink)
 		want  []string // acts; "" for the acknowledgement
 	}{
-		"told": {peerNode, []func(l *testLink){disconnect, disconnect}, []string{wire.ActDisconnect}},
-		"of its own accord": {peerNode, []func(l *testLink){
-			func(l *testLink) { l.parts(ack) }, disconnect}, []string{""}},
-		"told, and then of its own accord": {peerNode, []func(l *testLink){
-			disconnect, func(l *testLink) { l.parts(ack) }}, []string{wire.ActDisconnect}},
-		"across a grant": {peerNode, []func(l *testLink){
-			func(l *testLink) { require.True(t, l.grants("a")) }, func(l *testLink) { l.parts(ack) }}, []string{wire.ActDisconnect}},
-		"after a grant": {peerNode, []func(l *testLink){
-			func(l *testLink) { require.True(t, l.grants("a")) }, (*testLink).hears, func(l *testLink) { l.parts(ack) }}, []string{""}},
-		"after a grant that it closed": {peerNode, []func(l *testLink){
-			func(l *testLink) { require.True(t, l.grants("a")); require.True(t, l.grants("b")) },
-			func(l *testLink) { l.closes("b") }, (*testLink).hears, func(l *testLink) { l.parts(ack) }}, []string{""}},
-		"no grant when told": {peerNode, []func(l *testLink){
-			disconnect, func(l *testLink) { require.False(t, l.grants("a")) }}, []string{wire.ActDisconnect}},
-		"no grant when answered": {peerNode, []func(l *testLink){
-			func(l *testLink) { l.parts(ack) }, func(l *testLink) { require.False(t, l.grants("a")) }}, []string{""}},
-		"a Go worker": {peerGo, []func(l *testLink){
-			disconnect, func(l *testLink) { require.True(t, l.grants("a")) }, disconnect, func(l *testLink) { l.parts(ack) }},
+		"told": {PeerNode, []func(l *testLink){disconnect, disconnect}, []string{wire.ActDisconnect}},
+		"of its own accord": {PeerNode, []func(l *testLink){
+			func(l *testLink) { l.WorkerEnds(ack) }, disconnect}, []string{""}},
+		"told, and then of its own accord": {PeerNode, []func(l *testLink){
+			disconnect, func(l *testLink) { l.WorkerEnds(ack) }}, []string{wire.ActDisconnect}},
+		"across a grant": {PeerNode, []func(l *testLink){
+			func(l *testLink) { require.True(t, l.Grants("a")) }, func(l *testLink) { l.WorkerEnds(ack) }}, []string{wire.ActDisconnect}},
+		"after a grant": {PeerNode, []func(l *testLink){
+			func(l *testLink) { require.True(t, l.Grants("a")) }, (*testLink).hears, func(l *testLink) { l.WorkerEnds(ack) }}, []string{""}},
+		"after a grant that it closed": {PeerNode, []func(l *testLink){
+			func(l *testLink) { require.True(t, l.Grants("a")); require.True(t, l.Grants("b")) },
+			func(l *testLink) { l.Closes("b") }, (*testLink).hears, func(l *testLink) { l.WorkerEnds(ack) }}, []string{""}},
+		"no grant when told": {PeerNode, []func(l *testLink){
+			disconnect, func(l *testLink) { require.False(t, l.Grants("a")) }}, []string{wire.ActDisconnect}},
+		"no grant when answered": {PeerNode, []func(l *testLink){
+			func(l *testLink) { l.WorkerEnds(ack) }, func(l *testLink) { require.False(t, l.Grants("a")) }}, []string{""}},
+		"a Go worker": {PeerGo, []func(l *testLink){
+			disconnect, func(l *testLink) { require.True(t, l.Grants("a")) }, disconnect, func(l *testLink) { l.WorkerEnds(ack) }},
 			[]string{wire.ActDisconnect, wire.ActDisconnect, ""}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			l := newTestLink(t, c.peer, linkOptions{}).start()
+			l := newTestLink(t, c.peer, Options{}).start()
 			for _, step := range c.steps {
 				step(l)
 			}
@@ -59,7 +59,7 @@ func TestParting(t *testing.T) {
 	}
 }
 
-func (l *testLink) hears() { l.listens() }
+func (l *testLink) hears() { l.Listens() }
 
 // TestPartingTakesBackHandles: of the descriptors that wait for a node worker
 // when it is told to disconnect, or says that it does, it has the one under way;
@@ -70,11 +70,11 @@ func TestPartingTakesBackHandles(t *testing.T) {
 		part func(l *testLink)
 		line string // that says so
 	}{
-		"told":              {func(l *testLink) { l.orderDisconnect(time.Second) }, wire.ActDisconnect},
-		"of its own accord": {func(l *testLink) { l.parts(&wire.Message{Cmd: wire.CmdCluster, Ack: new(int64(5))}) }, `"ack":5`},
+		"told":              {func(l *testLink) { l.OrderDisconnect(time.Second) }, wire.ActDisconnect},
+		"of its own accord": {func(l *testLink) { l.WorkerEnds(&wire.Message{Cmd: wire.CmdCluster, Ack: new(int64(5))}) }, `"ack":5`},
 	} {
 		t.Run(name, func(t *testing.T) {
-			l := newTestLink(t, peerNode, linkOptions{}).start()
+			l := newTestLink(t, PeerNode, Options{}).start()
 			answers := make(chan int, 4)
 			send := func(i int) *token {
 				return l.sendToken("k", func(_ *wire.Message, h *handle.Handle) {

@@ -1,4 +1,4 @@
-package cluster
+package link
 
 import (
 	"context"
@@ -39,7 +39,7 @@ func (l *testLink) echoes() {
 
 func (l *testLink) ask(ctx context.Context, n int) error {
 	var got int
-	if err := l.request(ctx, n, &got); err != nil {
+	if err := l.Request(ctx, n, &got); err != nil {
 		return err
 	}
 	if got != n {
@@ -86,7 +86,7 @@ func (l *testLink) callerKeeps() {
 // all else that comes meanwhile is heard as ever: while it reads, while nobody
 // does, and when the reader does again.
 func TestCallerReads(t *testing.T) {
-	l := newTestLink(t, peerGo, linkOptions{}).take().start()
+	l := newTestLink(t, PeerGo, Options{}).take().start()
 	l.echoes()
 	for i := range 20 {
 		l.callerLeads()
@@ -101,7 +101,7 @@ func TestCallerReads(t *testing.T) {
 			require.Equal(t, text, l.message())
 		case 2: // the reader does: a receipt is waited for
 			received := make(chan error, 1)
-			require.NoError(t, l.send("x", func(err error) { received <- err }))
+			require.NoError(t, l.Send("x", func(err error) { received <- err }))
 			l.write(fmt.Sprintf(`{"cmd":"NODE_GO_CLUSTER","act":"received","n":%d}`+"\n", i/3+1))
 			require.NoError(t, waitFor(t, received, "receipt"))
 			l.write(text + "\n")
@@ -113,12 +113,12 @@ func TestCallerReads(t *testing.T) {
 // TestCallerThatReadsGivesUp: the end of its context ends the wait of a caller
 // that reads, and the link goes on.
 func TestCallerThatReadsGivesUp(t *testing.T) {
-	l := newTestLink(t, peerGo, linkOptions{}).take().start()
+	l := newTestLink(t, PeerGo, Options{}).take().start()
 	l.echoes()
 	for i := range 10 {
 		l.callerLeads()
 		ctx, cancel := context.WithTimeout(t.Context(), time.Duration(i)*time.Millisecond)
-		require.ErrorIs(t, l.request(ctx, "silence", nil), context.DeadlineExceeded)
+		require.ErrorIs(t, l.Request(ctx, "silence", nil), context.DeadlineExceeded)
 		cancel()
 		l.write(`"after"` + "\n")
 		require.Equal(t, `"after"`, l.message())
@@ -131,15 +131,15 @@ func TestCallerThatReadsGivesUp(t *testing.T) {
 func TestEndOfTheLinkForACallerThatReads(t *testing.T) {
 	for name, end := range map[string]func(l *testLink){
 		"peer gone":    func(l *testLink) { l.peer.Close() },
-		"closed":       func(l *testLink) { l.close() },
-		"process gone": func(l *testLink) { l.finish() },
+		"closed":       func(l *testLink) { l.Close() },
+		"process gone": func(l *testLink) { l.PeerExited() },
 	} {
 		t.Run(name, func(t *testing.T) {
-			l := newTestLink(t, peerGo, linkOptions{}).start()
+			l := newTestLink(t, PeerGo, Options{}).start()
 			l.echoes()
 			l.callerKeeps()
 			failed := make(chan error, 1)
-			go func() { failed <- l.request(context.Background(), "silence", nil) }()
+			go func() { failed <- l.Request(context.Background(), "silence", nil) }()
 			for l.readTurn.who() != caller {
 				time.Sleep(time.Millisecond)
 			}
@@ -148,7 +148,7 @@ func TestEndOfTheLinkForACallerThatReads(t *testing.T) {
 			waitFor(t, l.ended, "end of the link")
 		})
 		t.Run(name+", nobody reads", func(t *testing.T) {
-			l := newTestLink(t, peerGo, linkOptions{}).start()
+			l := newTestLink(t, PeerGo, Options{}).start()
 			l.echoes()
 			l.callerLeads()
 			end(l)
@@ -162,7 +162,7 @@ func TestEndOfTheLinkForACallerThatReads(t *testing.T) {
 // good: the interrupts of both are in each other's way.
 func TestCallersOfAPausedReader(t *testing.T) {
 	const messages, calls = 1000, 1000
-	l := newTestLink(t, peerGo, linkOptions{MaxQueue: 10 << 10}).start()
+	l := newTestLink(t, PeerGo, Options{MaxQueue: 10 << 10}).start()
 	l.echoes()
 	l.write(many(messages, "1"))
 	l.error()
@@ -171,7 +171,7 @@ func TestCallersOfAPausedReader(t *testing.T) {
 		l.readTurn.run, l.readTurn.ended = soonRun, time.Since(epoch)+time.Hour
 		l.readTurn.mu.Unlock()
 		ctx, cancel := context.WithTimeout(t.Context(), time.Duration(i%50)*time.Microsecond)
-		require.ErrorIs(t, l.request(ctx, "silence", nil), context.DeadlineExceeded)
+		require.ErrorIs(t, l.Request(ctx, "silence", nil), context.DeadlineExceeded)
 		cancel()
 	}
 	l.take()
@@ -185,7 +185,7 @@ func TestCallersOfAPausedReader(t *testing.T) {
 // up, lose no answer and no message.
 func TestManyCallers(t *testing.T) {
 	const callers, calls = 4, 500
-	l := newTestLink(t, peerGo, linkOptions{}).take().start()
+	l := newTestLink(t, PeerGo, Options{}).take().start()
 	l.echoes()
 	var all sync.WaitGroup
 	for c := range callers {
@@ -196,7 +196,7 @@ func TestManyCallers(t *testing.T) {
 				}
 				if i%100 == 99 {
 					ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
-					if err := l.request(ctx, "silence", nil); err != context.DeadlineExceeded {
+					if err := l.Request(ctx, "silence", nil); err != context.DeadlineExceeded {
 						t.Error(err)
 					}
 					cancel()

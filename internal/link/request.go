@@ -1,4 +1,4 @@
-package cluster
+package link
 
 import (
 	"bytes"
@@ -59,14 +59,14 @@ type asked struct {
 
 func (a *asked) size() int { return len(a.msg) + requestCost }
 
-// remoteError is an error that a handler on the other side returned.
-type remoteError struct{ text string }
+// RemoteError is an error that a handler on the other side returned.
+type RemoteError struct{ text string }
 
-func (e *remoteError) Error() string { return e.text }
+func (e *RemoteError) Error() string { return e.text }
 
-// request sends v and waits for the answer, which the reader hands over without
+// Request sends v and waits for the answer, which the reader hands over without
 // a detour through the events: their goroutine may be who is calling.
-func (l *link) request(ctx context.Context, v, reply any) error {
+func (l *Link) Request(ctx context.Context, v, reply any) error {
 	c := &call{began: time.Since(epoch), done: make(chan struct{})}
 	err := wire.EncodeUser(v, func(line []byte) error { return l.startCall(c, line) })
 	if err != nil {
@@ -92,7 +92,7 @@ func (l *link) request(ctx context.Context, v, reply any) error {
 
 // waitCall waits for the end of c, reading the channel itself if it has the turn.
 // It returns false if ctx ends first.
-func (l *link) waitCall(ctx context.Context, c *call) (ended bool) {
+func (l *Link) waitCall(ctx context.Context, c *call) (ended bool) {
 	mine, granted := l.readTurn.begin(c)
 	if granted != nil {
 		l.ch.Interrupt()
@@ -123,19 +123,19 @@ func (l *link) waitCall(ctx context.Context, c *call) (ended bool) {
 	}
 }
 
-func (l *link) startCall(c *call, msg []byte) error {
+func (l *Link) startCall(c *call, msg []byte) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.err != nil {
 		return l.err
 	}
-	if l.peer == peerNode {
+	if l.peer == PeerNode {
 		return errNodeRequest
 	}
 	r := &l.requests
 	r.last++
 	c.id = r.last
-	if l.peer == peerUnknown {
+	if l.peer == PeerUnknown {
 		head, body, tail := wire.CallParts(nil, wire.ActRequest, c.id, msg)
 		c.line = slices.Concat(head, body, tail)
 		r.held = append(r.held, c)
@@ -158,14 +158,14 @@ func (l *link) startCall(c *call, msg []byte) error {
 var errNodeRequest = fmt.Errorf("a node peer answers no requests: %w", errs.NotSupported)
 
 // releaseRequests sends the requests that waited for the peer to be known.
-func (l *link) releaseRequests(k peerKind) {
+func (l *Link) releaseRequests(k PeerKind) {
 	l.mu.Lock()
 	r := &l.requests
 	held := r.held
 	r.held = nil
 	var failed []*call
 	for _, c := range held {
-		if k != peerGo {
+		if k != PeerGo {
 			c.err = errNodeRequest
 		} else if _, c.err = l.out.put(orderLine, nil, c.line); c.err == nil {
 			if r.calls == nil {
@@ -183,7 +183,7 @@ func (l *link) releaseRequests(k peerKind) {
 }
 
 // forgetCall gives up waiting; an answer that still comes is ignored.
-func (l *link) forgetCall(c *call) {
+func (l *Link) forgetCall(c *call) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	delete(l.requests.calls, c.id)
@@ -196,7 +196,7 @@ func (l *link) forgetCall(c *call) {
 }
 
 // replied hands the peer's answer to the call that waits for it.
-func (l *link) replied(m wire.Extra) {
+func (l *Link) replied(m wire.Extra) {
 	l.mu.Lock()
 	c := l.requests.calls[m.ID]
 	delete(l.requests.calls, m.ID)
@@ -206,13 +206,13 @@ func (l *link) replied(m wire.Extra) {
 	}
 	c.msg = bytes.Clone(m.Msg)
 	if m.Error != nil {
-		c.err = &remoteError{*m.Error}
+		c.err = &RemoteError{*m.Error}
 	}
 	close(c.done)
 }
 
 // failRequests ends the calls under way: no answer will come.
-func (l *link) failRequests(err error) {
+func (l *Link) failRequests(err error) {
 	l.mu.Lock()
 	calls, held := l.requests.calls, l.requests.held
 	l.requests.calls, l.requests.held = nil, nil
@@ -233,7 +233,7 @@ const requestCost = 4 << 10
 
 // requested sees to the answer to a request of the peer's. The reader does not
 // wait for the callbacks before it: nested calls could deadlock.
-func (l *link) requested(a asked) {
+func (l *Link) requested(a asked) {
 	l.flow.add(a.size())
 	if j, ok := l.jobFor(a); ok {
 		if l.byCaller { // who has better things to do
@@ -250,14 +250,14 @@ func (l *link) requested(a asked) {
 	l.requests.mu.Lock()
 	l.requests.waiting = append(l.requests.waiting, a)
 	l.requests.mu.Unlock()
-	if l.to.responder(a.msg) != nil { // it has come in between
-		l.retryRequests()
+	if l.to.Responder(a.msg) != nil { // it has come in between
+		l.RetryRequests()
 	}
 }
 
 // jobFor is the answering of a, if a handler fits.
-func (l *link) jobFor(a asked) (j job, ok bool) {
-	r := l.to.responder(a.msg)
+func (l *Link) jobFor(a asked) (j job, ok bool) {
+	r := l.to.Responder(a.msg)
 	if r == nil {
 		return job{}, false
 	}
@@ -269,12 +269,12 @@ func (l *link) jobFor(a asked) (j job, ok bool) {
 // found for it, or to read.
 type job struct {
 	asked
-	by   responder
+	by   Responder
 	read bool
 }
 
 // spawn runs j on a goroutine of its own: the one that rests, if there is one.
-func (l *link) spawn(j job) {
+func (l *Link) spawn(j job) {
 	select {
 	case l.requests.next <- j:
 		// By who sends: where there is one P the other has not run yet, and this
@@ -288,7 +288,7 @@ func (l *link) spawn(j job) {
 // work does j, on a goroutine of its own, which then waits for another job
 // unless one does already: its stack has grown to what JSON takes, and to grow
 // a new one costs as much as the rest.
-func (l *link) work(j job) {
+func (l *Link) work(j job) {
 	for {
 		if j.read {
 			l.read()
@@ -307,9 +307,9 @@ func (l *link) work(j job) {
 }
 
 // do runs the handler and sends what it returns.
-func (l *link) do(j job) {
+func (l *Link) do(j job) {
 	defer l.requests.running.Done()
-	reply, err := j.by.respond(l.to, j.msg)
+	reply, err := j.by.Respond(l.to, j.msg)
 	l.flow.release(j.size())
 	if err == nil {
 		err = wire.Encode(reply, func(line []byte) error {
@@ -325,14 +325,14 @@ func (l *link) do(j job) {
 }
 
 // reply sends an answer. A peer that asks and does not read has gone too far.
-func (l *link) reply(line ...[]byte) {
+func (l *Link) reply(line ...[]byte) {
 	if _, err := l.out.put(promptLine, nil, line...); errors.Is(err, errs.Backlog) {
-		l.side.overrun()
+		l.side.Overrun()
 	}
 }
 
-// retryRequests answers the waiting requests for which there is a handler now.
-func (l *link) retryRequests() {
+// RetryRequests answers the waiting requests for which there is a handler now.
+func (l *Link) RetryRequests() {
 	r := &l.requests
 	r.mu.Lock()
 	waiting := r.waiting
@@ -354,9 +354,9 @@ func (l *link) retryRequests() {
 	}
 }
 
-// dropRequests ends the wait of the peer's requests when it is gone, and returns
+// DropRequests ends the wait of the peer's requests when it is gone, and returns
 // how many no handler took.
-func (l *link) dropRequests() (n int) {
+func (l *Link) DropRequests() (n int) {
 	r := &l.requests
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -3,6 +3,7 @@ package cluster
 import (
 	"fmt"
 
+	"github.com/go-cluster/cluster/internal/link"
 	"github.com/go-cluster/cluster/internal/wire"
 )
 
@@ -33,8 +34,8 @@ func Respond[Q, A any](cmd string, fn func(w *Process, q Q) (A, error)) (stop fu
 	}}))
 }
 
-// respond calls the handler for a request to the process of an inbox.
-func (h *requestHandler) respond(to receiver, msg []byte) (reply any, err error) {
+// Respond calls the handler for a request to the process of an inbox.
+func (h *requestHandler) Respond(to link.Receiver, msg []byte) (reply any, err error) {
 	return h.fn((*Process)(to.(*inbox)), Message{msg})
 }
 
@@ -42,14 +43,14 @@ func (h *requestHandler) respond(to receiver, msg []byte) (reply any, err error)
 // the errors that arrive.
 type inbox Process
 
-func (i *inbox) messages(batch [][]byte, size int) {
+func (i *inbox) Messages(batch [][]byte, size int) {
 	i.events.post(event{msgs: batch, size: size})
 }
 
-func (i *inbox) report(err error, size int) { (*Process)(i).reportSized(err, size) }
+func (i *inbox) Report(err error, size int) { (*Process)(i).reportSized(err, size) }
 
-// responder returns the latest registered handler that fits msg.
-func (i *inbox) responder(msg []byte) responder {
+// Responder returns the latest registered handler that fits msg.
+func (i *inbox) Responder(msg []byte) link.Responder {
 	all := i.cluster.hooks.request.all()
 	var cmd wire.Text
 	looked := false

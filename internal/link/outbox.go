@@ -1,4 +1,4 @@
-package cluster
+package link
 
 import (
 	"sync"
@@ -44,11 +44,11 @@ type outbox struct {
 
 // sender is the part of a channel that an outbox needs.
 type sender interface {
-	// send gives the kernel as much of p as it takes now, with fd (unless it is
+	// Send gives the kernel as much of p as it takes now, with fd (unless it is
 	// negative) attached to the first byte. An error that isNoRoom says that it
 	// takes nothing yet.
 	Send(p []byte, fd int) (int, error)
-	// waitRoom waits until it is worth to try again after noRoom.
+	// WaitRoom waits until it is worth to try again after noRoom.
 	WaitRoom(noRoom error) error
 }
 

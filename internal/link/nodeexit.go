@@ -1,4 +1,4 @@
-package cluster
+package link
 
 import (
 	"slices"
@@ -20,25 +20,25 @@ type nodeExit struct {
 }
 
 // leaves reports whether the peer takes nothing new any more. l.mu is held.
-func (l *link) leaves() bool { return l.nodeExit.begun && l.peer != peerGo }
+func (l *Link) leaves() bool { return l.nodeExit.begun && l.peer != PeerGo }
 
-// grants notes that the worker is about to be granted the address, or returns
+// Grants notes that the worker is about to be granted the address, or returns
 // false: it is on its way out.
-func (l *link) grants(key string) bool {
+func (l *Link) Grants(key string) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.leaves() {
 		return false
 	}
-	if l.peer != peerGo {
+	if l.peer != PeerGo {
 		l.nodeExit.granted = append(l.nodeExit.granted, key)
 	}
 	return true
 }
 
-// listens notes that the worker listens on the oldest address that it was
+// Listens notes that the worker listens on the oldest address that it was
 // granted: it says so in the order of the answers, and not for which.
-func (l *link) listens() {
+func (l *Link) Listens() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if len(l.nodeExit.granted) > 0 {
@@ -46,8 +46,8 @@ func (l *link) listens() {
 	}
 }
 
-// closes notes that the worker has closed the address.
-func (l *link) closes(key string) {
+// Closes notes that the worker has closed the address.
+func (l *Link) Closes(key string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if i := slices.Index(l.nodeExit.granted, key); i >= 0 {
@@ -55,11 +55,11 @@ func (l *link) closes(key string) {
 	}
 }
 
-// parts answers a worker that says that it is to end of its own accord, with m.
+// WorkerEnds answers a worker that says that it is to end of its own accord, with m.
 // A node worker that has been told to disconnect gets no second word. One that
 // closed what it had while a grant was under way to it is told to disconnect
 // instead, which closes that too.
-func (l *link) parts(m *wire.Message) {
+func (l *Link) WorkerEnds(m *wire.Message) {
 	l.mu.Lock()
 	told, crossed := l.leaves(), len(l.nodeExit.granted) > 0
 	l.nodeExit.begun = true
@@ -68,31 +68,31 @@ func (l *link) parts(m *wire.Message) {
 	switch {
 	case told:
 	case crossed:
-		l.order(&wire.Message{Act: wire.ActDisconnect})
+		l.Order(&wire.Message{Act: wire.ActDisconnect})
 	default:
-		l.answer(m.Line())
+		l.Answer(m.Line())
 	}
 	refuseHandles(dropped)
 }
 
-// orderDisconnect tells the worker to drain, and a Go worker how long it may. One
+// OrderDisconnect tells the worker to drain, and a Go worker how long it may. One
 // that is not online yet may be gone before it can be asked what it has received:
 // it is asked now, which node ignores.
-func (l *link) orderDisconnect(timeout time.Duration) {
+func (l *Link) OrderDisconnect(timeout time.Duration) {
 	m := &wire.Message{Act: wire.ActDisconnect}
 	l.mu.Lock()
 	told := l.leaves()
 	l.nodeExit.begun = true
-	if l.peer == peerGo {
+	if l.peer == PeerGo {
 		m.Go = &wire.Extension{Timeout: timeout.Milliseconds()} // less than before, maybe
 	}
-	if n := len(l.receipts); n > 0 && l.peer == peerUnknown {
+	if n := len(l.receipts); n > 0 && l.peer == PeerUnknown {
 		l.out.put(orderLine, nil, wire.AppendCount(nil, wire.ActAsk, l.receipts[n-1].n))
 	}
 	dropped := l.dropHandles()
 	l.mu.Unlock()
 	if !told {
-		l.order(m)
+		l.Order(m)
 	}
 	refuseHandles(dropped)
 }
@@ -100,7 +100,7 @@ func (l *link) orderDisconnect(timeout time.Duration) {
 // dropHandles takes back the descriptors that a worker on its way out cannot
 // take: all but the one that it has to acknowledge. It returns who waits for
 // what was to become of them. l.mu is held.
-func (l *link) dropHandles() (answers []func(*wire.Message, *handle.Handle)) {
+func (l *Link) dropHandles() (answers []func(*wire.Message, *handle.Handle)) {
 	if !l.leaves() {
 		return nil
 	}
