@@ -73,9 +73,9 @@
 //     descriptors that it should not have sent, a worker that never reads, is
 //     stopped, or dies half way through a frame: that is this worker's problem,
 //     reported through [OnError].
-//  6. Listening sockets outlive workers. From the first Listen until Disconnect
-//     a connection is queued, never refused, whatever happens to the workers,
-//     all of them at once included.
+//  6. Listening sockets outlive workers. From the first Listen until the address
+//     ends (see [Listen]) a connection is queued, never refused, whatever happens
+//     to the workers, all of them at once included.
 //  7. The drain ends. A stop returns within Options.ShutdownTimeout, whatever
 //     the application does.
 //  8. Nothing leaks. No descriptor, goroutine, zombie or socket file is left by

@@ -23,9 +23,10 @@ type host struct{ *master }
 // path as it is now. Not in the mailbox: files may be slow.
 func (h host) Open(number int, reload bool) {
 	m := h.master
+	m.newest = number
 	opts, err := m.current()
 	go func() {
-		g := &generation{opts: opts}
+		g := &generation{number: number, opts: opts}
 		if err == nil {
 			g.bin, err = self.Open(opts.program, reload)
 		}
@@ -124,6 +125,7 @@ func (h host) Tell(e supervise.Event) {
 	case supervise.Retargeted:
 		h.setTarget(e.Workers)
 	case supervise.Reloading:
+		h.outdated = h.newest
 		h.notifyReloading()
 	case supervise.Reloaded:
 		h.reloaded(e)
@@ -194,6 +196,9 @@ func (h host) reloaded(e supervise.Reloaded) {
 		if opts, err := h.current(); err == nil {
 			h.cluster.logs.Logger(opts.logger()).Error("cluster: the reload was given up", "err", r.Err, "replaced", r.Replaced)
 		}
+	}
+	if r.Err == nil && r.Replaced > 0 {
+		h.registry.Outdate(h.outdated)
 	}
 	h.reports.Post(func() {
 		for _, on := range h.cluster.hooks.reload.all() {

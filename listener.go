@@ -45,8 +45,11 @@ type ListenConfig struct {
 }
 
 // Listen announces on an address: tcp, tcp4, tcp6 or unix. In a worker the
-// socket is shared: the master opens it once and keeps it open until Disconnect,
-// so that connections wait, and are not refused, while workers come and go. The
+// socket is shared: the master opens it once and keeps it open, so that
+// connections wait, and are not refused, while workers come and go. The address
+// ends, and the next client is refused, when the last process that listens on it
+// closes its listener while it goes on itself, when a reload has completed and no
+// new worker listens on it, and at the end of all. The
 // n-th Listen on port 0 is the same port in every worker. The listener stops by
 // itself when the worker is drained: Accept then waits, for an error would make
 // most programs exit and cut off what is in flight.

@@ -52,7 +52,8 @@ func answeredBy(t *testing.T, network, address string) int {
 }
 
 // The n-th listen on port 0 is the same socket in every worker, and the n-th is
-// the lowest that is free: a listener closed and opened again is what it was.
+// the lowest that is free: a listener closed and opened again is what it was, while
+// another worker has it.
 func TestListenNthFreePort(t *testing.T) {
 	workers := clustertest.SocketWorkers(t, 3, cluster.Options{})
 	var first, second string
@@ -65,8 +66,10 @@ func TestListenNthFreePort(t *testing.T) {
 		}
 		require.Equal(t, first, a.Addr)
 		require.Equal(t, second, b.Addr)
-		clustertest.CloseSocket(t, w, a)
-		require.Equal(t, first, clustertest.MustListen(t, w, "tcp", "127.0.0.1:0", cluster.ListenConfig{}).Addr)
+		if i > 0 { // else nobody else listens there, and the address ends
+			clustertest.CloseSocket(t, w, a)
+			require.Equal(t, first, clustertest.MustListen(t, w, "tcp", "127.0.0.1:0", cluster.ListenConfig{}).Addr)
+		}
 		// Another address counts for itself.
 		require.NotEqual(t, first, clustertest.MustListen(t, w, "tcp4", "0.0.0.0:0", cluster.ListenConfig{}).Addr)
 	}

@@ -32,6 +32,8 @@ type master struct {
 
 	opts     *settings           // of SetupMaster; nil before
 	programs map[int]*generation // that are open, by the supervisor's number
+	newest   int                 // of the numbers
+	outdated int                 // newest when the last reload began
 	workers  map[int]*Process    // being started, or not dead
 	gone     []int               // of workers, until the end of the turn
 	lastCall int
@@ -50,9 +52,10 @@ type master struct {
 
 // generation is a program that is held open, and with what it is run.
 type generation struct {
-	opts *settings
-	bin  *process.Program
-	env  []string // the master's environment when it was opened
+	number int // the supervisor's
+	opts   *settings
+	bin    *process.Program
+	env    []string // the master's environment when it was opened
 }
 
 func newMaster(c *cluster) *master {

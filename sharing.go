@@ -25,6 +25,8 @@ func (p *member) Grants(key string) bool {
 
 func (p *member) Took() { p.child.counted(int(p.child.handed.Add(1))) }
 
+func (p *member) Generation() int { return p.child.gen.number }
+
 func (p *member) Answer(line []byte) { p.link.Answer(line) }
 
 func (p *member) SendHandle(typ string, m *wire.Message, h *handle.Handle) {

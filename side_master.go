@@ -49,8 +49,8 @@ func (s *masterSide) Internal(w *wire.Message, h *handle.Handle) {
 			p.emitListening(addr)
 		})
 	case wire.ActClose:
-		p.link.Closes(w.Key)
-		m.call(func() { m.registry.Close((*member)(p), w.Key) })
+		stays := p.link.Closes(w.Key)
+		m.call(func() { m.registry.Close((*member)(p), w.Key, stays) })
 	case wire.ActVoluntary:
 		m.call(func() {
 			p.child.happened(supervise.EndsByItself)

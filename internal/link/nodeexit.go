@@ -46,13 +46,15 @@ func (l *Link) Listens() {
 	}
 }
 
-// Closes notes that the worker has closed the address.
-func (l *Link) Closes(key string) {
+// Closes notes that the worker has closed the address, and reports whether it did
+// so while it stays: what a worker on its way out closes its successor listens on.
+func (l *Link) Closes(key string) (stays bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if i := slices.Index(l.nodeExit.granted, key); i >= 0 {
 		l.nodeExit.granted = slices.Delete(l.nodeExit.granted, i, i+1)
 	}
+	return !l.nodeExit.begun
 }
 
 // WorkerEnds answers a worker that says that it is to end of its own accord, with m.

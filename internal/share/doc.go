@@ -9,7 +9,7 @@
 // answer the source of connections that a listener accepts from: a listener of
 // package net, or a handedQueue of what the dispatcher hands over.
 //
-// The Registry owns the sockets until CloseAll, the dispatcher the connections
+// The Registry owns the sockets until their address ends (see ending.go), the dispatcher the connections
 // that no worker has taken yet, the handedQueue those that Accept has not
 // returned yet. A dispatcher has one goroutine, which accepts; it ends with its
 // close. Questions are answered on their callers' goroutines.

@@ -5,42 +5,58 @@ import (
 	"net"
 	"sync"
 
+	"github.com/go-cluster/cluster/internal/handle"
 	"github.com/go-cluster/cluster/internal/socket"
 )
 
 // HoldListener opens q's address for the workers and returns what Listen returns
 // in a master that has forked. The master itself serves nothing.
 func (r *Registry) HoldListener(ctx context.Context, q Query) (net.Listener, error) {
-	e, err := r.acquire(ctx, q, nil, nil)
+	l, err := r.hold(ctx, q)
 	if err != nil {
 		return nil, ListenError(q.Address, err, "")
 	}
-	return newHeldListener(e), nil
+	return l, nil
 }
 
 // HoldPacketConn is [Registry.HoldListener] for ListenPacket.
 func (r *Registry) HoldPacketConn(ctx context.Context, q Query) (net.PacketConn, error) {
-	e, err := r.acquire(ctx, q, nil, nil)
+	l, err := r.hold(ctx, q)
 	if err != nil {
 		return nil, ListenError(q.Address, err, "")
 	}
-	c, err := socket.NewPacketConn(e.sockets[0])
+	c, err := socket.NewPacketConn(l.socket)
+	l.socket.Release()
 	if err != nil {
+		l.Close()
 		return nil, ListenError(q.Address, err, "")
 	}
-	return &heldPacketConn{c, newHeldListener(e)}, nil
+	return &heldPacketConn{c, l}, nil
+}
+
+// hold lets this process listen on q's address. For datagrams the listener has a
+// reference to the socket, which is the caller's.
+func (r *Registry) hold(ctx context.Context, q Query) (l *heldListener, err error) {
+	err = r.use(ctx, q, nil, nil, func(e *entry) error {
+		e.held++
+		l = &heldListener{addr: e.query.Shown(e.addr), closed: make(chan struct{})}
+		l.letGo = func() { r.host.Turn(func() { r.letGo(e) }) }
+		if q.IsPacket() {
+			l.socket = e.sockets[0].Retain()
+		}
+		return nil
+	})
+	return l, err
 }
 
 // heldListener is an address that is open for the workers. Its Close ends a
-// waiting Accept; the address stays open.
+// waiting Accept; the address stays open while workers listen on it.
 type heldListener struct {
 	addr   net.Addr
+	socket *handle.Handle // see hold
+	letGo  func()
 	once   sync.Once
 	closed chan struct{}
-}
-
-func newHeldListener(e *entry) *heldListener {
-	return &heldListener{addr: e.query.Shown(e.addr), closed: make(chan struct{})}
 }
 
 // Addr returns the address.
@@ -48,7 +64,10 @@ func (l *heldListener) Addr() net.Addr { return l.addr }
 
 // Close makes Accept return.
 func (l *heldListener) Close() error {
-	l.once.Do(func() { close(l.closed) })
+	l.once.Do(func() {
+		close(l.closed)
+		l.letGo()
+	})
 	return nil
 }
 

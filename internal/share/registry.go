@@ -37,6 +37,8 @@ type Member interface {
 	Leaving() bool
 	// Took is told that the worker has taken a connection that the master accepted.
 	Took()
+	// Generation is the number of the program that the worker runs. Numbers grow.
+	Generation() int
 }
 
 // Host is the process that a Registry is in.
@@ -58,7 +60,7 @@ type Terms struct {
 }
 
 // Registry holds the shared addresses. An entry outlives the workers that asked
-// for it: until CloseAll, connections to it wait whatever happens to them.
+// for it: until the address ends, connections to it wait whatever happens to them.
 type Registry struct {
 	host      Host
 	entries   map[string]*entry // by Query.Key; in the mailbox
@@ -78,6 +80,8 @@ type entry struct {
 	dispatcher *dispatcher         // nil if workers accept themselves
 	data       json.RawMessage     // the first worker's, told to all (node: TLS ticket keys)
 	holders    map[Member]struct{} // workers that listen
+	held       int                 // how often this process itself listens
+	generation int                 // of the newest worker that was granted it
 }
 
 // maxAddresses bounds how many addresses are open at a time, so that a worker
@@ -109,10 +113,7 @@ func (r *Registry) Answer(m Member, w *wire.Message, terms Terms) error {
 	if q.Policy == 0 {
 		q.Policy = terms.Policy
 	}
-	e, err := r.acquire(context.Background(), q, w.Data, m)
-	if err == nil && e != nil {
-		r.host.Turn(func() { err = r.grant(m, w, e) })
-	}
+	err = r.use(context.Background(), q, w.Data, m, func(e *entry) error { return r.grant(m, w, e) })
 	if err != nil {
 		r.refuseFor(m, w, err)
 	}
@@ -142,6 +143,26 @@ func (r *Registry) refuseFor(p Peer, w *wire.Message, err error) {
 func refusal(w *wire.Message, errno syscall.Errno, reason string, uid int) *wire.Message {
 	return &wire.Message{Cmd: wire.CmdCluster, Errno: ptr(-int(errno)), Key: "refused", Ack: w.Seq, Data: null,
 		Go: &wire.Extension{Reason: reason, UID: &uid}, Seq: wire.NextSeq()}
+}
+
+// use calls fn, in the mailbox, with the entry for q, for m or (nil) for the master
+// itself. An address that ends before fn has its turn is opened once more.
+func (r *Registry) use(ctx context.Context, q Query, data json.RawMessage, m Member, fn func(*entry) error) error {
+	for {
+		e, err := r.acquire(ctx, q, data, m)
+		if err != nil || e == nil {
+			return err
+		}
+		ended := false
+		r.host.Turn(func() {
+			if ended = r.entries[e.key] != e; !ended {
+				err = fn(e)
+			}
+		})
+		if !ended {
+			return err
+		}
+	}
 }
 
 // acquire returns the entry for q, opened, for m or (nil) for the master itself.
@@ -236,9 +257,6 @@ func (r *Registry) commit(e *entry, h *handle.Handle, addr net.Addr, unlink func
 // there is none, or behind it. A node worker that gets an address after it has
 // disconnected keeps listening, without a channel, and never ends.
 func (r *Registry) grant(m Member, w *wire.Message, e *entry) error {
-	if r.entries[e.key] != e {
-		return errs.Closed // all was stopped meanwhile
-	}
 	if !m.Grants(e.key) {
 		return nil
 	}
@@ -246,6 +264,7 @@ func (r *Registry) grant(m Member, w *wire.Message, e *entry) error {
 		return syscall.EADDRINUSE // asked twice before it was open
 	}
 	e.holders[m] = struct{}{}
+	e.generation = max(e.generation, m.Generation())
 	out := &wire.Message{Ack: w.Seq, Key: e.key, Data: e.data, Go: &wire.Extension{Listening: true}}
 	if e.dispatcher == nil {
 		typ := wire.TypeNative
@@ -277,37 +296,6 @@ func (r *Registry) Forget(m Member) {
 	for _, e := range r.entries {
 		delete(e.holders, m)
 	}
-}
-
-// Close notes that m has closed its listener.
-func (r *Registry) Close(m Member, key string) {
-	if e := r.entries[key]; e != nil {
-		delete(e.holders, m)
-		if e.dispatcher != nil {
-			e.dispatcher.remove(m)
-		}
-	}
-}
-
-// CloseAll closes the sockets, at the end of a Disconnect.
-func (r *Registry) CloseAll() {
-	for _, e := range r.entries {
-		r.drop(e)
-	}
-}
-
-func (r *Registry) drop(e *entry) {
-	delete(r.entries, e.key)
-	if len(e.sockets) == 0 {
-		return // still being opened: commit will see
-	}
-	if e.dispatcher != nil {
-		e.dispatcher.close()
-	}
-	for _, h := range e.sockets {
-		h.Release()
-	}
-	e.unlink()
 }
 
 // Listening is an open address, as Stats shows it.

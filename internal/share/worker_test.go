@@ -37,10 +37,11 @@ type commandWorker struct {
 	offers atomic.Int32
 	took   atomic.Int32
 
-	leaving bool
-	refuses bool // takes no address any more
-	answers chan string
-	sockets chan *handle.Handle
+	leaving    bool
+	generation int
+	refuses    bool // takes no address any more
+	answers    chan string
+	sockets    chan *handle.Handle
 }
 
 func newCommandWorker() *commandWorker {
@@ -49,6 +50,7 @@ func newCommandWorker() *commandWorker {
 
 func (w *commandWorker) Leaving() bool      { return w.leaving }
 func (w *commandWorker) Grants(string) bool { return !w.refuses }
+func (w *commandWorker) Generation() int    { return w.generation }
 func (w *commandWorker) Took()              { w.took.Add(1) }
 func (w *commandWorker) Answer(line []byte) { w.answers <- string(line) }
 func (w *commandWorker) SendHandle(typ string, m *wire.Message, h *handle.Handle) {
