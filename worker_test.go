@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"context"
+	"log/slog"
 
 	"github.com/go-cluster/cluster/internal/drain"
 )
@@ -10,6 +11,7 @@ import (
 func testInside(p *Process, hello announcement) *inside {
 	in := newInside(p, hello)
 	in.drain = drain.New(p.id, hello.Connections, drain.Hooks{
+		Logger:    slog.Default,
 		Begun:     func() {},
 		Announce:  func(drain.Reason) {},
 		Full:      func() {},
