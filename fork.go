@@ -29,7 +29,7 @@ func startProcess(p *Process, env []string) error {
 	if err != nil {
 		return err
 	}
-	p.link = link.New(ours, (*inbox)(p), &masterSide{m: c.m, p: p}, link.PeerUnknown, link.Options{Name: linkName(p.id), MaxMessage: c.opts.MaxMessage, MaxQueue: c.opts.MaxQueue})
+	p.link = link.New(ours, (*inbox)(p), &fromWorker{m: c.m, p: p}, link.PeerUnknown, link.Options{Name: linkName(p.id), MaxMessage: c.opts.MaxMessage, MaxQueue: c.opts.MaxQueue})
 	// The worker's end must not stay open here, or its death would be no EOF.
 	defer theirs.Close()
 

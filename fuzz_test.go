@@ -114,7 +114,7 @@ func FuzzMaster(f *testing.F) {
 		p.connected.Store(true)
 		p.child = &child{m: m, p: p, opts: o, exited: make(chan struct{})}
 		p.owner = p.child
-		p.link = link.New(ours, (*inbox)(p), &masterSide{m: m, p: p}, link.PeerUnknown, link.Options{Name: linkName(1), MaxMessage: o.MaxMessage, MaxQueue: o.MaxQueue})
+		p.link = link.New(ours, (*inbox)(p), &fromWorker{m: m, p: p}, link.PeerUnknown, link.Options{Name: linkName(1), MaxMessage: o.MaxMessage, MaxQueue: o.MaxQueue})
 		p.OnError(func(*Process, error) {})
 		told := owing(t, p.link)
 		m.supervisor = supervise.New(fuzzHost{host{m}, p}, os.Kill, 0)
@@ -168,7 +168,7 @@ func FuzzWorker(f *testing.F) {
 		in := testInside(p, announcement{Version: wire.ProtocolVersion, ShutdownTimeout: time.Hour})
 		p.inside, p.owner = in, in
 		p.connected.Store(true)
-		p.link = link.New(ours, (*inbox)(p), &workerSide{in: in}, link.PeerGo, link.Options{Name: linkName(1), MaxMessage: 100 << 10, MaxQueue: defaultMaxQueue})
+		p.link = link.New(ours, (*inbox)(p), &fromMaster{in: in}, link.PeerGo, link.Options{Name: linkName(1), MaxMessage: 100 << 10, MaxQueue: defaultMaxQueue})
 		p.OnError(func(*Process, error) {})
 		told := owing(t, p.link)
 		fuzzPeer(t, p, openFar(t, theirs), stream, fds, cut)

@@ -1,13 +1,27 @@
 package cluster
 
 import (
+	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"log/slog"
 	"os"
+	"os/signal"
+	"runtime"
 	"strconv"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/go-cluster/cluster/internal/channel"
+	"github.com/go-cluster/cluster/internal/drain"
+	"github.com/go-cluster/cluster/internal/handle"
+	"github.com/go-cluster/cluster/internal/link"
+	"github.com/go-cluster/cluster/internal/process"
+	"github.com/go-cluster/cluster/internal/share"
+	"github.com/go-cluster/cluster/internal/supervise"
+	"github.com/go-cluster/cluster/internal/wire"
 )
 
 // The variables that make a process a worker. A node primary sets all but the
@@ -87,4 +101,252 @@ func readAnnouncement(text string) announcement {
 		return node
 	}
 	return hello
+}
+
+// What a worker does: it talks to its master, and ends when it is told to.
+
+// inside is the worker's own half of its Process: what it listens on, what it
+// tells the master, and how it ends. What is in flight is drain's.
+type inside struct {
+	p     *Process
+	hello announcement
+	drain *drain.Drain
+	asker *share.Asker
+
+	checking atomic.Bool // OnCheck functions are being called
+}
+
+// newWorker begins this process's life as worker id.
+func newWorker(c *cluster, id int, ch *channel.Channel, hello announcement) *Process {
+	p := newProcess(c, id, hello.Slot)
+	p.pid = os.Getpid()
+	in := newInside(p, hello)
+	in.drain = drain.New(id, hello.Connections, in.drainHooks())
+	p.inside, p.owner = in, in
+	p.connected.Store(true)
+	p.advance(Online)
+	peer := link.PeerNode
+	if in.goMaster() {
+		peer = link.PeerGo
+	}
+	p.link = link.New(ch, (*inbox)(p), &fromMaster{in: in}, peer, link.Options{Name: linkName(id), MaxMessage: hello.MaxMessage, MaxQueue: hello.MaxQueue})
+	c.live.add(p)
+	in.watchTerm() // before online: whoever has seen that may send it
+	online := &wire.Message{Act: wire.ActOnline}
+	if in.goMaster() {
+		online.Go = &wire.Extension{Version: wire.ProtocolVersion}
+	}
+	p.link.Order(online)
+	leaveGroupSignals()
+	p.link.Start(0)
+	return p
+}
+
+// newInside is an inside without its drain.
+func newInside(p *Process, hello announcement) *inside {
+	in := &inside{p: p, hello: hello}
+	in.asker = in.newAsker()
+	return in
+}
+
+// drainHooks are what the drain of this worker needs of its Process.
+func (in *inside) drainHooks() drain.Hooks {
+	p := in.p
+	return drain.Hooks{
+		Begun:     func() { p.advance(Draining) },
+		Announce:  in.announceDrain,
+		Full:      func() { p.link.OrderExtra(wire.ActFull) },
+		Work:      func() { p.link.Answered() },
+		Flush:     func(ctx context.Context) { p.link.Flush(ctx) },
+		Close:     func() { p.link.Close(); <-p.link.Done() },
+		Callbacks: p.events.idle,
+		Logger:    p.logger,
+		Exit: func(code int) {
+			p.cluster.flushLogs(lastWords)
+			os.Exit(code)
+		},
+	}
+}
+
+// announceDrain tells the master that this worker ends, if it does not know.
+func (in *inside) announceDrain(why drain.Reason) {
+	switch {
+	case why == drain.ByOrphan:
+		// The master's end of a standard output that it copied is gone as well;
+		// a log line must not kill what is in flight.
+		surviveSIGPIPE()
+	case why == drain.ByOther && in.goMaster():
+		in.p.link.OrderExtra(wire.ActDraining)
+	}
+	in.asker.Withdraw()
+}
+
+// goMaster reports whether the master speaks more than node's protocol.
+func (in *inside) goMaster() bool { return in.hello.Version >= wire.ProtocolVersion }
+
+// leaveGroupSignals leaves to the master what a terminal sends to all its
+// processes at once. For each signal the runtime switches to a thread of its own
+// and back, which nobody has to wait for: one that comes before meets a worker
+// that does not listen yet.
+func leaveGroupSignals() {
+	// Not signal.Ignore, which this worker's own children would inherit.
+	signal.Notify(make(chan os.Signal, 1), groupSignals...)
+}
+
+// watchTerm makes SIGTERM a drain.
+func (in *inside) watchTerm() {
+	term := make(chan os.Signal, 1)
+	signal.Notify(term, termSignal)
+	go func() {
+		for range term {
+			in.drain.Begin(drain.ByOther, in.hello.ShutdownTimeout)
+		}
+	}()
+}
+
+// fromMaster is what a worker does with the master's internal messages.
+type fromMaster struct {
+	in   *inside
+	over sync.Once // overrun
+}
+
+func (s *fromMaster) Internal(w *wire.Message, h *handle.Handle) {
+	switch w.Act {
+	case wire.ActNewConn:
+		s.in.asker.Offered(w, h)
+		return
+	case wire.ActPing:
+		s.in.pinged()
+	case wire.ActStderr:
+		if h != nil {
+			process.ReplaceStderr(h.FD())
+		}
+	case wire.ActDisconnect:
+		timeout := s.in.hello.ShutdownTimeout
+		if w.Go != nil && w.Go.Timeout > 0 {
+			timeout = time.Duration(w.Go.Timeout) * time.Millisecond
+		}
+		s.in.p.voluntary.Store(true)
+		s.in.drain.Begin(drain.ByMaster, timeout)
+	}
+	h.Release()
+}
+
+// closed is the end of the channel: of this worker's own making at the end of a
+// drain, or the master is gone, and then there is no reason to live on.
+func (s *fromMaster) Closed() {
+	p := s.in.p
+	p.connected.Store(false)
+	p.advance(Disconnected)
+	p.emitDisconnect()
+	s.in.drain.Begin(drain.ByOrphan, s.in.hello.ShutdownTimeout)
+}
+
+func (s *fromMaster) Overrun() {
+	s.over.Do(func() {
+		s.in.p.report(fmt.Errorf("cluster: the master asks and does not read the answers; giving up on it: %w", ErrBacklog))
+		s.in.p.link.Close()
+	})
+}
+
+// handshakeTimeout bounds the wait for the master's word that it knows that
+// this worker's end is voluntary.
+const handshakeTimeout = 5 * time.Second
+
+// sayVoluntary tells the master that what follows was asked for, and waits until
+// it knows.
+func (in *inside) sayVoluntary(ctx context.Context) {
+	in.p.voluntary.Store(true)
+	known := make(chan struct{})
+	in.p.link.Ask(&wire.Message{Act: wire.ActVoluntary}, func(_ *wire.Message, h *handle.Handle) {
+		h.Release()
+		close(known)
+	})
+	ctx, cancel := context.WithTimeout(ctx, handshakeTimeout)
+	defer cancel()
+	select {
+	case <-known:
+	case <-ctx.Done():
+	}
+}
+
+func (in *inside) disconnect(ctx context.Context) error {
+	if in.p.IsConnected() {
+		in.sayVoluntary(ctx)
+	}
+	in.drain.Begin(drain.BySelf, in.hello.ShutdownTimeout)
+	select {
+	case <-in.drain.Closed():
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (in *inside) kill(sig ...os.Signal) error {
+	for _, s := range sig {
+		if err := deliverable(s); err != nil {
+			return callError("Kill", err)
+		}
+	}
+	if in.p.IsConnected() {
+		in.sayVoluntary(context.Background())
+		ctx, cancel := context.WithTimeout(context.Background(), handshakeTimeout)
+		in.p.link.Flush(ctx)
+		cancel()
+	}
+	if len(sig) == 0 {
+		os.Exit(0)
+	}
+	self, err := os.FindProcess(os.Getpid())
+	if err != nil {
+		return callError("Kill", err)
+	}
+	for _, s := range sig {
+		if err := self.Signal(s); err != nil {
+			return callError("Kill", err)
+		}
+	}
+	return nil
+}
+
+func (in *inside) osProcess() *os.Process { return nil }
+
+func (in *inside) logger() *slog.Logger { return slog.Default() }
+
+func (in *inside) ready() error {
+	if !in.p.IsConnected() {
+		return callError("Ready", ErrClosed)
+	}
+	in.p.advance(Ready)
+	if !in.goMaster() {
+		return nil
+	}
+	return in.p.link.OrderExtra(wire.ActReady)
+}
+
+// pinged answers the master, on a goroutine of its own.
+func (in *inside) pinged() {
+	if !in.checking.CompareAndSwap(false, true) {
+		return // the last checks have not returned
+	}
+	go func() {
+		var failed []error
+		for _, r := range in.p.cluster.hooks.check.all() {
+			if err := r.fn(in.drain.Context()); err != nil {
+				failed = append(failed, err)
+			}
+		}
+		accepted, active := in.drain.Counts()
+		p := supervise.Pulse{Accepted: accepted, Active: int64(active)}
+		var mem runtime.MemStats
+		runtime.ReadMemStats(&mem)
+		p.Memory = int64(mem.Sys - mem.HeapReleased)
+		if err := errors.Join(failed...); err != nil {
+			p.Error = err.Error()
+		}
+		msg, _ := json.Marshal(p)
+		in.checking.Store(false) // first: the next ping may be here before answer returns
+		in.p.link.Answer((&wire.Message{Cmd: wire.CmdExtra, Act: wire.ActPong, Msg: msg}).Line())
+	}()
 }

@@ -2,269 +2,317 @@ package cluster
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"os"
-	"os/signal"
-	"runtime"
-	"sync"
 	"sync/atomic"
 	"time"
 
-	"github.com/go-cluster/cluster/internal/channel"
-	"github.com/go-cluster/cluster/internal/drain"
-	"github.com/go-cluster/cluster/internal/handle"
 	"github.com/go-cluster/cluster/internal/link"
-	"github.com/go-cluster/cluster/internal/process"
-	"github.com/go-cluster/cluster/internal/share"
 	"github.com/go-cluster/cluster/internal/supervise"
-	"github.com/go-cluster/cluster/internal/wire"
 )
 
-// inside is the worker's own half of its Process: what it listens on, what it
-// tells the master, and how it ends. What is in flight is drain's.
-type inside struct {
-	p     *Process
-	hello announcement
-	drain *drain.Drain
-	asker *share.Asker
+// Process is one worker, seen from either side: from the master, which forked
+// it, or from inside, as [Worker]. All methods may be called from anywhere and
+// at any time, callbacks included. On a nil *Process, which is what [Worker] is
+// outside a worker, those that return an error return ErrNotWorker.
+type Process struct {
+	cluster  *cluster
+	id, slot int
+	link     *link.Link
+	events   events
 
-	checking atomic.Bool // OnCheck functions are being called
+	state     atomic.Int32
+	voluntary atomic.Bool
+	connected atomic.Bool
+	pid       int
+
+	onOnline, onDisconnect callbacks[func(*Process)]
+	onListening            callbacks[func(*Process, net.Addr)]
+	onMessage              callbacks[func(*Process, Message)]
+	onExit                 callbacks[func(*Process, Exit)]
+	onError                callbacks[func(*Process, error)]
+
+	owner  owner
+	child  *child  // the owner in the master
+	inside *inside // the owner in the worker
 }
 
-// newWorker begins this process's life as worker id.
-func newWorker(c *cluster, id int, ch *channel.Channel, hello announcement) *Process {
-	p := newProcess(c, id, hello.Slot)
-	p.pid = os.Getpid()
-	in := newInside(p, hello)
-	in.drain = drain.New(id, hello.Connections, in.drainHooks())
-	p.inside, p.owner = in, in
-	p.connected.Store(true)
-	p.advance(Online)
-	peer := link.PeerNode
-	if in.goMaster() {
-		peer = link.PeerGo
+// owner is who holds a Process: the master, or the worker itself. What differs
+// between the two sides is here.
+type owner interface {
+	osProcess() *os.Process
+	disconnect(ctx context.Context) error
+	kill(sig ...os.Signal) error
+	ready() error
+	logger() *slog.Logger
+}
+
+// State is how far a worker is in its life. It only ever grows.
+type State int32
+
+const (
+	Starting     State = iota // forked
+	Online                    // its runtime is up and its channel works
+	Ready                     // it may take traffic
+	Draining                  // it was told to stop, and finishes what is in flight
+	Disconnected              // its channel has closed
+	Dead                      // it has exited
+)
+
+// String returns the state's name in lower case.
+func (s State) String() string { return supervise.State(s).String() }
+
+// Exit is how a worker ended.
+type Exit struct {
+	Code      int              // the exit status; -1 if a signal ended it
+	Signal    os.Signal        // the signal that ended it, or nil
+	Reason    Reason           // why
+	Voluntary bool             // it was asked for: see Process.ExitedAfterDisconnect
+	Uptime    time.Duration    // since the fork
+	State     *os.ProcessState // as the system told it
+}
+
+// String returns "exit status 1 after 3s" or "signal: killed after 2m0s".
+func (e Exit) String() string {
+	end := supervise.Exit{Code: e.Code, Uptime: e.Uptime}
+	if e.Signal != nil {
+		end.Signal = e.Signal.String()
 	}
-	p.link = link.New(ch, (*inbox)(p), &workerSide{in: in}, peer, link.Options{Name: linkName(id), MaxMessage: hello.MaxMessage, MaxQueue: hello.MaxQueue})
-	c.live.add(p)
-	in.watchTerm() // before online: whoever has seen that may send it
-	online := &wire.Message{Act: wire.ActOnline}
-	if in.goMaster() {
-		online.Go = &wire.Extension{Version: wire.ProtocolVersion}
+	return end.String()
+}
+
+// ID returns the worker's number: 1, 2, …, never reused; 0 for nil.
+func (w *Process) ID() int {
+	if w == nil {
+		return 0
 	}
-	p.link.Order(online)
-	leaveGroupSignals()
-	p.link.Start(0)
+	return w.id
+}
+
+// Slot returns the place 0..N-1 that the worker fills under AutoFork; its
+// successor has the same. It is -1 for a plain Fork.
+func (w *Process) Slot() int {
+	if w == nil {
+		return -1
+	}
+	return w.slot
+}
+
+// PID returns the process id; 0 for nil.
+func (w *Process) PID() int {
+	if w == nil {
+		return 0
+	}
+	return w.pid
+}
+
+// OSProcess returns the process as package os sees it, in the master, to send
+// it signals that are no order to stop; nil in a worker. The package waits for
+// it: Wait and Release are not the caller's to use.
+func (w *Process) OSProcess() *os.Process {
+	if w == nil {
+		return nil
+	}
+	return w.owner.osProcess()
+}
+
+// State returns how far the worker is; Dead for nil.
+func (w *Process) State() State {
+	if w == nil {
+		return Dead
+	}
+	return State(w.state.Load())
+}
+
+// IsConnected reports whether the channel is open.
+func (w *Process) IsConnected() bool { return w != nil && w.connected.Load() }
+
+// IsDead reports whether the worker has exited.
+func (w *Process) IsDead() bool { return w.State() == Dead }
+
+// ExitedAfterDisconnect reports whether the worker's end was asked for: by
+// Kill or Disconnect on either side. It can be true before the end has come.
+func (w *Process) ExitedAfterDisconnect() bool { return w != nil && w.voluntary.Load() }
+
+// Send queues v, encoded as JSON, for the other side and returns: it never
+// waits for a peer that is slow or stopped. Messages arrive in the order in
+// which they were sent.
+//
+// received, if given, is called once the other side has received v, or with
+// the error that prevents that; its handlers may not have run yet. A node peer
+// gives no receipts: for it, received is called when v has been written to the
+// channel, as node's own callback is.
+//
+// The error wraps ErrBacklog if Options.MaxQueue bytes wait already, ErrClosed
+// after the channel closed, ErrNotWorker on nil, or says why v has no JSON form.
+func (w *Process) Send(v any, received ...func(error)) error {
+	if w == nil {
+		return callError("Send", ErrNotWorker)
+	}
+	var told func(error)
+	if len(received) > 0 {
+		told = func(err error) {
+			w.events.post(event{fn: func() {
+				for _, fn := range received {
+					fn(err)
+				}
+			}})
+		}
+	}
+	return w.sendError("Send", w.link.Send(v, told))
+}
+
+// SendContext sends v and returns nil once the other side has received it (a
+// node peer: once it is written). It returns ctx.Err() if ctx ends first; v may
+// arrive all the same.
+func (w *Process) SendContext(ctx context.Context, v any) error {
+	if w == nil {
+		return callError("SendContext", ErrNotWorker)
+	}
+	return w.sendError("SendContext", w.link.SendContext(ctx, v))
+}
+
+// Request sends v to the other side's OnRequest or Respond handler and stores
+// its answer in reply, as json.Unmarshal does; a nil reply is not looked at.
+// To a worker that is not online yet the request waits. It returns the
+// handler's error as text, ctx.Err() if ctx ends first, an error that wraps
+// ErrClosed if the other side is gone, ErrNotSupported for a node peer.
+func (w *Process) Request(ctx context.Context, v, reply any) error {
+	if w == nil {
+		return callError("Request", ErrNotWorker)
+	}
+	return w.sendError("Request", w.link.Request(ctx, v, reply))
+}
+
+func (w *Process) sendError(call string, err error) error {
+	switch _, remote := errors.AsType[*link.RemoteError](err); {
+	case err == nil, remote, errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
+		return err
+	case errors.Is(err, ErrBacklog):
+		return fmt.Errorf("cluster: %s to worker %d: %w (%d bytes; it may be stopped, or MaxQueue too small)", call, w.id, err, w.link.Queued())
+	case errors.Is(err, ErrClosed), errors.Is(err, ErrNotSupported):
+		return fmt.Errorf("cluster: %s: worker %d: %w", call, w.id, err)
+	}
+	return err
+}
+
+// Disconnect makes the worker stop accepting, finish what is in flight and
+// exit; that is voluntary, so nothing replaces it. It returns nil when the
+// worker has exited (in the worker itself: when it is drained, just before the
+// process ends). When ctx ends first it returns ctx.Err(), and the drain goes
+// on; past Options.ShutdownTimeout the master kills the worker, which is an
+// error too.
+//
+// In the worker, what the drain waits for must not wait for the drain: a handler
+// of an HTTP or other request, and an OnShutdown hook, starts it with go.
+func (w *Process) Disconnect(ctx context.Context) error {
+	if w == nil {
+		return callError("Disconnect", ErrNotWorker)
+	}
+	return w.owner.disconnect(ctx)
+}
+
+// Kill ends the worker at once with SIGKILL, or sends the signal given; either
+// is voluntary, so nothing replaces the worker (use OSProcess to send a signal
+// that it is meant to survive). In the worker itself it tells the master and
+// exits with 0, or sends itself the signal. It returns ErrClosed if the worker
+// is dead, and on Windows ErrNotSupported for any signal but os.Kill.
+func (w *Process) Kill(sig ...os.Signal) error {
+	if w == nil {
+		return callError("Kill", ErrNotWorker)
+	}
+	return w.owner.kill(sig...)
+}
+
+// Ready tells the master that this worker may take traffic. Without
+// Options.ManualReady that happens by itself with the first listener; a node
+// primary does not know the word, and nothing is sent. It returns ErrNotWorker
+// outside the worker itself.
+func (w *Process) Ready() error {
+	if w == nil {
+		return callError("Ready", ErrNotWorker)
+	}
+	return w.owner.ready()
+}
+
+// OnOnline is [OnOnline] for this worker.
+func (w *Process) OnOnline(fn func(w *Process)) (stop func()) {
+	if w == nil {
+		return func() {}
+	}
+	return w.onOnline.add(fn)
+}
+
+// OnListening is [OnListening] for this worker.
+func (w *Process) OnListening(fn func(w *Process, addr net.Addr)) (stop func()) {
+	if w == nil {
+		return func() {}
+	}
+	return w.onListening.add(fn)
+}
+
+// OnMessage is [OnMessage] for this worker.
+func (w *Process) OnMessage(fn func(w *Process, m Message)) (stop func()) {
+	if w == nil {
+		return func() {}
+	}
+	return w.cluster.taking(w.onMessage.add(fn))
+}
+
+// OnDisconnect is [OnDisconnect] for this worker.
+func (w *Process) OnDisconnect(fn func(w *Process)) (stop func()) {
+	if w == nil {
+		return func() {}
+	}
+	return w.onDisconnect.add(fn)
+}
+
+// OnExit is [OnDeath] for this worker.
+func (w *Process) OnExit(fn func(w *Process, e Exit)) (stop func()) {
+	if w == nil {
+		return func() {}
+	}
+	return w.onExit.add(fn)
+}
+
+// OnError is [OnError] for this worker.
+func (w *Process) OnError(fn func(w *Process, err error)) (stop func()) {
+	if w == nil {
+		return func() {}
+	}
+	return w.onError.add(fn)
+}
+
+// show makes the state visible that the master has given the worker.
+func (w *Process) show(s State) {
+	if s == Disconnected {
+		w.connected.Store(false)
+	}
+	w.advance(s)
+}
+
+// advance moves the state forward. What is late (a listener opened during the
+// drain) does not move it back.
+func (w *Process) advance(to State) bool {
+	for {
+		from := w.state.Load()
+		if State(from) >= to {
+			return false
+		}
+		if w.state.CompareAndSwap(from, int32(to)) {
+			return true
+		}
+	}
+}
+
+// logger waits for nobody. What the owner says is where its records go.
+func (w *Process) logger() *slog.Logger { return w.cluster.logs.Logger(w.owner.logger()) }
+
+func newProcess(c *cluster, id, slot int) *Process {
+	p := &Process{cluster: c, id: id, slot: slot}
+	p.events.p = p
 	return p
-}
-
-// newInside is an inside without its drain.
-func newInside(p *Process, hello announcement) *inside {
-	in := &inside{p: p, hello: hello}
-	in.asker = in.newAsker()
-	return in
-}
-
-// drainHooks are what the drain of this worker needs of its Process.
-func (in *inside) drainHooks() drain.Hooks {
-	p := in.p
-	return drain.Hooks{
-		Begun:     func() { p.advance(Draining) },
-		Announce:  in.announceDrain,
-		Full:      func() { p.link.OrderExtra(wire.ActFull) },
-		Work:      func() { p.link.Answered() },
-		Flush:     func(ctx context.Context) { p.link.Flush(ctx) },
-		Close:     func() { p.link.Close(); <-p.link.Done() },
-		Callbacks: p.events.idle,
-		Logger:    p.logger,
-		Exit: func(code int) {
-			p.cluster.flushLogs(lastWords)
-			os.Exit(code)
-		},
-	}
-}
-
-// announceDrain tells the master that this worker ends, if it does not know.
-func (in *inside) announceDrain(why drain.Reason) {
-	switch {
-	case why == drain.ByOrphan:
-		// The master's end of a standard output that it copied is gone as well;
-		// a log line must not kill what is in flight.
-		surviveSIGPIPE()
-	case why == drain.ByOther && in.goMaster():
-		in.p.link.OrderExtra(wire.ActDraining)
-	}
-	in.asker.Withdraw()
-}
-
-// goMaster reports whether the master speaks more than node's protocol.
-func (in *inside) goMaster() bool { return in.hello.Version >= wire.ProtocolVersion }
-
-// leaveGroupSignals leaves to the master what a terminal sends to all its
-// processes at once. For each signal the runtime switches to a thread of its own
-// and back, which nobody has to wait for: one that comes before meets a worker
-// that does not listen yet.
-func leaveGroupSignals() {
-	// Not signal.Ignore, which this worker's own children would inherit.
-	signal.Notify(make(chan os.Signal, 1), groupSignals...)
-}
-
-// watchTerm makes SIGTERM a drain.
-func (in *inside) watchTerm() {
-	term := make(chan os.Signal, 1)
-	signal.Notify(term, termSignal)
-	go func() {
-		for range term {
-			in.drain.Begin(drain.ByOther, in.hello.ShutdownTimeout)
-		}
-	}()
-}
-
-// workerSide is what a worker does with the master's internal messages.
-type workerSide struct {
-	in   *inside
-	over sync.Once // overrun
-}
-
-func (s *workerSide) Internal(w *wire.Message, h *handle.Handle) {
-	switch w.Act {
-	case wire.ActNewConn:
-		s.in.asker.Offered(w, h)
-		return
-	case wire.ActPing:
-		s.in.pinged()
-	case wire.ActStderr:
-		if h != nil {
-			process.ReplaceStderr(h.FD())
-		}
-	case wire.ActDisconnect:
-		timeout := s.in.hello.ShutdownTimeout
-		if w.Go != nil && w.Go.Timeout > 0 {
-			timeout = time.Duration(w.Go.Timeout) * time.Millisecond
-		}
-		s.in.p.voluntary.Store(true)
-		s.in.drain.Begin(drain.ByMaster, timeout)
-	}
-	h.Release()
-}
-
-// closed is the end of the channel: of this worker's own making at the end of a
-// drain, or the master is gone, and then there is no reason to live on.
-func (s *workerSide) Closed() {
-	p := s.in.p
-	p.connected.Store(false)
-	p.advance(Disconnected)
-	p.emitDisconnect()
-	s.in.drain.Begin(drain.ByOrphan, s.in.hello.ShutdownTimeout)
-}
-
-func (s *workerSide) Overrun() {
-	s.over.Do(func() {
-		s.in.p.report(fmt.Errorf("cluster: the master asks and does not read the answers; giving up on it: %w", ErrBacklog))
-		s.in.p.link.Close()
-	})
-}
-
-// handshakeTimeout bounds the wait for the master's word that it knows that
-// this worker's end is voluntary.
-const handshakeTimeout = 5 * time.Second
-
-// sayVoluntary tells the master that what follows was asked for, and waits until
-// it knows.
-func (in *inside) sayVoluntary(ctx context.Context) {
-	in.p.voluntary.Store(true)
-	known := make(chan struct{})
-	in.p.link.Ask(&wire.Message{Act: wire.ActVoluntary}, func(_ *wire.Message, h *handle.Handle) {
-		h.Release()
-		close(known)
-	})
-	ctx, cancel := context.WithTimeout(ctx, handshakeTimeout)
-	defer cancel()
-	select {
-	case <-known:
-	case <-ctx.Done():
-	}
-}
-
-func (in *inside) disconnect(ctx context.Context) error {
-	if in.p.IsConnected() {
-		in.sayVoluntary(ctx)
-	}
-	in.drain.Begin(drain.BySelf, in.hello.ShutdownTimeout)
-	select {
-	case <-in.drain.Closed():
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-}
-
-func (in *inside) kill(sig ...os.Signal) error {
-	for _, s := range sig {
-		if err := deliverable(s); err != nil {
-			return callError("Kill", err)
-		}
-	}
-	if in.p.IsConnected() {
-		in.sayVoluntary(context.Background())
-		ctx, cancel := context.WithTimeout(context.Background(), handshakeTimeout)
-		in.p.link.Flush(ctx)
-		cancel()
-	}
-	if len(sig) == 0 {
-		os.Exit(0)
-	}
-	self, err := os.FindProcess(os.Getpid())
-	if err != nil {
-		return callError("Kill", err)
-	}
-	for _, s := range sig {
-		if err := self.Signal(s); err != nil {
-			return callError("Kill", err)
-		}
-	}
-	return nil
-}
-
-func (in *inside) osProcess() *os.Process { return nil }
-
-func (in *inside) logger() *slog.Logger { return slog.Default() }
-
-func (in *inside) ready() error {
-	if !in.p.IsConnected() {
-		return callError("Ready", ErrClosed)
-	}
-	in.p.advance(Ready)
-	if !in.goMaster() {
-		return nil
-	}
-	return in.p.link.OrderExtra(wire.ActReady)
-}
-
-// pinged answers the master, on a goroutine of its own.
-func (in *inside) pinged() {
-	if !in.checking.CompareAndSwap(false, true) {
-		return // the last checks have not returned
-	}
-	go func() {
-		var failed []error
-		for _, r := range in.p.cluster.hooks.check.all() {
-			if err := r.fn(in.drain.Context()); err != nil {
-				failed = append(failed, err)
-			}
-		}
-		accepted, active := in.drain.Counts()
-		p := supervise.Pulse{Accepted: accepted, Active: int64(active)}
-		var mem runtime.MemStats
-		runtime.ReadMemStats(&mem)
-		p.Memory = int64(mem.Sys - mem.HeapReleased)
-		if err := errors.Join(failed...); err != nil {
-			p.Error = err.Error()
-		}
-		msg, _ := json.Marshal(p)
-		in.checking.Store(false) // first: the next ping may be here before answer returns
-		in.p.link.Answer((&wire.Message{Cmd: wire.CmdExtra, Act: wire.ActPong, Msg: msg}).Line())
-	}()
 }
