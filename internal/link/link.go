@@ -5,6 +5,7 @@ import (
 	"errors"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/go-cluster/cluster/internal/channel"
 	"github.com/go-cluster/cluster/internal/errs"
@@ -137,50 +138,74 @@ func (l *Link) Send(v any, received func(error)) error {
 			_, err := l.out.put(userLine, nil, line)
 			return err
 		}
-		return l.sendReceipt(line, received)
+		_, err := l.sendReceipt(line, received, nil)
+		return err
 	})
 }
 
 // SendContext sends v and waits until the peer has it, or for ctx.
 func (l *Link) SendContext(ctx context.Context, v any) error {
-	told := make(chan error, 1)
-	if err := l.Send(v, func(err error) { told <- err }); err != nil {
+	c := &call{began: time.Since(epoch), done: make(chan struct{})}
+	told := func(err error) {
+		c.err = err
+		close(c.done)
+	}
+	reads := false
+	err := wire.EncodeUser(v, func(line []byte) (err error) {
+		reads, err = l.sendReceipt(line, told, c)
+		return err
+	})
+	if err != nil {
 		return err
 	}
 	l.flow.expect(1)
 	defer l.flow.expect(-1)
-	select {
-	case err := <-told:
-		return err
-	case <-ctx.Done():
+	wait := c.wait
+	if reads {
+		wait = func(ctx context.Context) bool { return l.waitCall(ctx, c) }
+	}
+	if !wait(ctx) {
 		return ctx.Err()
 	}
+	return c.err
 }
 
 // sendReceipt sends line, and behind it the question whether it has come. The
 // peer that is not known yet is asked when it is: see SetPeer.
-func (l *Link) sendReceipt(line []byte, fn func(error)) error {
+//
+// c, unless nil, is a caller that waits for the receipt. It reports whether it may
+// read that itself, from a peer that gives any.
+func (l *Link) sendReceipt(line []byte, fn func(error), c *call) (reads bool, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	r := receipt{n: l.sent + 1, fn: fn}
-	var err error
+	kind := userLine
+	if c != nil {
+		kind = promptLine
+	}
 	if l.peer == PeerGo {
-		r.pos, err = l.out.put(userLine, nil, line, wire.AppendCount(nil, wire.ActAsk, r.n))
+		var room [wire.CallHead]byte
+		r.pos, err = l.out.put(kind, nil, line, wire.AppendCount(room[:0], wire.ActAsk, r.n))
 	} else {
-		r.pos, err = l.out.put(userLine, nil, line)
+		r.pos, err = l.out.put(kind, nil, line)
 	}
 	if err != nil {
-		return err
+		return false, err
 	}
 	l.sent++
 	if l.peer == PeerNode {
 		// Under the lock, for the order of the callbacks: fn does not wait.
 		l.out.whenWritten(r.pos, fn)
-		return nil
+		return false, nil
+	}
+	if reads = c != nil && l.peer == PeerGo; reads {
+		c.alone = len(l.receipts) == 0 && len(l.requests.calls) == 0
 	}
 	l.receipts = append(l.receipts, r)
-	l.readTurn.pickUp()
-	return nil
+	if !reads {
+		l.readTurn.pickUp()
+	}
+	return reads, nil
 }
 
 // SetPeer is told by the worker's online what the peer understands; what a second

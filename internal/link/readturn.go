@@ -20,13 +20,12 @@ type readTurn struct {
 	holder  holder
 	granted chan struct{} // closed when the caller that asked has it
 	free    atomic.Bool   // nobody has it; for a look without the lock
-	taken   int           // how often a caller had it
-	seen    int           // of these, when the timer last looked
 	timer   *time.Timer   // gives it back to the reader
 	armed   bool          // timer is running
 
-	ended time.Duration // when the last request ended, since epoch
-	run   int           // requests that followed so soon on another, in a row
+	end  time.Duration // when the last request ended, since epoch
+	left time.Duration // when a caller last left it to nobody
+	run  int           // requests that followed so soon on another, in a row
 }
 
 type holder int
@@ -46,7 +45,7 @@ const (
 	soonRun = 8
 	// grace is how long nobody holds it, about. The runtime's timers make a
 	// millisecond of it where nothing else runs.
-	grace = 200 * time.Microsecond
+	grace = 400 * time.Microsecond
 )
 
 func (b *readTurn) init() { b.changed.L = &b.mu }
@@ -74,10 +73,9 @@ func (b *readTurn) begin(c *call) (mine bool, granted <-chan struct{}) {
 	if b.holder == nobody {
 		b.holder = caller
 		b.free.Store(false)
-		b.taken++
 		return true, nil
 	}
-	if !c.alone || c.began-b.ended > soon {
+	if !c.alone || c.began-b.end > soon {
 		b.run = 0
 		return false, nil
 	}
@@ -87,7 +85,6 @@ func (b *readTurn) begin(c *call) (mine bool, granted <-chan struct{}) {
 	b.run = 0
 	b.holder = leaving
 	b.granted = make(chan struct{})
-	b.taken++
 	return false, b.granted
 }
 
@@ -103,30 +100,40 @@ func (b *readTurn) withdraw() (mine bool) {
 	return false
 }
 
-// end is called at the end of a request. A caller that has the turn leaves it
-// lying, or (back) returns it.
-func (b *readTurn) end(mine, back bool) {
+// ended is called at the end of a request of which the caller did not read.
+func (b *readTurn) ended() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.ended = time.Since(epoch)
-	if !mine {
-		return
-	}
-	if back {
-		b.giveBack()
-		return
-	}
+	b.end = time.Since(epoch)
+}
+
+// leave is called at the end of a request of which the caller has read the answer:
+// nobody has the turn now.
+func (b *readTurn) leave() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.end = time.Since(epoch)
+	b.left = b.end
 	b.holder = nobody
 	b.free.Store(true)
 	if b.armed {
 		return
 	}
-	b.armed, b.seen = true, b.taken
+	b.armed = true
 	if b.timer == nil {
 		b.timer = time.AfterFunc(grace, b.expire)
 	} else {
 		b.timer.Reset(grace)
 	}
+}
+
+// giveUp is called by a caller that has the turn and reads no more, without an
+// answer.
+func (b *readTurn) giveUp() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.end = time.Since(epoch)
+	b.giveBack()
 }
 
 // giveBack gives the turn to the reader. b.mu is held.
@@ -136,16 +143,21 @@ func (b *readTurn) giveBack() {
 	b.changed.Signal()
 }
 
-// expire is what the timer does, for as long as callers come back.
+// expire is what the timer does, for as long as callers come back. It is set for
+// what remains of the grace, so that a caller that asks again and again costs a
+// timer for each grace and not for each request.
 func (b *readTurn) expire() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.holder == nobody && b.seen == b.taken {
+	remains := grace
+	if b.holder == nobody {
+		remains -= time.Since(epoch) - b.left
+	}
+	if b.holder == nobody && remains <= 0 {
 		b.giveBack()
 	}
 	if b.armed = b.holder != reader; b.armed {
-		b.seen = b.taken
-		b.timer.Reset(grace)
+		b.timer.Reset(remains)
 	}
 }
 

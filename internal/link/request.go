@@ -110,11 +110,25 @@ func (l *Link) waitCall(ctx context.Context, c *call) (ended bool) {
 	}
 	if mine {
 		l.readFor(ctx, c)
+		if !c.over() {
+			// The reader reads on, if anybody is to have an answer.
+			l.readTurn.giveUp()
+			return c.wait(ctx)
+		}
+		l.readTurn.leave()
+		if l.final.Load() || l.awaits() {
+			l.readTurn.pickUp() // others that wait saw that somebody reads
+		}
+		return true
 	}
-	l.readTurn.end(mine, !c.over())
-	if mine && (l.final.Load() || l.awaits()) {
-		l.readTurn.pickUp() // who waits saw that somebody reads
-	}
+	ended = c.wait(ctx)
+	// Only now: the next call follows soon on the answer, not on the question.
+	l.readTurn.ended()
+	return ended
+}
+
+// wait waits for the end of the call, or returns false when ctx ends first.
+func (c *call) wait(ctx context.Context) (ended bool) {
 	select {
 	case <-c.done:
 		return true
