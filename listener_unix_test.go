@@ -98,14 +98,13 @@ func TestUnixLongPath(t *testing.T) {
 	workers := clustertest.SocketWorkers(t, 2, cluster.Options{Dir: "/"})
 	path := filepath.Join(dir, "s")
 	require.Greater(t, len(path), 108)
-	for range 2 { // the second time with the master's socket open already
-		for _, w := range workers {
-			r := clustertest.MustListen(t, w, "unix", path, cluster.ListenConfig{Mode: 0o600})
-			require.Equal(t, path, r.Addr)
-			require.Equal(t, w.ID(), answeredBy(t, "unix", "s"))
-			clustertest.CloseSocket(t, w, r)
-		}
-	}
+	first := clustertest.MustListen(t, workers[0], "unix", path, cluster.ListenConfig{Mode: 0o600})
+	require.Equal(t, path, first.Addr)
+	require.Equal(t, workers[0].ID(), answeredBy(t, "unix", "s"))
+	second := clustertest.MustListen(t, workers[1], "unix", path, cluster.ListenConfig{Mode: 0o600}) // the socket is open already
+	require.Equal(t, path, second.Addr)
+	clustertest.CloseSocket(t, workers[0], first)
+	require.Equal(t, workers[1].ID(), answeredBy(t, "unix", "s"))
 	require.Equal(t, fs.FileMode(0o600), fileMode(t, path))
 	long := clustertest.TryListen(t, workers[0], "unix", filepath.Join(dir, strings.Repeat("f", 120)), cluster.ListenConfig{})
 	require.Contains(t, long.Err, "invalid argument")
