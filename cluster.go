@@ -169,7 +169,9 @@ func EachWorker(fn func(w *Process)) {
 // ctx.Err(); a worker that outlives Options.ShutdownTimeout is killed as well,
 // and the error wraps context.DeadlineExceeded. It never waits for callbacks.
 // Until it returns Fork and AutoFork return ErrClosed; afterwards they work
-// again. In a worker it returns ErrNotMaster: use Worker.Disconnect.
+// again. A Run, Serve or ListenAndServe of the master ends with it and returns
+// nil, unless workers were forked meanwhile. In a worker Disconnect returns
+// ErrNotMaster: use Worker.Disconnect.
 func Disconnect(ctx context.Context) error {
 	if IsWorker() {
 		return callError("Disconnect", ErrNotMaster)

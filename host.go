@@ -175,6 +175,7 @@ func (h host) answered(e supervise.Answered) {
 func (h host) stopped(e supervise.Stopped) {
 	h.registry.CloseAll()
 	h.forked.Store(false)
+	h.runner.disconnected()
 	for _, call := range e.Calls {
 		h.stops[call] <- e.Killed
 		delete(h.stops, call)

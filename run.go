@@ -26,7 +26,8 @@ type runner struct {
 }
 
 type running struct {
-	fatal chan error // the supervision gave up
+	fatal chan error    // the supervision gave up
+	ended chan struct{} // a Disconnect has: there may be nothing left to wait for
 	stop  chan struct{}
 	once  sync.Once // closes stop
 	done  chan struct{}
@@ -67,13 +68,25 @@ func (r *runner) fail(err error) {
 	}
 }
 
+// disconnected tells the Run under way that a Disconnect has ended.
+func (r *runner) disconnected() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.cur != nil {
+		select {
+		case r.cur.ended <- struct{}{}:
+		default:
+		}
+	}
+}
+
 // run joins the Run under way, or is it.
 func (m *master) run(ctx context.Context) error {
 	r := &m.runner
 	r.mu.Lock()
 	cur := r.cur
 	if cur == nil {
-		cur = &running{fatal: make(chan error, 1), stop: make(chan struct{}), done: make(chan struct{})}
+		cur = &running{fatal: make(chan error, 1), ended: make(chan struct{}, 1), stop: make(chan struct{}), done: make(chan struct{})}
 		r.cur = cur
 		r.contextLocked()
 		go m.runLoop(cur)
@@ -165,9 +178,21 @@ func (m *master) waitRun(cur *running, signals <-chan os.Signal) (stop bool, err
 		return false, nil
 	case <-cur.stop:
 		return true, nil
+	case <-cur.ended:
+		return m.empty(), nil
 	case err = <-cur.fatal:
 		return true, err
 	}
+}
+
+// empty reports whether no worker runs and none is being forked: after a
+// Disconnect nothing is left to wait for, unless somebody has forked meanwhile.
+func (m *master) empty() (empty bool) {
+	m.call(func() {
+		s := m.supervisor.Snapshot(time.Now())
+		empty = len(s.Workers) == 0 && !s.Forking
+	})
+	return empty
 }
 
 // control acts on a signal that is no stop. It does not wait: what goes wrong

@@ -193,6 +193,30 @@ func TestRunsShareOneStop(t *testing.T) {
 	}
 }
 
+// TestDisconnectEndsRun: after a Disconnect by the program nothing is left to wait
+// for, so Run returns, and so does what is Run in a master that has forked.
+func TestDisconnectEndsRun(t *testing.T) {
+	for name, wait := range map[string]func() error{
+		"Run":            func() error { return cluster.Run(context.Background()) },
+		"ListenAndServe": func() error { return cluster.ListenAndServe("127.0.0.1:0", nil) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			clustertest.WithMaster(t, clustertest.CommandWorker, cluster.Options{Workers: 2})
+			online := clustertest.Onlines(t)
+			require.NoError(t, cluster.AutoFork())
+			hooked := make(chan struct{}, 1)
+			t.Cleanup(cluster.OnShutdown(func(context.Context) error { hooked <- struct{}{}; return nil }))
+			done := make(chan error, 1)
+			go func() { done <- wait() }()
+			clustertest.Await(t, online, "online")
+			clustertest.Await(t, online, "online")
+			require.NoError(t, cluster.Disconnect(clustertest.Within(t, clustertest.Patience)))
+			require.NoError(t, clustertest.Await(t, done, "end of "+name))
+			clustertest.Await(t, hooked, "the hook of OnShutdown")
+		})
+	}
+}
+
 // TestRunTakesOverWorkers: Run supervises what AutoFork and Fork began, and
 // starts nothing itself then.
 func TestRunTakesOverWorkers(t *testing.T) {
