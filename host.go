@@ -83,7 +83,7 @@ func (h host) Ping(worker int) bool {
 }
 
 func (h host) Drain(worker int, timeout time.Duration) {
-	h.workers[worker].link.OrderDisconnect(timeout)
+	h.workers[worker].link.OrderDisconnect(timeout, len(h.stops) > 0)
 }
 
 func (h host) HandOver(worker int) {

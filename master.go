@@ -232,6 +232,7 @@ func (m *master) beginStop() stopping {
 	m.lastCall++
 	s := stopping{m.lastCall, make(chan []int, 1)}
 	m.stops[s.call] = s.done
+	m.registry.CloseAll()
 	m.supervisor.Stop(time.Now(), s.call)
 	return s
 }

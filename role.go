@@ -227,7 +227,11 @@ func (s *fromMaster) Internal(w *wire.Message, h *handle.Handle) {
 			timeout = time.Duration(w.Go.Timeout) * time.Millisecond
 		}
 		s.in.p.voluntary.Store(true)
-		s.in.drain.Begin(drain.ByMaster, timeout)
+		why := drain.ByMaster
+		if w.Go != nil && w.Go.Stop {
+			why = drain.ByStop
+		}
+		s.in.drain.Begin(why, timeout)
 	}
 	h.Release()
 }

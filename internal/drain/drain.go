@@ -15,6 +15,7 @@ const (
 	BySelf                 // Disconnect in the worker itself
 	ByOther                // somebody else, with SIGTERM to this process alone
 	ByOrphan               // nobody: the channel has closed, so the master is gone
+	ByStop                 // the master's disconnect message, to all workers for good
 )
 
 // Hooks are what a drain and its Tracker need of the world outside. They are
@@ -113,6 +114,9 @@ func (d *Drain) Begin(why Reason, timeout time.Duration) {
 	d.clock.set(timeout, func() { d.timeUp(timeout) })
 	d.once.Do(func() {
 		d.hooks.Begun()
+		// Nobody comes after this worker: what is queued it takes itself.
+		last := why == ByOrphan || why == ByStop
+		d.lastCall.Store(last)
 		d.draining.Store(true)
 		d.setBegun()
 		go d.run(why)
@@ -130,6 +134,7 @@ func (d *Drain) timeUp(timeout time.Duration) {
 // run takes the steps that the package's doc lists.
 func (d *Drain) run(why Reason) {
 	d.hooks.Announce(why)
+	d.takeLast()
 	d.stopAll()
 	d.finishConns()
 	wait(d.clock.work, d.hooks.Work)

@@ -65,6 +65,7 @@ type source struct {
 	mu      sync.Mutex
 	expired bool          // a deadline has passed
 	changed chan struct{} // closed when another one is set
+	once    sync.Once     // closes
 }
 
 func newSource() *source {
@@ -73,7 +74,7 @@ func newSource() *source {
 
 func (s *source) Addr() net.Addr                        { return &net.TCPAddr{Port: 80} }
 func (s *source) SyscallConn() (syscall.RawConn, error) { return nil, errors.ErrUnsupported }
-func (s *source) Close() error                          { close(s.closed); return nil }
+func (s *source) Close() error                          { s.once.Do(func() { close(s.closed) }); return nil }
 func (s *source) connect() (client net.Conn) {
 	server, client := net.Pipe()
 	s.conns <- server

@@ -1,6 +1,7 @@
 package drain
 
 import (
+	"errors"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -10,7 +11,7 @@ import (
 
 // Source is what a Listener takes its connections from: the shared socket, the
 // master, or a socket of this worker's own. A deadline that has passed makes
-// Accept end with a timeout and leaves the socket, with its queue, as it is.
+// Accept end with a timeout.
 type Source interface {
 	net.Listener
 	syscall.Conn
@@ -56,6 +57,9 @@ func (l *Listener) Close() error {
 		close(l.closed)
 		l.tracker.leave(l)
 		err = l.source.Close()
+		if l.tracker.Draining() && errors.Is(err, net.ErrClosed) {
+			err = nil // the drain was first
+		}
 		l.release()
 	})
 	return err
@@ -65,9 +69,13 @@ func (l *Listener) errClosed(op string) error {
 	return &net.OpError{Op: op, Net: l.addr.Network(), Addr: l.addr, Err: net.ErrClosed}
 }
 
-// stop interrupts an Accept under way, which then waits. The deadline is this
-// process's own; the socket stays open, and its queue is not lost.
-func (l *Listener) stop() { l.source.SetDeadline(past) }
+// stop interrupts an Accept under way, which then waits, and closes this process's
+// descriptor of the socket. While others have the socket its queue is not lost; when
+// the last one has closed it, clients are refused.
+func (l *Listener) stop() {
+	l.source.SetDeadline(past)
+	l.source.Close()
+}
 
 // past is a deadline that ends what is under way.
 var past = time.Unix(1, 0)
@@ -98,8 +106,9 @@ func (l *Listener) Accept() (net.Conn, error) {
 		raw, err := l.source.Accept()
 		if err != nil {
 			l.tracker.endAccept(nil)
-			if l.tracker.Draining() && isTimeout(err) {
-				continue
+			if l.tracker.Draining() && (isTimeout(err) || errors.Is(err, net.ErrClosed)) {
+				<-l.closed
+				return nil, l.errClosed("accept")
 			}
 			return nil, err
 		}

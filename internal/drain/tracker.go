@@ -1,16 +1,19 @@
 package drain
 
 import (
+	"maps"
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 )
 
 // Tracker owns what a worker has in flight: what it listens on, the connections
 // that it has accepted, and the files that go with it.
 type Tracker struct {
 	draining atomic.Bool
-	limit    int64 // connections, ever, after which full is called; 0: never
+	lastCall atomic.Bool // it has, but what is queued is still taken
+	limit    int64       // connections, ever, after which full is called; 0: never
 	full     func()
 
 	mu        sync.Mutex
@@ -63,17 +66,40 @@ func (t *Tracker) leave(s stopper) {
 	delete(t.stoppers, s)
 }
 
+// lastCallTime is how long Accept calls take what is queued when a listener is closed
+// for good. Closing resets what is still queued.
+const lastCallTime = 50 * time.Millisecond
+
+// takeLast lets the application's Accept calls take what is queued.
+func (t *Tracker) takeLast() {
+	if !t.lastCall.Load() {
+		return
+	}
+	listeners := false
+	for _, s := range t.entered() {
+		if l, ok := s.(*Listener); ok {
+			listeners = true
+			l.source.SetDeadline(time.Now().Add(lastCallTime))
+		}
+	}
+	if listeners {
+		time.Sleep(lastCallTime)
+	}
+	t.lastCall.Store(false)
+}
+
 // stopAll stops whatever takes on work. What enters later stops itself.
 func (t *Tracker) stopAll() {
-	t.mu.Lock()
-	all := make([]stopper, 0, len(t.stoppers))
-	for s := range t.stoppers {
-		all = append(all, s)
-	}
-	t.mu.Unlock()
-	for _, s := range all {
+	for _, s := range t.entered() {
 		s.stop()
 	}
+}
+
+// entered returns what a drain stops.
+func (t *Tracker) entered() []stopper {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return slices.Collect(maps.Keys(t.stoppers))
 }
 
 // beginAccept notes that a connection may come, unless a drain has begun. A
@@ -82,7 +108,7 @@ func (t *Tracker) stopAll() {
 func (t *Tracker) beginAccept() bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.Draining() {
+	if t.Draining() && !t.lastCall.Load() {
 		return false
 	}
 	t.accepting++

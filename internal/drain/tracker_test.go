@@ -78,3 +78,37 @@ func TestLateListener(t *testing.T) {
 		require.NoError(t, ln.Close())
 	})
 }
+
+// TestQueueAtTheEnd: when nobody comes after this worker it takes what is queued,
+// and then the next client is refused. Else the socket is left to the others at once.
+func TestQueueAtTheEnd(t *testing.T) {
+	for why, taken := range map[Reason]int{ByStop: 3, ByOrphan: 3, ByMaster: 0, ByOther: 0} {
+		w := newWorker()
+		close(w.work)
+		src := listen(t, "tcp")
+		ln := w.Listener(src, src.Addr(), net.KeepAliveConfig{}, func() {})
+		for range 3 {
+			c, err := net.Dial("tcp", ln.Addr().String())
+			require.NoError(t, err)
+			defer c.Close()
+		}
+		w.hooks.Announce = func(Reason) {
+			go func() {
+				for {
+					c, err := ln.Accept()
+					if err != nil {
+						return
+					}
+					c.Close()
+				}
+			}()
+		}
+		w.Begin(why, patience)
+		w.ended(t)
+		_, err := net.Dial("tcp", ln.Addr().String())
+		require.Error(t, err)
+		accepted, _ := w.Counts()
+		require.EqualValues(t, taken, accepted)
+		require.NoError(t, ln.Close())
+	}
+}

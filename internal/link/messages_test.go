@@ -354,7 +354,7 @@ func TestReceiptsOfAPeerThatStarts(t *testing.T) {
 	for i := range 2 {
 		require.NoError(t, l.Send(i, func(err error) { told <- err }))
 	}
-	l.OrderDisconnect(time.Second)
+	l.OrderDisconnect(time.Second, false)
 	require.Equal(t, "0", l.readLine())
 	require.Equal(t, "1", l.readLine())
 	require.Equal(t, `{"cmd":"NODE_GO_CLUSTER","act":"ask","n":2}`, l.readLine())

@@ -77,16 +77,17 @@ func (l *Link) WorkerEnds(m *wire.Message) {
 	refuseHandles(dropped)
 }
 
-// OrderDisconnect tells the worker to drain, and a Go worker how long it may. One
+// OrderDisconnect tells the worker to drain, and a Go worker how long it may and
+// whether all workers are told, so that nobody takes what is queued after it. One
 // that is not online yet may be gone before it can be asked what it has received:
 // it is asked now, which node ignores.
-func (l *Link) OrderDisconnect(timeout time.Duration) {
+func (l *Link) OrderDisconnect(timeout time.Duration, all bool) {
 	m := &wire.Message{Act: wire.ActDisconnect}
 	l.mu.Lock()
 	told := l.leaves()
 	l.nodeExit.begun = true
 	if l.peer == PeerGo {
-		m.Go = &wire.Extension{Timeout: timeout.Milliseconds()} // less than before, maybe
+		m.Go = &wire.Extension{Timeout: timeout.Milliseconds(), Stop: all} // less than before, maybe
 	}
 	if n := len(l.receipts); n > 0 && l.peer == PeerUnknown {
 		l.out.put(orderLine, nil, wire.AppendCount(nil, wire.ActAsk, l.receipts[n-1].n))

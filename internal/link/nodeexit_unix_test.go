@@ -17,7 +17,7 @@ import (
 // nothing else. The link of a Go worker goes on as before.
 func TestParting(t *testing.T) {
 	ack := &wire.Message{Cmd: wire.CmdCluster, Ack: new(int64(5))}
-	disconnect := func(l *testLink) { l.OrderDisconnect(time.Second) }
+	disconnect := func(l *testLink) { l.OrderDisconnect(time.Second, false) }
 	for name, c := range map[string]struct {
 		peer  PeerKind
 		steps []func(l *testLink)
@@ -70,7 +70,7 @@ func TestPartingTakesBackHandles(t *testing.T) {
 		part func(l *testLink)
 		line string // that says so
 	}{
-		"told":              {func(l *testLink) { l.OrderDisconnect(time.Second) }, wire.ActDisconnect},
+		"told":              {func(l *testLink) { l.OrderDisconnect(time.Second, false) }, wire.ActDisconnect},
 		"of its own accord": {func(l *testLink) { l.WorkerEnds(&wire.Message{Cmd: wire.CmdCluster, Ack: new(int64(5))}) }, `"ack":5`},
 	} {
 		t.Run(name, func(t *testing.T) {

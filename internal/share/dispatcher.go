@@ -1,6 +1,7 @@
 package share
 
 import (
+	"maps"
 	"slices"
 	"strconv"
 	"sync"
@@ -258,6 +259,34 @@ func (d *dispatcher) remove(m Member) {
 	s.left = true
 	delete(d.seats, m)
 	d.free = slices.DeleteFunc(d.free, func(f *seat) bool { return f == s })
+}
+
+// maxLast bounds how many connections a worker is handed at the end. It is less than
+// what a worker takes at a time.
+const maxLast = maxOffers / 2
+
+// handOut hands over what waits, at the end of the address, to all workers in turn:
+// also to those that have not answered for their last one yet.
+func (d *dispatcher) handOut() {
+	d.mu.Lock()
+	seats := slices.Collect(maps.Values(d.seats))
+	waiting := d.pending
+	d.pending, d.free, d.closed = nil, nil, true
+	for len(waiting) < maxLast*len(seats) {
+		conn, ok := d.sock.TryAccept()
+		if !ok {
+			break
+		}
+		waiting = append(waiting, conn)
+	}
+	d.mu.Unlock()
+	for i, conn := range waiting {
+		if len(seats) == 0 {
+			conn.Release()
+			continue
+		}
+		d.handOver(handover{seats[i%len(seats)], conn})
+	}
 }
 
 // close ends the accepting and closes what was not handed over.

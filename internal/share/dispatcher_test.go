@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/go-cluster/cluster/internal/handle"
 	"github.com/stretchr/testify/require"
 )
 
@@ -90,4 +91,27 @@ func TestInTurn(t *testing.T) {
 	}
 	close(workers[1].may)
 	waitFor(t, workers[1].taken, "connection").Release()
+}
+
+// At the end of its address the dispatcher hands over what waits, to workers too that
+// have not answered yet.
+func TestHandOut(t *testing.T) {
+	d, dial := newDispatcherFor(t)
+	workers := []*commandWorker{newCommandWorker(), newCommandWorker()}
+	for _, w := range workers {
+		w.take.Store(true)
+		w.taken = make(chan *handle.Handle, 10)
+		d.add(w)
+	}
+	for range 6 {
+		dial()
+	}
+	d.handOut()
+	d.close()
+	for _, w := range workers {
+		for range 3 {
+			waitFor(t, w.taken, "connection").Release()
+		}
+		close(w.may)
+	}
 }

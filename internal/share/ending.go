@@ -68,6 +68,7 @@ func (r *Registry) drop(e *entry) {
 		return // still being opened: commit will see
 	}
 	if e.dispatcher != nil {
+		e.dispatcher.handOut()
 		e.dispatcher.close()
 	}
 	for _, h := range e.sockets {

@@ -162,7 +162,8 @@ func (timeoutError) Timeout() bool   { return true }
 func (timeoutError) Temporary() bool { return true }
 
 // SetDeadline bounds Accept. In a worker that drains, what was offered is given
-// back and nothing more is taken: that is how a drain stops an Accept.
+// back and nothing more is taken once t has passed: that is how a drain stops an
+// Accept.
 func (q *handedQueue) SetDeadline(t time.Time) error {
 	q.mu.Lock()
 	if q.timer != nil {
@@ -175,7 +176,7 @@ func (q *handedQueue) SetDeadline(t time.Time) error {
 		q.timer = time.AfterFunc(d, func() { broadcast(&q.changed) })
 	}
 	var refused []offer
-	if q.asker.worker.Draining() {
+	if q.asker.worker.Draining() && !t.After(time.Now()) {
 		refused = q.stop()
 	}
 	q.changed.Broadcast()

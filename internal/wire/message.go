@@ -122,8 +122,9 @@ type Extension struct {
 	UID       *int   `json:"uid,omitempty"`
 	Listening bool   `json:"listening,omitempty"` // the socket that comes along listens already
 
-	// In disconnect: milliseconds.
+	// In disconnect. Timeout is in milliseconds.
 	Timeout int64 `json:"timeout,omitempty"`
+	Stop    bool  `json:"stop,omitempty"` // of all workers, for good
 }
 
 // ProtocolVersion is the version of NODE_GO_CLUSTER.
