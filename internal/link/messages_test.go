@@ -110,7 +110,7 @@ func TestAsksWithoutReading(t *testing.T) {
 		"requests": `{"cmd":"NODE_GO_CLUSTER","act":"request","id":1,"msg":{"cmd":"asked"}}`,
 	} {
 		t.Run(name, func(t *testing.T) {
-			l := newTestLink(t, PeerGo, Options{MaxQueue: maxAnswers}).start()
+			l := newTestLink(t, PeerGo, Options{MaxQueue: answersBound}).start()
 			go func() { // discard the reports
 				for range l.errors {
 				}
@@ -126,7 +126,7 @@ func TestAsksWithoutReading(t *testing.T) {
 			go func() {
 				lines := many(100, line)
 				if name == "receipts" { // a read has one, for all that it brings: the first MiB is of others
-					for l.out.queued() < maxAnswers-16<<10 && ask(many(100, refused)) {
+					for l.out.queued() < answersBound-16<<10 && ask(many(100, refused)) {
 					}
 					lines = line + "\n"
 				}
@@ -134,7 +134,7 @@ func TestAsksWithoutReading(t *testing.T) {
 				}
 			}()
 			waitFor(t, l.overruns, "overrun")
-			require.LessOrEqual(t, l.out.queued(), maxAnswers)
+			require.LessOrEqual(t, l.out.queued(), answersBound)
 			l.peer.Close()
 			waitFor(t, l.ended, "end")
 			l.p.idle()

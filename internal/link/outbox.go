@@ -83,20 +83,33 @@ const (
 	// holdTime is how long a line is held back at most. The runtime's timers
 	// make a millisecond of it where nothing else runs.
 	holdTime = 200 * time.Microsecond
-	// maxAnswers bounds, in bytes, what a peer can make this side owe it by
+	// answersBound bounds, in bytes, what a peer can make this side owe it by
 	// asking without reading. Some 20,000 acknowledgements.
-	maxAnswers = 1 << 20
+	answersBound = 1 << 20
 )
 
-// lineKind says which bound a line counts against.
-type lineKind int
+// lineKind says which bound a line counts against, and when it goes.
+type lineKind struct {
+	bound  bound
+	urgent bool // somebody waits for what comes of it: it is never held back
+	late   bool // it goes with the next line, or with a flush
+}
+
+// bound is what limits the bytes of a kind that may wait for the peer.
+type bound int
 
 const (
-	userLine   lineKind = iota // of the application: bounded by MaxQueue
-	promptLine                 // the same, but somebody waits for what comes back: never held back
-	orderLine                  // of this side's own accord: few, not bounded
-	answerLine                 // what the peer made us say: bounded by maxAnswers
-	lateLine                   // the same, with no hurry: it goes with the next line, or with a flush
+	unbounded  bound = iota // this side says little of its own accord
+	maxQueue                // what applications send: Options.MaxQueue
+	maxAnswers              // what the peer made this side say: answersBound
+)
+
+var (
+	userLine   = lineKind{bound: maxQueue}
+	promptLine = lineKind{bound: maxQueue, urgent: true}
+	orderLine  = lineKind{bound: unbounded, urgent: true}
+	answerLine = lineKind{bound: maxAnswers, urgent: true}
+	lateLine   = lineKind{bound: maxAnswers, urgent: true, late: true}
 )
 
 // put queues complete lines, and sees to it that they are written. It never
@@ -111,8 +124,8 @@ func (o *outbox) put(kind lineKind, h *handle.Handle, lines ...[]byte) (pos uint
 	switch queued := int(o.enqueued-o.written) - o.answers; {
 	case o.err != nil:
 		err = o.err
-	case kind <= promptLine && queued > 0 && queued+size > o.max,
-		kind >= answerLine && o.answers+size > maxAnswers:
+	case kind.bound == maxQueue && queued > 0 && queued+size > o.max,
+		kind.bound == maxAnswers && o.answers+size > answersBound:
 		err = errs.Backlog
 	}
 	if err != nil {
@@ -120,7 +133,7 @@ func (o *outbox) put(kind lineKind, h *handle.Handle, lines ...[]byte) (pos uint
 		h.Release()
 		return 0, err
 	}
-	if kind >= answerLine {
+	if kind.bound == maxAnswers {
 		o.answers += size
 	}
 	start := len(o.buf)
@@ -131,13 +144,13 @@ func (o *outbox) put(kind lineKind, h *handle.Handle, lines ...[]byte) (pos uint
 		o.marks = append(o.marks, fdMark{start, len(o.buf), h})
 	}
 	o.enqueued += uint64(size)
-	if kind <= promptLine {
+	if kind.bound == maxQueue {
 		o.messages.Add(1)
 	}
 	pos = o.enqueued
 	o.count()
-	o.urgent = o.urgent || kind != userLine
-	if o.writing || kind == lateLine || o.hold() {
+	o.urgent = o.urgent || kind.urgent
+	if o.writing || kind.late || o.hold() {
 		o.mu.Unlock()
 		return pos, nil
 	}

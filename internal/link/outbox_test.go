@@ -214,7 +214,7 @@ func TestAnswersAreBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		k := newKernel(nothing)
 		o := &outbox{ch: k, max: 100}
-		line := bytes.Repeat([]byte("a"), maxAnswers/4)
+		line := bytes.Repeat([]byte("a"), answersBound/4)
 		for range 2 {
 			for range 4 {
 				_, err := o.put(answerLine, nil, line)

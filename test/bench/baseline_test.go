@@ -189,6 +189,31 @@ func basePingPong(b *testing.B, trips int) func() float64 {
 	}
 }
 
+// baseEchoes answers each message with itself.
+var baseEchoes = clustertest.Program("base echoes", func() {
+	l := newBenchLines(pollable(3))
+	for {
+		c, err := l.receive()
+		if err == io.EOF {
+			return
+		}
+		clustertest.Must(err)
+		clustertest.Must(l.send(c))
+		clustertest.Must(l.w.Flush())
+	}
+})
+
+func baseEcho(b *testing.B, trips int) func() float64 {
+	l := newBenchLines(basePeer(b, baseEchoes))
+	return benchEach(trips, func(i int) {
+		require.NoError(b, l.send(benchCount(i)))
+		require.NoError(b, l.w.Flush())
+		if c, err := l.receive(); err != nil || c != benchCount(i) {
+			b.Fatal(c, err)
+		}
+	})
+}
+
 var baseReader = clustertest.Program("base reader", func() {
 	f := pollable(3)
 	buf := make([]byte, 4096)
