@@ -178,5 +178,3 @@ func Disconnect(ctx context.Context) error {
 	}
 	return std.disconnect(ctx)
 }
-
-func ptr[T any](v T) *T { return &v }

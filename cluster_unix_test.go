@@ -3,12 +3,16 @@
 package cluster_test
 
 import (
+	"bufio"
 	"context"
+	"errors"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"syscall"
 	"testing"
 
@@ -133,4 +137,147 @@ func TestRespawnRunsTheMastersBinary(t *testing.T) {
 	require.Zero(t, p.Exit())
 	p.GroupEmpty()
 	require.NotContains(t, p.Output(), "error")
+}
+
+// runRole runs sayRole with exactly these role variables, and with file as
+// descriptor 3.
+func runRole(t *testing.T, file *os.File, env ...string) (stdout, stderr string) {
+	t.Helper()
+	c := exec.Command(os.Args[0])
+	c.Env = append(os.Environ(), clustertest.ProgramEnv+"="+sayRole)
+	c.Env = append(c.Env, env...)
+	if file != nil {
+		c.ExtraFiles = []*os.File{file}
+	}
+	out, err := c.Output()
+	if exit := new(exec.ExitError); errors.As(err, &exit) {
+		return strings.TrimSpace(string(out)), string(exit.Stderr)
+	}
+	require.NoError(t, err)
+	return strings.TrimSpace(string(out)), ""
+}
+
+// socket returns one end of a new socketpair or a fresh socket as a file.
+func socket(t *testing.T, domain, typ int, pair bool) (file, peer *os.File) {
+	t.Helper()
+	var fds [2]int
+	var err error
+	if pair {
+		fds, err = syscall.Socketpair(domain, typ, 0)
+	} else {
+		fds[0], err = syscall.Socket(domain, typ, 0)
+	}
+	require.NoError(t, err)
+	file = os.NewFile(uintptr(fds[0]), "socket")
+	syscall.CloseOnExec(fds[0])
+	t.Cleanup(func() { file.Close() })
+	if pair {
+		peer = os.NewFile(uintptr(fds[1]), "peer")
+		syscall.CloseOnExec(fds[1])
+		t.Cleanup(func() { peer.Close() })
+	}
+	return file, peer
+}
+
+// TestRoleNeedsALiveChannel: the variables alone, leaked into the environment
+// of some other process, make nobody a worker. All of them are unset.
+func TestRoleNeedsALiveChannel(t *testing.T) {
+	plain, err := os.Create(filepath.Join(clustertest.TempDir(t), "plain"))
+	require.NoError(t, err)
+	defer plain.Close()
+	pipe, pipeIn, err := os.Pipe()
+	require.NoError(t, err)
+	defer pipe.Close()
+	defer pipeIn.Close()
+	udp, _ := socket(t, syscall.AF_INET, syscall.SOCK_DGRAM, false)
+	tcp, _ := socket(t, syscall.AF_INET, syscall.SOCK_STREAM, false)
+	gram, _ := socket(t, syscall.AF_UNIX, syscall.SOCK_DGRAM, true)
+	ln, err := net.Listen("unix", filepath.Join(clustertest.TempDir(t), "sock"))
+	require.NoError(t, err)
+	defer ln.Close()
+	listening, err := ln.(*net.UnixListener).File()
+	require.NoError(t, err)
+	defer listening.Close()
+	live, _ := socket(t, syscall.AF_UNIX, syscall.SOCK_STREAM, true)
+
+	both := []string{"NODE_WORKER_ID=7", "NODE_UNIQUE_ID=7", "NODE_CHANNEL_SERIALIZATION_MODE=json", `NODE_GO_CLUSTER={"version":1,"slot":3}`}
+	for _, c := range []struct {
+		name string
+		file *os.File
+		env  []string
+	}{
+		{"no variables", nil, nil},
+		{"no channel variable", live, both},
+		{"empty channel variable", live, append(both, "NODE_CHANNEL_FD=")},
+		{"no id", live, []string{"NODE_CHANNEL_FD=3", "NODE_CHANNEL_SERIALIZATION_MODE=json"}},
+		{"id not a number", live, []string{"NODE_WORKER_ID=x", "NODE_CHANNEL_FD=3"}},
+		{"id zero", live, []string{"NODE_WORKER_ID=0", "NODE_CHANNEL_FD=3"}},
+		{"channel not a number", live, append(both, "NODE_CHANNEL_FD=three")},
+		{"channel negative", live, append(both, "NODE_CHANNEL_FD=-1")},
+		{"channel not open", nil, append(both, "NODE_CHANNEL_FD=99")},
+		{"regular file", plain, append(both, "NODE_CHANNEL_FD=3")},
+		{"pipe", pipe, append(both, "NODE_CHANNEL_FD=3")},
+		{"udp socket", udp, append(both, "NODE_CHANNEL_FD=3")},
+		{"tcp socket", tcp, append(both, "NODE_CHANNEL_FD=3")},
+		{"unix datagram socket", gram, append(both, "NODE_CHANNEL_FD=3")},
+		{"unix listener", listening, append(both, "NODE_CHANNEL_FD=3")},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			out, _ := runRole(t, c.file, c.env...)
+			require.Equal(t, "master", out)
+		})
+	}
+}
+
+// TestRoleFromTheEnvironment: our own id variable and node's both make a worker
+// of a process that has a channel, ours first; it says online on the channel
+// before main runs.
+func TestRoleFromTheEnvironment(t *testing.T) {
+	for _, c := range []struct {
+		name, want, online string
+		env                []string
+	}{
+		{"ours", "worker 7 slot 3", `"go":{"version":1}`, []string{"NODE_WORKER_ID=7", "NODE_UNIQUE_ID=8", `NODE_GO_CLUSTER={"version":1,"slot":3}`}},
+		{"a node primary's", "worker 8 slot -1", "", []string{"NODE_UNIQUE_ID=8", "NODE_CHANNEL_SERIALIZATION_MODE=json"}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			file, peer := socket(t, syscall.AF_UNIX, syscall.SOCK_STREAM, true)
+			out, _ := runRole(t, file, append(c.env, "NODE_CHANNEL_FD=3")...)
+			require.Equal(t, c.want, out)
+			line, err := bufio.NewReader(peer).ReadString('\n')
+			require.NoError(t, err)
+			require.Contains(t, line, `"cmd":"NODE_CLUSTER"`)
+			require.Contains(t, line, `"act":"online"`)
+			require.Contains(t, line, c.online)
+			if c.online == "" {
+				require.NotContains(t, line, `"go"`, "a node primary is told nothing that it does not know")
+			}
+		})
+	}
+}
+
+// TestRoleRefusesAnotherSerialization: going on as a master would fork workers
+// of its own, each of which does the same.
+func TestRoleRefusesAnotherSerialization(t *testing.T) {
+	file, _ := socket(t, syscall.AF_UNIX, syscall.SOCK_STREAM, true)
+	out, stderr := runRole(t, file, "NODE_UNIQUE_ID=8", "NODE_CHANNEL_FD=3", "NODE_CHANNEL_SERIALIZATION_MODE=advanced")
+	require.Empty(t, out)
+	require.Contains(t, stderr, `serialization "advanced"`)
+}
+
+// TestGrandchildIsNoWorker: what a worker starts itself inherits neither the
+// role nor the channel.
+func TestGrandchildIsNoWorker(t *testing.T) {
+	out := clustertest.NewLineWriter()
+	clustertest.WithMaster(t, clustertest.CommandWorker, cluster.Options{Output: out.Both})
+	w := clustertest.Fork(t)
+	self := clustertest.Ask[clustertest.About](t, w, clustertest.Order{Cmd: "about", Env: roleVars})
+	require.Empty(t, self.Env, "the worker's own environment")
+	require.Len(t, self.Descriptors, 1, "the channel alone")
+
+	clustertest.Ask[int](t, w, clustertest.Order{Cmd: "child", Text: clustertest.ProgramEnv + "=" + sayRole + " " + os.Args[0]})
+	require.Equal(t, "master", clustertest.Await(t, out.Lines, "the grandchild's role"))
+	// sh gets what the worker's child gets.
+	clustertest.Ask[int](t, w, clustertest.Order{Cmd: "child", Text: "if (: >&3) 2>/dev/null; then echo open; else echo closed; fi"})
+	require.Equal(t, "closed", clustertest.Await(t, out.Lines, "the grandchild's descriptor 3"))
 }

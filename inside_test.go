@@ -3,11 +3,17 @@ package cluster
 import (
 	"bufio"
 	"context"
+	"fmt"
+	"io"
 	"log/slog"
 	"strings"
 	"testing"
+	"time"
 
+	"github.com/go-cluster/cluster/internal/channel"
 	"github.com/go-cluster/cluster/internal/drain"
+	"github.com/go-cluster/cluster/internal/handle"
+	"github.com/go-cluster/cluster/internal/link"
 	"github.com/go-cluster/cluster/internal/wire"
 	"github.com/stretchr/testify/require"
 )
@@ -44,3 +50,178 @@ func TestPingsFollowEachOther(t *testing.T) {
 		require.Equal(t, 1, strings.Count(line, wire.ActPong))
 	}
 }
+
+// await returns what comes over c, or fails the test.
+func await[T any](t testing.TB, c <-chan T, what string) T {
+	t.Helper()
+	select {
+	case v := <-c:
+		return v
+	case <-time.After(patienceIn):
+		t.Fatalf("no %s", what)
+		panic("unreachable")
+	}
+}
+
+// farEnd is the other end of a channel, for a test.
+type farEnd interface {
+	io.ReadWriteCloser
+	SetReadDeadline(t time.Time) error
+}
+
+// peered is a Process over a real channel of which the test is the peer.
+type peered struct {
+	p      *Process
+	t      testing.TB
+	peer   farEnd
+	errors chan error
+	ended  chan struct{}
+}
+
+func (l *peered) Internal(_ *wire.Message, h *handle.Handle) { h.Release() }
+func (l *peered) Closed()                                    { close(l.ended) }
+func (l *peered) Overrun()                                   {}
+
+// newPeered makes a Process that does not read yet.
+func newPeered(t testing.TB, o Options) *peered {
+	t.Helper()
+	s, err := o.resolve()
+	require.NoError(t, err)
+	ours, theirs, err := channel.Pair()
+	require.NoError(t, err)
+	p := newProcess(std, 1, -1)
+	p.connected.Store(true)
+	l := &peered{p: p, t: t, peer: openFar(t, theirs), errors: make(chan error, 100000), ended: make(chan struct{})}
+	p.link = link.New(ours, (*inbox)(p), l, link.PeerGo, link.Options{Name: linkName(1), MaxMessage: s.MaxMessage, MaxQueue: s.MaxQueue})
+	p.OnError(func(_ *Process, err error) { l.errors <- err })
+	std.live.add(p)
+	t.Cleanup(func() {
+		l.peer.Close()
+		std.live.remove(p)
+		never := make(chan struct{})
+		time.AfterFunc(patienceIn, func() { close(never) })
+		p.events.idle(never)
+	})
+	return l
+}
+
+// start lets the Process read until the end of the test.
+func (l *peered) start() *peered {
+	l.p.link.Start(0)
+	l.t.Cleanup(func() {
+		l.peer.Close()
+		await(l.t, l.ended, "end of the link")
+	})
+	return l
+}
+
+func (l *peered) write(s string) {
+	l.t.Helper()
+	_, err := l.peer.Write([]byte(s))
+	require.NoError(l.t, err)
+}
+
+// hasEvents reports whether something was read.
+func (l *peered) hasEvents() bool { in, _ := l.p.link.Counts(); return in > 0 }
+
+// repeated returns n lines.
+func repeated(n int, line string) string { return strings.Repeat(line+"\n", n) }
+
+// TestUnclaimedInput: messages and requests that nothing takes are bounded, and
+// passing the bound is reported, once for each time.
+func TestUnclaimedInput(t *testing.T) {
+	for name, line := range map[string]string{
+		"messages": `{"cmd":"unclaimed"}`,
+		"requests": `{"cmd":"NODE_GO_CLUSTER","act":"request","id":1,"msg":{"cmd":"unclaimed"}}`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			const count = 5000
+			l := newPeered(t, Options{MaxQueue: 64 << 10}).start()
+			go l.peer.Write([]byte(repeated(count, line)))
+			go io.Copy(io.Discard, l.peer)
+			require.ErrorIs(t, await(t, l.errors, "report"), ErrBacklog)
+			require.Empty(t, l.errors)
+
+			got := make(chan struct{}, count)
+			defer Handle("unclaimed", func(*Process, any) { got <- struct{}{} })()
+			defer Respond("unclaimed", func(*Process, any) (int, error) { got <- struct{}{}; return 1, nil })()
+			for range count {
+				await(t, got, "what waited")
+			}
+		})
+	}
+}
+
+// TestWaitingMessagesGoFirst: those that waited for a handler reach it before a
+// newer one, also when a callback for a message in between registers it.
+func TestWaitingMessagesGoFirst(t *testing.T) {
+	l := newPeered(t, Options{})
+	got := make(chan int, 10)
+	type numbered struct{ N int }
+	var stops []func()
+	defer func() {
+		for _, stop := range stops {
+			stop()
+		}
+	}()
+	stops = append(stops, Handle("register", func(*Process, numbered) {
+		stops = append(stops, Handle("late", func(_ *Process, v numbered) { got <- v.N }))
+	}))
+	// One read, so one batch.
+	l.write(`{"cmd":"late","n":1}` + "\n" + `{"cmd":"late","n":2}` + "\n" + `{"cmd":"register"}` + "\n" + `{"cmd":"late","n":3}` + "\n")
+	l.start()
+	for n := 1; n <= 3; n++ {
+		require.Equal(t, n, await(t, got, "message"))
+	}
+}
+
+// TestRegisteringDuringAFlood: whenever a handler is registered, it gets all
+// messages in order, from the first one.
+func TestRegisteringDuringAFlood(t *testing.T) {
+	for range 20 {
+		l := newPeered(t, Options{}).start()
+		const count = 3000
+		go func() {
+			for n := range count {
+				fmt.Fprintf(l.peer, `{"cmd":"late","n":%d}`+"\n", n)
+			}
+		}()
+		got := make(chan int, count)
+		require.Eventually(t, l.hasEvents, patienceIn, 10*time.Microsecond)
+		stop := Handle("late", func(_ *Process, v struct{ N int }) { got <- v.N })
+		for n := range count {
+			require.Equal(t, n, await(t, got, "message"))
+		}
+		stop()
+		l.peer.Close()
+		await(t, l.ended, "end")
+	}
+}
+
+// TestAHandlerThatUnregistersItself gets no further message that waited.
+func TestAHandlerThatUnregistersItself(t *testing.T) {
+	l := newPeered(t, Options{}).start()
+	l.write(repeated(3, `{"cmd":"once"}`))
+	require.Eventually(t, func() bool { in, _ := l.p.link.Counts(); return in == 3 }, patienceIn, time.Millisecond)
+	got := make(chan struct{}, 3)
+	var stop func()
+	registered := make(chan struct{})
+	stop = Handle("once", func(*Process, any) {
+		<-registered
+		stop()
+		got <- struct{}{}
+	})
+	close(registered)
+	await(t, got, "first message")
+	done := make(chan struct{})
+	l.p.events.post(event{fn: func() { close(done) }})
+	await(t, done, "the rest")
+	require.Empty(t, got)
+	defer Handle("once", func(*Process, any) { got <- struct{}{} })()
+	await(t, got, "second message")
+	await(t, got, "third message")
+}
+
+// patienceIn bounds every wait of the tests inside the package: it ends a test
+// that hangs, and measures nothing.
+const patienceIn = 30 * time.Second

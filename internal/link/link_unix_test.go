@@ -13,7 +13,6 @@ import (
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 
-	"github.com/go-cluster/cluster/internal/channel"
 	"github.com/go-cluster/cluster/internal/handle"
 	"github.com/go-cluster/cluster/internal/socket"
 )
@@ -76,36 +75,6 @@ func openPeer(t testing.TB, theirs *os.File) peerEnd {
 	require.NoError(t, err)
 	return conn.(*net.UnixConn)
 }
-
-// writePeer writes p, with n descriptors beside it.
-func writePeer(peer peerEnd, p []byte, n uint8) {
-	null, err := os.Open(os.DevNull)
-	if err != nil {
-		return
-	}
-	defer null.Close()
-	rights := make([]int, n)
-	for i := range rights {
-		rights[i] = int(null.Fd())
-	}
-	sent, _, _ := peer.(*net.UnixConn).WriteMsgUnix(p, unix.UnixRights(rights...), nil)
-	peer.Write(p[sent:])
-}
-
-// drainPeer reads to the end.
-func drainPeer(peer peerEnd) {
-	p, oob := make([]byte, 4096), make([]byte, 4096)
-	for {
-		_, oobn, _, _, err := peer.(*net.UnixConn).ReadMsgUnix(p, oob)
-		channel.CloseAll(channel.ParseRights(oob[:oobn]))
-		if err != nil {
-			return
-		}
-	}
-}
-
-// endPeer says that nothing more is written.
-func endPeer(peer peerEnd) { peer.(*net.UnixConn).CloseWrite() }
 
 // someHandle is one that can be passed on.
 func someHandle(t testing.TB) *handle.Handle {

@@ -19,22 +19,6 @@ func openPeer(_ testing.TB, theirs channel.Client) peerEnd {
 	return os.NewFile(uintptr(theirs), "peer")
 }
 
-// writePeer writes p: nothing can go beside it.
-func writePeer(peer peerEnd, p []byte, _ uint8) { peer.Write(p) }
-
-// drainPeer reads to the end.
-func drainPeer(peer peerEnd) {
-	p := make([]byte, 4096)
-	for {
-		if _, err := peer.Read(p); err != nil {
-			return
-		}
-	}
-}
-
-// endPeer says that nothing more is written: a pipe has no half to close.
-func endPeer(peer peerEnd) { peer.Close() }
-
 // someHandle is one that can be passed on.
 func someHandle(t testing.TB) *handle.Handle {
 	s, err := windows.WSASocket(windows.AF_INET, windows.SOCK_STREAM, windows.IPPROTO_TCP, nil, 0, windows.WSA_FLAG_OVERLAPPED|windows.WSA_FLAG_NO_HANDLE_INHERIT)
