@@ -1,6 +1,7 @@
 package share
 
 import (
+	"fmt"
 	"net"
 	"sync"
 
@@ -62,6 +63,23 @@ func (a *activated) find(want socket.Address) (*handle.Handle, net.Addr) {
 		return h, s.Addr
 	}
 	return nil, nil
+}
+
+// offered returns what the descriptor fd really is, if it is one that may be asked
+// for by its number: a service manager's. No other socket of this process is a
+// worker's to have.
+func (a *activated) offered(fd int) (network, address string, err error) {
+	a.once.Do(a.init)
+	for _, s := range a.list {
+		if s.FD == fd {
+			network, addr, err := socket.Inspect(fd)
+			if err != nil {
+				return "", "", err
+			}
+			return network, addr.String(), nil
+		}
+	}
+	return "", "", fmt.Errorf("descriptor %d of the master is no socket of a service manager", fd)
 }
 
 // Unused returns the service manager's sockets that nobody has asked for. It may

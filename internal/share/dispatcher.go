@@ -82,8 +82,13 @@ func (d *dispatcher) accept() {
 		delay = 0
 		d.mu.Lock()
 		if d.closed {
+			seats := slices.Collect(maps.Values(d.seats))
 			d.mu.Unlock()
-			conn.Release()
+			if len(seats) == 0 {
+				conn.Release()
+			} else { // it came together with the end
+				d.handOver(handover{seats[0], conn})
+			}
 			return
 		}
 		d.pending = append(d.pending, conn)

@@ -98,9 +98,10 @@ func TestInTurn(t *testing.T) {
 func TestHandOut(t *testing.T) {
 	d, dial := newDispatcherFor(t)
 	workers := []*commandWorker{newCommandWorker(), newCommandWorker()}
+	taken := make(chan *handle.Handle, 10)
 	for _, w := range workers {
 		w.take.Store(true)
-		w.taken = make(chan *handle.Handle, 10)
+		w.taken = taken
 		d.add(w)
 	}
 	for range 6 {
@@ -108,10 +109,10 @@ func TestHandOut(t *testing.T) {
 	}
 	d.handOut()
 	d.close()
+	for range 6 {
+		waitFor(t, taken, "connection").Release()
+	}
 	for _, w := range workers {
-		for range 3 {
-			waitFor(t, w.taken, "connection").Release()
-		}
 		close(w.may)
 	}
 }

@@ -104,8 +104,15 @@ func (r *Registry) Answer(m Member, w *wire.Message, terms Terms) error {
 		r.refuseFor(m, w, err)
 		return fmt.Errorf("queryServer: %w", err)
 	}
+	network, address := q.Network, q.Literal
+	if q.FD >= 0 {
+		if network, address, err = r.activated.offered(q.FD); err != nil {
+			r.Refuse(m, w, syscall.EACCES, err.Error())
+			return fmt.Errorf("listen on descriptor %d: %w", q.FD, err)
+		}
+	}
 	if terms.Allow != nil {
-		if err := terms.Allow(q.Network, q.Literal); err != nil {
+		if err := terms.Allow(network, address); err != nil {
 			r.Refuse(m, w, syscall.EACCES, "refused by AllowListen: "+err.Error())
 			return fmt.Errorf("listen %s %s: refused by AllowListen: %w", q.Network, q.Named, err)
 		}
