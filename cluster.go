@@ -20,6 +20,10 @@ type cluster struct {
 	hooks hooks
 	live  processSet     // whose events are delivered: all workers in a master, itself in a worker
 	logs  logqueue.Queue // what is to be logged
+
+	// stranded is why this process must not become a master: it was started as a
+	// worker, and lacks its channel. Constant.
+	stranded error
 }
 
 func newCluster() *cluster {
@@ -73,6 +77,9 @@ func Fork(env ...string) (*Process, error) {
 	if IsWorker() {
 		return nil, callError("Fork", ErrNotMaster)
 	}
+	if std.stranded != nil {
+		return nil, callError("Fork", std.stranded)
+	}
 	return std.forkOne(env)
 }
 
@@ -81,10 +88,15 @@ func Fork(env ...string) (*Process, error) {
 // was asked for with Kill or Disconnect. It does nothing while workers run, and
 // nothing in a worker. When one cannot be started, none is left running and the
 // error says why; it is ErrClosed while a Disconnect or the end of Run is under
-// way.
+// way. It wraps ErrNotMaster, as Fork's and Run's do, in a process that was
+// started as a worker and whose channel somebody between it and the master has
+// closed: it would be a master of the same kind without end.
 func AutoFork() error {
 	if IsWorker() {
 		return nil
+	}
+	if std.stranded != nil {
+		return callError("AutoFork", std.stranded)
 	}
 	return std.autoFork()
 }
@@ -130,6 +142,9 @@ func Scale(n int) error {
 	if IsWorker() {
 		return callError("Scale", ErrNotMaster)
 	}
+	if std.stranded != nil {
+		return callError("Scale", std.stranded)
+	}
 	return std.scale(n)
 }
 
@@ -144,6 +159,9 @@ func Scale(n int) error {
 func Run(ctx context.Context) error {
 	if IsWorker() {
 		return callError("Run", ErrNotMaster)
+	}
+	if std.stranded != nil {
+		return callError("Run", std.stranded)
 	}
 	return std.run(ctx)
 }

@@ -180,7 +180,8 @@ func socket(t *testing.T, domain, typ int, pair bool) (file, peer *os.File) {
 }
 
 // TestRoleNeedsALiveChannel: the variables alone, leaked into the environment
-// of some other process, make nobody a worker. All of them are unset.
+// of some other process, make nobody a worker. All of them are unset. Who has lost
+// its channel becomes no master either: it would fork the like of itself.
 func TestRoleNeedsALiveChannel(t *testing.T) {
 	plain, err := os.Create(filepath.Join(clustertest.TempDir(t), "plain"))
 	require.NoError(t, err)
@@ -199,6 +200,12 @@ func TestRoleNeedsALiveChannel(t *testing.T) {
 	require.NoError(t, err)
 	defer listening.Close()
 	live, _ := socket(t, syscall.AF_UNIX, syscall.SOCK_STREAM, true)
+	named, err := net.Dial("unix", ln.Addr().String())
+	require.NoError(t, err)
+	defer named.Close()
+	journal, err := named.(*net.UnixConn).File()
+	require.NoError(t, err)
+	defer journal.Close()
 
 	both := []string{"NODE_WORKER_ID=7", "NODE_UNIQUE_ID=7", "NODE_CHANNEL_SERIALIZATION_MODE=json", `NODE_GO_CLUSTER={"version":1,"slot":3}`}
 	for _, c := range []struct {
@@ -207,6 +214,7 @@ func TestRoleNeedsALiveChannel(t *testing.T) {
 		env  []string
 	}{
 		{"no variables", nil, nil},
+		{"what node leaves to its children", nil, []string{"NODE_WORKER_ID=7", `NODE_GO_CLUSTER={"version":1,"slot":3}`}},
 		{"no channel variable", live, both},
 		{"empty channel variable", live, append(both, "NODE_CHANNEL_FD=")},
 		{"no id", live, []string{"NODE_CHANNEL_FD=3", "NODE_CHANNEL_SERIALIZATION_MODE=json"}},
@@ -221,10 +229,16 @@ func TestRoleNeedsALiveChannel(t *testing.T) {
 		{"tcp socket", tcp, append(both, "NODE_CHANNEL_FD=3")},
 		{"unix datagram socket", gram, append(both, "NODE_CHANNEL_FD=3")},
 		{"unix listener", listening, append(both, "NODE_CHANNEL_FD=3")},
+		{"a log's socket", journal, append(both, "NODE_CHANNEL_FD=3")},
+		{"standard output", live, append(both, "NODE_CHANNEL_FD=1")},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			out, _ := runRole(t, c.file, c.env...)
-			require.Equal(t, "master", out)
+			want := "master"
+			if strings.Contains(strings.Join(c.env, " "), "NODE_UNIQUE_ID") || strings.HasPrefix(c.name, "id ") {
+				want += " that cannot fork"
+			}
+			require.Equal(t, want, out)
 		})
 	}
 }
@@ -280,4 +294,62 @@ func TestGrandchildIsNoWorker(t *testing.T) {
 	// sh gets what the worker's child gets.
 	clustertest.Ask[int](t, w, clustertest.Order{Cmd: "child", Text: "if (: >&3) 2>/dev/null; then echo open; else echo closed; fi"})
 	require.Equal(t, "closed", clustertest.Await(t, out.Lines, "the grandchild's descriptor 3"))
+}
+
+// TestWorkersName is the program's for ps and pgrep, not that of the descriptor
+// by which it is executed.
+func TestWorkersName(t *testing.T) {
+	clustertest.WithMaster(t, clustertest.CommandWorker, cluster.Options{})
+	w := clustertest.Fork(t)
+	clustertest.Ask[clustertest.About](t, w, clustertest.Order{Cmd: "about"})
+	name, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", w.PID()))
+	if os.IsNotExist(err) {
+		t.Skip("no /proc")
+	}
+	require.NoError(t, err)
+	want := filepath.Base(os.Args[0])
+	require.Equal(t, want[:min(15, len(want))], strings.TrimSpace(string(name)))
+}
+
+// TestStdin of a worker is empty, or Options.Stdin.
+func TestStdin(t *testing.T) {
+	out := clustertest.NewLineWriter()
+	clustertest.WithMaster(t, clustertest.CommandWorker, cluster.Options{Output: out.Both})
+	clustertest.Ask[int](t, clustertest.Fork(t), clustertest.Order{Cmd: "child", Text: "cat; echo end"})
+	require.Equal(t, "end", clustertest.Await(t, out.Lines, "the end of the null device"))
+
+	r, in, err := os.Pipe()
+	require.NoError(t, err)
+	defer r.Close()
+	in.WriteString("input\n")
+	in.Close()
+	o := cluster.Settings()
+	o.Stdin = r
+	require.NoError(t, cluster.SetupMaster(o))
+	clustertest.Ask[int](t, clustertest.Fork(t), clustertest.Order{Cmd: "child", Text: "cat"})
+	require.Equal(t, "input", clustertest.Await(t, out.Lines, "what there is to read"))
+}
+
+// brokenLog is a master that logs to nobody before it stops.
+var brokenLog = clustertest.Program("broken-log", func() {
+	clustertest.Must(cluster.SetupMaster(cluster.Options{Workers: 1, Env: []string{clustertest.ProgramEnv + "=" + clustertest.CommandWorker}}))
+	cluster.OnOnline(func(w *cluster.Process) {
+		os.Stdout.WriteString("a line\n")
+		clustertest.Must(w.Request(context.Background(), clustertest.Order{Cmd: "print", Text: "a line\n"}, nil))
+		clustertest.StopSelf()
+	})
+	clustertest.Must(cluster.Run(context.Background()))
+})
+
+// TestReaderOfTheLogGoes: neither a worker nor the master dies of it.
+func TestReaderOfTheLogGoes(t *testing.T) {
+	r, w, err := os.Pipe()
+	require.NoError(t, err)
+	r.Close()
+	defer w.Close()
+	c := exec.Command(os.Args[0])
+	c.Env = append(os.Environ(), clustertest.ProgramEnv+"="+brokenLog)
+	var said strings.Builder
+	c.Stdout, c.Stderr = w, &said
+	require.NoError(t, c.Run(), &said)
 }

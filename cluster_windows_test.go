@@ -192,7 +192,7 @@ func TestRoleNeedsALiveChannel(t *testing.T) {
 	for _, fd := range []uintptr{uintptr(r), uintptr(w), 0xbad0, 0} {
 		out, err := roleOf(fd, []syscall.Handle{syscall.Handle(r), syscall.Handle(w)})
 		require.NoError(t, err)
-		require.Equal(t, "master", out, "and no variable is left")
+		require.Equal(t, "master that cannot fork", out, "and no variable is left")
 	}
 	// Under a node primary it is the number of a descriptor.
 	out, err := roleOf(3, nil)

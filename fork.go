@@ -45,7 +45,7 @@ func startProcess(p *Process, env []string) error {
 		Env:     workerEnv(p, env, process.ChannelNumber(end)),
 		Dir:     c.opts.Dir,
 		User:    c.opts.Credential.user(),
-		Stdin:   os.Stdin,
+		Stdin:   c.opts.Stdin,
 		Stdout:  stdout,
 		Stderr:  stderr,
 		// Another program that inherits the master's standard error may be one that

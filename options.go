@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"os"
 	"time"
 
 	"github.com/go-cluster/cluster/internal/supervise"
@@ -41,9 +42,14 @@ type Options struct {
 	// it is ready, which can then say why one could not start. Another
 	// writer than an *os.File is fed through a pipe that the master copies; its
 	// Write is called from one goroutine per worker and stream. io.Discard
-	// silences. Standard input is always inherited. It is called in the middle of
+	// silences. It is called in the middle of
 	// the fork: w has no process yet, and answers nothing.
 	Output func(w *Process) (stdout, stderr io.Writer)
+
+	// Stdin is a worker's standard input. Default: the null device, since of
+	// several processes that read a terminal each gets a part, and one in the
+	// background is stopped by it.
+	Stdin *os.File
 
 	// Credential, if set, makes workers run as that user and those groups. The
 	// master needs the privilege to do so, and opens the sockets with its own. Not

@@ -8,8 +8,10 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"runtime"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -64,22 +66,25 @@ func joinCluster(c *cluster) *Process {
 	if id == "" {
 		id = env[envUniqueID]
 	}
+	if env[envUniqueID] == "" && (env[envChannelFD] == "" || id == "" && env[envAnnouncement] == "") {
+		return nil // node workers leave the other variables to what they start
+	}
 	n, err := strconv.Atoi(id)
-	if err != nil || n < 1 || env[envChannelFD] == "" {
+	if err != nil || n < 1 {
+		c.stranded = fmt.Errorf("this process was started as a worker, by %s=%q, which is no worker's number: %w", envUniqueID, id, ErrNotMaster)
 		return nil
 	}
-	fd, err := strconv.Atoi(env[envChannelFD])
-	if err != nil || fd < 0 {
-		return nil
-	}
-	ch, err := channel.Inherit(fd)
+	ch, err := inheritChannel(env[envChannelFD])
 	if err == channel.ErrForeign {
 		// Going on would make a master of a worker: a fork bomb.
 		fmt.Fprintf(os.Stderr, "cluster: this process is a worker of a node primary: %v on Windows; run primary and workers with this package\n", ErrNotSupported)
 		os.Exit(1)
 	}
 	if err != nil {
-		// The variables leaked from another worker; there is no channel here.
+		// Going on as a master would be a fork bomb as well.
+		c.stranded = fmt.Errorf("this process was started as worker %d, but has no channel to its master (%v): "+
+			"what stands between the two must keep descriptors open, and remove %s from the environment of what is no worker: %w",
+			n, err, strings.Join(roleEnv[:3], ", "), ErrNotMaster)
 		return nil
 	}
 	if mode := env[envSerialization]; mode != "" && mode != "json" {
@@ -89,6 +94,15 @@ func joinCluster(c *cluster) *Process {
 		os.Exit(1)
 	}
 	return newWorker(c, n, ch, readAnnouncement(env[envAnnouncement]))
+}
+
+// inheritChannel takes the channel that the variable tells.
+func inheritChannel(number string) (*channel.Channel, error) {
+	fd, err := strconv.Atoi(number)
+	if err != nil || fd < 0 {
+		return nil, fmt.Errorf("%s is %q", envChannelFD, number)
+	}
+	return channel.Inherit(fd)
 }
 
 // readAnnouncement reads the variable's value. Without one, or with something
@@ -120,6 +134,11 @@ type inside struct {
 func newWorker(c *cluster, id int, ch *channel.Channel, hello announcement) *Process {
 	p := newProcess(c, id, hello.Slot)
 	p.pid = os.Getpid()
+	// From the start: when the master dies, its end of a standard output that it
+	// copied is gone before this worker sees the end of the channel, and a log line
+	// must not kill what is in flight.
+	surviveSIGPIPE()
+	process.SetName(filepath.Base(os.Args[0]))
 	in := newInside(p, hello)
 	in.drain = drain.New(id, hello.Connections, in.drainHooks())
 	p.inside, p.owner = in, in
@@ -170,12 +189,7 @@ func (in *inside) drainHooks() drain.Hooks {
 
 // announceDrain tells the master that this worker ends, if it does not know.
 func (in *inside) announceDrain(why drain.Reason) {
-	switch {
-	case why == drain.ByOrphan:
-		// The master's end of a standard output that it copied is gone as well;
-		// a log line must not kill what is in flight.
-		surviveSIGPIPE()
-	case why == drain.ByOther && in.goMaster():
+	if why == drain.ByOther && in.goMaster() {
 		in.p.link.OrderExtra(wire.ActDraining)
 	}
 	in.asker.Withdraw()

@@ -1,10 +1,12 @@
 package cluster_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
 	"reflect"
+	"strings"
 	"testing"
 
 	"github.com/go-cluster/cluster"
@@ -24,6 +26,9 @@ var sayRole = clustertest.Program("say-role", func() {
 	if cluster.IsMaster() == cluster.IsWorker() || cluster.IsWorker() != (cluster.Worker != nil) {
 		role = "confused"
 	}
+	if cluster.IsMaster() && stranded() {
+		role += " that cannot fork"
+	}
 	for _, k := range roleVars {
 		if v, ok := os.LookupEnv(k); ok {
 			role += " " + k + "=" + v
@@ -31,6 +36,20 @@ var sayRole = clustertest.Program("say-role", func() {
 	}
 	fmt.Println(role)
 })
+
+// stranded reports whether no call makes a master of this process, and each says why.
+func stranded() bool {
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	cluster.SetupMaster(cluster.Options{Workers: 1, Exec: os.DevNull})
+	_, err := cluster.Fork()
+	for _, err := range []error{err, cluster.AutoFork(), cluster.Run(ctx), cluster.Scale(1)} {
+		if !errors.Is(err, cluster.ErrNotMaster) || !strings.Contains(err.Error(), "was started as") {
+			return false
+		}
+	}
+	return true
+}
 
 // wrongRole calls in a worker what only a master can do.
 var wrongRole = clustertest.Program("wrong-role", func() {

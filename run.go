@@ -109,6 +109,7 @@ func (m *master) run(ctx context.Context) error {
 
 // runLoop is one Run.
 func (m *master) runLoop(cur *running) {
+	defer surviveSIGPIPE()() // a reader of the log that goes away ends nobody
 	signals, end := m.takeSignals()
 	defer end()
 

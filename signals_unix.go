@@ -33,8 +33,13 @@ func isProbe(sig os.Signal) bool { return sig == syscall.Signal(0) }
 const termSignal = syscall.SIGTERM
 
 // surviveSIGPIPE makes a write to a closed standard output an error instead of
-// the end of the process.
-func surviveSIGPIPE() { signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE) }
+// the end of the process, until the returned func is called. What this process
+// starts does not inherit it, as it would signal.Ignore.
+func surviveSIGPIPE() (end func()) {
+	broken := make(chan os.Signal, 1)
+	signal.Notify(broken, syscall.SIGPIPE)
+	return func() { signal.Stop(broken) }
+}
 
 // deliverable says which signals can be sent: all.
 func deliverable(os.Signal) error { return nil }

@@ -99,6 +99,11 @@ func Inherit(fd int) (*Channel, error) {
 	if err != nil {
 		return nil, os.NewSyscallError("getsockname", err)
 	}
+	// A channel's ends have no names. What has is a log's socket, or a service's.
+	peer, _ := unix.Getpeername(fd)
+	if isNamed(sa) || isNamed(peer) || fd == 1 || fd == 2 {
+		return nil, fmt.Errorf("descriptor %d is not a channel", fd)
+	}
 	// Asked this way, as getpeername fails on some systems when the master has
 	// died already, and its worker must not take itself for a master then.
 	listens, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ACCEPTCONN)
@@ -109,6 +114,12 @@ func Inherit(fd int) (*Channel, error) {
 	// master would never see its end.
 	unix.CloseOnExec(fd)
 	return open(fd)
+}
+
+// isNamed reports whether sa is a unix socket's address that somebody has chosen.
+func isNamed(sa unix.Sockaddr) bool {
+	u, ok := sa.(*unix.SockaddrUnix)
+	return ok && u.Name != "" && u.Name != "@" // so x/sys shows none
 }
 
 // Input is what one recvmsg returned. The descriptors are the receiver's to
