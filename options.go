@@ -41,7 +41,8 @@ type Options struct {
 	// standard error of a worker of this program passes through the master until
 	// it is ready, which can then say why one could not start. Another
 	// writer than an *os.File is fed through a pipe that the master copies; its
-	// Write is called from one goroutine per worker and stream. io.Discard
+	// Write is called from one goroutine per worker and stream, with whole lines:
+	// one of more than 64 KiB is cut and marked. io.Discard
 	// silences. It is called in the middle of
 	// the fork: w has no process yet, and answers nothing.
 	Output func(w *Process) (stdout, stderr io.Writer)

@@ -70,8 +70,7 @@ func (o *outputPipes) target(w io.Writer, inherit *os.File) (io.Writer, error) {
 	o.copies = append(o.copies, func() {
 		defer o.copying.Done()
 		defer r.Close()
-		// A buffer of its own: with io.Copy's every process would hold 32 KiB.
-		if _, err := io.CopyBuffer(w, struct{ io.Reader }{r}, make([]byte, 4<<10)); err != nil {
+		if err := copyLines(w, r); err != nil {
 			io.Copy(io.Discard, r) // a writer that fails must not stop the process
 		}
 	})
