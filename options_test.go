@@ -317,7 +317,7 @@ func TestLoggerIsQuiet(t *testing.T) {
 }
 
 // TestOutputPipes: what a worker writes reaches the writers whole, before its
-// death is reported.
+// death is reported. Nothing of a line that is cut is lost.
 func TestOutputPipes(t *testing.T) {
 	var out, errs logBuffer
 	clustertest.WithMaster(t, clustertest.Printing, cluster.Options{
@@ -325,7 +325,7 @@ func TestOutputPipes(t *testing.T) {
 		Output: func(*cluster.Process) (stdout, stderr io.Writer) { return &out, &errs },
 	})
 	seen := make(chan int, 1)
-	t.Cleanup(cluster.OnDeath(func(*cluster.Process, cluster.Exit) { seen <- len(out.String()) }))
+	t.Cleanup(cluster.OnDeath(func(*cluster.Process, cluster.Exit) { seen <- strings.Count(out.String(), "\x00") }))
 	clustertest.Fork(t)
 	require.Equal(t, 1<<20, clustertest.Await(t, seen, "death"))
 	require.Equal(t, "error\n", errs.String())
