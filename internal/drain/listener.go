@@ -98,25 +98,23 @@ func (l *Listener) SyscallConn() (syscall.RawConn, error) { return l.source.Sysc
 // Accept returns the next connection. In a drain it waits until the listener is
 // closed.
 func (l *Listener) Accept() (net.Conn, error) {
-	for {
-		if !l.tracker.beginAccept() {
+	if !l.tracker.beginAccept() {
+		<-l.closed
+		return nil, l.errClosed("accept")
+	}
+	raw, err := l.source.Accept()
+	if err != nil {
+		l.tracker.endAccept(nil)
+		if l.tracker.Draining() && (isTimeout(err) || errors.Is(err, net.ErrClosed)) {
 			<-l.closed
 			return nil, l.errClosed("accept")
 		}
-		raw, err := l.source.Accept()
-		if err != nil {
-			l.tracker.endAccept(nil)
-			if l.tracker.Draining() && (isTimeout(err) || errors.Is(err, net.ErrClosed)) {
-				<-l.closed
-				return nil, l.errClosed("accept")
-			}
-			return nil, err
-		}
-		l.setKeepAlive(raw)
-		wrapped, c := l.track(raw)
-		l.tracker.endAccept(c)
-		return wrapped, nil
+		return nil, err
 	}
+	l.setKeepAlive(raw)
+	wrapped, c := l.track(raw)
+	l.tracker.endAccept(c)
+	return wrapped, nil
 }
 
 func (l *Listener) setKeepAlive(c net.Conn) {

@@ -466,12 +466,12 @@ func TestNodeTLSTickets(t *testing.T) {
 func TestNodeNonBlocking(t *testing.T) {
 	schedulings(t, func(t *testing.T, s cluster.Scheduling) {
 		c := clustertest.NewNodeCluster(t, cluster.Options{Scheduling: s})
-		w := c.Fork()
-		ln, err := net.Listen("tcp", "127.0.0.1:0")
+		ln, err := cluster.Listen("tcp", "127.0.0.1:0") // before the fork: its workers share it
 		require.NoError(t, err)
 		defer ln.Close()
 		fd := descriptor(t, ln.(syscall.Conn))
-		c.Run(w, `await listen(web(), {fd: args[0]})`, fd)
+		w := c.Fork()
+		c.Run(w, `await listen(web(), args[0], '127.0.0.1')`, ln.Addr().(*net.TCPAddr).Port)
 		_, err = clustertest.Get("http://" + ln.Addr().String())
 		require.NoError(t, err)
 		flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0)
