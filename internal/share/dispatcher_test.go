@@ -5,7 +5,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/go-cluster/cluster/internal/handle"
 	"github.com/stretchr/testify/require"
 )
 
@@ -91,28 +90,4 @@ func TestInTurn(t *testing.T) {
 	}
 	close(workers[1].may)
 	waitFor(t, workers[1].taken, "connection").Release()
-}
-
-// At the end of its address the dispatcher hands over what waits, to workers too that
-// have not answered yet.
-func TestHandOut(t *testing.T) {
-	d, dial := newDispatcherFor(t)
-	workers := []*commandWorker{newCommandWorker(), newCommandWorker()}
-	taken := make(chan *handle.Handle, 10)
-	for _, w := range workers {
-		w.take.Store(true)
-		w.taken = taken
-		d.add(w)
-	}
-	for range 6 {
-		dial()
-	}
-	d.handOut()
-	d.close()
-	for range 6 {
-		waitFor(t, taken, "connection").Release()
-	}
-	for _, w := range workers {
-		close(w.may)
-	}
 }

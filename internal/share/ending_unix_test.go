@@ -3,11 +3,15 @@
 package share
 
 import (
+	"errors"
 	"net"
 	"os"
 	"path/filepath"
+	"syscall"
 	"testing"
 
+	"github.com/go-cluster/cluster/internal/handle"
+	"github.com/go-cluster/cluster/internal/socket"
 	"github.com/stretchr/testify/require"
 )
 
@@ -111,4 +115,61 @@ func TestHeldAddressEnds(t *testing.T) {
 	_, err = net.Dial("tcp", ln.Addr().String())
 	require.Error(t, err)
 	require.Empty(t, r.Listening())
+}
+
+// At the end of its address the dispatcher hands over what waits, to workers too that
+// have not answered yet.
+// There is nothing on Windows that tells whether a connection waits.
+func TestHandOut(t *testing.T) {
+	d, dial := newDispatcherFor(t)
+	workers := []*commandWorker{newCommandWorker(), newCommandWorker()}
+	taken := make(chan *handle.Handle, 10)
+	for _, w := range workers {
+		w.take.Store(true)
+		w.taken = taken
+		d.add(w)
+	}
+	for range 6 {
+		dial()
+	}
+	d.handOut()
+	d.close()
+	for range 6 {
+		waitFor(t, taken, "connection").Release()
+	}
+	for _, w := range workers {
+		close(w.may)
+	}
+}
+
+// A descriptor of the master's by its number is given only if a service manager
+// opened it, and AllowListen is told what it really is.
+func TestDescriptorByNumber(t *testing.T) {
+	own, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer own.Close()
+	h, err := socket.Duplicate(own.(syscall.Conn))
+	require.NoError(t, err)
+	defer h.Release()
+	m := newCommandWorker()
+	ask := func(r *Registry, allow func(network, address string) error) error {
+		w := question(t, "127.0.0.1:1", Shared)
+		w.FD = ptr(h.FD())
+		return r.Answer(m, w, Terms{Allow: allow})
+	}
+	r := newTestRegistry(t)
+	require.ErrorContains(t, ask(r, nil), "no socket of a service manager")
+	require.Contains(t, waitFor(t, m.answers, "answer"), `"key":"refused"`)
+
+	r = newTestRegistry(t)
+	r.activated.load = func() []int { return []int{h.FD()} }
+	no := errors.New("not that one")
+	require.ErrorIs(t, ask(r, func(network, address string) error {
+		require.Equal(t, "tcp "+own.Addr().String(), network+" "+address)
+		return no
+	}), no)
+	waitFor(t, m.answers, "answer")
+	require.NoError(t, ask(r, func(string, string) error { return nil }))
+	waitFor(t, m.answers, "answer")
+	waitFor(t, m.sockets, "socket").Release()
 }

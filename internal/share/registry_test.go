@@ -7,7 +7,6 @@ import (
 	"syscall"
 	"testing"
 
-	"github.com/go-cluster/cluster/internal/socket"
 	"github.com/go-cluster/cluster/internal/wire"
 	"github.com/stretchr/testify/require"
 )
@@ -78,38 +77,6 @@ func TestAnswer(t *testing.T) {
 	require.Contains(t, waitFor(t, workers[0].answers, "answer"), `"uid":7`)
 	r.CloseAll()
 	require.Empty(t, r.Listening())
-}
-
-// A descriptor of the master's by its number is given only if a service manager
-// opened it, and AllowListen is told what it really is.
-func TestDescriptorByNumber(t *testing.T) {
-	own, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	defer own.Close()
-	h, err := socket.Duplicate(own.(syscall.Conn))
-	require.NoError(t, err)
-	defer h.Release()
-	m := newCommandWorker()
-	ask := func(r *Registry, allow func(network, address string) error) error {
-		w := question(t, "127.0.0.1:1", Shared)
-		w.FD = ptr(h.FD())
-		return r.Answer(m, w, Terms{Allow: allow})
-	}
-	r := newTestRegistry(t)
-	require.ErrorContains(t, ask(r, nil), "no socket of a service manager")
-	require.Contains(t, waitFor(t, m.answers, "answer"), `"key":"refused"`)
-
-	r = newTestRegistry(t)
-	r.activated.load = func() []int { return []int{h.FD()} }
-	no := errors.New("not that one")
-	require.ErrorIs(t, ask(r, func(network, address string) error {
-		require.Equal(t, "tcp "+own.Addr().String(), network+" "+address)
-		return no
-	}), no)
-	waitFor(t, m.answers, "answer")
-	require.NoError(t, ask(r, func(string, string) error { return nil }))
-	waitFor(t, m.answers, "answer")
-	waitFor(t, m.sockets, "socket").Release()
 }
 
 // What a worker may not have, and what is no question, is refused and blamed on it.
