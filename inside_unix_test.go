@@ -5,7 +5,9 @@ package cluster
 import (
 	"net"
 	"os"
+	"syscall"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
@@ -61,4 +63,22 @@ func anyHandle(t testing.TB) *handle.Handle {
 	h, err := socket.Duplicate(f)
 	require.NoError(t, err)
 	return h
+}
+
+// TestStopBehindControlSignals: a SIGTERM is taken, however many signals of the
+// other kind wait.
+func TestStopBehindControlSignals(t *testing.T) {
+	stops, controls, end := newCluster().master.takeSignals()
+	defer end()
+	deadline := time.Now().Add(30 * time.Second)
+	for len(controls) < cap(controls) {
+		require.True(t, time.Now().Before(deadline), "%d signals have come", len(controls))
+		before := len(controls)
+		require.NoError(t, unix.Kill(os.Getpid(), syscall.SIGHUP))
+		for len(controls) == before && time.Now().Before(deadline) {
+			time.Sleep(time.Millisecond) // two at once are one
+		}
+	}
+	require.NoError(t, unix.Kill(os.Getpid(), syscall.SIGTERM))
+	require.Equal(t, syscall.SIGTERM, await(t, stops, "the stop"))
 }

@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
-	"slices"
 	"sync"
 	"time"
 
@@ -110,7 +109,7 @@ func (m *master) run(ctx context.Context) error {
 // runLoop is one Run.
 func (m *master) runLoop(cur *running) {
 	defer surviveSIGPIPE()() // a reader of the log that goes away ends nobody
-	signals, end := m.takeSignals()
+	stops, controls, end := m.takeSignals()
 	defer end()
 
 	err := m.autoFork()
@@ -122,11 +121,11 @@ func (m *master) runLoop(cur *running) {
 	}
 	for err == nil {
 		var stop bool
-		if stop, err = m.waitRun(cur, signals); stop {
+		if stop, err = m.waitRun(cur, stops, controls); stop {
 			break
 		}
 	}
-	if stopErr := m.stopRun(signals); err == nil {
+	if stopErr := m.stopRun(stops); err == nil {
 		err = stopErr
 	}
 	m.call(func() { m.supervisor.SetEnding(false) })
@@ -139,20 +138,24 @@ func (m *master) runLoop(cur *running) {
 }
 
 // takeSignals begins to receive what Run acts on, and to reap orphans if that
-// falls to this process.
-func (m *master) takeSignals() (signals chan os.Signal, end func()) {
+// falls to this process. A full channel drops signals, so those that stop have one
+// of their own: no flood of the others gets in their way.
+func (m *master) takeSignals() (stops, controls chan os.Signal, end func()) {
 	o := m.settings()
-	signals = make(chan os.Signal, 16)
+	stops, controls = make(chan os.Signal, 16), make(chan os.Signal, 16)
 	if !o.NoSignals {
-		signal.Notify(signals, stopSignals...)
-		signal.Notify(signals, controlSignals...)
+		signal.Notify(stops, stopSignals...)
+		if len(controlSignals) > 0 { // none would be all
+			signal.Notify(controls, controlSignals...)
+		}
 	}
 	stop := make(chan struct{})
 	if reap := o.ReapOrphans; reap != nil && *reap || reap == nil && pid == 1 {
 		go process.ReapOrphans(stop, m.waited)
 	}
-	return signals, func() {
-		signal.Stop(signals)
+	return stops, controls, func() {
+		signal.Stop(stops)
+		signal.Stop(controls)
 		close(stop)
 	}
 }
@@ -171,12 +174,11 @@ func (m *master) waited() (pids []int, starting bool) {
 }
 
 // waitRun waits for the next thing that concerns a Run.
-func (m *master) waitRun(cur *running, signals <-chan os.Signal) (stop bool, err error) {
+func (m *master) waitRun(cur *running, stops, controls <-chan os.Signal) (stop bool, err error) {
 	select {
-	case sig := <-signals:
-		if !slices.Contains(controlSignals, sig) {
-			return true, nil
-		}
+	case <-stops:
+		return true, nil
+	case sig := <-controls:
 		m.control(sig)
 		return false, nil
 	case <-cur.stop:
@@ -229,7 +231,7 @@ func (m *master) log() *slog.Logger {
 }
 
 // stopRun drains the cluster and then the master itself.
-func (m *master) stopRun(signals <-chan os.Signal) error {
+func (m *master) stopRun(stops <-chan os.Signal) error {
 	var s stopping
 	m.call(func() {
 		// From here on, so that no OnDeath that comes late forks what Run would
@@ -246,10 +248,8 @@ func (m *master) stopRun(signals <-chan os.Signal) error {
 	var err error
 	for waiting := true; waiting; {
 		select {
-		case sig := <-signals:
-			if !slices.Contains(controlSignals, sig) {
-				m.hurry(secondSignal)
-			}
+		case <-stops:
+			m.hurry(secondSignal)
 		case err = <-done:
 			waiting = false
 		}

@@ -9,7 +9,29 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
 )
+
+// TestProgramIsARegularFile: to open a FIFO would wait for who writes to it, and a
+// reload with it, and all later ones.
+func TestProgramIsARegularFile(t *testing.T) {
+	dir := t.TempDir()
+	fifo := filepath.Join(dir, "fifo")
+	require.NoError(t, unix.Mkfifo(fifo, 0o755))
+	for _, path := range []string{fifo, dir, os.DevNull} {
+		opened := make(chan error, 1)
+		go func() {
+			_, err := FindSelf().Open(path, true)
+			opened <- err
+		}()
+		select {
+		case err := <-opened:
+			require.ErrorContains(t, err, path+" is no regular file")
+		case <-time.After(10 * time.Second):
+			t.Fatalf("Open(%s) waits", path)
+		}
+	}
+}
 
 // TestProgramIsPinned: what is executed is the file that was opened, whatever
 // lies at its path by then, until Close. A script is not held.

@@ -67,10 +67,18 @@ func (s *Self) Open(path string, reload bool) (*Program, error) {
 		}
 		path = s.path
 	}
-	f, err := os.Open(path)
+	// A FIFO would be waited for, until somebody writes to it: never, as a rule.
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)
 	if err != nil {
 		if os.IsPermission(err) { // it may be executed all the same
 			return &Program{path: path, argv0: argv0}, nil
+		}
+		return nil, fmt.Errorf("program: %w", err)
+	}
+	if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() {
+		f.Close()
+		if err == nil {
+			err = fmt.Errorf("%s is no regular file: %w", path, unix.EACCES) // as execve has it
 		}
 		return nil, fmt.Errorf("program: %w", err)
 	}
