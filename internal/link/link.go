@@ -412,7 +412,7 @@ func (l *Link) Release(n int) { l.flow.release(n) }
 func (l *Link) SetWaiting(n int) { l.flow.setWaiting(n) }
 
 // Answered waits until the requests of the peer that have a handler are answered.
-func (l *Link) Answered() { l.requests.running.Wait() }
+func (l *Link) Answered() { l.requests.running.wait() }
 
 // Close ends the link from this side. The reader notices and does the rest.
 func (l *Link) Close() {

@@ -25,9 +25,9 @@ type requests struct {
 	mu      sync.Mutex
 	waiting []asked // the peer's, that no handler fits yet
 
-	running sync.WaitGroup // the peer's, being answered
-	next    chan job       // to the goroutine that rests until there is one
-	resting atomic.Int32   // goroutines that do: one, or none
+	running inFlight     // the peer's, being answered
+	next    chan job     // to the goroutine that rests until there is one
+	resting atomic.Int32 // goroutines that do: one, or none
 }
 
 // call is one Request under way.
@@ -275,7 +275,7 @@ func (l *Link) jobFor(a asked) (j job, ok bool) {
 	if r == nil {
 		return job{}, false
 	}
-	l.requests.running.Add(1)
+	l.requests.running.begin()
 	return job{asked: a, by: r}, true
 }
 
@@ -322,7 +322,7 @@ func (l *Link) work(j job) {
 
 // do runs the handler and sends what it returns.
 func (l *Link) do(j job) {
-	defer l.requests.running.Done()
+	defer l.requests.running.end()
 	reply, err := j.by.Respond(l.to, j.msg)
 	l.flow.release(j.size())
 	if err == nil {
