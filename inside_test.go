@@ -225,3 +225,12 @@ func TestAHandlerThatUnregistersItself(t *testing.T) {
 // patienceIn bounds every wait of the tests inside the package: it ends a test
 // that hangs, and measures nothing.
 const patienceIn = 30 * time.Second
+
+// TestReadyForReachesTheSupervisor: a negative one is none.
+func TestReadyForReachesTheSupervisor(t *testing.T) {
+	for given, want := range map[time.Duration]time.Duration{0: 500 * time.Millisecond, time.Minute: time.Minute, -1: 0} {
+		s, err := Options{ReadyFor: given}.resolve()
+		require.NoError(t, err)
+		require.Equal(t, want, s.supervision().ReadyFor)
+	}
+}

@@ -81,6 +81,12 @@ type Options struct {
 	// as a crash. Default: 60 s, as puma's; systemd has 90 s.
 	StartTimeout time.Duration
 
+	// ReadyFor is how long a replacement (of [Reload], or of Recycle) must have been
+	// ready before its predecessor is drained: a worker that listens may fail right
+	// after it. If it dies earlier the reload fails, as it does when a new worker
+	// dies in a slot that was replaced before. Default: 500 ms; negative: none.
+	ReadyFor time.Duration
+
 	// ShutdownTimeout bounds every drain: a worker that has not exited by then
 	// is killed with SIGKILL. Default: 30 s, as gunicorn's and puma's.
 	ShutdownTimeout time.Duration
@@ -227,6 +233,7 @@ type settings struct {
 
 const (
 	defaultStartTimeout    = 60 * time.Second
+	defaultReadyFor        = 500 * time.Millisecond
 	defaultShutdownTimeout = 30 * time.Second
 	defaultMaxMessage      = 16 << 20
 	defaultMaxQueue        = 64 << 20
@@ -240,6 +247,7 @@ func (o Options) resolve() (*settings, error) {
 	}
 	setDefault(&o.Workers, runtime.GOMAXPROCS(0))
 	setDefault(&o.StartTimeout, defaultStartTimeout)
+	setDefault(&o.ReadyFor, defaultReadyFor)
 	setDefault(&o.ShutdownTimeout, defaultShutdownTimeout)
 	setDefault(&o.MaxMessage, defaultMaxMessage)
 	setDefault(&o.MaxQueue, defaultMaxQueue)
@@ -318,7 +326,7 @@ func defaultProcs(workers int) int { return max(1, runtime.GOMAXPROCS(0)/max(1, 
 // supervision is what the supervisor needs to know.
 func (s *settings) supervision() supervise.Settings {
 	return supervise.Settings{
-		Workers: s.Workers, StartTimeout: s.StartTimeout, ShutdownTimeout: s.ShutdownTimeout, ManualReady: s.ManualReady, MaxBootFailures: s.MaxBootFailures,
+		Workers: s.Workers, StartTimeout: s.StartTimeout, ShutdownTimeout: s.ShutdownTimeout, ReadyFor: max(0, s.ReadyFor), ManualReady: s.ManualReady, MaxBootFailures: s.MaxBootFailures,
 		Backoff: supervise.Backoff(s.Backoff), Watchdog: supervise.Watchdog(s.Watchdog), Recycle: supervise.Recycle(s.Recycle),
 	}
 }

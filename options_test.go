@@ -61,6 +61,7 @@ func TestSettings(t *testing.T) {
 	require.Equal(t, cluster.Shared, s.Scheduling)
 	require.Equal(t, 60*time.Second, s.StartTimeout)
 	require.Equal(t, 30*time.Second, s.ShutdownTimeout)
+	require.Equal(t, 500*time.Millisecond, s.ReadyFor)
 	require.Equal(t, 16<<20, s.MaxMessage)
 	require.Equal(t, 64<<20, s.MaxQueue)
 	require.NoError(t, cluster.SetupMaster(s))

@@ -10,6 +10,7 @@ import (
 type Settings struct {
 	Workers                       int
 	StartTimeout, ShutdownTimeout time.Duration
+	ReadyFor                      time.Duration // how long a replacement is watched before its predecessor drains
 	ManualReady                   bool
 	MaxBootFailures               int // negative: never give up
 	Backoff                       Backoff

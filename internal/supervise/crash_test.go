@@ -218,7 +218,7 @@ func TestLastOneOutDuringAJob(t *testing.T) {
 		n.die(next, ExitNoRestart)
 		require.NoError(t, n.m.GaveUp(), "old code may answer yet")
 		n.die(all[0], 0)
-		require.NoError(t, done.outcome(), "it came as far as it had to")
+		require.ErrorContains(t, done.outcome(), "slot 0 ended during the reload: exit status 78")
 		require.ErrorIs(t, n.m.GaveUp(), errs.NoWorkers)
 		require.ErrorContains(t, n.m.GaveUp(), "exit status 78")
 	})

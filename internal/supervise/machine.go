@@ -164,9 +164,33 @@ func (m *Machine) Advance(now time.Time) {
 		if of == nil {
 			return
 		}
+		if of.lookAgain(due.at) {
+			continue
+		}
 		*due.at = time.Time{}
 		due.passed(of)
 	}
+}
+
+// What a worker did in time may not have been read yet when its deadline passes:
+// after the process, or the machine, was stopped, timers run before readers do. So
+// a deadline that is looked at late is looked at again. A process that is never in
+// time goes on all the same.
+const (
+	lateAfter    = 100 * time.Millisecond
+	againAfter   = 250 * time.Millisecond
+	maxLateLooks = 8
+)
+
+// lookAgain puts the deadline off if it is looked at too late to tell.
+func (w *Worker) lookAgain(at *time.Time) bool {
+	if w.m.now.Sub(*at) < lateAfter || w.LateLooks >= maxLateLooks {
+		w.LateLooks = 0
+		return false
+	}
+	w.LateLooks++
+	*at = w.m.now.Add(againAfter)
+	return true
 }
 
 // ---- within a turn

@@ -168,6 +168,8 @@ func (p pair) checkReload(w *simulation, a *reloadCall, of, other scenario, gave
 		require.ErrorIs(t, a.err, errs.Closed, text)
 	case gaveUp != nil && !a.before && a.err != nil && strings.Contains(a.err.Error(), gaveUp.Error()):
 	case other.breaks != "" && a.err != nil && strings.Contains(a.err.Error(), other.breaks):
+	case a.err != nil && strings.Contains(a.err.Error(), diedAnew):
+		require.True(t, w.diedAnew(), text)
 	case of.reload == "ok":
 		require.NoError(t, a.err, text)
 	case other.name == "scale to nothing" && a.err == nil:
@@ -207,6 +209,19 @@ func (p pair) checkGenerations(w *simulation, slots []slot) {
 func (p pair) broken(err error) bool {
 	for _, s := range []scenario{p.a, p.b} {
 		if s.breaks != "" && strings.Contains(err.Error(), s.breaks) {
+			return true
+		}
+	}
+	return strings.Contains(err.Error(), diedAnew)
+}
+
+// diedAnew is why a reload fails of which a new worker dies that had taken over.
+const diedAnew = "ended during the reload"
+
+// diedAnew reports whether a worker has died, unasked, that a reload has forked.
+func (w *simulation) diedAnew() bool {
+	for _, p := range w.all {
+		if p.generation > 1 && p.IsDead() && !p.exit().Voluntary && (p.exit().Code != 0 || p.exit().Reason != ReasonDrain) {
 			return true
 		}
 	}

@@ -32,7 +32,7 @@ func TestSupervisionAtRandom(t *testing.T) {
 
 func randomLife(t *testing.T, seed uint64) {
 	r := rand.New(rand.NewPCG(seed, 0))
-	o := Settings{Workers: 1 + r.IntN(4), MaxBootFailures: -1, ManualReady: r.IntN(2) == 0, Recycle: Recycle{Age: time.Duration(r.IntN(2)) * time.Minute}}
+	o := Settings{Workers: 1 + r.IntN(4), ReadyFor: time.Duration(r.IntN(2)) * 5 * time.Second, MaxBootFailures: -1, ManualReady: r.IntN(2) == 0, Recycle: Recycle{Age: time.Duration(r.IntN(2)) * time.Minute}}
 	n := newFake(t, o)
 	require.NoError(t, n.autoFork())
 	var reloads []*call

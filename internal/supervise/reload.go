@@ -1,6 +1,9 @@
 package supervise
 
-import "time"
+import (
+	"fmt"
+	"time"
+)
 
 // Result is how a reload ended.
 type Result struct {
@@ -15,7 +18,8 @@ type reload struct {
 	m *Machine
 
 	Generation int
-	Opened     bool // its program is
+	Opened     bool    // its program is
+	Failed     Failure `json:",omitzero"` // why it ends with the replacement under way
 	Replaced   int
 	Began      time.Time
 	Calls      []int
@@ -56,6 +60,11 @@ func (o opening) reload(m *Machine, g *generation, err error) {
 // next replaces the next slot, or ends the reload when all is new.
 func (j *reload) next() {
 	m := j.m
+	if err := j.Failed.Err; err != nil {
+		j.end(err)
+		m.nextJob()
+		return
+	}
 	for _, s := range m.st.Slots {
 		if s.Generation != j.Generation {
 			m.replace(s, j.Generation, ReasonReload, 0)
@@ -78,6 +87,22 @@ func (j *reload) next() {
 	}
 	j.end(nil)
 	m.nextJob()
+}
+
+// checkReload fails the reload under way if w, which has died, is of its program
+// and had taken over: what one new worker dies of, the next ones will.
+func (m *Machine) checkReload(s *slot, w *Worker, e Exit) {
+	job := m.st.Reload
+	asked := e.Voluntary || e.Code == 0 && w.Reason == ReasonDrain || w.isClean(e)
+	if job == nil || w.Generation != job.Generation || s.Mode == slotRemoved || asked {
+		return
+	}
+	err := fmt.Errorf("the new worker of slot %d ended during the reload: %v%s", s.Place, e, said(e.LastWords))
+	if r := m.st.Replacing; r != nil && r.Why == ReasonReload && r.Old == 0 {
+		r.failed(err)
+	} else if job.Failed.Err == nil {
+		job.Failed = Failure{err} // when the predecessor that drains is gone
+	}
 }
 
 // reloaded is the outcome of a replacement for a reload.

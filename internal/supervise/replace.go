@@ -43,12 +43,41 @@ func (s *slot) beingReplaced() bool {
 	return r != nil && r.Slot == s.ID && r.Old == 0
 }
 
-// checkPromotion lets w take its slot's place if it is a replacement that is up.
-func (w *Worker) checkPromotion() {
+// isNext reports whether w is a replacement that has not taken over.
+func (w *Worker) isNext() bool {
 	r := w.m.st.Replacing
-	if r == nil || r.Next != w.ID || r.Old != 0 || w.State < w.upAt() || w.State > Ready {
+	return r != nil && r.Next == w.ID && r.Old == 0 && w.State <= Ready
+}
+
+// checkPromotion lets w take its slot's place if it is a replacement that is up:
+// not at once, since one that listens may fail yet, as when its certificate does
+// not load.
+func (w *Worker) checkPromotion() {
+	if !w.isNext() || w.State < w.upAt() {
 		return
 	}
+	hold := w.settings().ReadyFor
+	if hold <= 0 {
+		w.promote()
+	} else if w.HoldBy.IsZero() || w.upAt() == Ready {
+		w.HoldBy = w.m.now.Add(hold)
+	}
+}
+
+// heldLong goes on when w has been up for ReadyFor.
+func (w *Worker) heldLong() {
+	switch {
+	case !w.isNext():
+	case w.State < w.upAt(): // meanwhile its predecessor became ready, so w must
+		w.StartBy = w.Started.Add(w.settings().StartTimeout)
+	default:
+		w.promote()
+	}
+}
+
+// promote lets w take its slot's place.
+func (w *Worker) promote() {
+	r := w.m.st.Replacing
 	s := r.slot()
 	old, generation := s.current(), s.Generation
 	s.Current, s.Next, s.Generation, s.Mode = w.ID, 0, r.Generation, slotLive

@@ -171,11 +171,12 @@ func (s *slot) lost(w *Worker, e Exit) {
 	case s.Next:
 		s.Next = 0
 		if r := m.st.Replacing; r != nil && r.Next == w.ID {
-			r.failed(fmt.Errorf("the new worker of slot %d ended before it was up: %v%s", s.Place, e, said(e.LastWords)))
+			r.failed(fmt.Errorf("the new worker of slot %d ended before it was up%s: %v%s", s.Place, w.heldFor(), e, said(e.LastWords)))
 		}
 	case s.Current:
 		s.Current = 0
 		s.emptied(w, e)
+		m.checkReload(s, w, e)
 	}
 	// A reload goes on when the predecessor is gone: no old code answers when it is
 	// reported done.
@@ -184,6 +185,19 @@ func (s *slot) lost(w *Worker, e Exit) {
 	} else if m.st.Reload != nil {
 		m.nextJob()
 	}
+}
+
+// isClean reports whether the worker's exit is no crash: it had done its work.
+func (w *Worker) isClean(e Exit) bool {
+	return e.Code == 0 && w.wasReady() && w.m.now.Sub(w.ReadyAt) >= cleanAfter
+}
+
+// heldFor is what an error says of a worker that came up and died too soon.
+func (w *Worker) heldFor() string {
+	if w.HoldBy.IsZero() {
+		return ""
+	}
+	return fmt.Sprintf(" for %v (ReadyFor)", w.settings().ReadyFor)
 }
 
 // emptied decides how the slot is filled again after w's death.
@@ -210,7 +224,7 @@ func (s *slot) emptied(w *Worker, e Exit) {
 		m.st.LastOut = Failure{fmt.Errorf("the last with %v%s", e, said(e.LastWords))}
 		m.checkAllResigned()
 		return
-	case w.wasReady() && ready >= cleanAfter && e.Code == 0:
+	case w.isClean(e):
 		s.Restarts++
 		s.refork(0)
 		return

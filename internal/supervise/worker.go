@@ -96,6 +96,8 @@ type Worker struct {
 	StartBy                    time.Time // when it must have started
 	KillBy                     time.Time // when its drain must be over
 	KillAt                     time.Time // when that is looked at
+	HoldBy                     time.Time // when it has been up for ReadyFor, as a replacement
+	LateLooks                  int       // at its deadlines, in a row
 
 	Watch  Watch
 	Limits Limits
@@ -108,10 +110,11 @@ type deadline struct {
 	passed func(*Worker)
 }
 
-func (w *Worker) deadlines() [5]deadline {
+func (w *Worker) deadlines() [6]deadline {
 	return [...]deadline{
 		{&w.StartBy, (*Worker).startExpired},
 		{&w.KillAt, (*Worker).drainExpired},
+		{&w.HoldBy, (*Worker).heldLong},
 		{&w.Watch.TickAt, (*Worker).tick},
 		{&w.Watch.KillAt, (*Worker).killStalled},
 		{&w.Limits.DueAt, (*Worker).wantRecycling},
