@@ -320,3 +320,35 @@ func TestPausedMaster(t *testing.T) {
 	p.Terminate()
 	require.NotContains(t, p.Output(), "stall")
 }
+
+// listensAndDies listens, and with DIES set ends right after it: its certificate
+// does not load.
+var listensAndDies = clustertest.Program("listens and dies", func() {
+	ln, err := cluster.Listen("tcp", "127.0.0.1:0")
+	clustertest.Must(err)
+	if os.Getenv("DIES") != "" {
+		os.Exit(3)
+	}
+	clustertest.AnswerConns(ln)
+})
+
+// TestReloadHoldsTheReplacement: a new worker that dies right after it got ready
+// fails the reload, and the old workers stay.
+func TestReloadHoldsTheReplacement(t *testing.T) {
+	o := cluster.Options{Workers: 2, ReadyFor: clustertest.Patience}
+	clustertest.WithMaster(t, listensAndDies, o)
+	listening := clustertest.Listenings(t)
+	require.NoError(t, cluster.AutoFork())
+	clustertest.Await(t, listening, "listening")
+	clustertest.Await(t, listening, "listening")
+	old := cluster.Workers()
+
+	o.Env = []string{clustertest.ProgramEnv + "=" + listensAndDies, "DIES=1"}
+	require.NoError(t, cluster.SetupMaster(o))
+	err := cluster.Reload(clustertest.Within(t, clustertest.Patience))
+	require.ErrorContains(t, err, "exit status 3")
+	require.Equal(t, old, cluster.Workers(), "the old ones serve on")
+	for _, w := range old {
+		require.Equal(t, cluster.Ready, w.State())
+	}
+}
