@@ -15,8 +15,9 @@
 //
 // Locks, in the order in which they may be taken: Link.mu, then the outbox's, then
 // the channel's. The locks of readTurn and flow, and those of the requests that wait
-// or are in flight, are taken alone or under Link.mu, and nothing is taken under them. Callbacks run
-// under no lock, but for a receipt by a node peer, which must not wait.
+// or are in flight, are taken alone or under Link.mu, and nothing is taken under
+// them. Callbacks run under no lock, but for a receipt by a node peer, which must
+// not wait.
 //
 // The tests have a real channel of which the test is the peer, with a Receiver of
 // their own; those of the outbox have a kernel that takes as much as they say.
