@@ -218,10 +218,11 @@ func (p pair) broken(err error) bool {
 // diedAnew is why a reload fails of which a new worker dies that had taken over.
 const diedAnew = "ended during the reload"
 
-// diedAnew reports whether a worker has died, unasked, that a reload has forked.
+// diedAnew reports whether a worker has died, unasked, that a reload has forked:
+// with status 0 too, if that comes before it was ready for a second.
 func (w *simulation) diedAnew() bool {
 	for _, p := range w.all {
-		if p.generation > 1 && p.IsDead() && !p.exit().Voluntary && (p.exit().Code != 0 || p.exit().Reason != ReasonDrain) {
+		if p.generation > 1 && p.IsDead() && !p.exit().Voluntary {
 			return true
 		}
 	}
