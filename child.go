@@ -31,12 +31,14 @@ type child struct {
 	proc        *process.Process // constant once started
 	started     time.Time        // constant once started
 
-	forked  bool          // its process exists, and that was reported
-	exited  chan struct{} // closed at death, or when it could not be started
-	state   *os.ProcessState
-	cutOff  bool // it was killed because its drain took too long; constant once exited is closed
-	queries atomic.Int32
-	handed  atomic.Int64 // connections that the dispatcher handed to it
+	forked    bool          // its process exists, and that was reported
+	exited    chan struct{} // closed at death, or when it could not be started
+	state     *os.ProcessState
+	cutOff    bool // it was killed because its drain took too long; constant once exited is closed
+	tickets   bool // it has asked for the keys of session tickets
+	saysReady bool // it tells when it is ready; else its listening does, as node's
+	queries   atomic.Int32
+	handed    atomic.Int64 // connections that the dispatcher handed to it
 }
 
 func (c *child) osProcess() *os.Process {
@@ -172,7 +174,7 @@ func (s *fromWorker) Internal(w *wire.Message, h *handle.Handle) {
 		}
 		p.link.Listens()
 		m.call(func() {
-			if !p.child.opts.ManualReady {
+			if !p.child.opts.ManualReady && !p.child.saysReady {
 				p.child.happened(supervise.GetsReady) // which it is when the callbacks look
 			}
 			p.emitListening(addr)
@@ -187,6 +189,8 @@ func (s *fromWorker) Internal(w *wire.Message, h *handle.Handle) {
 		})
 	case wire.ActReady:
 		m.call(func() { p.child.happened(supervise.GetsReady) })
+	case wire.ActTickets:
+		m.call(func() { m.giveTickets(p, w.Seq) })
 	case wire.ActPong:
 		s.beat(w.Msg)
 	case wire.ActFull:
@@ -203,8 +207,12 @@ func (s *fromWorker) online(w *wire.Message) {
 	if w.Go != nil && w.Go.Version >= wire.ProtocolVersion {
 		kind = link.PeerGo
 	}
-	s.m.call(func() { s.p.child.happened(supervise.ComesOnline) })
+	s.m.call(func() {
+		s.p.child.saysReady = w.Go != nil && w.Go.SaysReady
+		s.p.child.happened(supervise.ComesOnline)
+	})
 	s.p.link.SetPeer(kind)
+	s.m.call(func() { s.m.tellStopping(s.p) })
 }
 
 // maxQueries bounds the addresses that one worker asks for at a time: each has

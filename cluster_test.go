@@ -22,10 +22,11 @@ import (
 
 func TestMain(m *testing.M) { clustertest.Main(m) }
 
-// idle listens on a free port and waits to be drained.
+// idle listens on a free port, accepts and waits to be drained.
 var idle = clustertest.Program("idle", func() {
 	ln, err := cluster.Listen("tcp", "127.0.0.1:0")
 	clustertest.Must(err)
+	go ln.Accept()
 	<-cluster.Context().Done()
 	ln.Close()
 	select {}
@@ -39,7 +40,7 @@ func TestLifeOfAWorker(t *testing.T) {
 	t.Cleanup(cluster.OnFork(func(w *cluster.Process) { rec.Add("fork %d", w.ID()) }))
 	t.Cleanup(cluster.OnOnline(func(w *cluster.Process) { rec.Add("online %v", w.State() >= cluster.Online) }))
 	t.Cleanup(cluster.OnListening(func(w *cluster.Process, addr net.Addr) {
-		rec.Add("listening %s %v %v", addr.Network(), addr.(*net.TCPAddr).Port > 0, w.State() == cluster.Ready)
+		rec.Add("listening %s %v %v", addr.Network(), addr.(*net.TCPAddr).Port > 0, w.State() >= cluster.Online)
 	}))
 	t.Cleanup(cluster.OnDisconnect(func(w *cluster.Process) { rec.Add("disconnect %v", w.IsConnected()) }))
 	t.Cleanup(cluster.OnDeath(func(w *cluster.Process, e cluster.Exit) {
@@ -49,7 +50,7 @@ func TestLifeOfAWorker(t *testing.T) {
 	w, err := cluster.Fork()
 	require.NoError(t, err)
 	rec.Until(t, "listening")
-	require.Equal(t, cluster.Ready, w.State())
+	clustertest.Eventually(t, func() bool { return w.State() == cluster.Ready }, "ready")
 	require.Equal(t, -1, w.Slot())
 	require.Equal(t, []*cluster.Process{w}, cluster.Workers())
 	require.NoError(t, w.Disconnect(t.Context()))

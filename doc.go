@@ -29,9 +29,10 @@
 // cluster has stopped. A program that never forks is an ordinary one: Listen,
 // Serve and ListenAndServe are plain then.
 //
-// A worker becomes Online when its runtime is up, and Ready when its first
-// listener listens or, under Options.ManualReady, when it calls
-// [Process.Ready]. Workers have an id (1, 2, …, never reused) and, under
+// A worker becomes Online when its runtime is up, and Ready at its first Accept or
+// ReadFrom or, under Options.ManualReady, when it calls [Process.Ready]. So what is
+// loaded before, and may fail, is part of the start. A node worker is ready when it
+// listens. Workers have an id (1, 2, …, never reused) and, under
 // AutoFork, a slot (0 to N-1) that their successors fill again.
 //
 // # Messages
@@ -95,6 +96,11 @@
 // on, and the process exits with 0 two seconds later, at once if nothing is in
 // Serve. So what must be done at the end belongs into OnShutdown, not behind
 // Serve.
+//
+// Who must be told at the beginning (a stream of events, a connection that was
+// upgraded) waits for [Context], or is told by a function of an http.Server's
+// RegisterOnShutdown. With Options.ShutdownDelay the cluster goes on serving for a
+// while before it drains, and [Stopping] tells a readiness check.
 //
 // Idle keep-alive connections are kept for a second, and a request that comes
 // in that time is answered with "Connection: close", so that no client's

@@ -25,6 +25,7 @@ func testInside(p *Process, hello announcement) *inside {
 		Begun:     func() {},
 		Announce:  func(drain.Reason) {},
 		Full:      func() {},
+		Accepts:   func() {},
 		Work:      func() {},
 		Flush:     func(context.Context) {},
 		Close:     func() {},

@@ -201,13 +201,9 @@ func listenShared[T any](ctx context.Context, in *inside, k socketKind[T], q sha
 	return opened, nil
 }
 
-// listening reports an open address to the master. The first one makes this worker
-// ready.
+// listening reports an open address to the master.
 func (in *inside) listening(a socket.Address, addr net.Addr) {
 	in.p.link.Order(share.Report(a, addr))
-	if !in.hello.ManualReady {
-		in.p.advance(Ready)
-	}
 }
 
 // What package share is told of this process: in the master who the workers are,

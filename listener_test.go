@@ -363,7 +363,7 @@ func TestListenExclusive(t *testing.T) {
 	t.Cleanup(workers[0].OnListening(func(_ *cluster.Process, addr net.Addr) { reported <- addr }))
 	r := clustertest.MustListen(t, workers[0], "tcp", "127.0.0.1:0", cluster.ListenConfig{Exclusive: true})
 	require.Equal(t, r.Addr, clustertest.Await(t, reported, "listening event").String())
-	require.Equal(t, cluster.Ready, workers[0].State())
+	clustertest.Eventually(t, func() bool { return workers[0].State() == cluster.Ready }, "ready")
 	for _, exclusive := range []bool{true, false} {
 		other := clustertest.TryListen(t, workers[1], "tcp", r.Addr, cluster.ListenConfig{Exclusive: exclusive})
 		require.True(t, other.InUse, other.Err)

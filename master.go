@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -13,6 +14,8 @@ import (
 	"github.com/go-cluster/cluster/internal/share"
 	"github.com/go-cluster/cluster/internal/supervise"
 	"github.com/go-cluster/cluster/internal/systemd"
+	"github.com/go-cluster/cluster/internal/tickets"
+	"github.com/go-cluster/cluster/internal/wire"
 )
 
 // master is the state of a cluster. Its mailbox owns all fields that are not
@@ -36,6 +39,8 @@ type master struct {
 	outdated int                 // newest when the last reload began
 	workers  map[int]*Process    // being started, or not dead
 	gone     []int               // of workers, until the end of the turn
+	delay    *delay              // of a stop that has been announced; nil if there is none
+	tickets  *tickets.Maker      // nil until a worker asks
 	lastCall int
 	calls    map[int]chan<- outcome // who waits for that of a call
 	stops    map[int]chan<- []int   // who waits for the end of a stop, to be told which workers had to be killed
@@ -170,6 +175,10 @@ type outcome struct {
 func (m *master) ask(call func(now time.Time, number int)) <-chan outcome {
 	answer := make(chan outcome, 1)
 	m.call(func() {
+		if m.delay != nil {
+			answer <- outcome{err: fmt.Errorf("cluster: a stop has begun, and follows when ShutdownDelay is over: %w", ErrClosed)}
+			return
+		}
 		m.lastCall++
 		m.calls[m.lastCall] = answer
 		call(time.Now(), m.lastCall)
@@ -223,8 +232,15 @@ type stopping struct {
 
 // disconnect drains all and waits.
 func (m *master) disconnect(ctx context.Context) error {
+	if d := m.beginDelay(); d != nil {
+		select {
+		case <-d.over:
+		case <-ctx.Done():
+		}
+	}
 	var s stopping
 	m.call(func() { s = m.beginStop() })
+	defer m.runner.renew()
 	return m.waitStopped(ctx, s)
 }
 
@@ -232,9 +248,50 @@ func (m *master) beginStop() stopping {
 	m.lastCall++
 	s := stopping{m.lastCall, make(chan []int, 1)}
 	m.stops[s.call] = s.done
+	m.runner.announce()
+	if m.delay != nil {
+		m.delay.end()
+		m.delay = nil
+	}
 	m.registry.CloseAll()
 	m.supervisor.Stop(time.Now(), s.call)
 	return s
+}
+
+// delay is the time of Options.ShutdownDelay, which all who stop the cluster wait for.
+type delay struct {
+	over chan struct{}
+	end  func() // closes it
+}
+
+// beginDelay begins the delay of a stop, or joins it. It returns nil if there is none.
+// Until beginStop, the cluster is as before, but nothing new is begun.
+func (m *master) beginDelay() (d *delay) {
+	m.call(func() {
+		opts, err := m.current()
+		if d = m.delay; d != nil || err != nil || opts.ShutdownDelay == 0 || len(m.stops) > 0 || len(m.workers) == 0 {
+			return
+		}
+		over := make(chan struct{})
+		d = &delay{over, sync.OnceFunc(func() { close(over) })}
+		m.delay = d
+		time.AfterFunc(opts.ShutdownDelay, d.end)
+		m.notifyEnd()
+		m.runner.announce()
+		m.runner.end()
+		for _, p := range m.workers {
+			m.tellStopping(p)
+		}
+	})
+	return d
+}
+
+// tellStopping tells a worker, which may have come up meanwhile, that a stop will
+// follow.
+func (m *master) tellStopping(p *Process) {
+	if m.delay != nil && p.child.forked && p.link.SpeaksExtra() {
+		p.link.OrderExtra(wire.ActStopping)
+	}
 }
 
 // waitStopped waits for the end of a stop, and hastens it when ctx ends.

@@ -73,7 +73,7 @@ type Options struct {
 	MaxProcs int
 
 	// ManualReady makes a worker ready only when it calls [Process.Ready],
-	// instead of when its first listener listens.
+	// instead of at its first Accept or ReadFrom.
 	ManualReady bool
 
 	// StartTimeout is how long a worker may take until it is online, and under
@@ -90,6 +90,15 @@ type Options struct {
 	// ShutdownTimeout bounds every drain: a worker that has not exited by then
 	// is killed with SIGKILL. Default: 30 s, as gunicorn's and puma's.
 	ShutdownTimeout time.Duration
+
+	// ShutdownDelay is how long the cluster goes on serving when Run (a signal, or
+	// its ctx) or Disconnect stops it, before the workers drain, so that balancers
+	// notice that it is no longer ready. Meanwhile [Stopping] is closed in every process,
+	// the master's Context has ended, a service manager has been told STOPPING=1, workers
+	// that die are replaced, and Fork, AutoFork, Scale and Reload return ErrClosed. A second signal, or
+	// the end of Disconnect's ctx, ends it. It is no part of ShutdownTimeout, and not
+	// for Reload, Scale, Recycle or the stop of one worker. Default: none.
+	ShutdownDelay time.Duration
 
 	// AllowListen is asked before the master opens an address for a worker; an
 	// error refuses it and reaches the worker's Listen as EACCES with its text.
@@ -356,6 +365,7 @@ func (o *Options) validate() error {
 		{"MaxProcs", int64(o.MaxProcs)},
 		{"StartTimeout", int64(o.StartTimeout)},
 		{"ShutdownTimeout", int64(o.ShutdownTimeout)},
+		{"ShutdownDelay", int64(o.ShutdownDelay)},
 		{"MaxMessage", int64(o.MaxMessage)},
 		{"MaxQueue", int64(o.MaxQueue)},
 		{"Backoff.Min", int64(o.Backoff.Min)},

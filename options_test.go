@@ -198,8 +198,8 @@ func TestOptionsMaxProcs(t *testing.T) {
 	}
 }
 
-// TestManualReady: with ManualReady a listener does not make a worker ready,
-// without it the first one does.
+// TestManualReady: with ManualReady an Accept does not make a worker ready,
+// without it the first one does, and listening alone does not.
 func TestManualReady(t *testing.T) {
 	t.Run("manual", func(t *testing.T) {
 		clustertest.WithMaster(t, clustertest.CommandWorker, cluster.Options{ManualReady: true})
@@ -212,15 +212,19 @@ func TestManualReady(t *testing.T) {
 		// The answer came behind ready on the channel.
 		require.Equal(t, cluster.Ready, w.State())
 	})
-	t.Run("by listening", func(t *testing.T) {
+	t.Run("by accepting", func(t *testing.T) {
 		clustertest.WithMaster(t, clustertest.CommandWorker, cluster.Options{})
 		listens := clustertest.Listenings(t)
 		w := clustertest.Fork(t)
 		clustertest.Ask[clustertest.About](t, w, clustertest.Order{Cmd: "about"})
 		require.Equal(t, cluster.Online, w.State())
+		clustertest.Ask[string](t, w, clustertest.Order{Cmd: "hold"})
+		clustertest.Await(t, listens, "listening")
+		clustertest.Ask[clustertest.About](t, w, clustertest.Order{Cmd: "about"})
+		require.Equal(t, cluster.Online, w.State())
 		clustertest.Ask[string](t, w, clustertest.Order{Cmd: "listen"})
 		clustertest.Await(t, listens, "listening")
-		require.Equal(t, cluster.Ready, w.State())
+		clustertest.Eventually(t, func() bool { return w.State() == cluster.Ready }, "ready")
 	})
 	t.Run("without a listener", func(t *testing.T) {
 		clustertest.WithMaster(t, clustertest.CommandWorker, cluster.Options{})

@@ -23,6 +23,7 @@ import (
 	"github.com/go-cluster/cluster/internal/process"
 	"github.com/go-cluster/cluster/internal/share"
 	"github.com/go-cluster/cluster/internal/supervise"
+	"github.com/go-cluster/cluster/internal/tickets"
 	"github.com/go-cluster/cluster/internal/wire"
 )
 
@@ -48,6 +49,7 @@ type announcement struct {
 	ShutdownTimeout time.Duration `json:"shutdownTimeout"`       // ns
 	MaxMessage      int           `json:"maxMessage"`
 	MaxQueue        int           `json:"maxQueue"`
+	Tickets         bool          `json:"tickets,omitempty"` // it can be asked for the keys of session tickets
 }
 
 // pid is this process's.
@@ -128,6 +130,9 @@ type inside struct {
 	asker *share.Asker
 
 	checking atomic.Bool // OnCheck functions are being called
+
+	tickets    tickets.Holder
+	askTickets sync.Once
 }
 
 // newWorker begins this process's life as worker id.
@@ -153,7 +158,7 @@ func newWorker(c *cluster, id int, ch *channel.Channel, hello announcement) *Pro
 	in.watchTerm() // before online: whoever has seen that may send it
 	online := &wire.Message{Act: wire.ActOnline}
 	if in.goMaster() {
-		online.Go = &wire.Extension{Version: wire.ProtocolVersion}
+		online.Go = &wire.Extension{Version: wire.ProtocolVersion, SaysReady: true}
 	}
 	p.link.Order(online)
 	leaveGroupSignals()
@@ -175,6 +180,7 @@ func (in *inside) drainHooks() drain.Hooks {
 		Begun:     func() { p.advance(Draining) },
 		Announce:  in.announceDrain,
 		Full:      func() { p.link.OrderExtra(wire.ActFull) },
+		Accepts:   in.accepts,
 		Work:      func() { p.link.Answered() },
 		Flush:     func(ctx context.Context) { p.link.Flush(ctx) },
 		Close:     func() { p.link.Close(); <-p.link.Done() },
@@ -184,6 +190,14 @@ func (in *inside) drainHooks() drain.Hooks {
 			p.cluster.flushLogs(lastWords)
 			os.Exit(code)
 		},
+	}
+}
+
+// accepts is called at this worker's first Accept or ReadFrom. What the program has
+// loaded before, a certificate say, was part of its start.
+func (in *inside) accepts() {
+	if !in.hello.ManualReady {
+		in.ready()
 	}
 }
 
@@ -231,6 +245,10 @@ func (s *fromMaster) Internal(w *wire.Message, h *handle.Handle) {
 		return
 	case wire.ActPing:
 		s.in.pinged()
+	case wire.ActStopping:
+		s.in.drain.Notice()
+	case wire.ActTickets:
+		s.in.gotTickets(w.Msg)
 	case wire.ActStderr:
 		if h != nil {
 			process.ReplaceStderr(h.FD())

@@ -24,6 +24,9 @@ type runner struct {
 	ctx    context.Context // of Context, from one stop to the next
 	cancel context.CancelFunc
 	hooks  drain.ShutdownHooks
+
+	stopping chan struct{} // of Stopping; nil until somebody asks
+	stops    bool          // a stop has begun: stopping is closed
 }
 
 type running struct {
@@ -55,6 +58,47 @@ func (r *runner) contextLocked() context.Context {
 		r.ctx, r.cancel = context.WithCancel(context.Background())
 	}
 	return r.ctx
+}
+
+// stoppingChan returns what Stopping gives in the master.
+func (r *runner) stoppingChan() <-chan struct{} {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.stopping == nil {
+		r.stopping = make(chan struct{})
+		if r.stops {
+			close(r.stopping)
+		}
+	}
+	return r.stopping
+}
+
+// announce closes that channel.
+func (r *runner) announce() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !r.stops && r.stopping != nil {
+		close(r.stopping)
+	}
+	r.stops = true
+}
+
+// renew makes a new one, for the next stop, unless a Run goes on to its end.
+func (r *runner) renew() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.cur == nil {
+		r.stopping, r.stops = nil, false
+	}
+}
+
+// end ends Context.
+func (r *runner) end() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.cancel != nil {
+		r.cancel()
+	}
 }
 
 // fail ends the Run under way with err.
@@ -125,7 +169,7 @@ func (m *master) runLoop(cur *running) {
 			break
 		}
 	}
-	if stopErr := m.stopRun(stops); err == nil {
+	if stopErr := m.stopRun(cur, stops); err == nil {
 		err = stopErr
 	}
 	m.call(func() { m.supervisor.SetEnding(false) })
@@ -134,6 +178,7 @@ func (m *master) runLoop(cur *running) {
 	m.runner.cur = nil
 	m.runner.ctx, m.runner.cancel = nil, nil
 	m.runner.mu.Unlock()
+	m.runner.renew()
 	close(cur.done)
 }
 
@@ -205,7 +250,11 @@ func (m *master) empty() (empty bool) {
 func (m *master) control(sig os.Signal) {
 	switch sig {
 	case reloadSignal:
-		m.post(func() { m.supervisor.Reload(time.Now(), 0) })
+		m.post(func() {
+			if m.delay == nil {
+				m.supervisor.Reload(time.Now(), 0)
+			}
+		})
 	case upSignal, downSignal:
 		step := 1
 		if sig == downSignal {
@@ -231,7 +280,14 @@ func (m *master) log() *slog.Logger {
 }
 
 // stopRun drains the cluster and then the master itself.
-func (m *master) stopRun(stops <-chan os.Signal) error {
+func (m *master) stopRun(cur *running, stops <-chan os.Signal) error {
+	if d := m.beginDelay(); d != nil {
+		select {
+		case <-d.over:
+		case <-stops:
+		case <-cur.fatal:
+		}
+	}
 	var s stopping
 	m.call(func() {
 		// From here on, so that no OnDeath that comes late forks what Run would
@@ -240,9 +296,7 @@ func (m *master) stopRun(stops <-chan os.Signal) error {
 		m.notifyEnd()
 		s = m.beginStop()
 	})
-	m.runner.mu.Lock()
-	m.runner.cancel()
-	m.runner.mu.Unlock()
+	m.runner.end()
 	done := make(chan error, 1)
 	go func() { done <- m.waitStopped(context.Background(), s) }()
 	var err error
@@ -330,14 +384,20 @@ func (m *master) notifyUp() {
 
 // notifyReloading opens what notifyReloaded must close, for a reload that fails
 // too.
-func (m *master) notifyReloading() { m.notifier.manager.Notify(systemd.Reloading()) }
+func (m *master) notifyReloading() {
+	if m.delay == nil {
+		m.notifier.manager.Notify(systemd.Reloading())
+	}
+}
 
 func (m *master) notifyReloaded(r ReloadResult) {
 	status := fmt.Sprintf("generation %d", r.Generation)
 	if r.Err != nil {
 		status = r.Err.Error()
 	}
-	m.notifier.manager.Notify(systemd.Ready(status))
+	if m.delay == nil { // else STOPPING=1 is the last word
+		m.notifier.manager.Notify(systemd.Ready(status))
+	}
 }
 
 // notifyAlive tells the watchdog that all is well, if it is, and does so twice as

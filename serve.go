@@ -2,8 +2,18 @@ package cluster
 
 import (
 	"context"
+	"crypto/tls"
+	"encoding/json"
 	"net"
 	"net/http"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/go-cluster/cluster/internal/handle"
+	"github.com/go-cluster/cluster/internal/tickets"
+	"github.com/go-cluster/cluster/internal/wire"
 )
 
 // Server is what Serve can drain; *http.Server is one.
@@ -14,12 +24,17 @@ type Server interface {
 
 // Serve serves the connections of ln with srv until the worker is drained, and
 // then returns nil: nothing was lost. Any other return is srv's own error. After
-// it main may go on, but the process ends by itself two seconds later.
+// it main may go on, but the process ends by itself two seconds later. So cleaning
+// up belongs into [OnShutdown], and work that may end early looks at [Context]: what
+// waits for SIGTERM or SIGINT by signal.NotifyContext never runs in a worker.
 //
-// The drain of an *http.Server answers with "Connection: close" until no client
-// has a connection that it could send on, before it calls Shutdown: once no
-// request from before the drain is in flight, or half of the time is over. For
-// that, Serve wraps srv.Handler and srv.ConnState.
+// When the drain of an *http.Server, or of a struct that embeds one, begins, the
+// functions of srv.RegisterOnShutdown are called. Requests are answered with
+// "Connection: close" until no client has a connection that it could send on, and
+// then Shutdown is called: once no request from before the drain is in flight, or
+// half of the time is over. For that, Serve wraps srv.Handler and srv.ConnState.
+// Of another Server only Shutdown is called, at that moment: use [ServeFunc] for one
+// that speaks HTTP/1.
 //
 // In a master that has forked, Serve does not serve: it is Run. In a process
 // that is neither, it is srv.Serve.
@@ -31,6 +46,62 @@ func Serve(ln net.Listener, srv Server) error {
 		return std.run(context.Background())
 	}
 	return srv.Serve(ln)
+}
+
+// ServeFunc is [Serve] for a server that is none of package net/http: serve is given
+// ln, and returns when it is shut down; shutdown ends it, within ctx. One line serves
+// most of them:
+//
+//	cluster.ServeFunc(ln, app.Listener, app.ShutdownWithContext)       // fiber v2
+//	cluster.ServeFunc(ln, s.Serve, s.ShutdownWithContext)              // fasthttp
+//	cluster.ServeFunc(ln, s.Serve, cluster.Graceful(s.GracefulStop, s.Stop)) // grpc
+//
+// In a drain an HTTP/1 client must be told that its connection ends before that is
+// closed. Such servers say so late, so the connections of ln say it for them: into the
+// beginning of each answer ("HTTP/1.1 ", no 1xx) they put "Connection: close", unless
+// it has a Connection header. When no client is left, or after three seconds in which
+// none sent more than that, shutdown is called. What is encrypted cannot be told so:
+// if serve encrypts, or ln is a TLS listener, a middleware has to set the header once
+// [Stopping] is closed. What speaks another protocol is left to shutdown.
+//
+// In a master that has forked, ServeFunc is Run. In a process that is neither, it is
+// serve.
+func ServeFunc(ln net.Listener, serve func(net.Listener) error, shutdown func(context.Context) error) error {
+	switch {
+	case Worker != nil:
+		return Worker.inside.drain.ServeFunc(ln, serve, shutdown)
+	case std.forked.Load():
+		return std.run(context.Background())
+	}
+	return serve(ln)
+}
+
+// Graceful makes a shutdown for [ServeFunc] of a function that waits, and of one that
+// does not: it calls stop, and force if that has not returned when ctx ends; then it
+// returns ctx.Err(). In a worker stop is called as soon as the drain has begun. So it
+// is for protocols that can say goodbye at once without losing a request, as HTTP/2's
+// GOAWAY does. stop is called at most once.
+func Graceful(stop, force func()) func(context.Context) error {
+	stopped := make(chan struct{})
+	begin := sync.OnceFunc(func() {
+		go func() {
+			defer close(stopped)
+			stop()
+		}()
+	})
+	if Worker != nil {
+		Worker.inside.drain.AtOnce(begin)
+	}
+	return func(ctx context.Context) error {
+		begin()
+		select {
+		case <-stopped:
+			return nil
+		case <-ctx.Done():
+			force()
+			return ctx.Err()
+		}
+	}
 }
 
 // ListenAndServe listens on the TCP address and serves HTTP with h, or
@@ -48,8 +119,110 @@ func ListenAndServe(address string, h http.Handler) error {
 	return Serve(ln, &http.Server{Handler: h})
 }
 
+// ServeTLS is [Serve] for HTTPS: as srv.ServeTLS it takes the certificate from the
+// files, or from srv.TLSConfig if they are "". A client resumes its TLS session on any
+// worker, before and after a [Reload], since the master makes the keys of the session
+// tickets and changes them every day (see [ShareTickets]); a SessionTicketKey in
+// srv.TLSConfig is used in their place.
+//
+// The files are read once by each worker, before its first Accept. So a Reload renews
+// the certificate, and one that cannot be read fails the reload: the error is returned
+// here, and the old workers stay. In a master that has forked ServeTLS is [Run] and
+// reads no file.
+func ServeTLS(ln net.Listener, srv *http.Server, certFile, keyFile string) error {
+	if Worker == nil {
+		if std.forked.Load() {
+			return Serve(ln, srv)
+		}
+		return srv.ServeTLS(ln, certFile, keyFile)
+	}
+	config, err := serverTLS(srv, certFile, keyFile)
+	if err != nil {
+		return callError("ServeTLS", err)
+	}
+	if config.SessionTicketKey == [32]byte{} {
+		ShareTickets(config)
+	}
+	return Serve(tls.NewListener(ln, config), srv)
+}
+
+// ListenAndServeTLS is [ListenAndServe] for HTTPS, as [ServeTLS] serves it.
+func ListenAndServeTLS(address, certFile, keyFile string, h http.Handler) error {
+	if Worker == nil && std.forked.Load() {
+		return ListenAndServe(address, h)
+	}
+	ln, err := Listen("tcp", address)
+	if err != nil {
+		return err
+	}
+	defer ln.Close()
+	return ServeTLS(ln, &http.Server{Handler: h}, certFile, keyFile)
+}
+
+// ShareTickets makes c use the cluster's session ticket keys, now and as they change,
+// so that clients resume their sessions on any worker. It is for a tls.Config that
+// [ServeTLS] does not make. The keys come from the master, which makes new ones every
+// day; three are valid at a time, and the newest opens tickets for a day before it
+// makes any.
+//
+// c is held weakly, and must be the config that serves: what is cloned from it, as
+// http.Server.ServeTLS does, keeps the keys of the moment and gets no new ones. In a
+// process that is no worker, and in the worker of a node primary, ShareTickets does
+// nothing: Go's own keys serve. The first call waits for the master's answer.
+func ShareTickets(c *tls.Config) {
+	if Worker == nil || !Worker.inside.hello.Tickets {
+		return
+	}
+	Worker.inside.shareTickets(c)
+}
+
+// serverTLS is the configuration with which http.Server.ServeTLS serves.
+func serverTLS(srv *http.Server, certFile, keyFile string) (*tls.Config, error) {
+	config := new(tls.Config)
+	if srv.TLSConfig != nil {
+		config = srv.TLSConfig.Clone()
+	}
+	http1, http2 := protocols(srv)
+	config.NextProtos = nextProtos(config.NextProtos, "h2", http2)
+	config.NextProtos = nextProtos(config.NextProtos, "http/1.1", http1)
+	if http2 && srv.TLSConfig != nil && !slices.Contains(srv.TLSConfig.NextProtos, "h2") {
+		// By that Serve knows that it has to configure HTTP/2. ServeTLS adds it too.
+		srv.TLSConfig.NextProtos = append(srv.TLSConfig.NextProtos, "h2")
+	}
+	given := len(config.Certificates) > 0 || config.GetCertificate != nil || config.GetConfigForClient != nil
+	if given && certFile == "" && keyFile == "" {
+		return config, nil
+	}
+	cert, err := tls.LoadX509KeyPair(certFile, keyFile)
+	config.Certificates = []tls.Certificate{cert}
+	return config, err
+}
+
+// protocols are those that srv serves over TLS.
+func protocols(srv *http.Server) (http1, http2 bool) {
+	if p := srv.Protocols; p != nil {
+		return p.HTTP1(), p.HTTP2()
+	}
+	_, own := srv.TLSNextProto["h2"]
+	off := srv.TLSNextProto != nil || slices.Contains(strings.Split(os.Getenv("GODEBUG"), ","), "http2server=0")
+	return true, own || !off
+}
+
+// nextProtos is protos with the protocol or without it.
+func nextProtos(protos []string, protocol string, with bool) []string {
+	switch has := slices.Contains(protos, protocol); {
+	case with && !has:
+		return append(slices.Clone(protos), protocol)
+	case has && !with:
+		return slices.DeleteFunc(slices.Clone(protos), func(p string) bool { return p == protocol })
+	}
+	return protos
+}
+
 // Context returns a context that is done when this process is asked to stop: in
-// a worker when its drain begins, in the master when Run is told to end.
+// a worker when its drain begins, in the master when Run is told to end. It takes the
+// place of signal.NotifyContext, which in a worker sees no signal: SIGTERM is a drain
+// there, and SIGINT is left to the master.
 func Context() context.Context {
 	if Worker != nil {
 		return Worker.inside.drain.Context()
@@ -57,14 +230,77 @@ func Context() context.Context {
 	return std.runner.context()
 }
 
+// Stopping returns a channel that is closed when this process will stop: in a worker
+// when its drain begins or, before that, Options.ShutdownDelay; in the master when
+// Run is told to end, or by Disconnect. It is what a readiness check of one's own asks, and a
+// middleware that has to say "Connection: close" itself (see [ServeFunc]).
+func Stopping() <-chan struct{} {
+	if Worker != nil {
+		return Worker.inside.drain.Stopping()
+	}
+	return std.runner.stoppingChan()
+}
+
 // OnShutdown registers fn to run at the end of the drain: after what was in
 // flight, before the channel closes, so that it can still Send. In the master
 // it runs at the end of Run, when all workers are gone. Hooks run one after
-// another, the latest registered first; ctx ends when the process is about to
-// be ended. An error is logged.
+// another, the latest registered first. ctx ends when the process is about to
+// be ended, and its Deadline tells when that is. An error is logged.
 func OnShutdown(fn func(context.Context) error) (stop func()) {
 	if Worker != nil {
 		return Worker.inside.drain.OnShutdown.Add(fn)
 	}
 	return std.runner.hooks.Add(fn)
+}
+
+// ---- session tickets: the worker's half
+
+func (in *inside) shareTickets(c *tls.Config) {
+	in.askTickets.Do(func() {
+		answered := make(chan struct{})
+		in.p.link.Ask(&wire.Message{Act: wire.ActTickets}, func(w *wire.Message, h *handle.Handle) {
+			h.Release()
+			if w != nil { // the master is not gone
+				in.gotTickets(w.Msg)
+			}
+			close(answered)
+		})
+		<-answered
+	})
+	in.tickets.Share(c)
+}
+
+// gotTickets takes the keys that came from the master.
+func (in *inside) gotTickets(msg json.RawMessage) {
+	keys, err := tickets.Decode(msg)
+	if err != nil {
+		in.p.link.Fault("%w", err)
+		return
+	}
+	in.tickets.Set(keys)
+}
+
+// ---- the master's half
+
+// giveTickets answers a worker that asks for the keys. They are made when the first
+// one does.
+func (m *master) giveTickets(p *Process, seq *int64) {
+	if seq == nil {
+		return
+	}
+	if m.tickets == nil {
+		m.tickets = tickets.New(func() { m.post(m.spreadTickets) })
+	}
+	p.child.tickets = true
+	p.link.Answer((&wire.Message{Cmd: wire.CmdCluster, Ack: seq, Msg: m.tickets.Keys().Encode(), Seq: wire.NextSeq()}).Line())
+}
+
+// spreadTickets gives new keys to the workers that have asked for them.
+func (m *master) spreadTickets() {
+	line := (&wire.Message{Cmd: wire.CmdExtra, Act: wire.ActTickets, Msg: m.tickets.Keys().Encode()}).Line()
+	for _, p := range m.workers {
+		if p.child.tickets {
+			p.link.Answer(line)
+		}
+	}
 }

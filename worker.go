@@ -228,7 +228,8 @@ func (w *Process) Kill(sig ...os.Signal) error {
 }
 
 // Ready tells the master that this worker may take traffic. Without
-// Options.ManualReady that happens by itself with the first listener; a node
+// Options.ManualReady that happens by itself with the first Accept or ReadFrom; a
+// program that accepts from a listener's descriptor itself calls Ready. A node
 // primary does not know the word, and nothing is sent. It returns ErrNotWorker
 // outside the worker itself.
 func (w *Process) Ready() error {

@@ -27,8 +27,10 @@ var rooms = map[string][]string{
 	"supervise": {},
 	"socket":    {"handle"},
 	"share":     {"socket", "handle", "wire"},
-	"drain":     {},
+	"drain":     {"goodbye"},
 	"systemd":   {"mailbox"},
+	"goodbye":   {},
+	"tickets":   {},
 }
 
 // testTools is what tests share. No product code imports it.

@@ -54,6 +54,13 @@ func ServeOrders() {
 		go ln.Accept()
 		return ln.Addr().String(), nil
 	})
+	cluster.Respond("hold", func(*cluster.Process, Order) (string, error) {
+		ln, err := cluster.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			return "", err
+		}
+		return ln.Addr().String(), nil
+	})
 	cluster.Respond("ready", func(w *cluster.Process, _ Order) (any, error) { return nil, w.Ready() })
 	cluster.Respond("print", func(_ *cluster.Process, o Order) (any, error) {
 		os.Stdout.WriteString(o.Text)

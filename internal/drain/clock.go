@@ -12,11 +12,12 @@ type clock struct {
 	work context.Context // done when what is in flight has had its time
 	rest context.Context // done when the process exits, whatever is left to do
 
-	mu      sync.Mutex
-	end     time.Time // when rest is done
-	timers  []*time.Timer
-	endWork context.CancelFunc
-	endRest context.CancelFunc
+	mu        sync.Mutex
+	endOfWork time.Time // when work is done; zero before the drain
+	end       time.Time // when rest is done
+	timers    []*time.Timer
+	endWork   context.CancelFunc
+	endRest   context.CancelFunc
 }
 
 // margin is what a drain leaves of its time: between the end of what is in
@@ -25,8 +26,10 @@ type clock struct {
 func margin(timeout time.Duration) time.Duration { return min(time.Second, timeout/4) }
 
 func (c *clock) init() {
-	c.work, c.endWork = context.WithCancel(context.Background())
-	c.rest, c.endRest = context.WithCancel(context.Background())
+	work, endWork := context.WithCancel(context.Background())
+	rest, endRest := context.WithCancel(context.Background())
+	c.work, c.endWork = timed{work, c, &c.endOfWork}, endWork
+	c.rest, c.endRest = timed{rest, c, &c.end}, endRest
 }
 
 // set makes the drain end before timeout has passed, unless it ends sooner
@@ -39,7 +42,7 @@ func (c *clock) set(timeout time.Duration, timeUp func()) {
 	if !c.end.IsZero() && !end.Before(c.end) {
 		return
 	}
-	c.end = end
+	c.end, c.endOfWork = end, end.Add(-margin(timeout))
 	for _, t := range c.timers {
 		t.Stop()
 	}
@@ -50,6 +53,20 @@ func (c *clock) set(timeout time.Duration, timeUp func()) {
 			timeUp()
 		}),
 	}
+}
+
+// timed is a context that is done at a time of the clock. Its Deadline is that time,
+// which may come to be earlier.
+type timed struct {
+	context.Context
+	clock *clock
+	at    *time.Time
+}
+
+func (t timed) Deadline() (at time.Time, ok bool) {
+	t.clock.mu.Lock()
+	defer t.clock.mu.Unlock()
+	return *t.at, !t.at.IsZero()
 }
 
 // left is how much of the time is left.

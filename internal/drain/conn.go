@@ -10,6 +10,8 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
+
+	"github.com/go-cluster/cluster/internal/goodbye"
 )
 
 // conn watches one accepted connection, so that a drain knows whether it is
@@ -20,6 +22,7 @@ type conn struct {
 	listener *Listener // that accepted it
 	raw      net.Conn
 	rc       syscall.RawConn // of raw; nil if it has none
+	bye      *goodbye.Conn   // of a ServeFunc; else nil
 
 	ops     atomic.Uint32 // finished reads and writes
 	reading atomic.Int32  // reads of more than one byte under way
@@ -62,7 +65,26 @@ func (c *conn) enter(state http.ConnState) {
 
 // idle reports whether the server waits for the next request.
 func (c *conn) idle() bool {
+	if c.bye != nil && c.bye.Pending() {
+		return false // what was written since was no answer yet
+	}
 	return c.phase.Load() != phaseActive && c.reading.Load() > 0 && c.writing.Load() == 0 && !c.busy.Load()
+}
+
+// cuttable reports whether a drain may close the connection when it is idle: not if
+// its server knows better what it is and does that itself. One of ServeFunc does not,
+// as far as HTTP/1 goes.
+func (c *conn) cuttable() bool {
+	if c.bye != nil {
+		return c.ops.Load() == 0 || c.bye.Speaks()
+	}
+	return !c.listener.foreign.Load()
+}
+
+// answering reports whether an answer has begun that does not say that the connection
+// ends, and has not ended.
+func (c *conn) answering() bool {
+	return c.bye != nil && c.bye.Speaks() && !c.bye.Pending() && !c.idle()
 }
 
 // patience is for how long a drain lets the connection be idle before it closes
@@ -100,8 +122,7 @@ func (c *conn) read(p []byte) (n int, err error) {
 			if c.ops.Load() == 0 && p[0] == tlsHandshake {
 				c.tls.Store(true)
 			}
-			c.busy.Store(true)
-			c.ops.Add(1)
+			c.heard(p[:n])
 		}
 		if err != nil && c.cut.Load() && errors.Is(err, os.ErrDeadlineExceeded) && n == 0 {
 			if c.restoreDeadline() {
@@ -130,10 +151,18 @@ func (c *conn) lastRead(p []byte) (n int, err error) {
 	if readErr != nil || err != nil || n <= 0 {
 		return 0, io.EOF
 	}
-	c.busy.Store(true)
-	c.ops.Add(1)
+	c.heard(p[:n])
 	c.restoreDeadline()
 	return n, nil
+}
+
+// heard notes what was read.
+func (c *conn) heard(p []byte) {
+	if c.bye != nil {
+		c.bye.Read(p)
+	}
+	c.busy.Store(true)
+	c.ops.Add(1)
 }
 
 // restoreDeadline puts the application's read deadline back after cutIdle has
@@ -147,8 +176,24 @@ func (c *conn) restoreDeadline() (passed bool) {
 
 func (c *conn) write(p []byte) (int, error) {
 	c.writing.Add(1)
-	n, err := c.raw.Write(p)
-	c.wrote()
+	defer c.wrote()
+	if c.bye != nil {
+		if at := c.bye.Write(p); at >= 0 && c.listener.tracker.Draining() {
+			return c.writeGoodbye(p, at)
+		}
+	}
+	return c.raw.Write(p)
+}
+
+// writeGoodbye writes p with goodbye.Header at that place in it. What it returns
+// counts the bytes of p alone.
+func (c *conn) writeGoodbye(p []byte, at int) (int, error) {
+	parts := net.Buffers{p[:at], []byte(goodbye.Header), p[at:]}
+	written, err := parts.WriteTo(c.raw)
+	n := int(written)
+	if n > at {
+		n = max(at, n-len(goodbye.Header))
+	}
 	return n, err
 }
 
@@ -166,6 +211,9 @@ func (c *conn) readFrom(dst io.ReaderFrom, src io.Reader) (int64, error) {
 		return io.Copy(connWriter{c}, src)
 	}
 	c.writing.Add(1)
+	if c.bye != nil {
+		c.bye.Wrote()
+	}
 	n, err := dst.ReadFrom(src)
 	c.wrote()
 	return n, err

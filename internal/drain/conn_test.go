@@ -68,7 +68,7 @@ func tempDir(t *testing.T) string {
 func trackedPair(t *testing.T, kind string) (server net.Conn, c *conn, client net.Conn) {
 	t.Helper()
 	source := listen(t, kind)
-	tracker := newTracker(0, nil)
+	tracker := newTracker(0, nil, func() {})
 	l := tracker.Listener(source, source.Addr(), net.KeepAliveConfig{}, func() {})
 	defer l.Close()
 	client, err := net.Dial(source.Addr().Network(), source.Addr().String())
@@ -403,4 +403,21 @@ func TestCopiedConnIsIdle(t *testing.T) {
 	_, err := peer.Read(make([]byte, 1))
 	require.ErrorIs(t, err, io.EOF)
 	require.NoError(t, <-done)
+}
+
+// Several buffers at once go the way of every write.
+func TestConnBuffers(t *testing.T) {
+	eachKind(t, func(t *testing.T, server net.Conn, c *conn, client net.Conn) {
+		_, err := client.Write([]byte("request"))
+		require.NoError(t, err)
+		require.NoError(t, readByte(server)())
+		require.True(t, c.busy.Load())
+		_, err = (&net.Buffers{[]byte("ans"), []byte("wer")}).WriteTo(server)
+		require.NoError(t, err)
+		require.False(t, c.busy.Load())
+		b := make([]byte, 6)
+		_, err = io.ReadFull(client, b)
+		require.NoError(t, err)
+		require.Equal(t, "answer", string(b))
+	})
 }

@@ -30,6 +30,9 @@ type Hooks struct {
 	// Full is called when as many connections as New was told have been accepted.
 	Full func()
 
+	// Accepts is called when the program first asks for a connection or a datagram.
+	Accepts func()
+
 	// Work returns when no request of the channel is in flight.
 	Work func()
 
@@ -73,17 +76,23 @@ type Drain struct {
 	served   chan struct{} // Serve returns
 	clock    clock
 	servers  servers
+
+	stopping chan struct{} // closed by Begin, or before by Notice
+	noticed  sync.Once     // closes it
+	atOnce   atOnce
 }
 
 // New returns the Drain of a worker, which does not begin by itself. After full
 // connections Hooks.Full is called; 0 is never.
 func New(worker, full int, hooks Hooks) *Drain {
 	d := &Drain{
-		Tracker: newTracker(full, hooks.Full),
+		Tracker: newTracker(full, hooks.Full, hooks.Accepts),
 		worker:  worker,
 		hooks:   hooks,
 		closed:  make(chan struct{}),
 		served:  make(chan struct{}),
+
+		stopping: make(chan struct{}),
 	}
 	d.begun, d.setBegun = context.WithCancel(context.Background())
 	d.clock.init()
@@ -92,6 +101,13 @@ func New(worker, full int, hooks Hooks) *Drain {
 
 // Context returns a context that is done when the drain begins.
 func (d *Drain) Context() context.Context { return d.begun }
+
+// Stopping returns a channel that is closed when the drain begins, or before that by
+// Notice.
+func (d *Drain) Stopping() <-chan struct{} { return d.stopping }
+
+// Notice says that a drain will follow. Until then everything goes on.
+func (d *Drain) Notice() { d.noticed.Do(func() { close(d.stopping) }) }
 
 // Closed returns a channel that is closed when the channel to the master is,
 // with everything said.
@@ -118,6 +134,7 @@ func (d *Drain) Begin(why Reason, timeout time.Duration) {
 		last := why == ByOrphan || why == ByStop
 		d.lastCall.Store(last)
 		d.draining.Store(true)
+		d.Notice()
 		d.setBegun()
 		go d.run(why)
 	})
@@ -134,8 +151,10 @@ func (d *Drain) timeUp(timeout time.Duration) {
 // run takes the steps that the package's doc lists.
 func (d *Drain) run(why Reason) {
 	d.hooks.Announce(why)
+	d.servers.tell()
 	d.takeLast()
 	d.stopAll()
+	d.atOnce.begin()
 	d.finishConns()
 	wait(d.clock.work, d.hooks.Work)
 	d.OnShutdown.Run(d.clock.rest, d.hooks.Logger)

@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -23,6 +24,8 @@ type worker struct {
 	work  chan struct{} // closed: no request is in flight
 	exits chan int
 
+	accepts atomic.Int32 // how often the first Accept was told
+
 	mu    sync.Mutex
 	notes []string
 }
@@ -33,6 +36,7 @@ func newWorker() *worker {
 		Begun:     func() { w.note("begun, draining %t", w.Draining()) },
 		Announce:  func(why Reason) { w.note("announce %d, draining %t", why, w.Draining()) },
 		Full:      func() { w.note("full") },
+		Accepts:   func() { w.accepts.Add(1) },
 		Work:      func() { <-w.work; w.note("work") },
 		Flush:     func(context.Context) { w.note("flush") },
 		Close:     func() { w.note("close") },

@@ -98,10 +98,10 @@ func (p pace) next(c census, elapsed time.Duration) (next pace, shutDown bool) {
 func (t *Tracker) markOld() {
 	conns, _ := t.inFlight(nil)
 	for _, c := range conns {
-		if c.phase.Load() == phaseActive {
+		if c.phase.Load() == phaseActive || c.answering() {
 			c.old.Store(true)
 		}
-		if c.phase.Load() != phaseActive {
+		if c.phase.Load() != phaseActive && !c.answering() {
 			c.old.Store(false) // it ended meanwhile
 		}
 	}
@@ -124,6 +124,9 @@ func (t *Tracker) look(buf []*conn) ([]*conn, census) {
 			continue // its server's Shutdown has returned: it is nobody's
 		}
 		count.open++
+		if c.bye != nil && !c.answering() {
+			c.old.Store(false)
+		}
 		if c.old.Load() {
 			count.old++
 		}
@@ -137,7 +140,7 @@ func (t *Tracker) look(buf []*conn) ([]*conn, census) {
 		count.idle++
 		if ops := c.ops.Load(); !c.sight.seen || c.sight.ops != ops {
 			c.sight = sighting{true, ops, time.Now()}
-		} else if time.Since(c.sight.since) >= c.patience() && c.listener.cuttable() {
+		} else if time.Since(c.sight.since) >= c.patience() && c.cuttable() {
 			c.cutIdle()
 		}
 	}

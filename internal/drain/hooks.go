@@ -29,6 +29,37 @@ func (s *ShutdownHooks) Add(fn func(context.Context) error) (stop func()) {
 	}
 }
 
+// atOnce are functions that are called in the beginning of a drain, each on a goroutine
+// of its own.
+type atOnce struct {
+	mu    sync.Mutex
+	fns   []func()
+	begun bool
+}
+
+// AtOnce registers fn to be called in the beginning of the drain, when nothing new is
+// taken any more: what is in flight ends by fn, and not by being closed when it is
+// idle. In a drain it is called now.
+func (d *Drain) AtOnce(fn func()) {
+	d.atOnce.mu.Lock()
+	defer d.atOnce.mu.Unlock()
+	if d.atOnce.begun {
+		go fn()
+		return
+	}
+	d.atOnce.fns = append(d.atOnce.fns, fn)
+}
+
+func (a *atOnce) begin() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.begun = true
+	for _, fn := range a.fns {
+		go fn()
+	}
+	a.fns = nil
+}
+
 // Run calls the hooks one after another, the latest registered first, as
 // deferred calls. It leaves one that does not return when ctx ends. An error is
 // logged with what logger returns.

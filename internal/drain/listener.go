@@ -28,6 +28,7 @@ type Listener struct {
 	release   func()
 
 	foreign atomic.Bool // its server, of Serve, is no *http.Server
+	tells   atomic.Bool // its server is one of ServeFunc: its connections say goodbye
 	over    atomic.Bool // and has shut down
 
 	once   sync.Once // closes
@@ -41,10 +42,6 @@ func (t *Tracker) Listener(source Source, addr net.Addr, keepAlive net.KeepAlive
 	t.enter(l)
 	return l
 }
-
-// cuttable reports whether its idle connections may be closed by a drain: not
-// if a server that knows what they are does that itself.
-func (l *Listener) cuttable() bool { return !l.foreign.Load() }
 
 // Addr returns the address that was given for it.
 func (l *Listener) Addr() net.Addr { return l.addr }
@@ -102,6 +99,7 @@ func (l *Listener) Accept() (net.Conn, error) {
 		<-l.closed
 		return nil, l.errClosed("accept")
 	}
+	l.tracker.asks()
 	raw, err := l.source.Accept()
 	if err != nil {
 		l.tracker.endAccept(nil)

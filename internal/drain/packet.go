@@ -36,6 +36,27 @@ func (t *Tracker) PacketConn(source PacketSource, addr net.Addr, release func())
 	return c
 }
 
+// SyscallConn gives access to this worker's descriptor of the socket.
+func (c *packetConn) SyscallConn() (syscall.RawConn, error) {
+	raw, err := c.PacketSource.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	return readFromConn{raw, c.tracker}, nil
+}
+
+// readFromConn is a descriptor from which a program may read by itself: that counts
+// as ReadFrom does.
+type readFromConn struct {
+	syscall.RawConn
+	tracker *Tracker
+}
+
+func (r readFromConn) Read(f func(fd uintptr) (done bool)) error {
+	r.tracker.asks()
+	return r.RawConn.Read(f)
+}
+
 func (c *packetConn) LocalAddr() net.Addr { return c.addr }
 
 func (c *packetConn) ReadFrom(b []byte) (int, net.Addr, error) {
@@ -44,6 +65,7 @@ func (c *packetConn) ReadFrom(b []byte) (int, net.Addr, error) {
 			<-c.closed
 			return 0, nil, c.errClosed("read")
 		}
+		c.tracker.asks()
 		n, from, err := c.PacketSource.ReadFrom(b)
 		if err != nil && c.tracker.Draining() && isTimeout(err) {
 			continue

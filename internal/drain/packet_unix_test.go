@@ -5,6 +5,7 @@ package drain
 import (
 	"net"
 	"os"
+	"syscall"
 	"testing"
 	"time"
 
@@ -36,6 +37,14 @@ func TestPacketConn(t *testing.T) {
 	client, err := net.Dial("udp", c.LocalAddr().String())
 	require.NoError(t, err)
 	defer client.Close()
+
+	require.Zero(t, w.accepts.Load())
+	rc, err := c.(syscall.Conn).SyscallConn()
+	require.NoError(t, err)
+	require.NoError(t, rc.Control(func(uintptr) {}))
+	require.Zero(t, w.accepts.Load())
+	require.NoError(t, rc.Read(func(uintptr) bool { return true }))
+	require.EqualValues(t, 1, w.accepts.Load(), "who reads from the descriptor reads")
 
 	require.NoError(t, c.SetDeadline(past))
 	_, _, err = c.ReadFrom(make([]byte, 10))

@@ -17,7 +17,29 @@ type Server interface {
 // Serve serves the connections of ln with srv until the drain has come to its
 // end, and then returns nil. Any other return is srv's own error.
 func (d *Drain) Serve(ln net.Listener, srv Server) error {
-	leave := d.servers.enter(d.Tracker, ln, srv)
+	leave := d.servers.enter(d.Tracker, ln, srv, false)
+	return d.serve(ln, srv, leave)
+}
+
+// ServeFunc is Serve for a server that is two functions. Its connections tell their
+// clients themselves that they end: see package goodbye.
+func (d *Drain) ServeFunc(ln net.Listener, serve func(net.Listener) error, shutdown func(context.Context) error) error {
+	srv := &funcs{serve, shutdown}
+	leave := d.servers.enter(d.Tracker, ln, srv, true)
+	return d.serve(ln, srv, leave)
+}
+
+// funcs is a server of two functions.
+type funcs struct {
+	serve    func(net.Listener) error
+	shutdown func(context.Context) error
+}
+
+func (f *funcs) Serve(ln net.Listener) error { return f.serve(ln) }
+
+func (f *funcs) Shutdown(ctx context.Context) error { return f.shutdown(ctx) }
+
+func (d *Drain) serve(ln net.Listener, srv Server, leave func()) error {
 	err := srv.Serve(ln)
 	if d.Draining() {
 		<-d.served
@@ -31,22 +53,24 @@ func (d *Drain) Serve(ln net.Listener, srv Server) error {
 type servers struct {
 	mu   sync.Mutex
 	list []*serving
+	told bool // tell was called
 }
 
 // serving is one Serve call.
 type serving struct {
-	srv Server
-	ln  *Listener // nil if it is none of ours
+	srv  Server
+	http *http.Server // what it is, or embeds; or nil
+	ln   *Listener    // nil if it is none of ours
 }
 
 // enter registers a Serve call until leave. An *http.Server gets a handler that
 // tells clients to close, and a hook that tells what its connections are doing.
-func (s *servers) enter(t *Tracker, ln net.Listener, srv Server) (leave func()) {
+//
+// tells says that its connections tell that they end.
+func (s *servers) enter(t *Tracker, ln net.Listener, srv Server, tells bool) (leave func()) {
+	call := &serving{srv: srv, http: httpServer(srv)}
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	call := &serving{srv: srv}
-	h, isHTTP := srv.(*http.Server)
-	if isHTTP {
+	if h := call.http; h != nil {
 		if _, wrapped := h.Handler.(*lameHandler); !wrapped {
 			h.Handler = &lameHandler{h.Handler, t}
 			h.ConnState = reportState(h.ConnState)
@@ -54,9 +78,15 @@ func (s *servers) enter(t *Tracker, ln net.Listener, srv Server) (leave func()) 
 	}
 	if l, ok := ln.(*Listener); ok {
 		call.ln = l
-		l.foreign.Store(!isHTTP)
+		l.foreign.Store(call.http == nil)
+		l.tells.Store(tells)
 	}
 	s.list = append(s.list, call)
+	told := s.told
+	s.mu.Unlock()
+	if told {
+		call.tell()
+	}
 	return func() {
 		s.mu.Lock()
 		defer s.mu.Unlock()
@@ -69,6 +99,28 @@ func (s *servers) any() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return len(s.list) > 0
+}
+
+// tell tells all servers, and those that enter from now on, that a drain has begun.
+func (s *servers) tell() {
+	s.mu.Lock()
+	s.told = true
+	list := slices.Clone(s.list)
+	s.mu.Unlock()
+	for _, c := range list {
+		c.tell()
+	}
+}
+
+// tell calls the functions of RegisterOnShutdown, as Shutdown does. They end what
+// would keep a request in flight, so that they must not wait for its end.
+func (c *serving) tell() {
+	if c.http == nil {
+		return
+	}
+	for _, fn := range takeOnShutdown(c.http) {
+		go fn()
+	}
 }
 
 // shutdown calls Shutdown of all servers, and then Close of an *http.Server
@@ -94,8 +146,8 @@ func (c *serving) shutdown(ctx context.Context) {
 	if c.ln != nil {
 		c.ln.over.Store(c.ln.foreign.Load())
 	}
-	if h, ok := c.srv.(*http.Server); ok && err != nil {
-		h.Close()
+	if c.http != nil && err != nil {
+		c.http.Close()
 	}
 }
 

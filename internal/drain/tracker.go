@@ -15,6 +15,8 @@ type Tracker struct {
 	lastCall atomic.Bool // it has, but what is queued is still taken
 	limit    int64       // connections, ever, after which full is called; 0: never
 	full     func()
+	accepts  func() // is told of the first Accept or ReadFrom
+	asked    atomic.Bool
 
 	mu        sync.Mutex
 	stoppers  map[stopper]struct{} // what a drain stops
@@ -30,9 +32,9 @@ type stopper interface{ stop() }
 // file is that of a unix socket which is this worker's alone.
 type file struct{ remove func() }
 
-func newTracker(limit int, full func()) *Tracker {
+func newTracker(limit int, full, accepts func()) *Tracker {
 	return &Tracker{
-		limit: int64(limit), full: full,
+		limit: int64(limit), full: full, accepts: accepts,
 		stoppers: make(map[stopper]struct{}),
 		conns:    make(map[*conn]struct{}),
 		files:    make(map[*file]struct{}),
@@ -100,6 +102,14 @@ func (t *Tracker) entered() []stopper {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return slices.Collect(maps.Keys(t.stoppers))
+}
+
+// asks is called when the program asks for a connection or a datagram. The first
+// time of all, on whatever socket, it may take traffic.
+func (t *Tracker) asks() {
+	if !t.asked.Load() && !t.asked.Swap(true) {
+		t.accepts()
+	}
 }
 
 // beginAccept notes that a connection may come, unless a drain has begun. A

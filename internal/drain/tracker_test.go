@@ -112,3 +112,34 @@ func TestQueueAtTheEnd(t *testing.T) {
 		require.NoError(t, ln.Close())
 	}
 }
+
+// TestAccepts: the program's first Accept is told, whatever comes of it, and no other.
+func TestAccepts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorker()
+		close(w.work)
+		src := newSource()
+		ln := w.Listener(src, src.Addr(), net.KeepAliveConfig{}, func() {})
+		require.Zero(t, w.accepts.Load(), "listening is not enough")
+		accepted := pending(func() error { _, err := ln.Accept(); return err })
+		synctest.Wait()
+		require.EqualValues(t, 1, w.accepts.Load())
+		defer src.connect().Close()
+		require.NoError(t, <-accepted)
+		pending(func() error { _, err := ln.Accept(); return err })
+		synctest.Wait()
+		require.EqualValues(t, 1, w.accepts.Load())
+		require.NoError(t, ln.Close())
+		synctest.Wait()
+
+		late := newWorker()
+		close(late.work)
+		ln = late.Listener(newSource(), src.Addr(), net.KeepAliveConfig{}, func() {})
+		late.Begin(ByMaster, time.Hour)
+		late.ended(t)
+		pending(func() error { _, err := ln.Accept(); return err })
+		synctest.Wait()
+		require.Zero(t, late.accepts.Load(), "in a drain nothing is taken")
+		require.NoError(t, ln.Close())
+	})
+}

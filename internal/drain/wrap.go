@@ -3,8 +3,11 @@ package drain
 import (
 	"io"
 	"net"
+	"os"
 	"syscall"
 	"time"
+
+	"github.com/go-cluster/cluster/internal/goodbye"
 )
 
 // What Accept returns: types that keep what the connections of package net can do
@@ -14,6 +17,9 @@ import (
 // track wraps c. The conn is in flight once the Tracker knows it.
 func (l *Listener) track(raw net.Conn) (net.Conn, *conn) {
 	c := &conn{listener: l, raw: raw}
+	if l.tells.Load() {
+		c.bye = new(goodbye.Conn)
+	}
 	if s, ok := raw.(syscall.Conn); ok {
 		c.rc, _ = s.SyscallConn()
 	}
@@ -49,14 +55,25 @@ func connOf(c net.Conn) *conn {
 	}
 }
 
+// The types embed interfaces: those of package net have methods without a name
+// outside, by which net.Buffers writes past Write.
+
+// tcpMethods are the methods of a *net.TCPConn.
+type tcpMethods interface {
+	StreamConn
+	io.ReaderFrom
+	File() (*os.File, error)
+	MultipathTCP() (bool, error)
+}
+
 type tcpConn struct {
-	*net.TCPConn
+	tcpMethods
 	c *conn
 }
 
 func (w *tcpConn) Read(p []byte) (int, error)          { return w.c.read(p) }
 func (w *tcpConn) Write(p []byte) (int, error)         { return w.c.write(p) }
-func (w *tcpConn) ReadFrom(r io.Reader) (int64, error) { return w.c.readFrom(w.TCPConn, r) }
+func (w *tcpConn) ReadFrom(r io.Reader) (int64, error) { return w.c.readFrom(w.tcpMethods, r) }
 func (w *tcpConn) WriteTo(dst io.Writer) (int64, error) {
 	return io.Copy(dst, onlyReader{w})
 }
@@ -67,8 +84,25 @@ func (w *tcpConn) SetReadDeadline(d time.Time) error { return w.c.setReadDeadlin
 // onlyReader hides WriteTo, so that io.Copy does not call it again.
 type onlyReader struct{ io.Reader }
 
+// unixMethods are the methods of a *net.UnixConn.
+type unixMethods interface {
+	net.Conn
+	syscall.Conn
+	CloseRead() error
+	CloseWrite() error
+	File() (*os.File, error)
+	SetReadBuffer(bytes int) error
+	SetWriteBuffer(bytes int) error
+	ReadFrom(p []byte) (int, net.Addr, error)
+	ReadFromUnix(p []byte) (int, *net.UnixAddr, error)
+	ReadMsgUnix(p, oob []byte) (n, oobn, flags int, addr *net.UnixAddr, err error)
+	WriteTo(p []byte, addr net.Addr) (int, error)
+	WriteToUnix(p []byte, addr *net.UnixAddr) (int, error)
+	WriteMsgUnix(p, oob []byte, addr *net.UnixAddr) (n, oobn int, err error)
+}
+
 type unixConn struct {
-	*net.UnixConn
+	unixMethods
 	c *conn
 }
 

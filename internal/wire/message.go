@@ -37,16 +37,18 @@ const (
 
 // The acts of NODE_GO_CLUSTER.
 const (
-	ActReady    = "ready"    // the worker called Ready
+	ActReady    = "ready"    // the worker takes traffic, or it called Ready
 	ActDraining = "draining" // the worker was told by somebody else to stop
 	ActAsk      = "ask"      // "tell me when you have received all up to here"
 	ActReceived = "received" // the answer to ask
 	ActRequest  = "request"
 	ActReply    = "reply"
-	ActPing     = "ping"   // is the worker alive?
-	ActPong     = "pong"   // the answer: a pulse
-	ActFull     = "full"   // the worker has accepted as many connections as it should
-	ActStderr   = "stderr" // in NODE_CLUSTER, with a descriptor: the master's standard error
+	ActPing     = "ping"     // is the worker alive?
+	ActPong     = "pong"     // the answer: a pulse
+	ActStopping = "stopping" // all will be told to stop, after Options.ShutdownDelay
+	ActTickets  = "tickets"  // the keys of TLS session tickets; in NODE_CLUSTER: a worker asks for them
+	ActFull     = "full"     // the worker has accepted as many connections as it should
+	ActStderr   = "stderr"   // in NODE_CLUSTER, with a descriptor: the master's standard error
 )
 
 // The types of handle in NODE_HANDLE that the cluster itself uses.
@@ -107,7 +109,9 @@ type Sockname struct {
 // Extension is what this package adds to a message of node's. A node peer ignores
 // it.
 type Extension struct {
-	Version int `json:"version,omitempty"` // in online: that this peer speaks NODE_GO_CLUSTER
+	// In online.
+	Version   int  `json:"version,omitempty"`   // that this peer speaks NODE_GO_CLUSTER
+	SaysReady bool `json:"saysReady,omitempty"` // it tells that it is ready with ActReady, and not by listening
 
 	// In queryServer.
 	Network    string `json:"network,omitempty"`

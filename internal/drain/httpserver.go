@@ -1,0 +1,61 @@
+package drain
+
+import (
+	"net/http"
+	"reflect"
+	"sync"
+	"unsafe"
+)
+
+// httpServer is the *http.Server that srv is, or that it embeds: it serves as that
+// does.
+func httpServer(srv Server) *http.Server {
+	if h, ok := srv.(*http.Server); ok {
+		return h
+	}
+	v := reflect.ValueOf(srv)
+	if v.Kind() == reflect.Pointer {
+		v = v.Elem()
+	}
+	if v.Kind() != reflect.Struct {
+		return nil
+	}
+	for _, f := range reflect.VisibleFields(v.Type()) {
+		if !f.Anonymous || !f.IsExported() {
+			continue
+		}
+		field, err := v.FieldByIndexErr(f.Index)
+		if err != nil {
+			continue // below an embedded pointer that is nil
+		}
+		if f.Type == reflect.TypeFor[http.Server]() && field.CanAddr() && field.Addr().CanInterface() {
+			return field.Addr().Interface().(*http.Server)
+		}
+		if f.Type == reflect.TypeFor[*http.Server]() && field.CanInterface() {
+			return field.Interface().(*http.Server)
+		}
+	}
+	return nil
+}
+
+// takeOnShutdown takes the functions of RegisterOnShutdown from h, so that they are
+// called once.
+//
+// net/http calls them in Shutdown and in no other way. But Shutdown, called in the
+// beginning of a drain, closes connections whose clients have not been told so, and
+// with them requests that are just coming. So this reaches for the list itself. If a
+// later net/http keeps them otherwise, Shutdown calls them, which is late.
+func takeOnShutdown(h *http.Server) (fns []func()) {
+	v := reflect.ValueOf(h).Elem()
+	mu, list := v.FieldByName("mu"), v.FieldByName("onShutdown")
+	if !mu.IsValid() || mu.Type() != reflect.TypeFor[sync.Mutex]() ||
+		!list.IsValid() || list.Type() != reflect.TypeFor[[]func()]() {
+		return nil
+	}
+	lock := (*sync.Mutex)(unsafe.Pointer(mu.UnsafeAddr()))
+	lock.Lock()
+	defer lock.Unlock()
+	at := (*[]func())(unsafe.Pointer(list.UnsafeAddr()))
+	fns, *at = *at, nil
+	return fns
+}
