@@ -496,15 +496,3 @@ func ExampleOnShutdown() {
 	// "served 1 requests"
 	// exit status 0
 }
-
-// In a process that is no worker, Worker is nil; its methods may be called all
-// the same.
-func ExampleProcess_nil() {
-	err := cluster.Worker.Send("to nobody")
-	fmt.Println(errors.Is(err, cluster.ErrNotWorker))
-	fmt.Println(cluster.Worker.ID(), cluster.Worker.State())
-
-	// Output:
-	// true
-	// 0 dead
-}

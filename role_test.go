@@ -29,6 +29,9 @@ var sayRole = clustertest.Program("say-role", func() {
 	if cluster.IsMaster() && stranded() {
 		role += " that cannot fork"
 	}
+	if cluster.Parent != nil {
+		role += " with a parent"
+	}
 	for _, k := range roleVars {
 		if v, ok := os.LookupEnv(k); ok {
 			role += " " + k + "=" + v
@@ -117,4 +120,16 @@ func TestNilWorker(t *testing.T) {
 	require.False(t, cluster.Worker.IsConnected())
 	require.True(t, cluster.Worker.IsDead())
 	require.Equal(t, -1, cluster.Worker.Slot())
+}
+
+// In a process that is no worker, Worker is nil; its methods may be called all
+// the same.
+func ExampleProcess_nil() {
+	err := cluster.Worker.Send("to nobody")
+	fmt.Println(errors.Is(err, cluster.ErrNotWorker))
+	fmt.Println(cluster.Worker.ID(), cluster.Worker.State())
+
+	// Output:
+	// true
+	// 0 dead
 }

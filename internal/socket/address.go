@@ -108,13 +108,14 @@ func (a *Address) SetPath(path string) error {
 }
 
 // Key names the socket. Two addresses with the same key mean the same socket.
-// Only a free port needs the index: the n-th of every worker is the same socket.
+// The index is a part of it where one worker can have several sockets: of a free
+// port, and of a UDP port with SO_REUSEADDR. The n-th of every worker is the same.
 func (a Address) Key() string {
 	if a.FD >= 0 {
 		return a.Network + " fd " + strconv.Itoa(a.FD)
 	}
 	key := a.Network + " " + a.Literal
-	if a.Port() == 0 {
+	if a.Port() == 0 || a.Reuse && a.Index > 0 {
 		key += "#" + strconv.Itoa(a.Index)
 	}
 	return key

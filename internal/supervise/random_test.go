@@ -20,6 +20,7 @@ func TestSupervisionAtRandom(t *testing.T) {
 	if testing.Short() {
 		seeds = 30
 	}
+	seeds /= thinned
 	base := rand.Uint64()
 	for i := range seeds {
 		seed := base + uint64(i)

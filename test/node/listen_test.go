@@ -14,7 +14,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/go-cluster/cluster"
 	"github.com/go-cluster/cluster/internal/clustertest"
@@ -147,18 +146,6 @@ func TestNodeListenErrors(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, "node "+strconv.Itoa(w.ID()), body)
 	})
-}
-
-// TestNodeDatagramBindError: a busy UDP port is an 'error' event as well.
-func TestNodeDatagramBindError(t *testing.T) {
-	c := clustertest.NewNodeCluster(t, cluster.Options{})
-	w := c.Fork()
-	busy, err := net.ListenPacket("udp4", "127.0.0.1:0")
-	require.NoError(t, err)
-	defer busy.Close()
-	_, jsErr := c.Try(w, `await bind(dgram.createSocket('udp4'), args[0], '127.0.0.1')`, busy.LocalAddr().(*net.UDPAddr).Port)
-	require.NotNil(t, jsErr)
-	require.Equal(t, "EADDRINUSE", jsErr.Code)
 }
 
 // TestNodeListenTwice: the second listen of one worker on one port is
@@ -313,71 +300,6 @@ func TestNodeLongUnixPath(t *testing.T) {
 	require.ErrorIs(t, err, os.ErrNotExist)
 }
 
-// TestNodeDatagrams: node workers share a UDP port; each datagram reaches
-// exactly one of them.
-func TestNodeDatagrams(t *testing.T) {
-	if clustertest.Apart(t) {
-		return
-	}
-	schedulings(t, func(t *testing.T, s cluster.Scheduling) {
-		c := clustertest.NewNodeCluster(t, cluster.Options{Scheduling: s})
-		port := clustertest.FreePort(t)
-		for _, w := range c.ForkN(4) {
-			c.Run(w, `
-				const socket = dgram.createSocket('udp4');
-				socket.on('message', (m, from) => { process.send({event: 'datagram'}); socket.send('got', from.port, from.address); });
-				await bind(socket, args[0], '127.0.0.1')`, port)
-			c.Find(t, fmt.Sprintf("listening %d udp 127.0.0.1:%d", w.ID(), port))
-		}
-		for range 40 {
-			require.Equal(t, "got", askPacket(t, "udp", "127.0.0.1:"+strconv.Itoa(port)))
-		}
-		count := func() (n int) {
-			for _, line := range c.All() {
-				if strings.HasSuffix(line, `{"event":"datagram"}`) {
-					n++
-				}
-			}
-			return n
-		}
-		for count() < 40 {
-			clustertest.Await(t, c.Lines, "datagram")
-		}
-		require.Equal(t, 40, count())
-	})
-}
-
-// TestNodeDatagramsToMaster: workers bind port 0 and send to the master.
-func TestNodeDatagramsToMaster(t *testing.T) {
-	c := clustertest.NewNodeCluster(t, cluster.Options{})
-	here, err := net.ListenPacket("udp4", "127.0.0.1:0")
-	require.NoError(t, err)
-	defer here.Close()
-	for _, w := range c.ForkN(2) {
-		c.Run(w, `
-			const socket = dgram.createSocket('udp4');
-			await bind(socket, 0);
-			for (let i = 0; i < 10; i++) socket.send('hello', args[0], '127.0.0.1')`, here.LocalAddr().(*net.UDPAddr).Port)
-	}
-	here.SetReadDeadline(time.Now().Add(clustertest.Patience))
-	for range 20 {
-		b := make([]byte, 100)
-		n, _, err := here.ReadFrom(b)
-		require.NoError(t, err)
-		require.Equal(t, "hello", string(b[:n]))
-	}
-}
-
-// TestNodeDatagramReuse: two sockets with reuseAddr have one port.
-func TestNodeDatagramReuse(t *testing.T) {
-	c := clustertest.NewNodeCluster(t, cluster.Options{})
-	w := c.Fork()
-	c.Run(w, `
-		const open = () => dgram.createSocket({type: 'udp4', reuseAddr: true});
-		const {port} = await bind(open(), 0);
-		await bind(open(), port)`)
-}
-
 // TestNodeDescriptors: listen({fd}) and bind({fd}) get no descriptor of the master's
 // that it has for itself, whatever it is.
 func TestNodeDescriptors(t *testing.T) {
@@ -439,7 +361,7 @@ func TestNodeTLSTickets(t *testing.T) {
 	if clustertest.Apart(t) {
 		return
 	}
-	cert, key := certificate(t)
+	cert, key := clustertest.Certificate(t)
 	schedulings(t, func(t *testing.T, s cluster.Scheduling) {
 		c := clustertest.NewNodeCluster(t, cluster.Options{Scheduling: s})
 		port := clustertest.FreePort(t)
@@ -451,7 +373,7 @@ func TestNodeTLSTickets(t *testing.T) {
 					socket.on('error', () => {});
 					socket.end(cluster.worker.id + ' ' + socket.isSessionReused());
 				});
-				await listen(state.server, args[2], '127.0.0.1')`, cert, key, port)
+				await listen(state.server, args[2], '127.0.0.1')`, string(cert), string(key), port)
 			if last != nil { // from here on only w accepts
 				c.Run(last, `await close(state.server)`)
 			}
