@@ -29,7 +29,7 @@ func startProcess(p *Process, env []string) error {
 	if err != nil {
 		return err
 	}
-	p.link = link.New(ours, (*inbox)(p), &fromWorker{m: c.m, p: p}, link.PeerUnknown, link.Options{Name: linkName(p.id), MaxMessage: c.opts.MaxMessage, MaxQueue: c.opts.MaxQueue})
+	p.link = link.New(ours, (*inbox)(p), &fromWorker{m: c.m, p: p}, link.PeerUnknown, link.Options{Name: p.name(), MaxMessage: c.opts.MaxMessage, MaxQueue: c.opts.MaxQueue})
 	// The worker's end must not stay open here, or its death would be no EOF.
 	defer theirs.Close()
 
@@ -39,10 +39,11 @@ func startProcess(p *Process, env []string) error {
 		return err
 	}
 	end := process.ChannelEnd(theirs)
+	env = workerEnv(p, env, process.ChannelNumber(end))
 	c.proc, err = c.m.launcher.Start(process.Spec{
 		Program: c.gen.bin,
-		Args:    c.opts.Args,
-		Env:     workerEnv(p, env, process.ChannelNumber(end)),
+		Args:    process.InspectorArgs(c.opts.program, c.opts.Args, env, p.id),
+		Env:     env,
 		Dir:     c.opts.Dir,
 		User:    c.opts.Credential.user(),
 		Stdin:   c.opts.Stdin,
