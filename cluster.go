@@ -12,6 +12,20 @@ import (
 // through its methods. It is nil in a process that is not a worker.
 var Worker *Process
 
+// Parent is the process that started this one with a channel but made it no
+// worker: a node program with child_process.fork, or PM2 in its fork mode, which
+// waits for Parent.Send("ready") if it is told to (wait_ready). It is nil in any
+// other process, in a worker, on Windows, and where the parent uses another
+// serialization than JSON.
+//
+// Send, SendContext, OnMessage, OnDisconnect, OnError and IsConnected work as with
+// a node peer, PID is the parent's, and Disconnect closes the channel, as node's
+// process.disconnect. Request and Kill return ErrNotSupported, Ready ErrNotWorker.
+// Its messages go to Parent.OnMessage alone; those that come before there is one
+// wait. A process with a Parent is otherwise like any other: it may fork, and it
+// goes on when the parent is gone.
+var Parent *Process
+
 // cluster is what a process is as part of one: its callbacks, the processes that it
 // reports about, and the master that it may become. There is one in a process,
 // since that has one role, one SIGTERM and one service manager.
@@ -44,7 +58,7 @@ var std = newCluster()
 
 // Before main, and before the initialisation of whatever imports this package:
 // the master learns at once that its worker is online.
-func init() { Worker = joinCluster(std) }
+func init() { Worker, Parent = joinCluster(std) }
 
 // IsMaster reports whether this process is no worker: it is the master, or may
 // become one by forking.

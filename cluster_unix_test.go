@@ -217,7 +217,10 @@ func TestRoleNeedsALiveChannel(t *testing.T) {
 		{"what node leaves to its children", nil, []string{"NODE_WORKER_ID=7", `NODE_GO_CLUSTER={"version":1,"slot":3}`}},
 		{"no channel variable", live, both},
 		{"empty channel variable", live, append(both, "NODE_CHANNEL_FD=")},
-		{"no id", live, []string{"NODE_CHANNEL_FD=3", "NODE_CHANNEL_SERIALIZATION_MODE=json"}},
+		{"forked by node", live, []string{"NODE_CHANNEL_FD=3", "NODE_CHANNEL_SERIALIZATION_MODE=json"}},
+		{"forked by a node worker of ours", live, []string{"NODE_CHANNEL_FD=3", "NODE_WORKER_ID=7", `NODE_GO_CLUSTER={"version":1,"slot":3}`}},
+		{"started by node, with another serialization", live, []string{"NODE_CHANNEL_FD=3", "NODE_CHANNEL_SERIALIZATION_MODE=advanced"}},
+		{"started by node, with a log's socket", journal, []string{"NODE_CHANNEL_FD=3"}},
 		{"id not a number", live, []string{"NODE_WORKER_ID=x", "NODE_CHANNEL_FD=3"}},
 		{"id zero", live, []string{"NODE_WORKER_ID=0", "NODE_CHANNEL_FD=3"}},
 		{"channel not a number", live, append(both, "NODE_CHANNEL_FD=three")},
@@ -237,6 +240,9 @@ func TestRoleNeedsALiveChannel(t *testing.T) {
 			want := "master"
 			if strings.Contains(strings.Join(c.env, " "), "NODE_UNIQUE_ID") || strings.HasPrefix(c.name, "id ") {
 				want += " that cannot fork"
+			}
+			if strings.HasPrefix(c.name, "forked ") {
+				want += " with a parent"
 			}
 			require.Equal(t, want, out)
 		})

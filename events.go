@@ -203,6 +203,9 @@ type takers struct {
 }
 
 func (e *events) takers() takers {
+	if e.p.apart {
+		return takers{own: e.p.onMessage.list.Load()}
+	}
 	return takers{e.p.onMessage.list.Load(), e.p.cluster.hooks.message.list.Load(), e.p.cluster.hooks.handle.list.Load()}
 }
 

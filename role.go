@@ -56,8 +56,8 @@ type announcement struct {
 var pid = os.Getpid()
 
 // joinCluster finds this process's role and, in a worker, begins to talk to the
-// master.
-func joinCluster(c *cluster) *Process {
+// master; or else to the parent, if that has given it a channel.
+func joinCluster(c *cluster) (worker, parent *Process) {
 	env := make(map[string]string)
 	for _, k := range roleEnv {
 		env[k] = os.Getenv(k)
@@ -68,9 +68,20 @@ func joinCluster(c *cluster) *Process {
 	if id == "" {
 		id = env[envUniqueID]
 	}
-	if env[envUniqueID] == "" && (env[envChannelFD] == "" || id == "" && env[envAnnouncement] == "") {
-		return nil // node workers leave the other variables to what they start
+	if env[envUniqueID] == "" && (id == "") == (env[envAnnouncement] == "") {
+		// No worker: this package's master says all three, and node workers leave the
+		// first and the last to what they start. One that it starts with
+		// child_process.fork has a channel to it.
+		return nil, newParent(c, env)
 	}
+	if env[envUniqueID] == "" && env[envChannelFD] == "" {
+		return nil, nil
+	}
+	return startWorker(c, env, id), nil
+}
+
+// startWorker makes this process the worker id, or leaves it stranded.
+func startWorker(c *cluster, env map[string]string, id string) *Process {
 	n, err := strconv.Atoi(id)
 	if err != nil || n < 1 {
 		c.stranded = fmt.Errorf("this process was started as a worker, by %s=%q, which is no worker's number: %w", envUniqueID, id, ErrNotMaster)
@@ -119,6 +130,65 @@ func readAnnouncement(text string) announcement {
 	return hello
 }
 
+// parent is the owner of Parent.
+type parent struct{ p *Process }
+
+// newParent begins to talk to the parent, if the variables tell of a channel to it.
+// They may have been left by somebody else: then there is none.
+func newParent(c *cluster, env map[string]string) *Process {
+	if mode := env[envSerialization]; env[envChannelFD] == "" || mode != "" && mode != "json" {
+		return nil
+	}
+	ch, err := inheritChannel(env[envChannelFD])
+	if err != nil {
+		return nil
+	}
+	p := newProcess(c, 0, -1)
+	p.pid, p.apart = os.Getppid(), true
+	owner := &parent{p}
+	p.owner = owner
+	p.connected.Store(true)
+	p.advance(Online)
+	p.link = link.New(ch, (*inbox)(p), owner, link.PeerNode, link.Options{Name: p.name(), MaxMessage: defaultMaxMessage, MaxQueue: defaultMaxQueue})
+	c.live.add(p)
+	p.link.Start(0)
+	return p
+}
+
+// Internal is for what a parent says in node's own words, which concerns nobody.
+func (o *parent) Internal(_ *wire.Message, h *handle.Handle) { h.Release() }
+
+func (o *parent) Closed() {
+	o.p.connected.Store(false)
+	o.p.advance(Disconnected)
+	o.p.emit(new(callbacks[func(*Process)]), &o.p.onDisconnect)
+}
+
+func (o *parent) Overrun() { o.p.link.Close() }
+
+func (o *parent) disconnect(ctx context.Context) error {
+	if err := o.p.link.Flush(ctx); err != nil && ctx.Err() != nil {
+		return err
+	}
+	o.p.link.Close()
+	select {
+	case <-o.p.link.Done():
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (o *parent) kill(...os.Signal) error {
+	return callError("Kill", fmt.Errorf("%w: it is the parent of this process", ErrNotSupported))
+}
+
+func (o *parent) osProcess() *os.Process { return nil }
+
+func (o *parent) logger() *slog.Logger { return slog.Default() }
+
+func (o *parent) ready() error { return callError("Ready", ErrNotWorker) }
+
 // What a worker does: it talks to its master, and ends when it is told to.
 
 // inside is the worker's own half of its Process: what it listens on, what it
@@ -153,7 +223,7 @@ func newWorker(c *cluster, id int, ch *channel.Channel, hello announcement) *Pro
 	if in.goMaster() {
 		peer = link.PeerGo
 	}
-	p.link = link.New(ch, (*inbox)(p), &fromMaster{in: in}, peer, link.Options{Name: linkName(id), MaxMessage: hello.MaxMessage, MaxQueue: hello.MaxQueue})
+	p.link = link.New(ch, (*inbox)(p), &fromMaster{in: in}, peer, link.Options{Name: p.name(), MaxMessage: hello.MaxMessage, MaxQueue: hello.MaxQueue})
 	c.live.add(p)
 	in.watchTerm() // before online: whoever has seen that may send it
 	online := &wire.Message{Act: wire.ActOnline}

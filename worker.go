@@ -15,9 +15,10 @@ import (
 )
 
 // Process is one worker, seen from either side: from the master, which forked
-// it, or from inside, as [Worker]. All methods may be called from anywhere and
-// at any time, callbacks included. On a nil *Process, which is what [Worker] is
-// outside a worker, those that return an error return ErrNotWorker.
+// it, or from inside, as [Worker]. [Parent] is one too. All methods may be called
+// from anywhere and at any time, callbacks included. On a nil *Process, which is
+// what [Worker] is outside a worker, those that return an error return
+// ErrNotWorker.
 type Process struct {
 	cluster  *cluster
 	id, slot int
@@ -28,6 +29,7 @@ type Process struct {
 	voluntary atomic.Bool
 	connected atomic.Bool
 	pid       int
+	apart     bool // its messages are for its own callbacks alone; constant
 
 	onOnline, onDisconnect callbacks[func(*Process)]
 	onListening            callbacks[func(*Process, net.Addr)]
@@ -192,9 +194,9 @@ func (w *Process) sendError(call string, err error) error {
 	case err == nil, remote, errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
 		return err
 	case errors.Is(err, ErrBacklog):
-		return fmt.Errorf("cluster: %s to worker %d: %w (%d bytes; it may be stopped, or MaxQueue too small)", call, w.id, err, w.link.Queued())
+		return fmt.Errorf("cluster: %s to %s: %w (%d bytes; it may be stopped, or MaxQueue too small)", call, w.name(), err, w.link.Queued())
 	case errors.Is(err, ErrClosed), errors.Is(err, ErrNotSupported):
-		return fmt.Errorf("cluster: %s: worker %d: %w", call, w.id, err)
+		return fmt.Errorf("cluster: %s: %s: %w", call, w.name(), err)
 	}
 	return err
 }
@@ -311,6 +313,14 @@ func (w *Process) advance(to State) bool {
 
 // logger waits for nobody. What the owner says is where its records go.
 func (w *Process) logger() *slog.Logger { return w.cluster.logs.Logger(w.owner.logger()) }
+
+// name is what errors call it.
+func (w *Process) name() string {
+	if w.apart {
+		return "the parent"
+	}
+	return linkName(w.id)
+}
 
 func newProcess(c *cluster, id, slot int) *Process {
 	p := &Process{cluster: c, id: id, slot: slot}
