@@ -3,13 +3,16 @@
 package cluster_test
 
 import (
-	"encoding/json"
-	"fmt"
+	"crypto/tls"
+	"crypto/x509"
+	"io"
+	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/go-cluster/cluster/internal/clustertest"
@@ -23,47 +26,116 @@ func readme(t *testing.T) string {
 	return string(b)
 }
 
-// TestReadmeCompiles: every Go block of the README compiles, a program as it
-// stands and any other as the body of a function.
-func TestReadmeCompiles(t *testing.T) {
+// What stands around the README's fragments when they run.
+const (
+	// frameForks is before what runs in workers, or in both.
+	frameForks = `if err := cluster.AutoFork(); err != nil { log.Fatal(err) }`
+	// frameStops is before what may be stopped before it is in Run, and frameRuns behind it.
+	frameStops = `stop, _ := signal.NotifyContext(context.Background(), syscall.SIGTERM);` + frameForks
+	frameRuns  = `if cluster.IsMaster() { if err := cluster.Run(stop); err != nil { log.Fatal(err) }; return }; select {}`
+	// frameEnds is behind what has done all when it is over.
+	frameEnds = `if cluster.IsMaster() { log.Print("reloaded"); if err := cluster.Disconnect(context.Background()); err != nil { log.Fatal(err) }; return };`
+	// frameServes is behind what does not fork or serve itself.
+	frameServes = frameForks + `; if err := cluster.ListenAndServe(os.Getenv("ADDRESS"), nil); err != nil { log.Fatal(err) }`
+	// frameDies is a worker that exits with 3.
+	frameDies = `
+		if cluster.IsWorker() { os.Exit(3) }
+		dead := make(chan bool)
+		cluster.OnDeath(func(*cluster.Process, cluster.Exit) { close(dead) })
+		if _, err := cluster.Fork(); err != nil { log.Fatal(err) }
+		<-dead`
+	frameListens = `cluster.OnMessage(func(w *cluster.Process, m cluster.Message) { log.Print(m) })`
+)
+
+// TestReadmeRuns: every Go block of the README does what the text around it says. A
+// program runs as it stands, any other as a part of one.
+func TestReadmeRuns(t *testing.T) {
 	t.Parallel()
-	blocks := regexp.MustCompile("(?s)```go\n(.*?)```").FindAllStringSubmatch(readme(t), -1)
-	require.NotEmpty(t, blocks)
-	root, err := os.Getwd()
-	require.NoError(t, err)
-	dir := t.TempDir()
-	// The blocks are laid over the module, as packages that are not there.
-	overlay := make(map[string]string)
-	args := []string{"build", "-overlay=" + filepath.Join(dir, "overlay.json")}
-	for i, b := range blocks {
-		file := filepath.Join(dir, fmt.Sprintf("block%d.go", i))
-		require.NoError(t, os.WriteFile(file, []byte(source(b[1])), 0o600))
-		name := fmt.Sprintf("readme%d", i)
-		overlay[filepath.Join(root, name, "main.go")] = file
-		args = append(args, "./"+name)
+	b := clustertest.BuildBlocks(t, "README.md",
+		clustertest.Frame{In: "package main"},
+		clustertest.Frame{In: "MODE=production"},
+		clustertest.Frame{In: "cluster.Recycle", After: frameEnds + frameServes},
+		clustertest.Frame{In: "time.AfterFunc", After: frameDies},
+		clustertest.Frame{In: "type progress", Before: frameStops, After: frameRuns},
+		clustertest.Frame{In: "cluster.Respond", Before: frameStops, After: frameRuns},
+		clustertest.Frame{In: "cluster.RoundRobin", Before: frameForks},
+		clustertest.Frame{In: "tls.NewListener", Before: `os.Chdir(os.Getenv("CERTIFICATE"));` + frameForks},
+		clustertest.Frame{In: "my last words", Before: frameListens, After: frameServes},
+	)
+	run := func(in string, use func(t *testing.T, p *clustertest.Proc, address string)) {
+		t.Run(in, func(t *testing.T) {
+			t.Parallel()
+			address := "127.0.0.1:" + strconv.Itoa(clustertest.FreePort(t))
+			p := b.Start(t, in, address)
+			use(t, p, address)
+			p.GroupEmpty()
+		})
 	}
-	text, err := json.Marshal(map[string]any{"Replace": overlay})
-	require.NoError(t, err)
-	require.NoError(t, os.WriteFile(filepath.Join(dir, "overlay.json"), text, 0o600))
-	out, err := exec.Command("go", args...).CombinedOutput()
-	require.NoError(t, err, "%s", out)
+	serving := func(t *testing.T, p *clustertest.Proc, address string) {
+		require.Regexp(t, `^(hello from worker \d\n)?$`, answer(t, nil, "http://"+address))
+		p.Terminate()
+		require.Empty(t, p.Output())
+	}
+	run("package main", serving)
+	run("MODE=production", serving)
+	run("cluster.RoundRobin", serving)
+	run("cluster.Recycle", func(t *testing.T, p *clustertest.Proc, _ string) {
+		require.Zero(t, p.Exit())
+		require.Equal(t, "reloaded\n", p.Output())
+	})
+	run("time.AfterFunc", func(t *testing.T, p *clustertest.Proc, _ string) {
+		require.Regexp(t, `^exit status 3 after \S+, voluntary false$`, p.Expect("worker 1: "))
+		require.Zero(t, p.Exit())
+	})
+	run("type progress", func(t *testing.T, p *clustertest.Proc, _ string) {
+		p.All("worker 1 has done 3", "worker 2 has done 3")
+		p.Terminate()
+	})
+	run("cluster.Respond", func(t *testing.T, p *clustertest.Proc, _ string) {
+		p.Expect("5 <nil>")
+		p.Expect("5 <nil>")
+		p.Terminate()
+	})
+	run("my last words", func(t *testing.T, p *clustertest.Proc, address string) {
+		answer(t, nil, "http://"+address)
+		p.Signal(syscall.SIGTERM)
+		p.Expect(`"my last words"`)
+		require.Zero(t, p.Exit())
+	})
+	t.Run("tls.NewListener", func(t *testing.T) {
+		t.Parallel()
+		cert, key := clustertest.Certificate(t)
+		dir, pool := t.TempDir(), x509.NewCertPool()
+		require.NoError(t, os.WriteFile(filepath.Join(dir, "cert.pem"), cert, 0o600))
+		require.NoError(t, os.WriteFile(filepath.Join(dir, "key.pem"), key, 0o600))
+		require.True(t, pool.AppendCertsFromPEM(cert))
+		address := "127.0.0.1:" + strconv.Itoa(clustertest.FreePort(t))
+		p := b.Start(t, "tls.NewListener", address, "CERTIFICATE="+dir)
+		require.Empty(t, answer(t, &tls.Config{RootCAs: pool}, "https://"+address))
+		p.Terminate()
+	})
 }
 
-// imports are what the README's fragments may use without saying so.
-var imports = []string{"context", "errors", "fmt", "log", "net", "net/http", "os", "syscall", "time", "github.com/go-cluster/cluster"}
-
-func source(block string) string {
-	if strings.HasPrefix(block, "package ") {
-		return block
-	}
-	var b strings.Builder
-	b.WriteString("package readme\n\n")
-	for _, path := range imports {
-		if name := path[strings.LastIndex(path, "/")+1:]; regexp.MustCompile(`\b` + name + `\.[A-Z]`).MatchString(block) {
-			fmt.Fprintf(&b, "import %q\n", path)
+// answer asks until the server is there.
+func answer(t *testing.T, config *tls.Config, url string) (body string) {
+	t.Helper()
+	c := &http.Client{Transport: &http.Transport{TLSClientConfig: config, ForceAttemptHTTP2: true}, Timeout: clustertest.Patience}
+	defer c.CloseIdleConnections()
+	clustertest.Eventually(t, func() bool {
+		resp, err := c.Get(url)
+		if err != nil {
+			require.ErrorIs(t, err, syscall.ECONNREFUSED)
+			return false
 		}
-	}
-	return b.String() + "\nfunc _() {\n" + block + "}\n"
+		defer resp.Body.Close()
+		if resp.StatusCode == http.StatusOK {
+			b, err := io.ReadAll(resp.Body)
+			require.NoError(t, err)
+			body = string(b)
+		}
+		return true
+	}, "an answer of "+url)
+	return body
 }
 
 // TestReadmeNamesItsProofs: the README lists all guarantees, and each names

@@ -4,7 +4,10 @@ package node_test
 
 import (
 	"os"
+	"os/exec"
+	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -33,8 +36,43 @@ func TestNodeDocNamesItsProofs(t *testing.T) {
 	}
 	require.Greater(t, len(named), 50)
 	for name := range tests {
-		if strings.HasPrefix(name, "TestNode") && name != t.Name() {
+		if strings.HasPrefix(name, "TestNode") && !strings.HasPrefix(name, "TestNodeDoc") {
 			require.Contains(t, string(b), "`"+name+"`", "a test that docs/node.md does not name")
 		}
 	}
+}
+
+// TestNodeDocRuns: the Go blocks of docs/node.md do what the text around them says.
+func TestNodeDocRuns(t *testing.T) {
+	t.Parallel()
+	node := clustertest.NodeBinary(t)
+	dir := t.TempDir()
+	b := clustertest.BuildBlocks(t, "docs/node.md",
+		clustertest.Frame{In: `Exec: "node"`, Before: `os.Chdir(os.Getenv("SCRIPTS"))`},
+		clustertest.Frame{In: "cluster.Parent", After: `
+			cluster.AutoFork()
+			if err := cluster.ListenAndServe(os.Getenv("ADDRESS"), nil); err != nil { log.Fatal(err) }`},
+	)
+	write := func(name, script string) {
+		require.NoError(t, os.WriteFile(filepath.Join(dir, name), []byte(script), 0o600))
+	}
+	write("worker.js", `require('http').createServer((q, r) => r.end('hello')).listen(+process.env.ADDRESS.split(':')[1], '127.0.0.1')`)
+	write("parent.js", `
+		const child = require('child_process').fork('unused', [], {execPath: process.env.GO_PROGRAM});
+		child.once('message', (m) => { console.log('message', JSON.stringify(m)); child.kill('SIGTERM'); });
+		child.on('exit', (code, signal) => console.log('exit', code, signal));`)
+	address := "127.0.0.1:" + strconv.Itoa(clustertest.FreePort(t))
+
+	p := b.Start(t, `Exec: "node"`, address, "SCRIPTS="+dir, "PATH="+filepath.Dir(node)+string(os.PathListSeparator)+os.Getenv("PATH"))
+	clustertest.Eventually(t, func() bool {
+		body, err := clustertest.Get("http://" + address)
+		return err == nil && body == "hello"
+	}, "an answer of the node workers")
+	p.Terminate()
+
+	p = clustertest.StartCmd(t, exec.Command(node, filepath.Join(dir, "parent.js")), "node parent", append(b.Env("cluster.Parent", address), "GO_PROGRAM="+b.Path)...)
+	p.Expect(`message "ready"`)
+	p.Expect("exit 0 null")
+	require.Zero(t, p.Exit())
+	p.GroupEmpty()
 }

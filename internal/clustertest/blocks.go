@@ -1,0 +1,97 @@
+package clustertest
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// Frame makes a program of a Go block of a document: statements around it.
+type Frame struct {
+	In            string // a part of the block, by which it is known
+	Before, After string
+}
+
+// Blocks is a program made of all Go blocks of a document.
+type Blocks struct{ Path string }
+
+// BuildBlocks compiles the Go blocks of a document, each in its frame: there is one
+// for each, in their order. A block that is a program by itself has an empty one.
+// Every block is run on an address of its own: see Start.
+func BuildBlocks(t *testing.T, document string, frames ...Frame) *Blocks {
+	t.Helper()
+	text, err := os.ReadFile(Path(document))
+	require.NoError(t, err)
+	found := regexp.MustCompile("(?s)```go\n(.*?)```").FindAllStringSubmatch(string(text), -1)
+	require.Len(t, found, len(frames), "a Go block of %s without a frame, or the other way round", document)
+	dir := t.TempDir()
+	// The blocks are laid over the module, as a package that is not there.
+	overlay := make(map[string]string)
+	add := func(name, source string) {
+		file := filepath.Join(dir, name)
+		require.NoError(t, os.WriteFile(file, []byte(source), 0o600))
+		overlay[Path("blocks", name)] = file
+	}
+	table := ""
+	for i, f := range frames {
+		require.Contains(t, found[i][1], f.In, "block %d of %s", i, document)
+		add(fmt.Sprintf("block%d.go", i), f.source(found[i][1], i))
+		table += fmt.Sprintf("%q: block%d,\n", f.In, i)
+	}
+	add("main.go", "package main\n\nimport (\n\"log\"\n\"os\"\n)\n\nfunc main() {\nlog.SetFlags(0)\nmap[string]func(){\n"+table+"}[os.Getenv(\"BLOCK\")]()\n}\n")
+	list, err := json.Marshal(map[string]any{"Replace": overlay})
+	require.NoError(t, err)
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "overlay.json"), list, 0o600))
+	b := &Blocks{filepath.Join(dir, "blocks")}
+	cmd := exec.Command("go", "build", "-overlay="+filepath.Join(dir, "overlay.json"), "-o", b.Path, "./blocks")
+	cmd.Dir = Path()
+	out, err := cmd.CombinedOutput()
+	require.NoError(t, err, "%s", out)
+	return b
+}
+
+// blockImports are what blocks and frames may use without saying so.
+var blockImports = []string{"context", "crypto/tls", "errors", "fmt", "log", "net", "net/http", "os", "os/signal", "syscall", "time", "github.com/go-cluster/cluster"}
+
+// blockAddress is an address that a block serves on.
+var blockAddress = regexp.MustCompile(`"(localhost)?:8\d\d\d"`)
+
+// comments are in no string here.
+var comments = regexp.MustCompile(`(?m)//.*$`)
+
+// source is the block as a function of its own.
+func (f Frame) source(block string, n int) string {
+	block = blockAddress.ReplaceAllString(block, `os.Getenv("ADDRESS")`)
+	if rest, ok := strings.CutPrefix(block, "package main\n"); ok {
+		rest = strings.Replace(rest, "func main()", fmt.Sprintf("func block%d()", n), 1)
+		return "package main\n\nimport \"os\"\n" + rest
+	}
+	block = f.Before + "\n" + block + "\n" + f.After
+	source := "package main\n\n"
+	code := comments.ReplaceAllString(block, "")
+	for _, path := range blockImports {
+		if name := path[strings.LastIndex(path, "/")+1:]; regexp.MustCompile(`\b` + name + `\.[A-Z]`).MatchString(code) {
+			source += fmt.Sprintf("import %q\n", path)
+		}
+	}
+	return source + fmt.Sprintf("\nfunc block%d() {\n%s\n}\n", n, block)
+}
+
+// Start runs the block that has in, on the address.
+func (b *Blocks) Start(t *testing.T, in, address string, env ...string) *Proc {
+	t.Helper()
+	return StartCmd(t, exec.Command(b.Path), "block", append(env, b.Env(in, address)...)...)
+}
+
+// Env makes a process of Path run the block that has in, on the address, with two
+// workers unless it says otherwise itself.
+func (b *Blocks) Env(in, address string) []string {
+	return []string{"BLOCK=" + in, "ADDRESS=" + address, "GOMAXPROCS=2"}
+}
