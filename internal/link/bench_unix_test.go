@@ -80,10 +80,10 @@ func BenchmarkReadTurn(b *testing.B) {
 func BenchmarkAnswer(b *testing.B) {
 	for name, prepare := range map[string]func(theirs *testLink){
 		"reader":  func(*testLink) {},
-		"resting": func(l *testLink) { l.byCaller = true }, // the reader has better things to do
+		"resting": func(l *testLink) { l.in.byCaller = true }, // the reader has better things to do
 		"new": func(l *testLink) {
-			l.byCaller = true
-			l.requests.resting.Store(1) // one rests already, it says
+			l.in.byCaller = true
+			l.workers.resting.Store(1) // one rests already, it says
 		},
 	} {
 		b.Run(name, func(b *testing.B) {
@@ -101,7 +101,7 @@ func BenchmarkHoldBack(b *testing.B) {
 			ours, _ := benchEnds(b, func(ours, theirs *testLink) {})
 			for b.Loop() {
 				ours.out.mu.Lock()
-				ours.out.run = run
+				ours.out.back.run = run
 				ours.out.mu.Unlock()
 				for ours.Send(benchItem{"count", 1}, nil) != nil {
 					ours.Flush(context.Background()) // the bound is reached

@@ -6,18 +6,29 @@
 // and to a [Side] (the internal messages that master and worker treat
 // differently). A link knows no process and no cluster.
 //
-// Goroutines: one reads at a time, the reader or a caller of Request (readTurn);
-// it waits for nothing but the peer, except that it stops reading while too much
-// is undelivered (flow). Each request of the peer is answered on a goroutine of its
-// own, one of which rests until there is the next. Whoever sends writes to the
-// kernel itself, and what the kernel does not take at once a goroutine of the
-// outbox writes on.
+// Each part of a link has one task:
+//   - reader: takes what arrives, from the bytes to the message or the call;
+//   - readTurn: says who reads, and flow how much may be read;
+//   - outbox: gives lines to the kernel, some of them together (holdBack);
+//   - receipts: whom to tell when the peer has received a message;
+//   - calls: the requests of this side that wait for their reply;
+//   - requests: the peer's requests, from their handler to the reply;
+//   - exchange: the questions and the descriptors of the internal protocol;
+//   - workers: the goroutines that read and that answer requests.
 //
-// Locks, in the order in which they may be taken: Link.mu, then the outbox's, then
-// the channel's. The locks of readTurn and flow, and those of the requests that wait
-// or are in flight, are taken alone or under Link.mu, and nothing is taken under
-// them. Callbacks run under no lock, but for a receipt by a node peer, which must
-// not wait.
+// Goroutines: one reads at a time, one of the workers or a caller of Request that
+// has the turn. It waits for nothing but the peer, except that it stops reading
+// while too much is undelivered. Each request of the peer is answered on a
+// goroutine of its own. One such goroutine rests until there is the next request.
+// Whoever sends writes to the kernel itself. What the kernel does not take at once
+// a goroutine of the outbox writes later.
+//
+// Locks, in the order in which they may be taken: first that of receipts, calls or
+// exchange; then the outbox's; then the channel's. The locks of readTurn, flow,
+// requests and inFlight are taken alone or under one of the first three, and
+// nothing is taken under them. No two locks of one row are held at once. Callbacks
+// run under no lock. There is one exception: a receipt by a node peer, which must
+// not wait. What the reader owns has no lock: it belongs to whoever has the turn.
 //
 // The tests have a real channel of which the test is the peer, with a Receiver of
 // their own; those of the outbox have a kernel that takes as much as they say.

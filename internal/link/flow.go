@@ -1,18 +1,17 @@
 package link
 
-import (
-	"sync"
-)
+import "sync"
 
-// flow bounds the input that is read and not delivered, in bytes.
+// flow bounds, in bytes, the input that is read and not delivered. When there is too
+// much the reader does not go on, and the peer has to wait.
 type flow struct {
 	mu       sync.Mutex
 	changed  sync.Cond
 	max      int
 	bytes    int
 	waiting  int  // messages for which there is no handler
-	requests int  // the same of requests
-	reported bool // that they are too many
+	requests int  // requests for which there is none
+	reported bool // it was told that they fill the bound
 	waiters  int  // calls whose answer may lie behind the flood
 	final    bool
 }
@@ -26,6 +25,7 @@ func (f *flow) init(max int) {
 	f.changed.L = &f.mu
 }
 
+// full reports whether the reader has to wait. f.mu is held.
 func (f *flow) full() bool {
 	return !f.final && f.bytes > f.max && (f.waiters == 0 || f.bytes > f.max+floodAllowance)
 }
@@ -56,6 +56,7 @@ func (f *flow) wait() {
 	}
 }
 
+// update changes the flow, and wakes the reader if it may go on by that.
 func (f *flow) update(change func()) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -66,13 +67,16 @@ func (f *flow) update(change func()) {
 	}
 }
 
+// add counts n bytes that were read.
 func (f *flow) add(n int) { f.update(func() { f.bytes += n }) }
 
+// release counts n bytes that are delivered.
 func (f *flow) release(n int) { f.update(func() { f.bytes -= n }) }
 
 // expect notes that a call waits (1) or has ended (-1).
 func (f *flow) expect(n int) { f.update(func() { f.waiters += n }) }
 
+// setWaiting notes how many messages wait for a handler.
 func (f *flow) setWaiting(n int) {
 	f.update(func() {
 		f.waiting = n
@@ -88,5 +92,5 @@ func (f *flow) addRequests(n int) {
 	})
 }
 
-// open removes the bound: what is left in the kernel is little.
+// open removes the bound. What is left in the kernel is little.
 func (f *flow) open() { f.update(func() { f.final = true }) }

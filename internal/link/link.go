@@ -2,8 +2,9 @@ package link
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
-	"sync"
+	"fmt"
 	"sync/atomic"
 	"time"
 
@@ -16,40 +17,28 @@ import (
 // Link is one end of a channel that speaks the protocol. All methods may be called
 // by any goroutine, except where it says that the reader calls them.
 type Link struct {
-	ch   *channel.Channel
-	out  outbox
-	flow flow
-	to   Receiver // whose messages these are
-	name string   // of the worker, for errors
-	side Side
-
-	messages atomic.Int64 // of the application over there, ever
-	readTurn readTurn     // who reads; all until the blank line is theirs
-	in       wire.Framer
-	unread   int         // bytes of this read, about, that are not looked at yet
-	slab     []byte      // where small messages of one read are kept
-	kept     int         // bytes of those
-	fds      []int       // received and not yet claimed, oldest first
-	held     int         // of fds, those that came with the line that is half read
-	batch    [][]byte    // messages of one read, not delivered yet
-	size     int         // of batch, in the flow's bytes
-	asked    uint64      // the last receipt that the peer asked for in this read
-	job      job         // the last request of this read
-	acked    bool        // an acknowledgement may have to be written
-	byCaller bool        // a caller reads
-	final    atomic.Bool // the peer has exited: read what is there, do not wait
-	done     chan struct{}
-
-	mu       sync.Mutex
-	err      error                                             // once the link is closed
-	peer     PeerKind                                          // decided by the worker's online
-	sent     uint64                                            // receipts asked for, or to be asked for
-	receipts []receipt                                         // oldest first
-	answers  map[int64]func(m *wire.Message, h *handle.Handle) // by the seq of the question
-	handles  []outHandle                                       // not yet sent
-	handleUp bool                                              // one is on its way, not acknowledged
-	nodeExit nodeExit
+	core
+	in       reader
+	receipts receipts
+	calls    calls
 	requests requests
+	exchange exchange
+	workers  workers
+}
+
+// core is what the parts of a link have in common: the channel and its two
+// directions, and what is above.
+type core struct {
+	ch    *channel.Channel
+	out   outbox
+	flow  flow
+	turn  readTurn
+	to    Receiver // whose messages these are
+	side  Side
+	name  string        // of the worker, for errors
+	kind  atomic.Int32  // a PeerKind; the worker's online decides it
+	final atomic.Bool   // the peer has exited: read what is there, do not wait
+	done  chan struct{} // closed at the end of the link
 }
 
 // Receiver is what is above a link: it delivers what arrives. All methods but
@@ -93,21 +82,6 @@ const (
 	PeerGo               // ours as well
 )
 
-// receipt is told when the peer has received all up to n.
-type receipt struct {
-	n   uint64
-	pos uint64 // in the outbox, for a peer that gives no receipts
-	fn  func(error)
-}
-
-// outHandle is a NODE_HANDLE line and its descriptor.
-type outHandle struct {
-	line  []byte
-	h     *handle.Handle
-	seq   int64
-	tries int
-}
-
 // Options are the bounds of a link, and its name.
 type Options struct {
 	Name       string // of the worker at either end, for errors: "worker 3"
@@ -115,18 +89,22 @@ type Options struct {
 	MaxQueue   int    // bytes that may wait for the peer, and bytes read that may wait here
 }
 
-// New makes a link over ch, which it takes over. It reads from start on.
+// New makes a link over ch, which it takes over. It reads from Start on.
 func New(ch *channel.Channel, to Receiver, s Side, peer PeerKind, o Options) *Link {
-	l := &Link{
-		ch: ch, to: to, name: o.Name, side: s, peer: peer,
-		in:      wire.Framer{Max: o.MaxMessage},
-		done:    make(chan struct{}),
-		answers: make(map[int64]func(*wire.Message, *handle.Handle)),
-	}
-	l.requests.next = make(chan job)
-	l.readTurn.init()
-	l.out = outbox{ch: ch, max: o.MaxQueue, onFail: l.PeerExited}
+	l := &Link{core: core{ch: ch, to: to, side: s, name: o.Name, done: make(chan struct{})}}
+	l.kind.Store(int32(peer))
+	l.turn.init()
 	l.flow.init(o.MaxQueue)
+	l.out = outbox{ch: ch, max: o.MaxQueue, onFail: l.PeerExited}
+	l.receipts = receipts{core: &l.core, peer: peer}
+	l.calls = calls{core: &l.core, peer: peer, byID: make(map[uint64]*call)}
+	l.requests = requests{core: &l.core, workers: &l.workers}
+	l.exchange = exchange{core: &l.core, answers: make(map[int64]answer)}
+	l.workers = workers{core: &l.core, read: l.in.read, answer: l.requests.answer, next: make(chan job)}
+	l.in = reader{
+		core: &l.core, lines: wire.Framer{Max: o.MaxMessage}, end: l.end,
+		receipts: &l.receipts, calls: &l.calls, requests: &l.requests, exchange: &l.exchange, workers: &l.workers,
+	}
 	return l
 }
 
@@ -138,22 +116,16 @@ func (l *Link) Send(v any, received func(error)) error {
 			_, err := l.out.put(userLine, nil, line)
 			return err
 		}
-		_, err := l.sendReceipt(line, received, nil)
-		return err
+		return l.receipts.send(userLine, line, received)
 	})
 }
 
 // SendContext sends v and waits until the peer has it, or for ctx.
 func (l *Link) SendContext(ctx context.Context, v any) error {
-	c := &call{began: time.Since(epoch), done: make(chan struct{})}
-	told := func(err error) {
-		c.err = err
-		close(c.done)
-	}
-	reads := false
-	err := wire.EncodeUser(v, func(line []byte) (err error) {
-		reads, err = l.sendReceipt(line, told, c)
-		return err
+	c := newCall()
+	c.alone = !l.calls.any() && !l.receipts.any()
+	err := wire.EncodeUser(v, func(line []byte) error {
+		return l.receipts.send(promptLine, line, c.end)
 	})
 	if err != nil {
 		return err
@@ -161,8 +133,8 @@ func (l *Link) SendContext(ctx context.Context, v any) error {
 	l.flow.expect(1)
 	defer l.flow.expect(-1)
 	wait := c.wait
-	if reads {
-		wait = func(ctx context.Context) bool { return l.waitCall(ctx, c) }
+	if l.SpeaksExtra() { // others give no receipt that could be read
+		wait = func(ctx context.Context) bool { return l.in.waitFor(ctx, c) }
 	}
 	if !wait(ctx) {
 		return ctx.Err()
@@ -170,73 +142,46 @@ func (l *Link) SendContext(ctx context.Context, v any) error {
 	return c.err
 }
 
-// sendReceipt sends line, and behind it the question whether it has come. The
-// peer that is not known yet is asked when it is: see SetPeer.
-//
-// c, unless nil, is a caller that waits for the receipt. It reports whether it may
-// read that itself, from a peer that gives any.
-func (l *Link) sendReceipt(line []byte, fn func(error), c *call) (reads bool, err error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	r := receipt{n: l.sent + 1, fn: fn}
-	kind := userLine
-	if c != nil {
-		kind = promptLine
-	}
-	if l.peer == PeerGo {
-		var room [wire.CallHead]byte
-		r.pos, err = l.out.put(kind, nil, line, wire.AppendCount(room[:0], wire.ActAsk, r.n))
-	} else {
-		r.pos, err = l.out.put(kind, nil, line)
-	}
+// Request sends v and waits for the answer, which the reader hands over without
+// a detour through the events: their goroutine may be who is calling.
+func (l *Link) Request(ctx context.Context, v, reply any) error {
+	c := newCall()
+	err := wire.EncodeUser(v, func(line []byte) error { return l.calls.start(c, line) })
 	if err != nil {
-		return false, err
+		return err
 	}
-	l.sent++
-	if l.peer == PeerNode {
-		// Under the lock, for the order of the callbacks: fn does not wait.
-		l.out.whenWritten(r.pos, fn)
-		return false, nil
+	l.flow.expect(1)
+	defer l.flow.expect(-1)
+	if !l.in.waitFor(ctx, c) {
+		l.calls.forget(c)
+		return ctx.Err()
 	}
-	if reads = c != nil && l.peer == PeerGo; reads {
-		c.alone = len(l.receipts) == 0 && len(l.requests.calls) == 0
+	if c.err != nil {
+		return c.err
 	}
-	l.receipts = append(l.receipts, r)
-	if !reads {
-		l.readTurn.pickUp()
+	if reply == nil {
+		return nil
 	}
-	return reads, nil
+	if err := json.Unmarshal(c.msg, reply); err != nil {
+		return fmt.Errorf("cluster: reply %s: %w", wire.Excerpt(c.msg), err)
+	}
+	return nil
 }
 
-// SetPeer is told by the worker's online what the peer understands; what a second
-// one says does not count. Receipts that wait for it are asked for, all by the last
-// one; node is not asked.
+// SetPeer is told by the worker's online what the peer understands. What a second
+// one says does not count.
 func (l *Link) SetPeer(k PeerKind) {
-	l.mu.Lock()
-	if l.peer != PeerUnknown {
-		l.mu.Unlock()
-		return
+	if l.kind.CompareAndSwap(int32(PeerUnknown), int32(k)) {
+		l.receipts.setPeer(k)
+		l.calls.setPeer(k)
 	}
-	l.peer = k
-	var written []receipt
-	if n := len(l.receipts); n > 0 && k == PeerGo {
-		l.out.put(orderLine, nil, wire.AppendCount(nil, wire.ActAsk, l.receipts[n-1].n))
-	} else if k == PeerNode {
-		written, l.receipts = l.receipts, nil
-	}
-	l.mu.Unlock()
-	for _, r := range written {
-		l.out.whenWritten(r.pos, r.fn)
-	}
-	l.releaseRequests(k)
 }
+
+// peer is what the other side understands, as far as that is known.
+func (c *core) peer() PeerKind { return PeerKind(c.kind.Load()) }
 
 // SpeaksExtra reports whether the peer is known to understand NODE_GO_CLUSTER.
-func (l *Link) SpeaksExtra() bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.peer == PeerGo
-}
+func (l *Link) SpeaksExtra() bool { return l.peer() == PeerGo }
 
 // Order sends an internal message of this side's own accord.
 func (l *Link) Order(m *wire.Message) error {
@@ -257,47 +202,25 @@ func (l *Link) OrderExtra(act string) error {
 // over the handle.
 func (l *Link) Ask(m *wire.Message, answer func(m *wire.Message, h *handle.Handle)) {
 	m.Cmd, m.Seq = wire.CmdCluster, wire.NextSeq()
-	l.expect(*m.Seq, answer)
+	l.exchange.expect(*m.Seq, answer)
 	l.out.put(orderLine, nil, m.Line())
-}
-
-// expect registers who is told of the answer to seq. On a link that is closed
-// that is at once.
-func (l *Link) expect(seq int64, answer func(m *wire.Message, h *handle.Handle)) {
-	l.mu.Lock()
-	closed := l.err != nil
-	if !closed {
-		l.answers[seq] = answer
-	}
-	l.mu.Unlock()
-	l.readTurn.pickUp()
-	if closed {
-		answer(nil, nil)
-	}
 }
 
 // Answer sends what the peer asked for.
 func (l *Link) Answer(line []byte) { l.answerAs(answerLine, line) }
 
-// acknowledge answers a message with a descriptor, when all of this read is
-// looked at: what follows from it often goes along. Only the reader calls it.
-func (l *Link) acknowledge(cmd string) {
-	l.acked = true
-	l.answerAs(lateLine, []byte(`{"cmd":"`+cmd+`"}`+"\n"))
-}
-
-func (l *Link) answerAs(kind lineKind, line []byte) {
-	if _, err := l.out.put(kind, nil, line); errors.Is(err, errs.Backlog) {
-		l.side.Overrun()
+// answerAs sends lines that the peer made this side say. A peer that asks and does
+// not read has gone too far.
+func (c *core) answerAs(kind lineKind, lines ...[]byte) {
+	if _, err := c.out.put(kind, nil, lines...); errors.Is(err, errs.Backlog) {
+		c.side.Overrun()
 	}
 }
 
-// SendHandle queues m with a descriptor, whose reference it takes over. Only
-// one is on its way at a time: node has one place for a descriptor whose
-// message is not complete, and a later one would overwrite it.
+// SendHandle queues m with a descriptor, whose reference it takes over.
 func (l *Link) SendHandle(typ string, m *wire.Message, h *handle.Handle) { l.AskHandle(typ, m, h, nil) }
 
-// AskHandle is SendHandle for a message that has an answer, as in ask. A peer
+// AskHandle is SendHandle for a message that has an answer, as in Ask. A peer
 // that gets the message without the descriptor, again and again, refuses it.
 func (l *Link) AskHandle(typ string, m *wire.Message, h *handle.Handle, answer func(m *wire.Message, h *handle.Handle)) {
 	m.Cmd, m.Seq = wire.CmdCluster, wire.NextSeq()
@@ -306,72 +229,55 @@ func (l *Link) AskHandle(typ string, m *wire.Message, h *handle.Handle, answer f
 	l.AskHandleLine(outer.Line(), *m.Seq, h, answer)
 }
 
-// AskHandleLine is AskHandle with the line as it is to be, of which the message
-// has the number seq.
+// AskHandleLine is AskHandle with the line as it is to be. Its message has the
+// number seq.
 func (l *Link) AskHandleLine(line []byte, seq int64, h *handle.Handle, answer func(m *wire.Message, h *handle.Handle)) {
-	l.mu.Lock()
-	if l.err != nil || l.leaves() {
-		l.mu.Unlock()
-		h.Release()
-		if answer != nil {
-			answer(nil, nil)
-		}
-		return
-	}
-	if answer != nil {
-		l.answers[seq] = answer
-	}
-	l.handles = append(l.handles, outHandle{line: line, h: h, seq: seq})
-	l.nextHandle()
-	tooMany := len(l.handles) > maxHandles
-	l.mu.Unlock()
-	if tooMany {
-		l.side.Overrun()
-	}
+	l.exchange.sendHandle(outHandle{line: line, h: h, seq: seq}, answer)
 }
 
-// maxHandles bounds the descriptors that wait for a peer which acknowledges
-// none: the answers to its queries for all addresses that there can be, twice over.
-const maxHandles = 2048
+// Grants notes that the worker is about to be granted the address, or returns
+// false: it is on its way out.
+func (l *Link) Grants(key string) bool { return l.exchange.grants(key) }
 
-// nextHandle sends the oldest handle if none is on its way. l.mu is held.
-func (l *Link) nextHandle() {
-	if l.handleUp || len(l.handles) == 0 {
-		return
+// Listens notes that the worker listens on the oldest address that it was
+// granted: it says so in the order of the answers, and not for which.
+func (l *Link) Listens() { l.exchange.listens() }
+
+// Closes notes that the worker has closed the address, and reports whether it did
+// so while it stays: what a worker on its way out closes its successor listens on.
+func (l *Link) Closes(key string) (stays bool) { return l.exchange.closes(key) }
+
+// WorkerEnds answers a worker that says that it is to end of its own accord, with m.
+// A node worker that has been told to disconnect gets no second word. One that
+// closed what it had while a grant was under way to it is told to disconnect
+// instead, which closes that too.
+func (l *Link) WorkerEnds(m *wire.Message) {
+	told, crossed, refused := l.exchange.beginExit()
+	switch {
+	case told:
+	case crossed:
+		l.Order(&wire.Message{Act: wire.ActDisconnect})
+	default:
+		l.Answer(m.Line())
 	}
-	l.handleUp = true
-	l.readTurn.pickUp()
-	line, h := l.ch.Attach(l.handles[0].line, l.handles[0].h)
-	l.out.put(orderLine, h, line)
+	refuse(refused)
 }
 
-// maxHandleTries is how often a handle is sent to a peer that answers that no
-// descriptor came: as often as node does.
-const maxHandleTries = 3
-
-// handleAcked goes on with the next handle, or again with the last one.
-func (l *Link) handleAcked(ok bool) {
-	l.mu.Lock()
-	if !l.handleUp {
-		l.mu.Unlock()
-		return // an answer to nothing
+// OrderDisconnect tells the worker to drain, and a Go worker how long it may and
+// whether all workers are told, so that nobody takes what is queued after it. One
+// that is not online yet may be gone before it can be asked what it has received:
+// it is asked now, which node ignores.
+func (l *Link) OrderDisconnect(timeout time.Duration, all bool) {
+	m := &wire.Message{Act: wire.ActDisconnect}
+	told, _, refused := l.exchange.beginExit()
+	if l.SpeaksExtra() {
+		m.Go = &wire.Extension{Timeout: timeout.Milliseconds(), Stop: all} // less than before, maybe
 	}
-	l.handleUp = false
-	var refused func(*wire.Message, *handle.Handle)
-	h := &l.handles[0]
-	if h.tries++; ok || h.tries >= maxHandleTries || l.leaves() {
-		h.h.Release()
-		if !ok {
-			refused = l.answers[h.seq]
-			delete(l.answers, h.seq)
-		}
-		l.handles = l.handles[1:]
+	l.receipts.askEarly()
+	if !told {
+		l.Order(m)
 	}
-	l.nextHandle()
-	l.mu.Unlock()
-	if refused != nil {
-		refused(&wire.Message{Accepted: new(false)}, nil)
-	}
+	refuse(refused)
 }
 
 // Flush waits until the kernel has all that was sent, or for ctx.
@@ -389,7 +295,7 @@ func (l *Link) Flush(ctx context.Context) error {
 // Start begins to read. pid is the process at the other end, if it is a worker.
 func (l *Link) Start(pid int) {
 	l.ch.SetPeer(pid)
-	go l.work(job{read: true})
+	go l.workers.work(job{read: true})
 }
 
 // Done is closed when the link has ended: everything that came is passed on,
@@ -397,12 +303,12 @@ func (l *Link) Start(pid int) {
 func (l *Link) Done() <-chan struct{} { return l.done }
 
 // Counts returns how many messages of applications came and went.
-func (l *Link) Counts() (in, out int64) { return l.messages.Load(), l.out.messages.Load() }
+func (l *Link) Counts() (in, out int64) { return l.in.messages.Load(), l.out.messages.Load() }
 
 // Queued returns how many bytes the kernel has not taken yet.
 func (l *Link) Queued() int { return l.out.queued() }
 
-// Charge counts n bytes against the bound of the input, until release.
+// Charge counts n bytes against the bound of the input, until Release.
 func (l *Link) Charge(n int) { l.flow.add(n) }
 
 // Release is told that what counted n bytes is delivered.
@@ -411,48 +317,60 @@ func (l *Link) Release(n int) { l.flow.release(n) }
 // SetWaiting is told how many messages no handler takes yet.
 func (l *Link) SetWaiting(n int) { l.flow.setWaiting(n) }
 
+// Fault reports that the peer broke the protocol. The reader calls it.
+func (l *Link) Fault(format string, args ...any) { l.in.fault(format, args...) }
+
+// RetryRequests answers the waiting requests for which there is a handler now.
+func (l *Link) RetryRequests() { l.requests.retry() }
+
+// DropRequests ends the wait of the peer's requests when it is gone, and returns
+// how many no handler took.
+func (l *Link) DropRequests() (n int) { return l.requests.drop() }
+
 // Answered waits until the requests of the peer that have a handler are answered.
 func (l *Link) Answered() { l.requests.running.wait() }
+
+// PeerExited makes the reader take what is there and end: the peer has exited. A
+// grandchild that inherited the channel could hold it open for ever.
+func (l *Link) PeerExited() {
+	l.final.Store(true)
+	l.flow.open()
+	l.ch.Interrupt()
+	l.turn.pickUp()
+}
+
+// resume undoes an interrupt, except that of PeerExited.
+func (c *core) resume() {
+	if c.final.Load() {
+		return
+	}
+	c.ch.Resume()
+	if c.final.Load() { // just now
+		c.ch.Interrupt()
+	}
+}
 
 // Close ends the link from this side. The reader notices and does the rest.
 func (l *Link) Close() {
 	l.ch.Close()
-	l.readTurn.pickUp()
+	l.turn.pickUp()
 }
 
-// awaits reports whether anything here waits for the peer to say something.
-func (l *Link) awaits() bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return len(l.receipts) > 0 || len(l.answers) > 0 || len(l.requests.calls) > 0 || l.handleUp
-}
-
-// shut is the end of the link, and tells the side.
-func (l *Link) shut() {
+// end is what the reader does last.
+func (l *Link) end() {
+	l.in.dropAll()
 	l.Discard()
 	l.side.Closed()
+	close(l.done)
 }
 
-// Discard ends everything that waits for the peer.
+// Discard ends everything that waits for the peer. The reader calls it, or who
+// made the link and does not start it.
 func (l *Link) Discard() {
 	l.out.close(errs.Closed)
 	l.ch.Close()
-	channel.CloseAll(l.fds)
-	l.fds = nil
-
-	l.mu.Lock()
-	l.err = errs.Closed
-	receipts, answers, handles := l.receipts, l.answers, l.handles
-	l.receipts, l.answers, l.handles = nil, nil, nil
-	l.mu.Unlock()
-	for _, h := range handles {
-		h.h.Release()
-	}
-	l.failRequests(errs.Closed)
-	for _, r := range receipts {
-		r.fn(errs.Closed)
-	}
-	for _, answer := range answers {
-		answer(nil, nil)
-	}
+	unanswered := l.exchange.close()
+	l.calls.close(errs.Closed)
+	l.receipts.close(errs.Closed)
+	refuse(unanswered)
 }

@@ -178,7 +178,7 @@ func newTestLink(t testing.TB, kind PeerKind, o Options) *testLink {
 
 // start lets the reader run until the end of the test.
 func (l *testLink) start() *testLink {
-	go l.read()
+	go l.in.read()
 	l.t.Cleanup(func() {
 		l.peer.Close()
 		waitFor(l.t, l.ended, "end of the link")

@@ -225,7 +225,7 @@ func TestSmallReadsKeepLittle(t *testing.T) {
 			require.LessOrEqual(t, cap(m), 2*len(m))
 		}
 	}
-	require.LessOrEqual(t, cap(l.slab), slabSize)
+	require.LessOrEqual(t, cap(l.in.batch.slab), slabSize)
 }
 
 // TestMessagesShareLittle: what a message keeps of those that came with it is
@@ -233,19 +233,19 @@ func TestSmallReadsKeepLittle(t *testing.T) {
 func TestMessagesShareLittle(t *testing.T) {
 	l := newTestLink(t, PeerGo, Options{})
 	kept := 0
-	l.unread = channel.FullRead
+	l.in.batch.begin(channel.FullRead)
 	for range 1000 {
-		m := l.keep([]byte("1"))
+		m := l.in.batch.keep([]byte("1"))
 		require.Equal(t, 1, cap(m), "appending to it would write into the next")
 		kept++
-		require.LessOrEqual(t, cap(l.slab), min(slabSize, max(1, 4*kept)))
+		require.LessOrEqual(t, cap(l.in.batch.slab), min(slabSize, max(1, 4*kept)))
 	}
 }
 
 func (l *testLink) take_(p string) {
 	in := new(channel.Input)
 	in.N = copy(in.Data[:], p)
-	l.Link.take(in)
+	l.in.take(in)
 }
 
 // TestExitWakesAPausedReader: a reader that waits for callbacks misses the end
@@ -255,7 +255,7 @@ func TestExitWakesAPausedReader(t *testing.T) {
 	gate := make(chan struct{})
 	defer close(gate)
 	l.p.onMessage(func(string) { <-gate })
-	go l.read()
+	go l.in.read()
 	l.write(many(5000, `"flood"`))
 	require.Eventually(t, func() bool { return !l.flow.enter() }, patience, time.Millisecond)
 	l.write(`{"cmd":"NODE_CLUSTER","act":"last"}` + "\n")
@@ -417,9 +417,9 @@ func TestRequestBeforeThePeerIsKnown(t *testing.T) {
 		var reply string
 		go func() { result <- l.Request(context.Background(), "q", &reply) }()
 		require.Eventually(t, func() bool {
-			l.mu.Lock()
-			defer l.mu.Unlock()
-			return len(l.requests.held) == 1
+			l.calls.mu.Lock()
+			defer l.calls.mu.Unlock()
+			return len(l.calls.held) == 1
 		}, patience, time.Millisecond)
 		gaveUp, cancel := context.WithCancel(context.Background())
 		cancel()
@@ -460,9 +460,9 @@ func TestRequestOfAClosedLink(t *testing.T) {
 		result := make(chan error, 1)
 		go func() { result <- l.Request(context.Background(), 1, nil) }()
 		require.Eventually(t, func() bool {
-			l.mu.Lock()
-			defer l.mu.Unlock()
-			return len(l.requests.held)+len(l.requests.calls) == 1
+			l.calls.mu.Lock()
+			defer l.calls.mu.Unlock()
+			return len(l.calls.held)+len(l.calls.byID) == 1
 		}, patience, time.Millisecond)
 		l.peer.Close()
 		require.ErrorIs(t, waitFor(t, result, "result"), errs.Closed)

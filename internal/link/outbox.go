@@ -3,7 +3,6 @@ package link
 import (
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"github.com/go-cluster/cluster/internal/channel"
 	"github.com/go-cluster/cluster/internal/errs"
@@ -12,34 +11,32 @@ import (
 
 // outbox is what one side has to say to the other and the kernel has not taken
 // yet. A line that finds nothing queued goes to the kernel at once, from the
-// goroutine that sends it. Lines that come in a burst, faster than a system
-// call for each is worth, collect and go together: as soon as they make a
-// batch, or a millisecond later.
+// goroutine that sends it. Lines that come in a burst are held back for a moment
+// and go together: see holdBack.
+//
+// One writer at a time empties buf into the kernel. It is who sends, or a goroutine
+// that goes on where a sender has left something.
 type outbox struct {
 	ch  sender
 	max int // bytes, of what applications send
 
 	mu       sync.Mutex
-	buf      []byte        // lines not yet given to a writer
-	marks    []fdMark      // descriptors that go with lines in buf
-	batch    batch         // the writer's, while there is one
-	spare    []byte        // the last writer's buffer, for reuse
-	messages atomic.Int64  // of applications, ever
-	enqueued uint64        // bytes that ever were put into buf
-	written  uint64        // bytes of those that the kernel has taken
-	answers  int           // of the bytes not written yet, those that max does not count
-	inFlight int           // answers among those in batch
-	writing  bool          // a writer is at work, and will look at buf again
-	parked   bool          // a goroutine waits until the kernel has room
-	tried    uint64        // enqueued when the kernel last had none
-	last     time.Duration // when a line came, or a write ended, last; since epoch
-	run      int           // lines in a row that came within burst of that
-	timer    *time.Timer   // writes what is held back
-	armed    bool          // timer is running
-	urgent   bool          // buf has what must not be held back
-	waiting  []written     // what to tell when the kernel has taken so much
-	err      error         // after close
-	onFail   func()        // the first write error; the reader sees the same end
+	buf      []byte       // lines not yet given to a writer
+	marks    []fdMark     // descriptors that go with lines in buf
+	batch    batch        // the writer's, while there is one
+	spare    []byte       // the last writer's buffer, for reuse
+	messages atomic.Int64 // of applications, ever
+	enqueued uint64       // bytes that ever were put into buf
+	written  uint64       // bytes of those that the kernel has taken
+	answers  int          // of the bytes not written yet, those that max does not count
+	inFlight int          // answers among those in batch
+	writing  bool         // a writer is at work, and will look at buf again
+	parked   bool         // a goroutine waits until the kernel has room
+	tried    uint64       // enqueued when the kernel last had none
+	back     holdBack
+	waiting  []written // what to tell when the kernel has taken so much
+	err      error     // after close
+	onFail   func()    // the first write error; the reader sees the same end
 }
 
 // sender is the part of a channel that an outbox needs.
@@ -71,22 +68,9 @@ type written struct {
 	fn  func(error)
 }
 
-const (
-	// burst is how soon one line follows another in a loop that does little
-	// else: sooner than any answer to the first can have come.
-	burst = 5 * time.Microsecond
-	// burstRun is how many lines in a row have to come so before the next are
-	// held back: a few messages together go out at once.
-	burstRun = 8
-	// wholeBatch is when what is held back is written by who adds to it.
-	wholeBatch = 32 << 10
-	// holdTime is how long a line is held back at most. The runtime's timers
-	// make a millisecond of it where nothing else runs.
-	holdTime = 200 * time.Microsecond
-	// answersBound bounds, in bytes, what a peer can make this side owe it by
-	// asking without reading. Some 20,000 acknowledgements.
-	answersBound = 1 << 20
-)
+// answersBound bounds, in bytes, what a peer can make this side owe it by asking
+// without reading. Some 20,000 acknowledgements.
+const answersBound = 1 << 20
 
 // lineKind says which bound a line counts against, and when it goes.
 type lineKind struct {
@@ -148,8 +132,7 @@ func (o *outbox) put(kind lineKind, h *handle.Handle, lines ...[]byte) (pos uint
 		o.messages.Add(1)
 	}
 	pos = o.enqueued
-	o.count()
-	o.urgent = o.urgent || kind.urgent
+	o.back.came(kind.urgent)
 	if o.writing || kind.late || o.hold() {
 		o.mu.Unlock()
 		return pos, nil
@@ -160,40 +143,17 @@ func (o *outbox) put(kind lineKind, h *handle.Handle, lines ...[]byte) (pos uint
 	return pos, nil
 }
 
-// epoch is what times are counted from: a difference of two costs half of
-// time.Now.
-var epoch = time.Now()
-
-// count notes that a line came. o.mu is held.
-func (o *outbox) count() {
-	if o.armed {
-		return // they are held back already; a look at the clock costs as much as the line
-	}
-	now := time.Since(epoch)
-	if now-o.last < burst {
-		o.run++
-	} else {
-		o.run = 0
-	}
-	o.last = now
-}
-
 // hold reports whether what is in buf is better written later, and sees to it
 // that it is. o.mu is held.
 func (o *outbox) hold() bool {
 	if o.parked {
 		return o.enqueued-o.tried < wholeBatch
 	}
-	if o.run < burstRun || o.urgent || len(o.buf) >= wholeBatch {
+	if !o.back.holds(len(o.buf)) {
 		return false
 	}
-	if !o.armed {
-		o.armed = true
-		if o.timer == nil {
-			o.timer = time.AfterFunc(holdTime, o.release)
-		} else {
-			o.timer.Reset(holdTime)
-		}
+	if !o.back.armed {
+		o.back.arm(o.release)
 	}
 	return true
 }
@@ -201,8 +161,7 @@ func (o *outbox) hold() bool {
 // release writes what is held back, when its time is over.
 func (o *outbox) release() {
 	o.mu.Lock()
-	o.armed = false
-	o.run = 0
+	o.back.over()
 	o.mu.Unlock()
 	o.flush(false)
 }
@@ -219,9 +178,9 @@ func (o *outbox) flush(one bool) {
 	o.write(one)
 }
 
-// write is the writer: it empties buf into the kernel, batch by batch. Who
-// sends writes one and leaves the rest to a goroutine, so that no sender writes
-// for others. Nothing here waits for the peer.
+// write is the writer: it empties buf into the kernel, batch by batch. Who sends
+// writes one batch and leaves the rest to a goroutine. So no sender writes for
+// others. Nothing here waits for the peer.
 func (o *outbox) write(one bool) {
 	for o.take() {
 		if noRoom := o.writeBatch(); noRoom != nil {
@@ -238,9 +197,8 @@ func (o *outbox) write(one bool) {
 	}
 }
 
-// take makes buf the writer's batch, unless there is something left of the last
-// one. It reports false if there is nothing to write: then the writer is none any
-// more.
+// take makes buf the writer's batch, unless something is left of the last one. It
+// reports false if there is nothing to write. Then the writing has ended.
 func (o *outbox) take() bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -258,14 +216,15 @@ func (o *outbox) take() bool {
 	}
 	o.batch = batch{whole: o.buf, left: o.buf, marks: o.marks}
 	o.buf, o.spare, o.marks = o.spare[:0], nil, nil
-	o.inFlight, o.urgent = o.answers, false
+	o.inFlight = o.answers
+	o.back.urgent = false
 	return true
 }
 
-// writeBatch writes the batch, each descriptor with the first byte of its line
-// and no other line in the same call: node takes the descriptor for whichever
-// line ends first. When the kernel has no room it leaves the rest and returns
-// why. After any other error the channel is as good as closed.
+// writeBatch writes the batch. A descriptor goes with the first byte of its line,
+// and no other line goes in the same call: node takes the descriptor for whichever
+// line ends first. When the kernel has no room, writeBatch leaves the rest and
+// returns why. After any other error the channel is as good as closed.
 func (o *outbox) writeBatch() (noRoom error) {
 	b := &o.batch
 	for len(b.left) > 0 {
@@ -299,8 +258,8 @@ func (o *outbox) writeBatch() (noRoom error) {
 }
 
 // stall ends the writing for now: the kernel has no room, and a goroutine waits
-// for some. A sender that has added a whole batch meanwhile tries again by itself:
-// where it keeps the only P busy that goroutine does not run.
+// for some. A sender that has added a whole batch meanwhile tries again by itself.
+// Where it keeps the only P busy, that goroutine does not run.
 func (o *outbox) stall(noRoom error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -367,7 +326,7 @@ func (o *outbox) done() (more bool) {
 		o.spare = whole[:0]
 	}
 	o.batch = batch{}
-	o.last = time.Since(epoch)
+	o.back.wrote()
 	o.writing = len(o.buf) > 0 && o.err == nil && !o.hold()
 	return o.writing
 }
@@ -385,7 +344,7 @@ func (o *outbox) whenWritten(pos uint64, fn func(error)) {
 		fn(o.err)
 	default:
 		o.waiting = append(o.waiting, written{pos, fn})
-		o.urgent = true
+		o.back.urgent = true
 		o.mu.Unlock()
 		o.flush(true)
 	}
@@ -421,9 +380,7 @@ func (o *outbox) close(err error) {
 		return
 	}
 	o.err = err
-	if o.timer != nil {
-		o.timer.Stop()
-	}
+	o.back.stop()
 	marks, waiting := o.marks, o.waiting
 	o.buf, o.spare, o.marks, o.waiting = nil, nil, nil, nil
 	if !o.writing {

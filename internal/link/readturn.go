@@ -6,14 +6,14 @@ import (
 	"time"
 )
 
-// readTurn says who reads a link: its reader, or a caller of Request that asks again
-// and again and reads the answers itself. Being woken by the reader would cost
-// it more than all the rest: where a P is idle, the runtime wakes another thread
-// for that as well.
+// readTurn says who reads a link: its reader, or a caller of Request. A caller that
+// asks again and again reads the answers itself. If the reader had to wake it, that
+// would cost more than all the rest: where a P is idle, the runtime wakes another
+// thread for it as well.
 //
-// Between two requests of such a caller nobody reads, since to pass the turn back
-// and forth would cost what it saves: until the next one, or until no caller has
-// come back for one to two graces.
+// Between two requests of such a caller nobody reads. To pass the turn back and
+// forth would cost what it saves. The reader gets it back when no caller has come
+// for one to two graces.
 type readTurn struct {
 	mu      sync.Mutex
 	changed sync.Cond
@@ -31,10 +31,10 @@ type readTurn struct {
 type holder int
 
 const (
-	reader  holder = iota
-	leaving        // the reader, which is to pass it to a caller
-	caller
-	nobody
+	byReader  holder = iota
+	byLeaving        // by the reader, which is to pass the turn to a caller
+	byCaller
+	byNobody
 )
 
 const (
@@ -48,128 +48,128 @@ const (
 	grace = 400 * time.Microsecond
 )
 
-func (b *readTurn) init() { b.changed.L = &b.mu }
+func (t *readTurn) init() { t.changed.L = &t.mu }
 
 // await returns when the reader has the turn. It passes it to a caller that has
 // asked.
-func (b *readTurn) await() {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	for b.holder != reader {
-		if b.holder == leaving {
-			b.holder = caller
-			close(b.granted)
+func (t *readTurn) await() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for t.holder != byReader {
+		if t.holder == byLeaving {
+			t.holder = byCaller
+			close(t.granted)
 		}
-		b.changed.Wait()
+		t.changed.Wait()
 	}
 }
 
-// begin is called once c is on its way. It reports whether the caller has the
-// readTurn, or returns what is closed when it will: then the reader is to be
-// interrupted.
-func (b *readTurn) begin(c *call) (mine bool, granted <-chan struct{}) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.holder == nobody {
-		b.holder = caller
-		b.free.Store(false)
+// begin is called once c is on its way. It reports whether the caller has the turn.
+// If it will get the turn from the reader it returns what is closed then, and the
+// reader is to be interrupted.
+func (t *readTurn) begin(c *call) (mine bool, granted <-chan struct{}) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.holder == byNobody {
+		t.holder = byCaller
+		t.free.Store(false)
 		return true, nil
 	}
-	if !c.alone || c.began-b.end > soon {
-		b.run = 0
+	if !c.alone || c.began-t.end > soon {
+		t.run = 0
 		return false, nil
 	}
-	if b.run++; b.run < soonRun || b.holder != reader {
+	if t.run++; t.run < soonRun || t.holder != byReader {
 		return false, nil
 	}
-	b.run = 0
-	b.holder = leaving
-	b.granted = make(chan struct{})
-	return false, b.granted
+	t.run = 0
+	t.holder = byLeaving
+	t.granted = make(chan struct{})
+	return false, t.granted
 }
 
 // withdraw is for a caller that has asked for the turn and needs it no more. It
-// reports whether it got it all the same.
-func (b *readTurn) withdraw() (mine bool) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.holder == caller {
+// reports whether the caller got it all the same.
+func (t *readTurn) withdraw() (mine bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.holder == byCaller {
 		return true
 	}
-	b.holder = reader
+	t.holder = byReader
 	return false
 }
 
-// ended is called at the end of a request of which the caller did not read.
-func (b *readTurn) ended() {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.end = time.Since(epoch)
+// ended is called at the end of a request whose answer the reader has read.
+func (t *readTurn) ended() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.end = time.Since(epoch)
 }
 
-// leave is called at the end of a request of which the caller has read the answer:
-// nobody has the turn now.
-func (b *readTurn) leave() {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.end = time.Since(epoch)
-	b.left = b.end
-	b.holder = nobody
-	b.free.Store(true)
-	if b.armed {
+// leave is called at the end of a request whose answer the caller has read. Nobody
+// has the turn now.
+func (t *readTurn) leave() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.end = time.Since(epoch)
+	t.left = t.end
+	t.holder = byNobody
+	t.free.Store(true)
+	if t.armed {
 		return
 	}
-	b.armed = true
-	if b.timer == nil {
-		b.timer = time.AfterFunc(grace, b.expire)
+	t.armed = true
+	if t.timer == nil {
+		t.timer = time.AfterFunc(grace, t.expire)
 	} else {
-		b.timer.Reset(grace)
+		t.timer.Reset(grace)
 	}
 }
 
 // giveUp is called by a caller that has the turn and reads no more, without an
 // answer.
-func (b *readTurn) giveUp() {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.end = time.Since(epoch)
-	b.giveBack()
+func (t *readTurn) giveUp() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.end = time.Since(epoch)
+	t.giveBack()
 }
 
-// giveBack gives the turn to the reader. b.mu is held.
-func (b *readTurn) giveBack() {
-	b.holder = reader
-	b.free.Store(false)
-	b.changed.Signal()
+// giveBack gives the turn to the reader. t.mu is held.
+func (t *readTurn) giveBack() {
+	t.holder = byReader
+	t.free.Store(false)
+	t.changed.Signal()
 }
 
-// expire is what the timer does, for as long as callers come back. It is set for
-// what remains of the grace, so that a caller that asks again and again costs a
-// timer for each grace and not for each request.
-func (b *readTurn) expire() {
-	b.mu.Lock()
-	defer b.mu.Unlock()
+// expire is what the timer does. It gives the turn back when no caller has come for
+// a grace, and else sets the timer for what remains. So a caller that asks again and
+// again costs a timer for each grace and not for each request.
+func (t *readTurn) expire() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
 	remains := grace
-	if b.holder == nobody {
-		remains -= time.Since(epoch) - b.left
+	if t.holder == byNobody {
+		remains -= time.Since(epoch) - t.left
 	}
-	if b.holder == nobody && remains <= 0 {
-		b.giveBack()
+	if t.holder == byNobody && remains <= 0 {
+		t.giveBack()
 	}
-	if b.armed = b.holder != reader; b.armed {
-		b.timer.Reset(remains)
+	if t.armed = t.holder != byReader; t.armed {
+		t.timer.Reset(remains)
 	}
 }
 
 // pickUp gives the turn to the reader if nobody has it: something waits for the
 // peer, or the link is at its end.
-func (b *readTurn) pickUp() {
-	if !b.free.Load() {
+func (t *readTurn) pickUp() {
+	if !t.free.Load() {
 		return
 	}
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.holder == nobody {
-		b.giveBack()
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.holder == byNobody {
+		t.giveBack()
 	}
 }

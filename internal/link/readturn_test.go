@@ -63,11 +63,11 @@ func (b *readTurn) who() holder {
 func (l *testLink) callerLeads() {
 	l.t.Helper()
 	for n, deadline := 0, time.Now().Add(patience); ; n++ {
-		l.readTurn.mu.Lock()
-		l.readTurn.run, l.readTurn.end = soonRun, time.Since(epoch)+time.Hour
-		l.readTurn.mu.Unlock()
+		l.turn.mu.Lock()
+		l.turn.run, l.turn.end = soonRun, time.Since(epoch)+time.Hour
+		l.turn.mu.Unlock()
 		require.NoError(l.t, l.ask(context.Background(), n))
-		if l.readTurn.who() == nobody {
+		if l.turn.who() == byNobody {
 			return
 		}
 		require.True(l.t, time.Now().Before(deadline), "no caller gets the turn")
@@ -79,7 +79,7 @@ func (l *testLink) callerKeeps() {
 	l.t.Helper()
 	for {
 		l.callerLeads()
-		if l.readTurn.timer.Stop() {
+		if l.turn.timer.Stop() {
 			return // armed, so that nobody starts it again
 		}
 	}
@@ -143,7 +143,7 @@ func TestEndOfTheLinkForACallerThatReads(t *testing.T) {
 			l.callerKeeps()
 			failed := make(chan error, 1)
 			go func() { failed <- l.Request(context.Background(), "silence", nil) }()
-			for l.readTurn.who() != caller {
+			for l.turn.who() != byCaller {
 				time.Sleep(time.Millisecond)
 			}
 			end(l)
@@ -170,9 +170,9 @@ func TestCallersOfAPausedReader(t *testing.T) {
 	l.write(many(messages, "1"))
 	l.error()
 	for i := range calls {
-		l.readTurn.mu.Lock()
-		l.readTurn.run, l.readTurn.end = soonRun, time.Since(epoch)+time.Hour
-		l.readTurn.mu.Unlock()
+		l.turn.mu.Lock()
+		l.turn.run, l.turn.end = soonRun, time.Since(epoch)+time.Hour
+		l.turn.mu.Unlock()
 		ctx, cancel := context.WithTimeout(t.Context(), time.Duration(i%50)*time.Microsecond)
 		require.ErrorIs(t, l.Request(ctx, "silence", nil), context.DeadlineExceeded)
 		cancel()
@@ -250,9 +250,9 @@ func TestManyCallers(t *testing.T) {
 	}
 }
 
-// TestBatonComesBack: nobody has it while callers come back for it, and the
+// TestTurnComesBack: nobody has it while callers come back for it, and the
 // reader when none has for two graces.
-func TestBatonComesBack(t *testing.T) {
+func TestTurnComesBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var b readTurn
 		b.init()
@@ -276,7 +276,7 @@ func TestBatonComesBack(t *testing.T) {
 				b.leave()
 			}
 		}
-		require.Equal(t, nobody, b.who())
+		require.Equal(t, byNobody, b.who())
 		for range 50 {
 			time.Sleep(grace * 9 / 10)
 			mine, _ := quick()
@@ -284,11 +284,11 @@ func TestBatonComesBack(t *testing.T) {
 			b.leave()
 		}
 		time.Sleep(grace / 2)
-		require.Equal(t, nobody, b.who())
+		require.Equal(t, byNobody, b.who())
 		left := now()
 		<-reads
 		require.LessOrEqual(t, now()-left, grace/2)
-		require.Equal(t, reader, b.who())
+		require.Equal(t, byReader, b.who())
 
 		mine, granted := b.begin(&call{began: now() + soon*2, alone: true})
 		require.False(t, mine || granted != nil, "not soon after the last")

@@ -67,7 +67,7 @@ func (w *Worker) stall() {
 	w.Watch.KillAt = w.m.now.Add(stallGrace)
 }
 
-func (w *Worker) killStalled() { w.signal(os.Kill) }
+func killStalled(w *Worker) { w.signal(os.Kill) }
 
 // Beat is a worker's answer to a ping.
 func (m *Machine) Beat(now time.Time, worker int, p Pulse) {

@@ -116,7 +116,7 @@ func (w *Worker) deadlines() [6]deadline {
 		{&w.KillAt, (*Worker).drainExpired},
 		{&w.HoldBy, (*Worker).heldLong},
 		{&w.Watch.TickAt, (*Worker).tick},
-		{&w.Watch.KillAt, (*Worker).killStalled},
+		{&w.Watch.KillAt, killStalled},
 		{&w.Limits.DueAt, (*Worker).wantRecycling},
 	}
 }

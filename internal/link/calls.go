@@ -1,0 +1,175 @@
+package link
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/go-cluster/cluster/internal/errs"
+	"github.com/go-cluster/cluster/internal/wire"
+)
+
+// calls are the requests of this side that are under way. Those that are made
+// before the peer is known are held until then.
+type calls struct {
+	*core
+
+	mu   sync.Mutex
+	peer PeerKind
+	err  error // once the link is closed
+	last uint64
+	byID map[uint64]*call
+	held []*call
+}
+
+// call is one Request, or one SendContext, under way.
+type call struct {
+	id    uint64
+	began time.Duration // since epoch
+	alone bool          // no other was under way then
+	line  []byte        // of one that is held
+	done  chan struct{}
+	msg   []byte
+	err   error
+}
+
+func newCall() *call { return &call{began: time.Since(epoch), done: make(chan struct{})} }
+
+// end ends the call.
+func (c *call) end(err error) {
+	c.err = err
+	close(c.done)
+}
+
+// over reports whether the call has ended.
+func (c *call) over() bool {
+	select {
+	case <-c.done:
+		return true
+	default:
+		return false
+	}
+}
+
+// wait waits for the end of the call, or returns false when ctx ends first.
+func (c *call) wait(ctx context.Context) (ended bool) {
+	select {
+	case <-c.done:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// RemoteError is an error that a handler on the other side returned.
+type RemoteError struct{ text string }
+
+func (e *RemoteError) Error() string { return e.text }
+
+var errNodeRequest = fmt.Errorf("a node peer answers no requests: %w", errs.NotSupported)
+
+// start sends msg as the request of c.
+func (cs *calls) start(c *call, msg []byte) error {
+	cs.mu.Lock()
+	defer cs.mu.Unlock()
+	if cs.err != nil {
+		return cs.err
+	}
+	if cs.peer == PeerNode {
+		return errNodeRequest
+	}
+	cs.last++
+	c.id = cs.last
+	if cs.peer == PeerUnknown {
+		head, body, tail := wire.CallParts(nil, wire.ActRequest, c.id, msg)
+		c.line = slices.Concat(head, body, tail)
+		cs.held = append(cs.held, c)
+		return nil
+	}
+	c.alone = len(cs.byID) == 0
+	cs.byID[c.id] = c
+	var room [wire.CallHead]byte
+	head, body, tail := wire.CallParts(room[:0], wire.ActRequest, c.id, msg)
+	_, err := cs.out.put(promptLine, nil, head, body, tail)
+	if err != nil {
+		delete(cs.byID, c.id)
+	}
+	return err
+}
+
+// setPeer is told what the peer understands, and sends the calls that waited for
+// that.
+func (cs *calls) setPeer(k PeerKind) {
+	cs.mu.Lock()
+	cs.peer = k
+	held := cs.held
+	cs.held = nil
+	failed := make(map[*call]error)
+	for _, c := range held {
+		err := error(errNodeRequest)
+		if k == PeerGo {
+			cs.byID[c.id] = c
+			_, err = cs.out.put(orderLine, nil, c.line)
+		}
+		if err != nil {
+			delete(cs.byID, c.id)
+			failed[c] = err
+		}
+	}
+	cs.mu.Unlock()
+	for c, err := range failed {
+		c.end(err)
+	}
+}
+
+// forget gives up waiting. An answer that still comes is ignored.
+func (cs *calls) forget(c *call) {
+	cs.mu.Lock()
+	defer cs.mu.Unlock()
+	delete(cs.byID, c.id)
+	if i := slices.Index(cs.held, c); i >= 0 {
+		cs.held = slices.Delete(cs.held, i, i+1)
+	}
+}
+
+// replied hands the peer's answer to the call that waits for it.
+func (cs *calls) replied(m wire.Extra) {
+	cs.mu.Lock()
+	c := cs.byID[m.ID]
+	delete(cs.byID, m.ID)
+	cs.mu.Unlock()
+	if c == nil {
+		return
+	}
+	c.msg = bytes.Clone(m.Msg)
+	var err error
+	if m.Error != nil {
+		err = &RemoteError{*m.Error}
+	}
+	c.end(err)
+}
+
+// any reports whether a reply is waited for.
+func (cs *calls) any() bool {
+	cs.mu.Lock()
+	defer cs.mu.Unlock()
+	return len(cs.byID) > 0
+}
+
+// close ends all calls: no answer will come.
+func (cs *calls) close(err error) {
+	cs.mu.Lock()
+	cs.err = err
+	byID, held := cs.byID, cs.held
+	cs.byID, cs.held = nil, nil
+	cs.mu.Unlock()
+	for _, c := range byID {
+		c.end(err)
+	}
+	for _, c := range held {
+		c.end(err)
+	}
+}

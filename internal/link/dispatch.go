@@ -1,0 +1,188 @@
+package link
+
+import (
+	"bytes"
+	"encoding/json"
+
+	"github.com/go-cluster/cluster/internal/errs"
+	"github.com/go-cluster/cluster/internal/handle"
+	"github.com/go-cluster/cluster/internal/wire"
+)
+
+// What the reader does with a line.
+
+// maxInternal bounds, in bytes, a message of the protocol: what an address is
+// asked for with is kept for as long as the address is open.
+const maxInternal = 64 << 10
+
+// tooLong is told of a line that is longer than the bound.
+func (r *reader) tooLong() {
+	r.fault("%w: dropped, the bound is %d bytes", errs.MessageTooLong, r.lines.Max)
+	r.dropHeld()
+}
+
+// line handles one line.
+func (r *reader) line(raw []byte, owned bool) {
+	if read, ok := wire.Read(raw); !ok {
+		r.fault("not JSON: %s", wire.Excerpt(raw))
+	} else if cmd, ok := read.Internal(); ok {
+		r.deliver()
+		r.internal(cmd, &read)
+	} else {
+		if !owned {
+			raw = r.batch.keep(raw)
+		}
+		r.message(raw)
+	}
+	r.batch.seen(len(raw) + 1)
+	r.dropHeld()
+}
+
+// internal handles a message of the protocol's own. What it does not know it
+// ignores, as node does.
+func (r *reader) internal(cmd string, read *wire.Line) {
+	raw := read.Raw
+	switch cmd {
+	case wire.CmdExtra:
+		m, err := read.Extra()
+		if err != nil {
+			r.fault("bad internal message %s: %w", wire.Excerpt(raw), err)
+			return
+		}
+		r.ours(m)
+	case wire.CmdAck:
+		r.exchange.handleAcked(true)
+	case wire.CmdNack:
+		r.exchange.handleAcked(false)
+	case wire.CmdHandle:
+		r.handle(raw)
+	case wire.CmdCluster:
+		r.confirm() // this may be the order that ends it all
+		r.cluster(raw, nil)
+	case wire.CmdSocketsClose:
+		r.sockets(raw, wire.Message{Cmd: wire.CmdSocketsClosed})
+	case wire.CmdSocketsCount:
+		r.sockets(raw, wire.Message{Cmd: wire.CmdSocketsNumber, Count: new(0)})
+	}
+}
+
+// sockets answers what node asks about sockets that it has sent here: they were
+// closed when they came.
+func (r *reader) sockets(raw []byte, answer wire.Message) {
+	var m wire.Message
+	if err := json.Unmarshal(raw, &m); err != nil {
+		r.fault("bad internal message %s: %w", wire.Excerpt(raw), err)
+		return
+	}
+	answer.Key = m.Key
+	r.answerAs(answerLine, answer.Line())
+}
+
+// acknowledge answers a message with a descriptor, when all of this read is
+// looked at: what follows from it often goes along.
+func (r *reader) acknowledge(cmd string) {
+	r.acked = true
+	r.answerAs(lateLine, []byte(`{"cmd":"`+cmd+`"}`+"\n"))
+}
+
+// handle takes a message that came with a descriptor. It is acknowledged before
+// it is looked at, as node does: its sender sends nothing more until then.
+func (r *reader) handle(raw []byte) {
+	h, rest := r.ch.Claim(raw, r.fds)
+	if len(rest) < len(r.fds) && r.held > 0 {
+		r.held--
+	}
+	r.fds = rest
+	if h == nil {
+		r.acknowledge(wire.CmdNack)
+		r.fault("a handle message came without its descriptor: %s", wire.Excerpt(raw))
+		return
+	}
+	r.acknowledge(wire.CmdAck)
+	outer, err := wire.Parse(raw)
+	if err != nil {
+		h.Release()
+		r.fault("bad internal message %s: %w", wire.Excerpt(raw), err)
+		return
+	}
+	if cmd, ok := wire.InternalCmd(outer.Msg); ok {
+		// Nothing else of the protocol comes with a descriptor. In particular no
+		// further NODE_HANDLE: nested ones would each hold a copy of the rest.
+		if cmd == wire.CmdCluster {
+			r.cluster(outer.Msg, h)
+			return
+		}
+		h.Release()
+		r.fault("a handle came with %q; closed", cmd)
+		return
+	}
+	// A handle that the application over there sent: there is no way to hand it
+	// to a callback, but the message that it came with is a message.
+	h.Release()
+	r.fault("a handle of type %q was closed: %w", outer.Type, errs.NotSupported)
+	if len(outer.Msg) > 0 {
+		r.message(outer.Msg)
+	}
+}
+
+// cluster handles a NODE_CLUSTER message: the answer to a question of ours, or
+// something for the side.
+func (r *reader) cluster(raw []byte, h *handle.Handle) {
+	if len(raw) > maxInternal {
+		h.Release()
+		r.fault("an internal message of %d bytes is ignored: %s", len(raw), wire.Excerpt(raw))
+		return
+	}
+	m, err := wire.Parse(raw)
+	if err != nil {
+		h.Release()
+		r.fault("bad internal message %s: %w", wire.Excerpt(raw), err)
+		return
+	}
+	if m.Ack == nil {
+		r.side.Internal(&m, h)
+		return
+	}
+	if told := r.exchange.answered(*m.Ack); told != nil {
+		told(&m, h)
+	} else {
+		h.Release()
+	}
+}
+
+// requested sees to the answer to a request of the peer's. It remembers the last
+// one of this read: see passOn.
+func (r *reader) requested(a asked) {
+	j, ok := r.requests.came(a)
+	if !ok {
+		return
+	}
+	if r.byCaller { // who has better things to do
+		r.workers.spawn(j)
+		return
+	}
+	if r.job.by != nil {
+		r.workers.spawn(r.job)
+	}
+	r.job = j
+}
+
+// ours handles a NODE_GO_CLUSTER message.
+func (r *reader) ours(m wire.Extra) {
+	switch m.Act {
+	case wire.ActAsk:
+		r.asked = max(r.asked, m.N)
+	case wire.ActReceived:
+		r.receipts.received(m.N)
+	case wire.ActRequest:
+		r.requested(asked{m.ID, bytes.Clone(m.Msg)})
+	case wire.ActReply:
+		r.calls.replied(m)
+	default:
+		if len(m.Msg) > maxInternal {
+			r.fault("an internal message of %d bytes is ignored: %s", len(m.Msg), wire.Excerpt(m.Msg))
+			return
+		}
+		r.side.Internal(&wire.Message{Cmd: wire.CmdExtra, Act: m.Act, Msg: m.Msg}, nil)
+	}
+}

@@ -1,0 +1,235 @@
+package link
+
+import (
+	"slices"
+	"sync"
+
+	"github.com/go-cluster/cluster/internal/handle"
+	"github.com/go-cluster/cluster/internal/wire"
+)
+
+// exchange is the internal protocol of this side: the questions that wait for an
+// answer, and the descriptors that wait for their turn. Only one descriptor is on
+// its way at a time. Node has one place for a descriptor whose message is not
+// complete, and a later one would overwrite it.
+type exchange struct {
+	*core
+
+	mu      sync.Mutex
+	closed  bool
+	answers map[int64]answer // by the seq of the question
+	handles []outHandle      // oldest first; not acknowledged yet
+	up      bool             // the first of them is on its way
+	exit    nodeExit
+}
+
+// answer is told what came back for a question, or nil when nothing will. It takes
+// over the handle.
+type answer func(m *wire.Message, h *handle.Handle)
+
+// outHandle is a NODE_HANDLE line and its descriptor.
+type outHandle struct {
+	line  []byte
+	h     *handle.Handle
+	seq   int64
+	tries int
+}
+
+// nodeExit is how far a worker is on its way out, as its link knows it. A Go worker
+// takes whatever still comes. A node worker does not. It disconnects when it is
+// told to, and when its own word that it will is answered. It dies of an error when
+// it gets both, or when a descriptor comes behind. It never ends if it is granted
+// an address after it has closed all that it had.
+type nodeExit struct {
+	begun   bool     // it was told to disconnect, or said that it does
+	granted []string // addresses, by key, that it has not said that it listens on
+}
+
+// expect notes who is told of the answer to seq. On a link that is closed that is
+// at once.
+func (x *exchange) expect(seq int64, told answer) {
+	x.mu.Lock()
+	closed := x.closed
+	if !closed {
+		x.answers[seq] = told
+	}
+	x.mu.Unlock()
+	x.turn.pickUp()
+	if closed {
+		told(nil, nil)
+	}
+}
+
+// answered returns who waits for the answer to seq, who does not wait any more.
+func (x *exchange) answered(seq int64) answer {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	told := x.answers[seq]
+	delete(x.answers, seq)
+	return told
+}
+
+// any reports whether the peer has something to answer or to acknowledge.
+func (x *exchange) any() bool {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return len(x.answers) > 0 || x.up
+}
+
+// maxHandles bounds the descriptors that wait for a peer which acknowledges
+// none: the answers to its queries for all addresses that there can be, twice over.
+const maxHandles = 2048
+
+// sendHandle queues a descriptor. told, if not nil, is told of the answer.
+func (x *exchange) sendHandle(one outHandle, told answer) {
+	x.mu.Lock()
+	if x.closed || x.leaves() {
+		x.mu.Unlock()
+		one.h.Release()
+		if told != nil {
+			told(nil, nil)
+		}
+		return
+	}
+	if told != nil {
+		x.answers[one.seq] = told
+	}
+	x.handles = append(x.handles, one)
+	x.nextHandle()
+	tooMany := len(x.handles) > maxHandles
+	x.mu.Unlock()
+	if tooMany {
+		x.side.Overrun()
+	}
+}
+
+// nextHandle sends the oldest descriptor if none is on its way. x.mu is held.
+func (x *exchange) nextHandle() {
+	if x.up || len(x.handles) == 0 {
+		return
+	}
+	x.up = true
+	x.turn.pickUp()
+	line, h := x.ch.Attach(x.handles[0].line, x.handles[0].h)
+	x.out.put(orderLine, h, line)
+}
+
+// maxHandleTries is how often a descriptor is sent to a peer that answers that none
+// came: as often as node does.
+const maxHandleTries = 3
+
+// handleAcked goes on with the next descriptor, or again with the last one.
+func (x *exchange) handleAcked(ok bool) {
+	x.mu.Lock()
+	if !x.up {
+		x.mu.Unlock()
+		return // an answer to nothing
+	}
+	x.up = false
+	var refused answer
+	one := &x.handles[0]
+	if one.tries++; ok || one.tries >= maxHandleTries || x.leaves() {
+		one.h.Release()
+		if !ok {
+			refused = x.answers[one.seq]
+			delete(x.answers, one.seq)
+		}
+		x.handles = x.handles[1:]
+	}
+	x.nextHandle()
+	x.mu.Unlock()
+	if refused != nil {
+		refused(&wire.Message{Accepted: new(false)}, nil)
+	}
+}
+
+// leaves reports whether the peer takes nothing new any more. x.mu is held.
+func (x *exchange) leaves() bool { return x.exit.begun && x.peer() != PeerGo }
+
+// grants: see Link.Grants.
+func (x *exchange) grants(key string) bool {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.leaves() {
+		return false
+	}
+	if x.peer() != PeerGo {
+		x.exit.granted = append(x.exit.granted, key)
+	}
+	return true
+}
+
+// listens: see Link.Listens.
+func (x *exchange) listens() {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if len(x.exit.granted) > 0 {
+		x.exit.granted = x.exit.granted[1:]
+	}
+}
+
+// closes: see Link.Closes.
+func (x *exchange) closes(key string) (stays bool) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if i := slices.Index(x.exit.granted, key); i >= 0 {
+		x.exit.granted = slices.Delete(x.exit.granted, i, i+1)
+	}
+	return !x.exit.begun
+}
+
+// beginExit notes that the worker is on its way out. told says that a node worker
+// was so before, crossed that a grant is under way to it. refused are those whose
+// descriptors it does not take any more.
+func (x *exchange) beginExit() (told, crossed bool, refused []answer) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	told, crossed = x.leaves(), len(x.exit.granted) > 0
+	x.exit.begun = true
+	return told, crossed, x.dropHandles()
+}
+
+// dropHandles takes back the descriptors that a worker on its way out cannot
+// take: all but the one that it has to acknowledge. It returns who waits for
+// what was to become of them. x.mu is held.
+func (x *exchange) dropHandles() (refused []answer) {
+	if !x.leaves() {
+		return nil
+	}
+	keep := 0
+	if x.up {
+		keep = 1
+	}
+	for _, one := range x.handles[min(keep, len(x.handles)):] {
+		one.h.Release()
+		if told := x.answers[one.seq]; told != nil {
+			refused = append(refused, told)
+			delete(x.answers, one.seq)
+		}
+	}
+	x.handles = x.handles[:min(keep, len(x.handles))]
+	return refused
+}
+
+// close takes back all descriptors and returns who waits for an answer.
+func (x *exchange) close() (unanswered []answer) {
+	x.mu.Lock()
+	x.closed = true
+	answers, handles := x.answers, x.handles
+	x.answers, x.handles = nil, nil
+	x.mu.Unlock()
+	for _, one := range handles {
+		one.h.Release()
+	}
+	for _, told := range answers {
+		unanswered = append(unanswered, told)
+	}
+	return unanswered
+}
+
+// refuse tells them that no answer will come.
+func refuse(unanswered []answer) {
+	for _, told := range unanswered {
+		told(nil, nil)
+	}
+}

@@ -1,0 +1,122 @@
+package link
+
+import (
+	"sync"
+
+	"github.com/go-cluster/cluster/internal/wire"
+)
+
+// receipts are those who wait until the peer has received what they sent. Behind
+// their message goes a question with a number. The peer answers with the number
+// when it has read that far. A peer that is not known yet is asked when it is.
+// Node is not asked: there a message that is written counts as received.
+type receipts struct {
+	*core
+
+	mu   sync.Mutex
+	peer PeerKind
+	sent uint64    // of numbers, all that were asked for or are to be
+	wait []receipt // oldest first
+}
+
+// receipt is told when the peer has received all up to n.
+type receipt struct {
+	n   uint64
+	pos uint64 // in the outbox, for a peer that gives no receipts
+	fn  func(error)
+}
+
+// send sends line. fn is told when it has arrived.
+func (r *receipts) send(kind lineKind, line []byte, fn func(error)) (err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	one := receipt{n: r.sent + 1, fn: fn}
+	if r.peer == PeerGo {
+		var room [wire.CallHead]byte
+		one.pos, err = r.out.put(kind, nil, line, wire.AppendCount(room[:0], wire.ActAsk, one.n))
+	} else {
+		one.pos, err = r.out.put(kind, nil, line)
+	}
+	if err != nil {
+		return err
+	}
+	r.sent++
+	if r.peer == PeerNode {
+		// Under the lock, for the order of the callbacks: fn does not wait.
+		r.out.whenWritten(one.pos, fn)
+		return nil
+	}
+	r.wait = append(r.wait, one)
+	if kind != promptLine || r.peer == PeerUnknown { // else the caller may read it
+		r.turn.pickUp()
+	}
+	return nil
+}
+
+// setPeer is told what the peer understands. Receipts that wait for it are asked
+// for, all by the last one.
+func (r *receipts) setPeer(k PeerKind) {
+	r.mu.Lock()
+	r.peer = k
+	var written []receipt
+	switch {
+	case k == PeerGo:
+		r.ask()
+	case k == PeerNode:
+		written, r.wait = r.wait, nil
+	}
+	r.mu.Unlock()
+	for _, one := range written {
+		r.out.whenWritten(one.pos, one.fn)
+	}
+}
+
+// askEarly asks a peer that is not known yet.
+func (r *receipts) askEarly() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.peer == PeerUnknown {
+		r.ask()
+	}
+}
+
+// ask asks for all that wait. r.mu is held.
+func (r *receipts) ask() {
+	if n := len(r.wait); n > 0 {
+		r.out.put(orderLine, nil, wire.AppendCount(nil, wire.ActAsk, r.wait[n-1].n))
+	}
+}
+
+// received tells those whose messages the peer has received.
+func (r *receipts) received(n uint64) {
+	r.mu.Lock()
+	i := 0
+	for i < len(r.wait) && r.wait[i].n <= n {
+		i++
+	}
+	told := r.wait[:i]
+	r.wait = r.wait[i:]
+	r.mu.Unlock()
+	for _, one := range told {
+		one.fn(nil)
+	}
+}
+
+// any reports whether anybody waits.
+func (r *receipts) any() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return len(r.wait) > 0
+}
+
+// close tells all who wait that nothing will come. The outbox is closed, so nobody
+// follows.
+func (r *receipts) close(err error) {
+	r.mu.Lock()
+	told := r.wait
+	r.wait = nil
+	r.mu.Unlock()
+	for _, one := range told {
+		one.fn(err)
+	}
+}
