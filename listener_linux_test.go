@@ -207,14 +207,17 @@ func switches(t *testing.T, pid int) (n int) {
 }
 
 // In Shared mode the master is not in the path of a connection, nor woken by one.
+// Something else wakes it now and then (a heartbeat, the runtime's own threads), and
+// more often where the connections take longer, so the bound is a share of them.
 func TestSharedLeavesMasterAsleep(t *testing.T) {
+	const connections = 500
 	wakeUps := func(scheduling cluster.Scheduling) int {
 		p := clustertest.Start(t, clustertest.Greeter, fmt.Sprintf("%s=%d", clustertest.SchedulingEnv, scheduling))
 		addr := p.Expect("listening")
 		p.Expect("listening")
 		p.Expect("ready")
 		before := switches(t, p.Cmd.Process.Pid)
-		for range 500 {
+		for range connections {
 			clustertest.GreetingFrom(t, "tcp", addr)
 		}
 		after := switches(t, p.Cmd.Process.Pid)
@@ -222,8 +225,8 @@ func TestSharedLeavesMasterAsleep(t *testing.T) {
 		require.Equal(t, 0, p.Exit())
 		return after - before
 	}
-	require.Less(t, wakeUps(cluster.Shared), 50)
-	require.Greater(t, wakeUps(cluster.RoundRobin), 100, "the counter does not count")
+	require.Less(t, wakeUps(cluster.Shared), connections/3)
+	require.GreaterOrEqual(t, wakeUps(cluster.RoundRobin), connections, "the counter does not count")
 }
 
 // Guarantee 6: whatever happens to the workers, all of them at once included,

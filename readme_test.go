@@ -59,7 +59,7 @@ func TestReadmeRuns(t *testing.T) {
 		clustertest.Frame{In: "type progress", Before: frameStops, After: frameRuns},
 		clustertest.Frame{In: "cluster.Respond", Before: frameStops, After: frameRuns},
 		clustertest.Frame{In: "cluster.RoundRobin", Before: frameForks},
-		clustertest.Frame{In: "tls.NewListener", Before: `os.Chdir(os.Getenv("CERTIFICATE"));` + frameForks},
+		clustertest.Frame{In: "ListenAndServeTLS", Before: `os.Chdir(os.Getenv("CERTIFICATE"));` + frameForks},
 		clustertest.Frame{In: "my last words", Before: frameListens, After: frameServes},
 	)
 	run := func(in string, use func(t *testing.T, p *clustertest.Proc, address string)) {
@@ -102,7 +102,7 @@ func TestReadmeRuns(t *testing.T) {
 		p.Expect(`"my last words"`)
 		require.Zero(t, p.Exit())
 	})
-	t.Run("tls.NewListener", func(t *testing.T) {
+	t.Run("ListenAndServeTLS", func(t *testing.T) {
 		t.Parallel()
 		cert, key := clustertest.Certificate(t)
 		dir, pool := t.TempDir(), x509.NewCertPool()
@@ -110,7 +110,7 @@ func TestReadmeRuns(t *testing.T) {
 		require.NoError(t, os.WriteFile(filepath.Join(dir, "key.pem"), key, 0o600))
 		require.True(t, pool.AppendCertsFromPEM(cert))
 		address := "127.0.0.1:" + strconv.Itoa(clustertest.FreePort(t))
-		p := b.Start(t, "tls.NewListener", address, "CERTIFICATE="+dir)
+		p := b.Start(t, "ListenAndServeTLS", address, "CERTIFICATE="+dir)
 		require.Empty(t, answer(t, &tls.Config{RootCAs: pool}, "https://"+address))
 		p.Terminate()
 	})

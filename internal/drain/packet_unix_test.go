@@ -12,6 +12,18 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
+// A readsSource tells of its reads.
+type readsSource struct {
+	PacketSource
+	begin, end chan struct{} // have room for each read of the test
+}
+
+func (s readsSource) ReadFrom(b []byte) (int, net.Addr, error) {
+	s.begin <- struct{}{}
+	defer func() { s.end <- struct{}{} }()
+	return s.PacketSource.ReadFrom(b)
+}
+
 // TestPacketConn: in a drain reads wait until the socket is closed, and what was
 // read before can still be answered.
 func TestPacketConn(t *testing.T) {
@@ -20,7 +32,8 @@ func TestPacketConn(t *testing.T) {
 	raw, err := net.ListenPacket("udp", "127.0.0.1:0")
 	require.NoError(t, err)
 	released := make(chan struct{})
-	c := w.PacketConn(raw.(*net.UDPConn), raw.LocalAddr(), func() { close(released) })
+	source := readsSource{raw.(*net.UDPConn), make(chan struct{}, 10), make(chan struct{}, 10)}
+	c := w.PacketConn(source, raw.LocalAddr(), func() { close(released) })
 	client, err := net.Dial("udp", c.LocalAddr().String())
 	require.NoError(t, err)
 	defer client.Close()
@@ -43,9 +56,15 @@ func TestPacketConn(t *testing.T) {
 	require.NoError(t, err)
 
 	read := func() error { _, _, err := c.ReadFrom(make([]byte, 10)); return err }
+	for range 2 {
+		<-source.begin
+		<-source.end
+	}
 	under := pending(read)
+	<-source.begin
 	w.Begin(ByMaster, time.Hour)
 	w.ended(t)
+	<-source.end // Until it has returned, it may still take what arrives.
 	require.NoError(t, c.SetReadDeadline(time.Time{}))
 	after := pending(read)
 	_, err = client.Write([]byte("too late"))

@@ -101,11 +101,37 @@ func (t Text) String() string {
 // allocating.
 var words = []string{CmdExtra, CmdCluster, CmdHandle, CmdAck, ActRequest, ActReply, ActAsk, ActReceived}
 
-// Cmd returns the "cmd" of a message, or nil if it is no object, has none, or it
-// is no string.
+// Cmd returns the "cmd" of a valid message, or nil if it is no object, has none, or it
+// is no string. Every message with a handler pays for it, so most are not walked over.
 func Cmd(raw []byte) Text {
+	if cmd, ok := plainCmd(raw); ok {
+		return cmd
+	}
 	l, _ := Read(raw)
 	return textOf(l.cmd)
+}
+
+// plainCmd is Cmd for a message that holds nothing escaped and has its cmd first, as
+// Go's structs and node's literals usually have it, or that does not hold that word. ok
+// says that it is such a message.
+func plainCmd(raw []byte) (cmd Text, ok bool) {
+	const name, before = `"cmd"`, `{"cmd":`
+	if bytes.IndexByte(raw, '\\') >= 0 {
+		return nil, false
+	}
+	i := bytes.Index(raw, []byte(name))
+	if i < 0 {
+		return nil, true
+	}
+	if i != 1 || len(raw) <= len(before) || string(raw[:len(before)]) != before || raw[len(before)] != '"' {
+		return nil, false
+	}
+	rest := raw[len(before):]
+	end := bytes.IndexByte(rest[1:], '"') + 2
+	if end < 2 || bytes.Contains(rest[end:], []byte(name)) {
+		return nil, false
+	}
+	return Text(rest[:end]), true
 }
 
 // maxDepth is how deep values may be nested: as deep as encoding/json decodes.

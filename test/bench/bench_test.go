@@ -162,7 +162,7 @@ func (t *benchTaken) take(c count) {
 // into a struct by Handle or by OnMessage and Decode. The baseline is what one
 // would write by hand: bufio and encoding/json over the same kind of socketpair
 // to the same kind of process. The ratio is how much of that rate is left when
-// acks, order, bounds and descriptors are benchTaken care of: 0.85 at least.
+// acks, order, bounds and descriptors are taken care of: 0.85 at least.
 func BenchmarkMessages(b *testing.B) {
 	for _, take := range []string{"Handle", "OnMessage"} {
 		env := ""
