@@ -124,6 +124,10 @@ func TestDrainStubbornHook(t *testing.T) {
 	require.Nil(t, e.Signal)
 }
 
+type msgReader interface {
+	ReadMsgUDP(b, oob []byte) (n, oobn, flags int, from *net.UDPAddr, err error)
+}
+
 // waiting is a worker that tries during the drain what has to wait then.
 var waiting = clustertest.Program("waiting", func() {
 	ln, err := cluster.Listen("tcp", "127.0.0.1:0")
@@ -135,7 +139,7 @@ var waiting = clustertest.Program("waiting", func() {
 		clustertest.Must(err)
 		b := make([]byte, 100)
 		go func() {
-			n, peer, err := pc.ReadFrom(b)
+			n, _, _, peer, err := pc.(msgReader).ReadMsgUDP(b, nil) // as QUIC reads
 			clustertest.Must(err)
 			say("read %s", b[:n])
 			peers <- peer

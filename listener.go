@@ -69,8 +69,10 @@ func Listen(network, address string) (net.Listener, error) {
 
 // ListenPacket announces on an address for datagrams: udp, udp4, udp6 or
 // unixgram. As with [Listen], workers share one socket: each datagram goes to
-// one of them. On Windows they cannot: there it is ErrNotSupported, unless the
-// socket is Exclusive or the process no worker.
+// one of them. A UDP socket has all methods of a [net.UDPConn]. What
+// one worker sets on it (a buffer's size, an option) holds for all, since it is one socket.
+// On Windows they cannot: there it is ErrNotSupported, unless the socket is Exclusive or
+// the process no worker.
 func ListenPacket(network, address string) (net.PacketConn, error) {
 	return ListenConfig{}.ListenPacket(context.Background(), network, address)
 }

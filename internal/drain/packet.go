@@ -16,8 +16,7 @@ type PacketSource interface {
 }
 
 // packetConn is a worker's datagram socket. Its reads wait during a drain;
-// writes still work, so that what was read can be answered. SyscallConn,
-// SetReadBuffer and SetWriteBuffer are what protocols over UDP look for.
+// writes still work, so that what was read can be answered.
 type packetConn struct {
 	PacketSource
 	tracker *Tracker
@@ -33,6 +32,9 @@ type packetConn struct {
 func (t *Tracker) PacketConn(source PacketSource, addr net.Addr, release func()) net.PacketConn {
 	c := &packetConn{PacketSource: source, tracker: t, addr: addr, release: release, closed: make(chan struct{})}
 	t.enter(c)
+	if udp, ok := source.(*net.UDPConn); ok {
+		return &udpConn{c, udp}
+	}
 	return c
 }
 
@@ -42,36 +44,38 @@ func (c *packetConn) SyscallConn() (syscall.RawConn, error) {
 	if err != nil {
 		return nil, err
 	}
-	return readFromConn{raw, c.tracker}, nil
+	return &rawPacketConn{raw, c}, nil
 }
 
-// readFromConn is a descriptor from which a program may read by itself: that counts
-// as ReadFrom does.
-type readFromConn struct {
+// rawPacketConn is a descriptor by which a program reads by itself, as x/net does for
+// batches. In a drain that waits like any other read.
+type rawPacketConn struct {
 	syscall.RawConn
-	tracker *Tracker
+	c *packetConn
 }
 
-func (r readFromConn) Read(f func(fd uintptr) (done bool)) error {
-	r.tracker.asks()
-	return r.RawConn.Read(f)
+func (r *rawPacketConn) Read(f func(fd uintptr) (done bool)) error {
+	return r.c.read(func() error { return r.RawConn.Read(f) })
 }
 
 func (c *packetConn) LocalAddr() net.Addr { return c.addr }
 
-func (c *packetConn) ReadFrom(b []byte) (int, net.Addr, error) {
-	for {
-		if c.tracker.Draining() {
-			<-c.closed
-			return 0, nil, c.errClosed("read")
-		}
+func (c *packetConn) ReadFrom(b []byte) (n int, from net.Addr, err error) {
+	err = c.read(func() (err error) { n, from, err = c.PacketSource.ReadFrom(b); return err })
+	return n, from, err
+}
+
+// read reads by fn. In a drain it waits until the socket is closed.
+func (c *packetConn) read(fn func() error) error {
+	for !c.tracker.Draining() {
 		c.tracker.asks()
-		n, from, err := c.PacketSource.ReadFrom(b)
-		if err != nil && c.tracker.Draining() && isTimeout(err) {
-			continue
+		err := fn()
+		if err == nil || !c.tracker.Draining() || !isTimeout(err) {
+			return err
 		}
-		return n, from, err
 	}
+	<-c.closed
+	return c.errClosed("read")
 }
 
 func (c *packetConn) Close() error {

@@ -5,6 +5,7 @@ package drain
 import (
 	"net"
 	"os"
+	"reflect"
 	"syscall"
 	"testing"
 	"time"
@@ -82,4 +83,82 @@ func TestPacketConn(t *testing.T) {
 	require.ErrorIs(t, result(t, after), net.ErrClosed)
 	require.ErrorIs(t, c.Close(), net.ErrClosed)
 	<-released
+}
+
+// TestUDPConn: a UDP socket has all methods of package net's, and all reads wait in a drain.
+func TestUDPConn(t *testing.T) {
+	w := newWorker()
+	close(w.work)
+	raw, err := net.ListenPacket("udp", "127.0.0.1:0")
+	require.NoError(t, err)
+	c := w.PacketConn(raw.(*net.UDPConn), raw.LocalAddr(), func() {}).(*udpConn)
+	whole := reflect.TypeFor[*net.UDPConn]()
+	for m := range whole.Methods() {
+		_, ok := reflect.TypeOf(c).MethodByName(m.Name)
+		require.True(t, ok, m.Name)
+	}
+	require.Nil(t, c.RemoteAddr())
+
+	client, err := net.Dial("udp", c.LocalAddr().String())
+	require.NoError(t, err)
+	defer client.Close()
+	to := client.LocalAddr().(*net.UDPAddr)
+	b := make([]byte, 10)
+	reads := map[string]func() (string, error){
+		"Read":                func() (string, error) { n, err := c.Read(b); return string(b[:n]), err },
+		"ReadFrom":            func() (string, error) { n, _, err := c.ReadFrom(b); return string(b[:n]), err },
+		"ReadFromUDP":         func() (string, error) { n, _, err := c.ReadFromUDP(b); return string(b[:n]), err },
+		"ReadFromUDPAddrPort": func() (string, error) { n, _, err := c.ReadFromUDPAddrPort(b); return string(b[:n]), err },
+		"ReadMsgUDP":          func() (string, error) { n, _, _, _, err := c.ReadMsgUDP(b, nil); return string(b[:n]), err },
+		"ReadMsgUDPAddrPort": func() (string, error) {
+			n, _, _, _, err := c.ReadMsgUDPAddrPort(b, nil)
+			return string(b[:n]), err
+		},
+		"SyscallConn": func() (text string, err error) {
+			rc, err := c.SyscallConn()
+			if err != nil {
+				return "", err
+			}
+			err = rc.Read(func(fd uintptr) bool {
+				n, err := syscall.Read(int(fd), b)
+				text = string(b[:max(n, 0)])
+				return err != syscall.EAGAIN
+			})
+			return text, err
+		},
+	}
+	for name, read := range reads {
+		_, err := client.Write([]byte(name[:4]))
+		require.NoError(t, err)
+		got, err := read()
+		require.NoError(t, err, name)
+		require.Equal(t, name[:4], got, name)
+	}
+
+	w.Begin(ByMaster, time.Hour)
+	w.ended(t)
+	done := make(map[string]<-chan error)
+	for name, read := range reads {
+		done[name] = pending(func() error { _, err := read(); return err })
+	}
+	for name, write := range map[string]func([]byte) error{
+		"WriteTo":            func(b []byte) error { _, err := c.WriteTo(b, to); return err },
+		"WriteToUDP":         func(b []byte) error { _, err := c.WriteToUDP(b, to); return err },
+		"WriteToUDPAddrPort": func(b []byte) error { _, err := c.WriteToUDPAddrPort(b, to.AddrPort()); return err },
+		"WriteMsgUDP":        func(b []byte) error { _, _, err := c.WriteMsgUDP(b, nil, to); return err },
+		"WriteMsgUDPAddrPort": func(b []byte) error {
+			_, _, err := c.WriteMsgUDPAddrPort(b, nil, to.AddrPort())
+			return err
+		},
+	} {
+		require.NoError(t, write([]byte(name)), name)
+		answer := make([]byte, 30)
+		n, err := client.Read(answer)
+		require.NoError(t, err)
+		require.Equal(t, name, string(answer[:n]))
+	}
+	require.NoError(t, c.Close())
+	for name, end := range done {
+		require.ErrorIs(t, result(t, end), net.ErrClosed, name)
+	}
 }
