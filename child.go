@@ -233,6 +233,8 @@ func (s *fromWorker) query(w *wire.Message) {
 	}()
 }
 
+func (s *fromWorker) Coord(_ string, id uint64, msg []byte) { s.m.broker.Receive(s.p.id, id, msg) }
+
 func (s *fromWorker) Closed() { s.m.call(func() { s.p.child.happened(supervise.ClosesItsChannel) }) }
 
 func (s *fromWorker) Overrun() {

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/go-cluster/cluster/internal/broker"
 	"github.com/go-cluster/cluster/internal/logqueue"
 )
 
@@ -32,6 +33,7 @@ var Parent *Process
 type cluster struct {
 	*master
 	hooks hooks
+	coord *broker.Client // of package coord, in this process
 	live  processSet     // whose events are delivered: all workers in a master, itself in a worker
 	logs  logqueue.Queue // what is to be logged
 
@@ -43,6 +45,8 @@ type cluster struct {
 func newCluster() *cluster {
 	c := new(cluster)
 	c.master = newMaster(c)
+	s, _ := Options{}.resolve() // the zero Options is a good one
+	c.broker, c.coord = broker.New(s.coord(), broker.Hooks{Report: c.reportAlone, Logger: c.master.log})
 	return c
 }
 

@@ -42,6 +42,14 @@ var (
 	// ErrMessageTooLong is reported through OnError when a message of more than
 	// Options.MaxMessage bytes arrived; it was dropped.
 	ErrMessageTooLong = errs.MessageTooLong
+
+	// ErrTooLarge is returned by package coord for a name, a key or a value that is
+	// longer than it may be, or that does not fit into MaxMessage or MaxStore.
+	ErrTooLarge = errs.TooLarge
+
+	// ErrTooMany is returned by package coord when a process has as many of
+	// something as it may: names that it leads, topics, waiting locks.
+	ErrTooMany = errs.TooMany
 )
 
 // callError names the call that failed. The error tells the way out, or its

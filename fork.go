@@ -112,7 +112,7 @@ func workerEnv(p *Process, forkEnv []string, channelFD int) []string {
 	}
 	hello, _ := json.Marshal(announcement{
 		Version: wire.ProtocolVersion, Slot: p.slot, ManualReady: o.ManualReady, Connections: p.child.connections,
-		ShutdownTimeout: o.ShutdownTimeout, MaxMessage: o.MaxMessage, MaxQueue: o.MaxQueue, Tickets: true,
+		ShutdownTimeout: o.ShutdownTimeout, MaxMessage: o.MaxMessage, MaxQueue: o.MaxQueue, Tickets: true, Coord: true,
 	})
 	id := strconv.Itoa(p.id)
 	return append(env,

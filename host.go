@@ -112,8 +112,10 @@ func (h host) Tell(e supervise.Event) {
 	case supervise.Up:
 		h.notifyUp()
 	case supervise.Drains:
+		h.broker.Leave(e.Worker)
 		h.registry.Leave((*member)(h.workers[e.Worker]))
 	case supervise.ChannelLost:
+		h.broker.Lost(e.Worker)
 		h.workers[e.Worker].emitDisconnect()
 		h.registry.Forget((*member)(h.workers[e.Worker]))
 	case supervise.Died:
@@ -126,6 +128,7 @@ func (h host) Tell(e supervise.Event) {
 		h.setTarget(e.Workers)
 	case supervise.Reloading:
 		h.outdated = h.newest
+		h.broker.Reload(h.outdated)
 		h.notifyReloading()
 	case supervise.Reloaded:
 		h.reloaded(e)
@@ -143,6 +146,7 @@ func (h host) hasForked(p *Process) {
 	h.forked.Store(true)
 	h.cluster.live.add(p)
 	p.emitFork()
+	h.broker.Join(p.id, p.slot, p.child.gen.number, (*coordPeer)(p))
 	p.link.Start(p.pid)
 	go p.child.reap()
 }
@@ -160,6 +164,7 @@ func (h host) hasDied(p *Process, end supervise.Exit) {
 	e.Reason, e.Voluntary, e.Uptime = Reason(end.Reason), end.Voluntary, end.Uptime
 	p.child.cutOff = end.CutOff
 	h.hasEnded(p)
+	h.broker.Dead(p.id)
 	p.emitDeath(e)
 }
 
@@ -175,6 +180,7 @@ func (h host) answered(e supervise.Answered) {
 func (h host) stopped(e supervise.Stopped) {
 	h.registry.CloseAll()
 	h.forked.Store(false)
+	h.broker.Alone()
 	h.runner.disconnected()
 	for _, call := range e.Calls {
 		h.stops[call] <- e.Killed
@@ -192,6 +198,7 @@ func (h host) setTarget(n int) {
 
 // reloaded tells how a reload ended.
 func (h host) reloaded(e supervise.Reloaded) {
+	h.broker.Reload(-1)
 	r := ReloadResult{Err: e.Result.Err.Err, Replaced: e.Result.Replaced, Generation: e.Result.Generation, Took: e.Result.Took}
 	if r.Err != nil && !errors.Is(r.Err, ErrClosed) {
 		if opts, err := h.current(); err == nil {

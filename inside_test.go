@@ -80,6 +80,7 @@ type peered struct {
 }
 
 func (l *peered) Internal(_ *wire.Message, h *handle.Handle) { h.Release() }
+func (l *peered) Coord(string, uint64, []byte)               {}
 func (l *peered) Closed()                                    { close(l.ended) }
 func (l *peered) Overrun()                                   {}
 

@@ -1,9 +1,12 @@
 package cluster
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 
+	"github.com/go-cluster/cluster/internal/broker"
+	"github.com/go-cluster/cluster/internal/coordinate"
 	"github.com/go-cluster/cluster/internal/link"
 	"github.com/go-cluster/cluster/internal/wire"
 )
@@ -99,3 +102,56 @@ func (i *inbox) Responder(msg []byte) link.Responder {
 
 // linkName names a worker in the errors of its link.
 func linkName(id int) string { return fmt.Sprintf("worker %d", id) }
+
+// What connects package coord: see internal/broker.
+
+// coord is what package coord needs to know of the options.
+func (s *settings) coord() coordinate.Settings {
+	return coordinate.Settings{MaxStore: s.MaxStore, Backoff: coordinate.Backoff(s.Backoff)}
+}
+
+// coordPeer is a worker as the broker reaches it.
+type coordPeer Process
+
+func (p *coordPeer) Answer(id uint64, msg []byte) { p.link.Reply(id, msg) }
+func (p *coordPeer) Tell(line []byte)             { p.link.Tell(line) }
+func (p *coordPeer) Room() int                    { return p.child.opts.MaxMessage }
+func (p *coordPeer) Report(err error)             { (*Process)(p).accuse(err) }
+
+// Offer leaves half of the queue to the application's own messages.
+func (p *coordPeer) Offer(line []byte) (taken bool) {
+	return p.link.Offer(line, p.child.opts.MaxQueue/2)
+}
+
+// coordLine is the channel to the master as package coord uses it.
+type coordLine struct{ in *inside }
+
+func (l coordLine) Call(ctx context.Context, act string, msg []byte) ([]byte, error) {
+	return l.in.p.link.Call(ctx, act, msg)
+}
+func (l coordLine) Tell(line []byte) error { return l.in.p.link.Tell(line) }
+func (l coordLine) Send(line []byte) error { return l.in.p.link.SendLine(line) }
+func (l coordLine) Room() int              { return l.in.hello.MaxMessage }
+
+// newCoord makes this worker's part of package coord.
+func (in *inside) newCoord() *broker.Client {
+	h := broker.Hooks{Report: in.p.report, Logger: in.p.logger}
+	if !in.hello.Coord {
+		return broker.NewUnsupported(h)
+	}
+	return broker.NewRemote(coordLine{in}, h)
+}
+
+// reportAlone tells the OnError callbacks of an error with no worker, or the log if
+// there are none.
+func (c *cluster) reportAlone(err error) {
+	c.reports.Post(func() {
+		all := c.hooks.err.all()
+		for _, r := range all {
+			r.fn(nil, err)
+		}
+		if len(all) == 0 {
+			c.master.log().Warn("cluster: error", "err", err)
+		}
+	})
+}

@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/go-cluster/cluster/internal/broker"
 	"github.com/go-cluster/cluster/internal/mailbox"
 	"github.com/go-cluster/cluster/internal/process"
 	"github.com/go-cluster/cluster/internal/share"
@@ -47,6 +48,7 @@ type master struct {
 
 	launcher process.Launcher
 	registry *share.Registry
+	broker   *broker.Broker // constant; it has a lock of its own
 	runner   runner
 	notifier notifier
 	reports  mailbox.Mailbox // callbacks about the cluster as a whole
@@ -129,6 +131,7 @@ func (m *master) setup(o Options) error {
 		return err
 	}
 	m.call(func() { m.opts = s })
+	m.broker.Configure(s.coord())
 	return nil
 }
 

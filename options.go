@@ -117,6 +117,11 @@ type Options struct {
 	// callback yet (past it the channel is not read). Default: 64 MiB.
 	MaxQueue int
 
+	// MaxStore is how many bytes the store of package coord has room for: keys and
+	// values, and 128 bytes for each entry. Beyond it what was used least recently
+	// goes. Default: 64 MiB.
+	MaxStore int
+
 	// Backoff is how crashes are answered; MaxBootFailures how many workers in a
 	// row may die in one slot before they are ready until Run gives up with
 	// ErrBootLoop, while no worker of the cluster ever was ready, or online for
@@ -246,6 +251,7 @@ const (
 	defaultShutdownTimeout = 30 * time.Second
 	defaultMaxMessage      = 16 << 20
 	defaultMaxQueue        = 64 << 20
+	defaultMaxStore        = 64 << 20
 )
 
 // resolve returns the settings that o makes, or an error that names the field at
@@ -260,6 +266,7 @@ func (o Options) resolve() (*settings, error) {
 	setDefault(&o.ShutdownTimeout, defaultShutdownTimeout)
 	setDefault(&o.MaxMessage, defaultMaxMessage)
 	setDefault(&o.MaxQueue, defaultMaxQueue)
+	setDefault(&o.MaxStore, defaultMaxStore)
 	setDefault(&o.Scheduling, Shared)
 	setDefault(&o.Backoff.Min, 100*time.Millisecond)
 	setDefault(&o.Backoff.Max, max(15*time.Second, o.Backoff.Min))
@@ -368,6 +375,7 @@ func (o *Options) validate() error {
 		{"ShutdownDelay", int64(o.ShutdownDelay)},
 		{"MaxMessage", int64(o.MaxMessage)},
 		{"MaxQueue", int64(o.MaxQueue)},
+		{"MaxStore", int64(o.MaxStore)},
 		{"Backoff.Min", int64(o.Backoff.Min)},
 		{"Backoff.Max", int64(o.Backoff.Max)},
 		{"Backoff.Reset", int64(o.Backoff.Reset)},

@@ -46,6 +46,7 @@ type announcement struct {
 	Slot            int           `json:"slot"`
 	ManualReady     bool          `json:"manualReady,omitempty"`
 	Connections     int           `json:"connections,omitempty"` // after which it is full
+	Coord           bool          `json:"coord,omitempty"`       // the master answers package coord
 	ShutdownTimeout time.Duration `json:"shutdownTimeout"`       // ns
 	MaxMessage      int           `json:"maxMessage"`
 	MaxQueue        int           `json:"maxQueue"`
@@ -158,6 +159,8 @@ func newParent(c *cluster, env map[string]string) *Process {
 // Internal is for what a parent says in node's own words, which concerns nobody.
 func (o *parent) Internal(_ *wire.Message, h *handle.Handle) { h.Release() }
 
+func (o *parent) Coord(string, uint64, []byte) {}
+
 func (o *parent) Closed() {
 	o.p.connected.Store(false)
 	o.p.advance(Disconnected)
@@ -223,6 +226,7 @@ func newWorker(c *cluster, id int, ch *channel.Channel, hello announcement) *Pro
 	if in.goMaster() {
 		peer = link.PeerGo
 	}
+	c.coord = in.newCoord()
 	p.link = link.New(ch, (*inbox)(p), &fromMaster{in: in}, peer, link.Options{Name: p.name(), MaxMessage: hello.MaxMessage, MaxQueue: hello.MaxQueue})
 	c.live.add(p)
 	in.watchTerm() // before online: whoever has seen that may send it
@@ -247,11 +251,11 @@ func newInside(p *Process, hello announcement) *inside {
 func (in *inside) drainHooks() drain.Hooks {
 	p := in.p
 	return drain.Hooks{
-		Begun:     func() { p.advance(Draining) },
+		Begun:     func() { p.advance(Draining); p.cluster.coord.Drain() },
 		Announce:  in.announceDrain,
 		Full:      func() { p.link.OrderExtra(wire.ActFull) },
 		Accepts:   in.accepts,
-		Work:      func() { p.link.Answered() },
+		Work:      func() { p.link.Answered(); p.cluster.coord.Idle() },
 		Flush:     func(ctx context.Context) { p.link.Flush(ctx) },
 		Close:     func() { p.link.Close(); <-p.link.Done() },
 		Callbacks: p.events.idle,
@@ -342,10 +346,17 @@ func (s *fromMaster) Internal(w *wire.Message, h *handle.Handle) {
 // drain, or the master is gone, and then there is no reason to live on.
 func (s *fromMaster) Closed() {
 	p := s.in.p
+	p.cluster.coord.Closed()
 	p.connected.Store(false)
 	p.advance(Disconnected)
 	p.emitDisconnect()
 	s.in.drain.Begin(drain.ByOrphan, s.in.hello.ShutdownTimeout)
+}
+
+func (s *fromMaster) Coord(act string, id uint64, msg []byte) {
+	if err := s.in.p.cluster.coord.Receive(act, id, msg); err != nil {
+		s.in.p.link.Fault("%w", err)
+	}
 }
 
 func (s *fromMaster) Overrun() {

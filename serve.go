@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/go-cluster/cluster/internal/broker"
 	"github.com/go-cluster/cluster/internal/handle"
 	"github.com/go-cluster/cluster/internal/tickets"
 	"github.com/go-cluster/cluster/internal/wire"
@@ -224,10 +225,15 @@ func nextProtos(protos []string, protocol string, with bool) []string {
 // place of signal.NotifyContext, which in a worker sees no signal: SIGTERM is a drain
 // there, and SIGINT is left to the master.
 func Context() context.Context {
+	// Package coord finds its part of the cluster in it.
+	return context.WithValue(std.context(), broker.Key{}, std.coord)
+}
+
+func (c *cluster) context() context.Context {
 	if Worker != nil {
 		return Worker.inside.drain.Context()
 	}
-	return std.runner.context()
+	return c.runner.context()
 }
 
 // Stopping returns a channel that is closed when this process will stop: in a worker

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/go-cluster/cluster/internal/coordinate"
 	"github.com/go-cluster/cluster/internal/process"
 	"github.com/go-cluster/cluster/internal/supervise"
 )
@@ -22,6 +23,54 @@ type Snapshot struct {
 	Listeners  []ListenerStats `json:"listeners"`
 	Exits      map[Reason]int  `json:"exits"` // by reason, since the start
 	Reload     ReloadStats     `json:"reload"`
+	Coord      CoordStats      `json:"coord"`
+}
+
+// CoordStats is what package coord has. A worker is named by its id; the master's is
+// 0, and -1 is nobody.
+type CoordStats struct {
+	Leads    []LeadStats  `json:"leads"`
+	Locks    []LockStats  `json:"locks"`
+	Onces    []LockStats  `json:"onces"`
+	Stores   []StoreStats `json:"stores"`
+	Topics   []TopicStats `json:"topics"`
+	Bytes    int          `json:"bytes"`     // of all stores
+	MaxStore int          `json:"max_store"` // for how many there is room
+	Missed   int64        `json:"missed"`    // messages of topics, by all subscribers, since the start
+	Limiters int          `json:"limiters"`
+	Limited  int          `json:"limited"` // keys of limiters that have used some of their burst
+}
+
+// LeadStats is one name of coord.Lead.
+type LeadStats struct {
+	Name       string `json:"name"`
+	Worker     int    `json:"worker"`     // that leads
+	Candidates int    `json:"candidates"` // with it
+	Failures   int    `json:"failures"`   // in a row
+	Done       bool   `json:"done"`       // for good
+}
+
+// LockStats is one lock, or one name of coord.Once.
+type LockStats struct {
+	Name    string `json:"name"`
+	Worker  int    `json:"worker"` // that holds it, or runs it
+	Waiters int    `json:"waiters"`
+	Done    bool   `json:"done,omitempty"` // of coord.Once: it has succeeded
+}
+
+// StoreStats is what one coord.Store has.
+type StoreStats struct {
+	Name  string `json:"name"`
+	Keys  int    `json:"keys"`
+	Bytes int    `json:"bytes"`
+}
+
+// TopicStats is one topic that somebody hears.
+type TopicStats struct {
+	Name      string `json:"name"`
+	Processes int    `json:"processes"` // that hear it
+	Published int64  `json:"published"`
+	Missed    int64  `json:"missed"` // copies that found no room on their way to a subscriber
 }
 
 // WorkerStats is one worker, or one slot without.
@@ -95,7 +144,27 @@ func (m *master) stats() Snapshot {
 			w.RSS, w.CPU = process.Resident(w.PID), Seconds(process.CPU(w.PID))
 		}
 	}
+	s.Coord = coordStats(m.broker.Stats())
 	return s
+}
+
+func coordStats(b coordinate.Stats) CoordStats {
+	return CoordStats{
+		Leads:  each(b.Leads, func(l coordinate.LeadStats) LeadStats { return LeadStats(l) }),
+		Locks:  each(b.Locks, func(l coordinate.LockStats) LockStats { return LockStats(l) }),
+		Onces:  each(b.Onces, func(l coordinate.LockStats) LockStats { return LockStats(l) }),
+		Stores: each(b.Stores, func(l coordinate.StoreStats) StoreStats { return StoreStats(l) }),
+		Topics: each(b.Topics, func(l coordinate.TopicStats) TopicStats { return TopicStats(l) }),
+		Bytes:  b.Bytes, MaxStore: b.Max, Missed: b.Missed, Limiters: b.Limiters, Limited: b.Buckets,
+	}
+}
+
+func each[A, B any](all []A, fn func(A) B) []B {
+	made := make([]B, 0, len(all))
+	for _, a := range all {
+		made = append(made, fn(a))
+	}
+	return made
 }
 
 // snapshot is stats without what only the system knows.

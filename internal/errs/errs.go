@@ -25,4 +25,6 @@ var (
 	NoWorkers      = errors.New("no workers")
 	Stalled        = errors.New("the worker does not answer")
 	MessageTooLong = errors.New("message longer than MaxMessage")
+	TooLarge       = errors.New("too large")
+	TooMany        = errors.New("too many")
 )

@@ -71,8 +71,8 @@ func (e *RemoteError) Error() string { return e.text }
 
 var errNodeRequest = fmt.Errorf("a node peer answers no requests: %w", errs.NotSupported)
 
-// start sends msg as the request of c.
-func (cs *calls) start(c *call, msg []byte) error {
+// start sends msg as the request of c, or as another question that has an answer.
+func (cs *calls) start(c *call, act string, msg []byte) error {
 	cs.mu.Lock()
 	defer cs.mu.Unlock()
 	if cs.err != nil {
@@ -84,7 +84,7 @@ func (cs *calls) start(c *call, msg []byte) error {
 	cs.last++
 	c.id = cs.last
 	if cs.peer == PeerUnknown {
-		head, body, tail := wire.CallParts(nil, wire.ActRequest, c.id, msg)
+		head, body, tail := wire.CallParts(nil, act, c.id, msg)
 		c.line = slices.Concat(head, body, tail)
 		cs.held = append(cs.held, c)
 		return nil
@@ -92,7 +92,7 @@ func (cs *calls) start(c *call, msg []byte) error {
 	c.alone = len(cs.byID) == 0
 	cs.byID[c.id] = c
 	var room [wire.CallHead]byte
-	head, body, tail := wire.CallParts(room[:0], wire.ActRequest, c.id, msg)
+	head, body, tail := wire.CallParts(room[:0], act, c.id, msg)
 	_, err := cs.out.put(promptLine, nil, head, body, tail)
 	if err != nil {
 		delete(cs.byID, c.id)

@@ -178,6 +178,8 @@ func (r *reader) ours(m wire.Extra) {
 		r.requested(asked{m.ID, bytes.Clone(m.Msg)})
 	case wire.ActReply:
 		r.calls.replied(m)
+	case wire.ActCoord, wire.ActTopic:
+		r.side.Coord(m.Act, m.ID, m.Msg)
 	default:
 		if len(m.Msg) > maxInternal {
 			r.fault("an internal message of %d bytes is ignored: %s", len(m.Msg), wire.Excerpt(m.Msg))

@@ -66,6 +66,9 @@ type Side interface {
 	// Internal handles one NODE_CLUSTER or NODE_GO_CLUSTER message. It takes
 	// over h, the descriptor that came along, if any.
 	Internal(m *wire.Message, h *handle.Handle)
+	// Coord handles one message of package coord, whose id is 0 if it has no answer.
+	// It must not keep msg.
+	Coord(act string, id uint64, msg []byte)
 	// Closed is called once, after the last message.
 	Closed()
 	// Overrun is called when the peer makes this side owe it more answers than
@@ -146,7 +149,7 @@ func (l *Link) SendContext(ctx context.Context, v any) error {
 // a detour through the events: their goroutine may be who is calling.
 func (l *Link) Request(ctx context.Context, v, reply any) error {
 	c := newCall()
-	err := wire.EncodeUser(v, func(line []byte) error { return l.calls.start(c, line) })
+	err := wire.EncodeUser(v, func(line []byte) error { return l.calls.start(c, wire.ActRequest, line) })
 	if err != nil {
 		return err
 	}

@@ -69,7 +69,9 @@ func (l *testLink) Internal(w *wire.Message, h *handle.Handle) {
 	}
 	l.internals <- internalCall{w, h}
 }
-func (l *testLink) Closed()  { close(l.ended) }
+func (l *testLink) Closed()                                 { close(l.ended) }
+func (l *testLink) Coord(act string, id uint64, msg []byte) {}
+
 func (l *testLink) Overrun() { l.overruns <- struct{}{} }
 
 // above is what is above a link in these tests: it delivers on one goroutine, as a

@@ -99,7 +99,7 @@ func (t Text) String() string {
 
 // words are those of the frequent messages, which String returns without
 // allocating.
-var words = []string{CmdExtra, CmdCluster, CmdHandle, CmdAck, ActRequest, ActReply, ActAsk, ActReceived}
+var words = []string{CmdExtra, CmdCluster, CmdHandle, CmdAck, ActRequest, ActReply, ActAsk, ActReceived, ActCoord, ActTopic}
 
 // Cmd returns the "cmd" of a valid message, or nil if it is no object, has none, or it
 // is no string. Every message with a handler pays for it, so most are not walked over.

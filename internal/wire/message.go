@@ -48,6 +48,8 @@ const (
 	ActStopping = "stopping" // all will be told to stop, after Options.ShutdownDelay
 	ActTickets  = "tickets"  // the keys of TLS session tickets; in NODE_CLUSTER: a worker asks for them
 	ActFull     = "full"     // the worker has accepted as many connections as it should
+	ActCoord    = "coord"    // of package coord: a question, or what a process is to know
+	ActTopic    = "topic"    // a message that was published; its id is the topic's number
 	ActStderr   = "stderr"   // in NODE_CLUSTER, with a descriptor: the master's standard error
 )
 

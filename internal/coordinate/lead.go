@@ -1,0 +1,209 @@
+package coordinate
+
+import (
+	"math"
+	"slices"
+	"time"
+)
+
+// lead is work that is done in one member at a time.
+type lead struct {
+	Candidates []Ref   // oldest first; the leader is one too, unless it has left
+	Leader     *leader // until it says that its work has returned, or is dead
+	Done       bool    // for good
+	Failures   int     // in a row
+	RetryAt    time.Time
+	ForgetAt   time.Time // when the failures count no more, if nobody asks for the name
+}
+
+type leader struct {
+	Ref
+	Since time.Time
+	Ended bool // its end is asked for: its death is no failure
+}
+
+// Outcome is how the work of a leader returned.
+type Outcome int
+
+const (
+	HandedOver Outcome = iota // after its context had ended
+	Finished                  // by itself, with success: done for good
+	Failed                    // by itself, with an error
+)
+
+// Stand makes ref a candidate for the name.
+func (st *State) Stand(now time.Time, ref Ref, name string) (notes []Note, err error) {
+	m := st.Members[ref.Member]
+	l := st.Leads[name]
+	switch {
+	case m == nil || m.Leaving:
+		return nil, nil
+	case ref.Member == 0 && st.Forked, l != nil && l.Done:
+		return []Note{{ref, Over}}, nil
+	case m.Stands >= Most:
+		return nil, tooMany("a process leads %d names at most", Most)
+	case st.Lasting[st.place(ref.Member)].Done >= Most && l == nil:
+		return nil, tooMany("%d names are done for good", Most)
+	}
+	if l == nil {
+		l = new(lead)
+		st.Leads[name] = l
+	}
+	m.Stands++
+	l.Candidates = append(l.Candidates, ref)
+	return st.choose(now, name, l, nil), nil
+}
+
+// Withdraw ends a candidacy. A leader leads until it has returned.
+func (st *State) Withdraw(now time.Time, ref Ref, name string) {
+	l := st.Leads[name]
+	if l == nil {
+		return
+	}
+	if i := slices.Index(l.Candidates, ref); i >= 0 {
+		l.Candidates = slices.Delete(l.Candidates, i, i+1)
+		st.Members[ref.Member].Stands--
+	}
+	if l.Leader != nil && l.Leader.Ref == ref {
+		l.Leader.Ended = true
+	}
+	st.dropLead(now, name, l)
+}
+
+// Returned says that the work of ref has ended, or will not begin. Unless it ended
+// by itself the candidacy has ended too.
+func (st *State) Returned(now time.Time, ref Ref, name string, o Outcome) (notes []Note) {
+	if o == HandedOver {
+		st.Withdraw(now, ref, name)
+	}
+	l := st.Leads[name]
+	if l == nil || l.Leader == nil || l.Leader.Ref != ref {
+		return nil
+	}
+	if o == Failed {
+		st.failed(now, l)
+	}
+	st.resign(l)
+	if o == Finished {
+		return st.finish(name, l, ref)
+	}
+	return st.choose(now, name, l, nil)
+}
+
+// finish ends all candidacies for the name, and all that will come.
+func (st *State) finish(name string, l *lead, by Ref) (notes []Note) {
+	l.Done = true
+	st.countDone(by.Member)
+	delete(st.Due, name)
+	for _, r := range l.Candidates {
+		st.Members[r.Member].Stands--
+		notes = append(notes, Note{r, Over})
+	}
+	l.Candidates = nil
+	return notes
+}
+
+// failed puts the next try off. There is a leader still.
+func (st *State) failed(now time.Time, l *lead) {
+	b := st.Settings.Backoff
+	if now.Sub(l.Leader.Since) >= b.Reset {
+		l.Failures = 0
+	}
+	l.Failures++
+	l.RetryAt = now.Add(b.wait(l.Failures, st.cast()))
+	l.ForgetAt = l.RetryAt.Add(b.Reset)
+}
+
+// wait is how long it is until the next try after n failures in a row.
+func (b Backoff) wait(n int, random float64) time.Duration {
+	if n <= 1 {
+		return 0
+	}
+	d := float64(b.Min) * math.Pow(b.Factor, float64(n-2))
+	d = min(d, float64(b.Max))
+	if b.Jitter > 0 {
+		d *= 1 + b.Jitter*(2*random-1)
+	}
+	return time.Duration(d)
+}
+
+// resign notes that nobody leads l any more.
+func (st *State) resign(l *lead) {
+	st.Members[l.Leader.Member].Leads--
+	l.Leader = nil
+}
+
+// choose makes one of the candidates the leader, if there is none and it is time.
+// During a reload a new worker comes first: else the work moved with each worker
+// that is replaced. Then who leads the fewest names, and the lowest slot.
+func (st *State) choose(now time.Time, name string, l *lead, notes []Note) []Note {
+	if l.Done || l.Leader != nil {
+		return notes
+	}
+	best := -1
+	for i, r := range l.Candidates {
+		if best < 0 || st.before(r.Member, l.Candidates[best].Member) {
+			best = i
+		}
+	}
+	switch {
+	case best < 0:
+		st.dropLead(now, name, l)
+		return notes
+	case l.RetryAt.After(now):
+		st.Due[name] = l.RetryAt
+		return notes
+	}
+	delete(st.Due, name)
+	ref := l.Candidates[best]
+	l.Leader = &leader{Ref: ref, Since: now}
+	st.Members[ref.Member].Leads++
+	return append(notes, Note{ref, Leads})
+}
+
+// before reports whether member a is to lead rather than b.
+func (st *State) before(a, b int) bool {
+	if a == b {
+		return false
+	}
+	x, y := st.Members[a], st.Members[b]
+	if st.Outdated >= 0 {
+		if newX, newY := x.Generation > st.Outdated, y.Generation > st.Outdated; newX != newY {
+			return newX
+		}
+	}
+	if x.Leads != y.Leads {
+		return x.Leads < y.Leads
+	}
+	if x.Slot != y.Slot {
+		return uint(x.Slot) < uint(y.Slot) // who has none comes last
+	}
+	return a < b
+}
+
+// leave ends the candidacies of a member.
+func (st *State) leave(now time.Time, name string, l *lead, id int) {
+	l.Candidates = slices.DeleteFunc(l.Candidates, func(r Ref) bool {
+		if r.Member == id {
+			st.Members[id].Stands--
+		}
+		return r.Member == id
+	})
+	if l.Leader != nil && l.Leader.Member == id {
+		l.Leader.Ended = true
+	}
+	st.dropLead(now, name, l)
+}
+
+// dropLead forgets a name that nobody asks for, when its failures count no more.
+func (st *State) dropLead(now time.Time, name string, l *lead) {
+	if len(l.Candidates) > 0 || l.Leader != nil || l.Done {
+		return
+	}
+	if l.ForgetAt.After(now) {
+		st.Due[name] = l.ForgetAt
+		return
+	}
+	delete(st.Leads, name)
+	delete(st.Due, name)
+}
