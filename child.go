@@ -190,7 +190,7 @@ func (s *fromWorker) Internal(w *wire.Message, h *handle.Handle) {
 	case wire.ActReady:
 		m.call(func() { p.child.happened(supervise.GetsReady) })
 	case wire.ActTickets:
-		m.call(func() { m.giveTickets(p, w.Seq) })
+		m.call(func() { m.tickets.give(m, p, w.Seq) })
 	case wire.ActPong:
 		s.beat(w.Msg)
 	case wire.ActFull:

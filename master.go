@@ -15,7 +15,6 @@ import (
 	"github.com/go-cluster/cluster/internal/share"
 	"github.com/go-cluster/cluster/internal/supervise"
 	"github.com/go-cluster/cluster/internal/systemd"
-	"github.com/go-cluster/cluster/internal/tickets"
 	"github.com/go-cluster/cluster/internal/wire"
 )
 
@@ -41,7 +40,7 @@ type master struct {
 	workers  map[int]*Process    // being started, or not dead
 	gone     []int               // of workers, until the end of the turn
 	delay    *delay              // of a stop that has been announced; nil if there is none
-	tickets  *tickets.Maker      // nil until a worker asks
+	tickets  ticketKeys
 	lastCall int
 	calls    map[int]chan<- outcome // who waits for that of a call
 	stops    map[int]chan<- []int   // who waits for the end of a stop, to be told which workers had to be killed

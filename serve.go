@@ -288,23 +288,28 @@ func (in *inside) gotTickets(msg json.RawMessage) {
 
 // ---- the master's half
 
-// giveTickets answers a worker that asks for the keys. They are made when the first
-// one does.
-func (m *master) giveTickets(p *Process, seq *int64) {
+// ticketKeys are the keys as the master has them. Its methods run in turns of the
+// mailbox.
+type ticketKeys struct {
+	maker *tickets.Maker // nil until a worker asks
+}
+
+// give answers a worker that asks for the keys, and for those that follow.
+func (k *ticketKeys) give(m *master, p *Process, seq *int64) {
 	if seq == nil {
 		return
 	}
-	if m.tickets == nil {
-		m.tickets = tickets.New(func() { m.post(m.spreadTickets) })
+	if k.maker == nil {
+		k.maker = tickets.New(func() { m.post(func() { k.spread(m.workers) }) })
 	}
 	p.child.tickets = true
-	p.link.Answer((&wire.Message{Cmd: wire.CmdCluster, Ack: seq, Msg: m.tickets.Keys().Encode(), Seq: wire.NextSeq()}).Line())
+	p.link.Answer((&wire.Message{Cmd: wire.CmdCluster, Ack: seq, Msg: k.maker.Keys().Encode(), Seq: wire.NextSeq()}).Line())
 }
 
-// spreadTickets gives new keys to the workers that have asked for them.
-func (m *master) spreadTickets() {
-	line := (&wire.Message{Cmd: wire.CmdExtra, Act: wire.ActTickets, Msg: m.tickets.Keys().Encode()}).Line()
-	for _, p := range m.workers {
+// spread gives new keys to the workers that have asked for them.
+func (k *ticketKeys) spread(workers map[int]*Process) {
+	line := (&wire.Message{Cmd: wire.CmdExtra, Act: wire.ActTickets, Msg: k.maker.Keys().Encode()}).Line()
+	for _, p := range workers {
 		if p.child.tickets {
 			p.link.Answer(line)
 		}
