@@ -30,6 +30,7 @@ type child struct {
 	connections int              // after how many it is full, or 0; constant
 	proc        *process.Process // constant once started
 	started     time.Time        // constant once started
+	procs       int              // its share of the cores at first, if that follows the master's; else 0; constant once started
 
 	forked    bool          // its process exists, and that was reported
 	exited    chan struct{} // closed at death, or when it could not be started

@@ -170,7 +170,10 @@ func Scale(n int) error {
 // cluster on SIGTERM, SIGINT or the end of ctx, and returns when all workers
 // have exited and the hooks of OnShutdown have run. A second signal shortens the
 // stop to two seconds. SIGHUP reloads; SIGTTIN and SIGTTOU scale by one, not
-// below one. A service manager that gave a NOTIFY_SOCKET is kept informed. It returns nil after a graceful stop; if workers had to
+// below one. A controlling terminal sends these as well: with one, SIGTTIN and
+// SIGTTOU are ignored, by workers too, which are continued if it stops them, and
+// the SIGHUP of a terminal that was closed ends Run, unless nohup started the
+// program. A service manager that gave a NOTIFY_SOCKET is kept informed. It returns nil after a graceful stop; if workers had to
 // be killed an error that wraps ctx.Err(), or context.DeadlineExceeded when it
 // was not ctx; ErrBootLoop when no worker ever got ready, ErrNoWorkers when all
 // asked not to be replaced; ErrNotMaster in a worker. Several calls at once share one stop.

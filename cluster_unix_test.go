@@ -10,6 +10,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"os/user"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -64,8 +65,13 @@ func TestOptionsCredential(t *testing.T) {
 		return
 	}
 	require.NoError(t, err)
-	self := clustertest.Ask[clustertest.About](t, w, clustertest.Order{Cmd: "about"})
+	self := clustertest.Ask[clustertest.About](t, w, clustertest.Order{Cmd: "about", Env: []string{"HOME", "USER", "LOGNAME"}})
 	require.Equal(t, []int{65534, 65533}, []int{self.UID, self.GID})
+	want := map[string]string{"HOME": "/"}
+	if u, err := user.LookupId("65534"); err == nil {
+		want = map[string]string{"HOME": u.HomeDir, "USER": u.Username, "LOGNAME": u.Username}
+	}
+	require.Equal(t, want, self.Env)
 	require.Subset(t, []int{65532, 65533}, self.Groups)
 	// The sockets are the master's to open, and it can still end the worker.
 	clustertest.Ask[string](t, w, clustertest.Order{Cmd: "listen"})

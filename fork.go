@@ -22,9 +22,33 @@ import (
 // directory.
 var self = process.FindSelf()
 
+// module is this package's.
+const module = "github.com/go-cluster/cluster"
+
+// open finds what the generation's workers are started with. Files may be slow.
+func (g *generation) open(reload bool) (err error) {
+	o := g.opts
+	if g.bin, err = self.Open(o.program, reload); err != nil {
+		return err
+	}
+	g.isGo = o.program == "" || g.bin.Imports(module)
+	g.dir = o.Dir
+	if reload && o.Dir == "" {
+		g.dir = self.NewDir()
+	}
+	g.env = os.Environ()
+	if o.Credential != nil {
+		g.userEnv = process.UserEnv(o.Credential.user())
+	}
+	return nil
+}
+
 // startProcess makes p's channel and process.
 func startProcess(p *Process, env []string) error {
 	c := p.child
+	if !c.opts.NoSignals {
+		c.m.atTerminal.Do(outliveTerminalStops)
+	}
 	ours, theirs, err := channel.Pair()
 	if err != nil {
 		return err
@@ -42,16 +66,17 @@ func startProcess(p *Process, env []string) error {
 	env = workerEnv(p, env, process.ChannelNumber(end))
 	c.proc, err = c.m.launcher.Start(process.Spec{
 		Program: c.gen.bin,
+		Title:   c.opts.Title,
 		Args:    process.InspectorArgs(c.opts.program, c.opts.Args, env, p.id),
 		Env:     env,
-		Dir:     c.opts.Dir,
+		Dir:     c.gen.dir,
 		User:    c.opts.Credential.user(),
 		Stdin:   c.opts.Stdin,
 		Stdout:  stdout,
 		Stderr:  stderr,
-		// Another program that inherits the master's standard error may be one that
-		// cannot be handed it later.
-		KeepTail: stderr != nil || c.opts.program == "",
+		// A program of another kind that inherits the master's standard error cannot be
+		// handed it later.
+		KeepTail: stderr != nil || c.gen.isGo,
 		Channel:  end,
 	})
 	if err != nil {
@@ -102,16 +127,24 @@ func workerEnv(p *Process, forkEnv []string, channelFD int) []string {
 	env := slices.DeleteFunc(slices.Clone(p.child.gen.env), func(kv string) bool {
 		k, _, _ := strings.Cut(kv, "=")
 		k = process.EnvName(k)
-		return slices.Contains(roleEnv, k) || slices.Contains(masterEnv, k)
+		return slices.Contains(roleEnv, k) || slices.Contains(masterEnv, k) || o.Credential != nil && slices.Contains(userEnv, k)
 	})
-	procs := "GOMAXPROCS=" + strconv.Itoa(o.procs())
-	env = append(env, procs)
-	env = append(append(env, o.Env...), forkEnv...)
+	given := append(slices.Clone(o.Env), forkEnv...)
+	procs := o.procs()
+	share := append(runtimeEnv(procs, o.memory(env)), p.child.gen.userEnv...)
+	env = append(append(env, share...), given...)
 	if !o.shares {
-		env = append(env, procs)
+		env = append(env, runtimeEnv(procs, 0)...)
 	}
+	if !o.divides {
+		env = append(env, runtimeEnv(0, o.MemoryLimit)...)
+	}
+	if _, fixed := process.Lookup(given, "GOMAXPROCS"); fixed || !o.shares {
+		procs = 0
+	}
+	p.child.procs = procs
 	hello, _ := json.Marshal(announcement{
-		Version: wire.ProtocolVersion, Slot: p.slot, ManualReady: o.ManualReady, Connections: p.child.connections,
+		Version: wire.ProtocolVersion, Slot: p.slot, Title: o.Title, ManualReady: o.ManualReady, Connections: p.child.connections, Procs: procs,
 		ShutdownTimeout: o.ShutdownTimeout, MaxMessage: o.MaxMessage, MaxQueue: o.MaxQueue, Tickets: true, Coord: true,
 	})
 	id := strconv.Itoa(p.id)
@@ -124,6 +157,20 @@ func workerEnv(p *Process, forkEnv []string, channelFD int) []string {
 	)
 }
 
+// runtimeEnv sets what a worker's runtime may use. 0 sets nothing.
+func runtimeEnv(procs int, memory int64) (env []string) {
+	if procs > 0 {
+		env = append(env, "GOMAXPROCS="+strconv.Itoa(procs))
+	}
+	if memory > 0 {
+		env = append(env, "GOMEMLIMIT="+strconv.FormatInt(memory, 10))
+	}
+	return env
+}
+
 // masterEnv stays with the master: sockets and notifications that a service
 // manager has addressed to its pid.
 var masterEnv = []string{"NOTIFY_SOCKET", "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "WATCHDOG_PID", "WATCHDOG_USEC"}
+
+// userEnv says who the master's user is.
+var userEnv = []string{"HOME", "USER", "LOGNAME"}

@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -28,9 +29,8 @@ func (h host) Open(number int, reload bool) {
 	go func() {
 		g := &generation{number: number, opts: opts}
 		if err == nil {
-			g.bin, err = self.Open(opts.program, reload)
+			err = g.open(reload)
 		}
-		g.env = os.Environ()
 		m.post(func() {
 			var s supervise.Settings
 			if err == nil {
@@ -76,10 +76,17 @@ func (h host) Signal(worker int, sig os.Signal) error {
 	return h.workers[worker].child.proc.Signal(sig)
 }
 
-// Ping asks the worker for an answer, unless it would not understand.
+// Ping asks the worker for an answer, unless it would not understand, and tells
+// its share of the cores, which changes with the master's: a worker that was given
+// one does not follow its cgroup by itself.
 func (h host) Ping(worker int) bool {
-	l := h.workers[worker].link
-	return l.SpeaksExtra() && l.OrderExtra(wire.ActPing) == nil
+	c := h.workers[worker].child
+	var share []byte
+	if c.procs > 0 {
+		share, _ = json.Marshal(pulseRequest{Procs: c.opts.procs()})
+	}
+	l := c.p.link
+	return l.SpeaksExtra() && l.OrderExtraMsg(wire.ActPing, share) == nil
 }
 
 func (h host) Drain(worker int, timeout time.Duration) {

@@ -45,7 +45,7 @@ func TestPingsFollowEachOther(t *testing.T) {
 	in.drain = drain.New(1, 0, in.drainHooks())
 	lines := bufio.NewReader(l.peer)
 	for range 100 {
-		in.pinged()
+		in.pinged(nil)
 		line, err := lines.ReadString('\n')
 		require.NoError(t, err)
 		require.Equal(t, 1, strings.Count(line, wire.ActPong))

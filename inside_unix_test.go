@@ -68,7 +68,7 @@ func anyHandle(t testing.TB) *handle.Handle {
 // TestStopBehindControlSignals: a SIGTERM is taken, however many signals of the
 // other kind wait.
 func TestStopBehindControlSignals(t *testing.T) {
-	stops, controls, end := newCluster().master.takeSignals()
+	stops, controls, end := newCluster().master.takeSignals(new(running))
 	defer end()
 	deadline := time.Now().Add(30 * time.Second)
 	for len(controls) < cap(controls) {

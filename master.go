@@ -53,15 +53,21 @@ type master struct {
 	reports  mailbox.Mailbox // callbacks about the cluster as a whole
 	began    time.Time
 
+	atTerminal sync.Once // prepares for what a terminal does to processes
+	outlives   bool      // this program is to go on when its terminal is closed; constant
+
 	forked atomic.Bool // from the first fork to the end of Disconnect; for anyone
 }
 
 // generation is a program that is held open, and with what it is run.
 type generation struct {
-	number int // the supervisor's
-	opts   *settings
-	bin    *process.Program
-	env    []string // the master's environment when it was opened
+	number  int // the supervisor's
+	opts    *settings
+	bin     *process.Program
+	isGo    bool     // it is a program with this package
+	dir     string   // in which it runs; "": the master's
+	env     []string // the master's environment when it was opened
+	userEnv []string // what that says of the user, if it is another one's
 }
 
 func newMaster(c *cluster) *master {
@@ -69,6 +75,7 @@ func newMaster(c *cluster) *master {
 		cluster:  c,
 		programs: make(map[int]*generation), workers: make(map[int]*Process),
 		calls: make(map[int]chan<- outcome), stops: make(map[int]chan<- []int), began: time.Now(),
+		outlives: outlivesHangUp(),
 	}
 	m.supervisor = supervise.New(host{m}, dumpSignal, rand.Uint64())
 	m.registry = share.NewRegistry(share.Host{Turn: m.call, Activated: systemd.Sockets, UID: uid()})

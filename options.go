@@ -30,6 +30,11 @@ type Options struct {
 	// Default: os.Args[1:] of the master. To pass none, use []string{}.
 	Args []string
 
+	// Title is the name by which ps, top and pgrep show a worker, which finds it in
+	// os.Args[0]; of its first 15 bytes Linux makes the name of a Go worker's process
+	// as well. Default: the program's name, as the master's.
+	Title string
+
 	// Workers is how many workers AutoFork keeps alive.
 	// Default: runtime.GOMAXPROCS(0). Negative: an error.
 	Workers int
@@ -38,8 +43,10 @@ type Options struct {
 	// as "K=V"; it wins over the master's, and the env of Fork wins over it.
 	Env []string
 
-	// Dir is the working directory of a worker. Default: the master's. A
-	// relative path is taken from the directory in which the master was started.
+	// Dir is the working directory of a worker. Default: the master's; after a
+	// reload that to which the symbolic link leads by then through which the master
+	// was started, or its directory entered. A relative path is taken from the
+	// directory in which the master was started.
 	Dir string
 
 	// Output tells where a worker's standard output and error go. Default (nil,
@@ -59,8 +66,9 @@ type Options struct {
 	Stdin *os.File
 
 	// Credential, if set, makes workers run as that user and those groups. The
-	// master needs the privilege to do so, and opens the sockets with its own. Not
-	// on Windows: SetupMaster returns an error.
+	// master needs the privilege to do so, and opens the sockets with its own. HOME,
+	// USER and LOGNAME are that user's, unless Env sets them. Not on Windows:
+	// SetupMaster returns an error.
 	Credential *Credential
 
 	// Scheduling says how connections reach the workers: [Shared] or
@@ -70,7 +78,15 @@ type Options struct {
 	// MaxProcs is the GOMAXPROCS of a worker. Default: the master's
 	// runtime.GOMAXPROCS(0) divided by Workers, at least 1; a GOMAXPROCS in Env
 	// or in Fork's env wins over the default, but not over a MaxProcs given here.
+	// When the master's changes, as when its cgroup gets more CPU, the share of
+	// workers that run follows at their next heartbeat (Watchdog.Interval).
 	MaxProcs int
+
+	// MemoryLimit is the GOMEMLIMIT of a worker, in bytes: how much its runtime
+	// tries not to exceed. Default: the master's GOMEMLIMIT, if that is set,
+	// divided by Workers; a GOMEMLIMIT in Env or in Fork's env wins over the
+	// default, but not over a MemoryLimit given here. Negative: an error.
+	MemoryLimit int64
 
 	// ManualReady makes a worker ready only when it calls [Process.Ready],
 	// instead of at its first Accept or ReadFrom.
@@ -243,6 +259,7 @@ type settings struct {
 	Options
 	program string // that a worker runs; "" for this one
 	shares  bool   // MaxProcs follows Workers
+	divides bool   // and so does MemoryLimit
 }
 
 const (
@@ -286,7 +303,9 @@ func (o Options) resolve() (*settings, error) {
 	if o.Dir != "" && !filepath.IsAbs(o.Dir) {
 		o.Dir = filepath.Join(self.Dir, o.Dir)
 	}
-	s := &settings{Options: o, shares: o.MaxProcs == 0 || o.MaxProcs == defaultProcs(o.Workers)}
+	s := &settings{Options: o}
+	s.shares = o.MaxProcs == 0 || o.MaxProcs == defaultProcs(o.Workers)
+	s.divides = o.MemoryLimit == 0 || o.MemoryLimit == defaultMemory(os.Environ(), o.Workers)
 	if o.Exec != "" && o.Exec != self.Executable {
 		var err error
 		if s.program, err = findProgram(o.Exec); err != nil {
@@ -315,7 +334,7 @@ func findProgram(name string) (path string, err error) {
 func (s *settings) shown() Options {
 	o := s.Options
 	o.Args, o.Env = slices.Clone(o.Args), slices.Clone(o.Env)
-	o.Exec, o.MaxProcs = s.program, s.procs()
+	o.Exec, o.MaxProcs, o.MemoryLimit = s.program, s.procs(), s.memory(os.Environ())
 	setDefault(&o.Exec, self.Executable)
 	return o
 }
@@ -338,6 +357,20 @@ func (s *settings) procs() int {
 
 // defaultProcs is a worker's share of the cores.
 func defaultProcs(workers int) int { return max(1, runtime.GOMAXPROCS(0)/max(1, workers)) }
+
+// memory is the GOMEMLIMIT of a worker, or 0 for none. env is the master's.
+func (s *settings) memory(env []string) int64 {
+	if s.divides {
+		return defaultMemory(env, s.Workers)
+	}
+	return s.MemoryLimit
+}
+
+// defaultMemory is a worker's share of the master's GOMEMLIMIT, or 0 for none.
+func defaultMemory(env []string, workers int) int64 {
+	n := process.MemoryLimit(env)
+	return max(min(1, n), n/int64(max(1, workers)))
+}
 
 // supervision is what the supervisor needs to know.
 func (s *settings) supervision() supervise.Settings {
@@ -370,6 +403,7 @@ func (o *Options) validate() error {
 	}{
 		{"Workers", int64(o.Workers)},
 		{"MaxProcs", int64(o.MaxProcs)},
+		{"MemoryLimit", o.MemoryLimit},
 		{"StartTimeout", int64(o.StartTimeout)},
 		{"ShutdownTimeout", int64(o.ShutdownTimeout)},
 		{"ShutdownDelay", int64(o.ShutdownDelay)},
@@ -404,9 +438,9 @@ func (o *Options) validate() error {
 	if err := validateEnv("Options.Env", o.Env); err != nil {
 		return err
 	}
-	for _, a := range o.Args {
+	for _, a := range append(slices.Clone(o.Args), o.Title) {
 		if strings.ContainsRune(a, 0) {
-			return fmt.Errorf("cluster: Options.Args: %q contains a NUL byte", a)
+			return fmt.Errorf("cluster: Options.Args or Title: %q contains a NUL byte", a)
 		}
 	}
 	if o.Credential != nil && !process.CanSwitchUser {

@@ -3,6 +3,7 @@ package cluster_test
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"io"
 	"io/fs"
 	"log/slog"
@@ -29,6 +30,7 @@ func TestOptionsErrorsNameTheField(t *testing.T) {
 	for field, o := range map[string]cluster.Options{
 		"Workers":         {Workers: -1},
 		"MaxProcs":        {MaxProcs: -1},
+		"MemoryLimit":     {MemoryLimit: -1},
 		"StartTimeout":    {StartTimeout: -time.Second},
 		"ShutdownTimeout": {ShutdownTimeout: -time.Second},
 		"MaxMessage":      {MaxMessage: -1},
@@ -195,6 +197,75 @@ func TestOptionsMaxProcs(t *testing.T) {
 			clustertest.WithMaster(t, clustertest.CommandWorker, c.o)
 			require.Equal(t, c.want, clustertest.Ask[clustertest.About](t, clustertest.Fork(t, c.fork...), clustertest.Order{Cmd: "about"}).MaxProcs)
 		})
+	}
+}
+
+// TestOptionsMemoryLimit: a worker gets its share of the master's GOMEMLIMIT, if that
+// is set, unless its environment or MemoryLimit says otherwise.
+func TestOptionsMemoryLimit(t *testing.T) {
+	const gib = 1 << 30
+	for name, c := range map[string]struct {
+		master string
+		o      cluster.Options
+		fork   []string
+		want   string
+	}{
+		"share":             {"4GiB", cluster.Options{Workers: 4}, nil, fmt.Sprint(gib)},
+		"none":              {"", cluster.Options{Workers: 4}, nil, ""},
+		"off":               {"off", cluster.Options{Workers: 4}, nil, "off"},
+		"environment":       {"4GiB", cluster.Options{Workers: 4, Env: []string{"GOMEMLIMIT=3GiB"}}, nil, "3GiB"},
+		"fork":              {"4GiB", cluster.Options{Env: []string{"GOMEMLIMIT=3GiB"}}, []string{"GOMEMLIMIT=off"}, "off"},
+		"option":            {"", cluster.Options{MemoryLimit: 5 * gib}, nil, fmt.Sprint(5 * gib)},
+		"option before all": {"off", cluster.Options{MemoryLimit: 6 * gib, Env: []string{"GOMEMLIMIT=off"}}, []string{"GOMEMLIMIT=off"}, fmt.Sprint(6 * gib)},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if c.master != "" {
+				t.Setenv("GOMEMLIMIT", c.master)
+			}
+			clustertest.WithMaster(t, clustertest.CommandWorker, c.o)
+			self := clustertest.Ask[clustertest.About](t, clustertest.Fork(t, c.fork...), clustertest.Order{Cmd: "about", Env: []string{"GOMEMLIMIT"}})
+			require.Equal(t, c.want, self.Env["GOMEMLIMIT"])
+		})
+	}
+	t.Run("follows Scale", func(t *testing.T) {
+		t.Setenv("GOMEMLIMIT", "4GiB")
+		clustertest.WithMaster(t, clustertest.CommandWorker, cluster.Options{Workers: 1})
+		require.EqualValues(t, 4*gib, cluster.Settings().MemoryLimit)
+		require.NoError(t, cluster.SetupMaster(cluster.Settings()))
+		require.NoError(t, cluster.AutoFork())
+		require.NoError(t, cluster.Scale(2))
+		require.EqualValues(t, 2*gib, cluster.Settings().MemoryLimit)
+		for _, w := range cluster.Workers() {
+			self := clustertest.Ask[clustertest.About](t, w, clustertest.Order{Cmd: "about", Env: []string{"GOMEMLIMIT"}})
+			require.Equal(t, strconv.Itoa(4*gib/(w.Slot()+1)), self.Env["GOMEMLIMIT"])
+		}
+	})
+}
+
+// TestMaxProcsFollow: a worker's share follows the master's GOMAXPROCS, as Go itself
+// follows a cgroup's limit, unless the program or its environment has set it.
+func TestMaxProcsFollow(t *testing.T) {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(8))
+	clustertest.WithMaster(t, clustertest.CommandWorker, cluster.Options{Workers: 2, Watchdog: cluster.Watchdog{Interval: clustertest.Tick}})
+	procs := func(w *cluster.Process) int {
+		return clustertest.Ask[clustertest.About](t, w, clustertest.Order{Cmd: "about"}).MaxProcs
+	}
+	follows, fixed := clustertest.Fork(t), clustertest.Fork(t, "GOMAXPROCS=4")
+	require.Equal(t, 4, procs(follows))
+	for _, n := range []int{6, 2, 8} {
+		runtime.GOMAXPROCS(n)
+		clustertest.Eventually(t, func() bool { return procs(follows) == n/2 }, "its share of the new number")
+		require.Equal(t, 4, procs(fixed))
+	}
+}
+
+// TestTitle is what a worker is called.
+func TestTitle(t *testing.T) {
+	clustertest.WithMaster(t, clustertest.CommandWorker, cluster.Options{Title: "a title/of a worker"})
+	w := clustertest.Fork(t)
+	require.Equal(t, "a title/of a worker", clustertest.Ask[clustertest.About](t, w, clustertest.Order{Cmd: "about"}).Args[0])
+	if comm, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", w.PID())); err == nil {
+		require.Equal(t, "a title/of a wo\n", string(comm))
 	}
 }
 

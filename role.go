@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -44,9 +45,11 @@ var roleEnv = []string{envWorkerID, envUniqueID, envChannelFD, envSerialization,
 type announcement struct {
 	Version         int           `json:"version"`
 	Slot            int           `json:"slot"`
+	Title           string        `json:"title,omitempty"`
 	ManualReady     bool          `json:"manualReady,omitempty"`
 	Connections     int           `json:"connections,omitempty"` // after which it is full
 	Coord           bool          `json:"coord,omitempty"`       // the master answers package coord
+	Procs           int           `json:"procs,omitempty"`       // its share of the cores, if that follows the master's
 	ShutdownTimeout time.Duration `json:"shutdownTimeout"`       // ns
 	MaxMessage      int           `json:"maxMessage"`
 	MaxQueue        int           `json:"maxQueue"`
@@ -203,9 +206,15 @@ type inside struct {
 	asker *share.Asker
 
 	checking atomic.Bool // OnCheck functions are being called
+	procs    int         // the share of the cores that it was told last; of who is checking
 
 	tickets    tickets.Holder
 	askTickets sync.Once
+}
+
+// pulseRequest is what a ping says beside.
+type pulseRequest struct {
+	Procs int `json:"procs"`
 }
 
 // newWorker begins this process's life as worker id.
@@ -216,7 +225,7 @@ func newWorker(c *cluster, id int, ch *channel.Channel, hello announcement) *Pro
 	// copied is gone before this worker sees the end of the channel, and a log line
 	// must not kill what is in flight.
 	surviveSIGPIPE()
-	process.SetName(filepath.Base(os.Args[0]))
+	process.SetName(cmp.Or(hello.Title, filepath.Base(os.Args[0])))
 	in := newInside(p, hello)
 	in.drain = drain.New(id, hello.Connections, in.drainHooks())
 	p.inside, p.owner = in, in
@@ -242,7 +251,7 @@ func newWorker(c *cluster, id int, ch *channel.Channel, hello announcement) *Pro
 
 // newInside is an inside without its drain.
 func newInside(p *Process, hello announcement) *inside {
-	in := &inside{p: p, hello: hello}
+	in := &inside{p: p, hello: hello, procs: hello.Procs}
 	in.asker = in.newAsker()
 	return in
 }
@@ -286,15 +295,6 @@ func (in *inside) announceDrain(why drain.Reason) {
 // goMaster reports whether the master speaks more than node's protocol.
 func (in *inside) goMaster() bool { return in.hello.Version >= wire.ProtocolVersion }
 
-// leaveGroupSignals leaves to the master what a terminal sends to all its
-// processes at once. For each signal the runtime switches to a thread of its own
-// and back, which nobody has to wait for: one that comes before meets a worker
-// that does not listen yet.
-func leaveGroupSignals() {
-	// Not signal.Ignore, which this worker's own children would inherit.
-	signal.Notify(make(chan os.Signal, 1), groupSignals...)
-}
-
 // watchTerm makes SIGTERM a drain.
 func (in *inside) watchTerm() {
 	term := make(chan os.Signal, 1)
@@ -318,7 +318,7 @@ func (s *fromMaster) Internal(w *wire.Message, h *handle.Handle) {
 		s.in.asker.Offered(w, h)
 		return
 	case wire.ActPing:
-		s.in.pinged()
+		s.in.pinged(w.Msg)
 	case wire.ActStopping:
 		s.in.drain.Notice()
 	case wire.ActTickets:
@@ -443,11 +443,14 @@ func (in *inside) ready() error {
 }
 
 // pinged answers the master, on a goroutine of its own.
-func (in *inside) pinged() {
+func (in *inside) pinged(asked []byte) {
 	if !in.checking.CompareAndSwap(false, true) {
 		return // the last checks have not returned
 	}
+	var r pulseRequest
+	json.Unmarshal(asked, &r) // without one it is 0
 	go func() {
+		in.followProcs(r.Procs)
 		var failed []error
 		for _, r := range in.p.cluster.hooks.check.all() {
 			if err := r.fn(in.drain.Context()); err != nil {
@@ -466,4 +469,12 @@ func (in *inside) pinged() {
 		in.checking.Store(false) // first: the next ping may be here before answer returns
 		in.p.link.Answer((&wire.Message{Cmd: wire.CmdExtra, Act: wire.ActPong, Msg: msg}).Line())
 	}()
+}
+
+// followProcs takes another share of the cores, unless the program has set its own.
+func (in *inside) followProcs(procs int) {
+	if procs > 0 && procs != in.procs && runtime.GOMAXPROCS(0) == in.procs {
+		runtime.GOMAXPROCS(procs)
+		in.procs = procs
+	}
 }

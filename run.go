@@ -30,6 +30,8 @@ type runner struct {
 }
 
 type running struct {
+	terminal *process.Terminal // nil if there is none, or signals are left alone
+
 	fatal chan error    // the supervision gave up
 	ended chan struct{} // a Disconnect has: there may be nothing left to wait for
 	stop  chan struct{}
@@ -153,7 +155,7 @@ func (m *master) run(ctx context.Context) error {
 // runLoop is one Run.
 func (m *master) runLoop(cur *running) {
 	defer surviveSIGPIPE()() // a reader of the log that goes away ends nobody
-	stops, controls, end := m.takeSignals()
+	stops, controls, end := m.takeSignals(cur)
 	defer end()
 
 	err := m.autoFork()
@@ -185,16 +187,21 @@ func (m *master) runLoop(cur *running) {
 // takeSignals begins to receive what Run acts on, and to reap orphans if that
 // falls to this process. A full channel drops signals, so those that stop have one
 // of their own: no flood of the others gets in their way.
-func (m *master) takeSignals() (stops, controls chan os.Signal, end func()) {
+func (m *master) takeSignals(cur *running) (stops, controls chan os.Signal, end func()) {
 	o := m.settings()
 	stops, controls = make(chan os.Signal, 16), make(chan os.Signal, 16)
+	stop := make(chan struct{})
 	if !o.NoSignals {
+		cur.terminal = process.FindTerminal()
+		outliveTerminalStops()
 		signal.Notify(stops, stopSignals...)
-		if len(controlSignals) > 0 { // none would be all
-			signal.Notify(controls, controlSignals...)
+		if s := controlsOf(cur.terminal); len(s) > 0 { // none would be all
+			signal.Notify(controls, s...)
+		}
+		if cur.terminal != nil {
+			go process.ContinueStopped(stop, m.stoppable, m.continued())
 		}
 	}
-	stop := make(chan struct{})
 	if reap := o.ReapOrphans; reap != nil && *reap || reap == nil && pid == 1 {
 		go process.ReapOrphans(stop, m.waited)
 	}
@@ -202,6 +209,7 @@ func (m *master) takeSignals() (stops, controls chan os.Signal, end func()) {
 		signal.Stop(stops)
 		signal.Stop(controls)
 		close(stop)
+		cur.terminal.Close()
 	}
 }
 
@@ -224,7 +232,7 @@ func (m *master) waitRun(cur *running, stops, controls <-chan os.Signal) (stop b
 	case <-stops:
 		return true, nil
 	case sig := <-controls:
-		m.control(sig)
+		m.control(cur, sig)
 		return false, nil
 	case <-cur.stop:
 		return true, nil
@@ -245,16 +253,29 @@ func (m *master) empty() (empty bool) {
 	return empty
 }
 
+// stoppable are the processes of workers.
+func (m *master) stoppable() []int {
+	pids, _ := m.waited()
+	return pids
+}
+
+// continued returns what says that a worker was stopped by the terminal: once, for
+// it may go on.
+func (m *master) continued() func(pid int, by os.Signal) {
+	var once sync.Once
+	return func(pid int, by os.Signal) {
+		once.Do(func() {
+			m.log().Warn("cluster: the terminal has stopped a worker, which is continued; give workers other standard files (Options.Output, Stdin) than a terminal", "pid", pid, "signal", by)
+		})
+	}
+}
+
 // control acts on a signal that is no stop. It does not wait: what goes wrong
 // is logged, and told by OnReload.
-func (m *master) control(sig os.Signal) {
+func (m *master) control(cur *running, sig os.Signal) {
 	switch sig {
 	case reloadSignal:
-		m.post(func() {
-			if m.delay == nil {
-				m.supervisor.Reload(time.Now(), 0)
-			}
-		})
+		go m.hangUp(cur)
 	case upSignal, downSignal:
 		step := 1
 		if sig == downSignal {
@@ -265,6 +286,21 @@ func (m *master) control(sig os.Signal) {
 				m.log().Warn("cluster: scaling failed", "err", err)
 			}
 		}()
+	}
+}
+
+// hangUp acts on a SIGHUP: an administrator reloads by it, a terminal that was closed
+// ends the cluster.
+func (m *master) hangUp(cur *running) {
+	switch {
+	case !cur.terminal.HungUp():
+		m.post(func() {
+			if m.delay == nil {
+				m.supervisor.Reload(time.Now(), 0)
+			}
+		})
+	case !m.outlives:
+		cur.once.Do(func() { close(cur.stop) })
 	}
 }
 

@@ -4,8 +4,10 @@ package cluster_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"net/http"
 	"os"
@@ -319,6 +321,20 @@ func TestReloadOfOptionsExec(t *testing.T) {
 	}
 }
 
+// TestReloadOfExecTellsLastWords: the error of a reload has what the new worker of
+// another program says, if that is one with this package.
+func TestReloadOfExecTellsLastWords(t *testing.T) {
+	dir := clustertest.TempDir(t)
+	program, failure := filepath.Join(dir, "program"), filepath.Join(dir, "failure")
+	clustertest.CopyBinary(t, program)
+	clustertest.WithMaster(t, clustertest.Troublemaker, cluster.Options{Workers: 1, Exec: program, Env: []string{"FAIL=" + failure}})
+	listening := clustertest.Listenings(t)
+	require.NoError(t, cluster.AutoFork())
+	clustertest.Await(t, listening, "listening")
+	require.NoError(t, os.WriteFile(failure, nil, 0o600))
+	require.ErrorContains(t, cluster.Reload(clustertest.Within(t, clustertest.Patience)), "no database")
+}
+
 // TestStderrIsHandedOver: what a worker says before it is ready passes through
 // the master; from then on its standard error is the master's own.
 func TestStderrIsHandedOver(t *testing.T) {
@@ -435,5 +451,46 @@ func TestReloadRunsTheNewBinary(t *testing.T) {
 	require.Contains(t, p.Expect("reload 0 2"), "no such file")
 	clustertest.Kill(t, ups[1].PID, syscall.SIGKILL)
 	runs(p.Event("up"), v2)
+	p.Terminate()
+}
+
+// TestReloadGoesToTheNewDirectory: the working directory is what a symbolic link
+// leads to, through which the master was started. A reload's workers have what it
+// leads to by then.
+func TestReloadGoesToTheNewDirectory(t *testing.T) {
+	t.Parallel()
+	dir := clustertest.TempDir(t)
+	v1, v2, current := filepath.Join(dir, "v1"), filepath.Join(dir, "v2"), filepath.Join(dir, "current")
+	for _, v := range []string{v1, v2} {
+		require.NoError(t, os.Mkdir(v, 0o755))
+		clustertest.CopyBinary(t, filepath.Join(v, "server"))
+	}
+	moveLink(t, v1, current)
+	cmd := exec.Command(filepath.Join(current, "server"))
+	cmd.Dir = v1
+	s := clustertest.Supervision{Workers: 1}
+	p := clustertest.StartCmd(t, cmd, clustertest.Supervisor, clustertest.SuperviseEnv(t, &s, []string{"PWD=" + v1})...)
+	runsIn := func(e clustertest.Event, dir string) {
+		t.Helper()
+		cwd, err := os.Readlink(fmt.Sprintf("/proc/%d/cwd", e.PID))
+		if errors.Is(err, fs.ErrNotExist) {
+			t.Skip("nobody tells the directory of a process here")
+		}
+		require.NoError(t, err)
+		require.Equal(t, dir, cwd)
+	}
+	old := p.Event("up")
+	runsIn(old, v1)
+	moveLink(t, v2, current)
+	clustertest.Kill(t, old.PID, syscall.SIGKILL)
+	old = p.Event("up")
+	runsIn(old, v1)
+	p.Signal(syscall.SIGHUP)
+	rests := p.All("up 0 ", "reload 1 2 <nil>")
+	e := clustertest.ParseEvent("0 " + rests[0])
+	runsIn(e, v2)
+	moveLink(t, v1, current)
+	clustertest.Kill(t, e.PID, syscall.SIGKILL)
+	runsIn(p.Event("up"), v2)
 	p.Terminate()
 }

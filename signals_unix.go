@@ -6,11 +6,17 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+
+	"github.com/go-cluster/cluster/internal/process"
 )
 
 // groupSignals reach the whole foreground group of a terminal, or are for the
 // master to act on. A worker leaves them to the master's order.
 var groupSignals = []os.Signal{syscall.SIGINT, syscall.SIGHUP, syscall.SIGTTIN, syscall.SIGTTOU}
+
+// terminalStops are sent by the kernel too, to all of a group of which somebody
+// reads a terminal in the background, or writes to it after `stty tostop`.
+var terminalStops = []os.Signal{syscall.SIGTTIN, syscall.SIGTTOU}
 
 // stopSignals end Run.
 var stopSignals = []os.Signal{syscall.SIGTERM, syscall.SIGINT}
@@ -24,7 +30,38 @@ const (
 	dumpSignal   = syscall.SIGQUIT // the Go runtime prints all goroutines
 )
 
-var controlSignals = []os.Signal{reloadSignal, upSignal, downSignal}
+// controlsOf are the signals that control a master with this terminal, or none.
+// With one, nobody can tell the kernel's SIGTTIN and SIGTTOU from an
+// administrator's.
+func controlsOf(t *process.Terminal) []os.Signal {
+	if t != nil {
+		return []os.Signal{reloadSignal}
+	}
+	return []os.Signal{reloadSignal, upSignal, downSignal}
+}
+
+// outliveTerminalStops makes this process, and what it starts, go on where a
+// terminal would stop it: reads fail then, and writes succeed. A handler would not
+// do: the kernel would send the signal again for ever.
+func outliveTerminalStops() {
+	if process.HasTerminal() {
+		signal.Ignore(terminalStops...)
+	}
+}
+
+// leaveGroupSignals leaves to the master what a terminal sends to all its
+// processes at once. For each signal the runtime switches to a thread of its own
+// and back, which nobody has to wait for: one that comes before meets a worker
+// that does not listen yet.
+func leaveGroupSignals() {
+	// Not signal.Ignore, which this worker's own children would inherit.
+	signal.Notify(make(chan os.Signal, 1), groupSignals...)
+	outliveTerminalStops()
+}
+
+// outlivesHangUp reports whether this process was made to outlive its terminal, as
+// nohup makes it.
+func outlivesHangUp() bool { return signal.Ignored(reloadSignal) }
 
 // isProbe tells the signal that only asks whether a process exists.
 func isProbe(sig os.Signal) bool { return sig == syscall.Signal(0) }

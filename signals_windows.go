@@ -3,7 +3,10 @@ package cluster
 import (
 	"fmt"
 	"os"
+	"os/signal"
 	"syscall"
+
+	"github.com/go-cluster/cluster/internal/process"
 )
 
 // stopSignals end Run. The runtime makes an os.Interrupt of Ctrl-C and
@@ -20,7 +23,17 @@ var groupSignals = []os.Signal{os.Interrupt}
 const termSignal = syscall.SIGTERM
 
 // There are no others, so none for Run to do something else than to stop.
-var controlSignals []os.Signal
+func controlsOf(*process.Terminal) []os.Signal { return nil }
+
+// No terminal stops a process, and none tells of its end by such a signal.
+func outliveTerminalStops() {}
+func outlivesHangUp() bool  { return false }
+
+// leaveGroupSignals leaves to the master what a console sends to all its
+// processes at once.
+func leaveGroupSignals() {
+	signal.Notify(make(chan os.Signal, 1), groupSignals...)
+}
 
 const (
 	reloadSignal = syscall.Signal(-1)

@@ -139,12 +139,13 @@ func openFiles() int {
 	return len(names) - 1
 }
 
-// ownGroup makes a program the first process of a group of its own.
+// ownGroup makes a program the first process of a session, and of a group of its
+// own: a terminal in which the tests run is none of its business.
 func ownGroup(cmd *exec.Cmd) {
 	if cmd.SysProcAttr == nil {
 		cmd.SysProcAttr = new(syscall.SysProcAttr)
 	}
-	cmd.SysProcAttr.Setpgid = true
+	cmd.SysProcAttr.Setsid = true
 }
 
 // processGroup is a program with its workers.

@@ -55,12 +55,12 @@ func (o *outputPipes) target(w io.Writer, inherit *os.File) (io.Writer, error) {
 		if !isOpen(inherit) {
 			return nil, nil // closed in this process: /dev/null
 		}
-		return inherit, nil
+		return o.file(inherit), nil
 	case io.Discard:
 		return nil, nil
 	}
 	if f, ok := w.(*os.File); ok {
-		return f, nil
+		return o.file(f), nil
 	}
 	r, pw, err := outputPipe()
 	if err != nil {
@@ -75,6 +75,17 @@ func (o *outputPipes) target(w io.Writer, inherit *os.File) (io.Writer, error) {
 		}
 	})
 	return pw, nil
+}
+
+// file returns what the process gets for f: if that is a pipe, an open file of its
+// own where that is possible, so that what it does to it is nobody else's trouble.
+func (o *outputPipes) file(f *os.File) *os.File {
+	own := reopenPipe(f)
+	if own == nil {
+		return f
+	}
+	o.close = append(o.close, own)
+	return own
 }
 
 // begin lets the copying begin, once the process has its ends or never will.

@@ -68,6 +68,157 @@ func TestProgramIsPinned(t *testing.T) {
 	require.Equal(t, "#!two", run(script))
 }
 
+// copyOf puts a copy of a program of the system at a path.
+func copyOf(t *testing.T, program, path string) {
+	t.Helper()
+	from, err := exec.LookPath(program)
+	require.NoError(t, err)
+	b, err := os.ReadFile(from)
+	require.NoError(t, err)
+	os.Remove(path)
+	require.NoError(t, os.WriteFile(path, b, 0o755))
+}
+
+// TestNameOfProcess: a process is shown by its program's name while that lies at its
+// path; after that what was opened is executed all the same.
+func TestNameOfProcess(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "a-program")
+	copyOf(t, "sh", path)
+	link := filepath.Join(dir, "a-link")
+	require.NoError(t, os.Symlink(path, link))
+	program, err := FindSelf().Open(link, false)
+	require.NoError(t, err)
+	defer program.Close()
+	comm := func() string {
+		t.Helper()
+		var said buffer
+		p := start(t, Spec{Program: program, Title: "title", Args: []string{"-c", "read x </proc/$$/comm; echo $0 $x >&2"}, Stdout: io.Discard, Stderr: &said, Channel: channelEnd(t)})
+		p.Wait()
+		return said.String()
+	}
+	require.Equal(t, "title a-link\n", comm())
+	require.NoError(t, os.Remove(link))
+	require.Equal(t, "title a-program\n", comm(), "by the path that is left")
+	copyOf(t, "true", path)
+	require.Regexp(t, `^title [0-9]+\n$`, comm(), "not what lies there now")
+}
+
+// TestErrorNamesTheProgram that cannot be executed, not the descriptor by which it
+// is held.
+func TestErrorNamesTheProgram(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "program")
+	require.NoError(t, os.WriteFile(path, []byte("nothing that can be executed"), 0o755))
+	program, err := FindSelf().Open(path, false)
+	require.NoError(t, err)
+	defer program.Close()
+	_, err = new(Launcher).Start(Spec{Program: program, Channel: channelEnd(t)})
+	require.ErrorIs(t, err, unix.ENOEXEC)
+	require.ErrorContains(t, err, path)
+	require.NotContains(t, err.Error(), "/proc/")
+}
+
+// TestImports tells programs of which a module is a part from others.
+func TestImports(t *testing.T) {
+	self, err := os.Executable()
+	require.NoError(t, err)
+	for path, want := range map[string]bool{self: true, "/bin/sh": false} {
+		program, err := FindSelf().Open(path, false)
+		require.NoError(t, err)
+		require.Equal(t, want, program.Imports("github.com/go-cluster/cluster"), path)
+		require.False(t, program.Imports("example.com/other"), path)
+		program.Close()
+	}
+}
+
+// TestNewDir: the directory of a new version is what the link leads to by then, by
+// which the directory was entered or the program started.
+func TestNewDir(t *testing.T) {
+	top, err := filepath.EvalSymlinks(t.TempDir())
+	require.NoError(t, err)
+	for _, dir := range []string{"1/bin", "2/bin", "1/data", "2/data", "other"} {
+		require.NoError(t, os.MkdirAll(filepath.Join(top, dir), 0o755))
+	}
+	program := filepath.Join(top, "current/bin/server")
+	for _, version := range []string{"1", "2"} {
+		require.NoError(t, os.WriteFile(filepath.Join(top, version, "bin/server"), nil, 0o755))
+	}
+	for name, c := range map[string]struct{ dir, program, want string }{
+		"entered":          {"current", "", "2"},
+		"entered below":    {"current/data", "", "2/data"},
+		"of the program":   {"1", program, "2"},
+		"beside it":        {"1/data", program, "2/data"},
+		"elsewhere":        {"other", program, ""},
+		"no link":          {"1", filepath.Join(top, "1/bin/server"), ""},
+		"a similar name":   {"other", filepath.Join(top, "current/server"), ""},
+		"without programs": {"1", "", ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			link := filepath.Join(top, "current")
+			os.Remove(link)
+			require.NoError(t, os.Symlink("1", link))
+			dir := filepath.Join(top, c.dir)
+			t.Chdir(dir)
+			info, err := os.Stat(".")
+			require.NoError(t, err)
+			s := &Self{dirInfo: info, dirLink: findDirLink(dir, c.program)}
+			require.Empty(t, s.NewDir(), "the link has not moved")
+			require.NoError(t, os.Remove(link))
+			require.NoError(t, os.Symlink("2", link))
+			want := c.want
+			if want != "" {
+				want = filepath.Join(top, want)
+			}
+			require.Equal(t, want, s.NewDir())
+			t.Chdir(top)
+			require.Empty(t, s.NewDir(), "this process has moved")
+		})
+	}
+}
+
+// TestContinueStopped: what a terminal stops is continued; what somebody else stops
+// is not.
+func TestContinueStopped(t *testing.T) {
+	child := start(t, spec(t, "sleep"))
+	defer func() {
+		child.Signal(os.Kill)
+		child.Wait()
+	}()
+	stop, ended, told := make(chan struct{}), make(chan struct{}), make(chan os.Signal, 10)
+	go func() {
+		ContinueStopped(stop, func() []int { return []int{child.PID} }, func(_ int, by os.Signal) { told <- by })
+		close(ended)
+	}()
+	state := func() string { return readStat(child.PID)[statState] }
+	for _, sig := range []os.Signal{unix.SIGTTIN, unix.SIGTTOU} {
+		require.NoError(t, child.Signal(sig))
+		select {
+		case by := <-told:
+			require.Equal(t, sig, by)
+		case <-time.After(time.Minute):
+			t.Fatal("not noticed")
+		}
+		require.Eventually(t, func() bool { return state() != "T" }, time.Minute, time.Millisecond)
+	}
+	time.Sleep(2 * stoppedAgain) // until it looks no more by itself
+	require.NoError(t, child.Signal(unix.SIGSTOP))
+	require.Eventually(t, func() bool { return state() == "T" }, time.Minute, time.Millisecond)
+	time.Sleep(2 * stoppedAgain)
+	require.Equal(t, "T", state())
+	close(stop)
+	<-ended
+	require.Empty(t, told)
+}
+
+// TestHangUpOfOthers: a SIGHUP long after the terminal's end is not the terminal's.
+func TestHangUpOfOthers(t *testing.T) {
+	require.False(t, (*Terminal)(nil).HungUp())
+	gone := &Terminal{gone: make(chan struct{})}
+	close(gone.gone)
+	gone.goneAt.Store(time.Now().Add(-time.Hour).UnixNano())
+	require.False(t, gone.HungUp())
+}
+
 // TestForExecAbove: the held file's number is above those of the new process.
 func TestForExecAbove(t *testing.T) {
 	path, err := exec.LookPath("sh")
@@ -132,6 +283,54 @@ func TestReap(t *testing.T) {
 	require.NotContains(t, zombieChildren(), pid)
 	require.Empty(t, r.seen)
 	child.Wait()
+}
+
+// TestPipeIsNotShared: a program that makes the pipe non-blocking which it gets does
+// that to nobody else who writes to the same one.
+func TestPipeIsNotShared(t *testing.T) {
+	r, w, err := os.Pipe()
+	require.NoError(t, err)
+	defer r.Close()
+	defer w.Close()
+	fd := w.Fd() // which makes it blocking
+	stdout, stderr := os.Stdout, os.Stderr
+	defer func() { os.Stdout, os.Stderr = stdout, stderr }()
+	for name, set := range map[string]func(*Spec){
+		"given":     func(s *Spec) { s.Stdout, s.Stderr = w, w },
+		"inherited": func(*Spec) { os.Stdout, os.Stderr = w, w },
+	} {
+		s := spec(t, "nonblock")
+		set(&s)
+		p, err := new(Launcher).Start(s)
+		os.Stdout, os.Stderr = stdout, stderr
+		require.NoError(t, err, name)
+		state, err := p.Wait()
+		require.NoError(t, err, name)
+		require.Zero(t, state.ExitCode(), name)
+		flags, err := unix.FcntlInt(fd, unix.F_GETFL, 0)
+		require.NoError(t, err, name)
+		require.Zero(t, flags&unix.O_NONBLOCK, name)
+		buf := make([]byte, 100)
+		n, err := r.Read(buf)
+		require.NoError(t, err, name)
+		require.Equal(t, "1 was blocking\n", string(buf[:n]), name)
+	}
+}
+
+// TestFileIsShared: all who write to a regular file have one position in it.
+func TestFileIsShared(t *testing.T) {
+	f, err := os.Create(filepath.Join(t.TempDir(), "log"))
+	require.NoError(t, err)
+	defer f.Close()
+	for _, arg := range []string{"one", "two"} {
+		s := spec(t, "echo")
+		s.Args, s.Stdout, s.Stderr = []string{arg}, f, io.Discard
+		_, err := start(t, s).Wait()
+		require.NoError(t, err)
+	}
+	b, err := os.ReadFile(f.Name())
+	require.NoError(t, err)
+	require.Equal(t, "out one\nout two\n", string(b))
 }
 
 // TestDiscardIsTheNullDevice, not a closed descriptor, which the next file that

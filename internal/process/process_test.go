@@ -22,6 +22,8 @@ func TestMain(m *testing.M) {
 		fmt.Println("out", strings.Join(os.Args[1:], " "))
 		fmt.Fprintln(os.Stderr, "err")
 		os.Exit(7)
+	case "nonblock":
+		makeNonblocking()
 	case "sleep":
 		time.Sleep(time.Hour)
 	}

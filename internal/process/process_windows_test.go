@@ -17,3 +17,5 @@ func channelEnd(t *testing.T) ChannelEnd {
 	t.Cleanup(func() { windows.CloseHandle(event) })
 	return event
 }
+
+func makeNonblocking() {}

@@ -1,11 +1,14 @@
 package process
 
 import (
+	"debug/buildinfo"
 	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime/debug"
+	"slices"
 	"strings"
 	"sync"
 
@@ -15,8 +18,10 @@ import (
 // Program is a program to execute, held open: what is started later is the same
 // file, whatever lies at its path by then.
 type Program struct {
-	path  string // as it is shown, and executed if it is not held
+	path  string // that is executed if it is not held
+	name  string // by which errors call it
 	argv0 string
+	info  os.FileInfo // of the held file; nil if it is not held
 
 	mu     sync.Mutex
 	f      *os.File // nil for a script, whose interpreter opens the path itself
@@ -61,9 +66,9 @@ func (s *Self) Open(path string, reload bool) (*Program, error) {
 		argv0 = s.argv0
 		if !reload || s.path == "" {
 			if _, err := os.Stat(selfExe); err == nil {
-				return &Program{path: selfExe, argv0: argv0}, nil
+				return &Program{path: selfExe, name: s.Executable, argv0: argv0}, nil
 			}
-			return &Program{path: s.Executable, argv0: argv0}, nil // no /proc here
+			return &Program{path: s.Executable, name: s.Executable, argv0: argv0}, nil // no /proc here
 		}
 		path = s.path
 	}
@@ -71,11 +76,12 @@ func (s *Self) Open(path string, reload bool) (*Program, error) {
 	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)
 	if err != nil {
 		if os.IsPermission(err) { // it may be executed all the same
-			return &Program{path: path, argv0: argv0}, nil
+			return &Program{path: path, name: path, argv0: argv0}, nil
 		}
 		return nil, fmt.Errorf("program: %w", err)
 	}
-	if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() {
+	info, err := f.Stat()
+	if err != nil || !info.Mode().IsRegular() {
 		f.Close()
 		if err == nil {
 			err = fmt.Errorf("%s is no regular file: %w", path, unix.EACCES) // as execve has it
@@ -85,9 +91,71 @@ func (s *Self) Open(path string, reload bool) (*Program, error) {
 	var magic [2]byte
 	if n, _ := f.ReadAt(magic[:], 0); n == 2 && string(magic[:]) == "#!" {
 		f.Close()
-		return &Program{path: path, argv0: argv0}, nil
+		return &Program{path: path, name: path, argv0: argv0}, nil
 	}
-	return &Program{path: path, argv0: argv0, f: f}, nil
+	return &Program{path: path, name: path, argv0: argv0, info: info, f: f}, nil
+}
+
+// start executes the program as cmd says.
+func (p *Program) start(cmd *exec.Cmd) (*os.Process, error) {
+	path, done, err := p.forExec(highest(cmd))
+	if err != nil {
+		return nil, err
+	}
+	defer done()
+	if proc := p.startByName(cmd, path); proc != nil {
+		return proc, nil
+	}
+	cmd.Path = path
+	err = cmd.Start()
+	if failed, ok := errors.AsType[*os.PathError](err); ok && failed.Path == path {
+		failed.Path = p.name
+	}
+	return cmd.Process, err
+}
+
+// startByName executes a held program by a path that leads to it, if there is one.
+// The system shows a process by the last element of the path that was executed: by
+// that of a descriptor it would be a number.
+func (p *Program) startByName(cmd *exec.Cmd, held string) *os.Process {
+	if p.info == nil {
+		return nil
+	}
+	resolved, _ := os.Readlink(held)
+	for _, name := range []string{p.path, resolved} {
+		if !p.liesAt(name) {
+			continue
+		}
+		named := *cmd
+		named.Path = name
+		if named.Start() != nil {
+			return nil // the user of the process may not come there
+		}
+		if p.liesAt(name) {
+			return named.Process
+		}
+		// Another file was put there just now, and may be what was executed.
+		named.Process.Kill()
+		named.Process.Wait()
+	}
+	return nil
+}
+
+// liesAt reports whether the path leads to the held file.
+func (p *Program) liesAt(path string) bool {
+	info, err := os.Stat(path)
+	return err == nil && os.SameFile(info, p.info)
+}
+
+// Imports reports whether it is a Go program of which the module is a part.
+func (p *Program) Imports(module string) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.f == nil {
+		return false
+	}
+	info, err := buildinfo.Read(p.f)
+	return err == nil && (info.Main.Path == module || slices.ContainsFunc(info.Deps, func(m *debug.Module) bool { return m.Path == module }))
 }
 
 // forExec returns the path to execute and a func to call when that is done.
@@ -107,6 +175,22 @@ func (p *Program) forExec(above int) (path string, done func(), err error) {
 		return "", nil, os.NewSyscallError("fcntl", err)
 	}
 	return fmt.Sprintf("/proc/self/fd/%d", fd), func() { unix.Close(fd) }, nil
+}
+
+// highest is the highest descriptor that cmd hands to the new process.
+func highest(cmd *exec.Cmd) (fd int) {
+	files := append([]*os.File(nil), cmd.ExtraFiles...)
+	for _, s := range []any{cmd.Stdin, cmd.Stdout, cmd.Stderr} {
+		if f, ok := s.(*os.File); ok && f != nil {
+			files = append(files, f)
+		}
+	}
+	for _, f := range files {
+		if rc, err := f.SyscallConn(); err == nil { // Fd would make it blocking
+			rc.Control(func(n uintptr) { fd = max(fd, int(n)) })
+		}
+	}
+	return fd
 }
 
 // Close lets go of the file. Nothing can be started from the program any more.

@@ -34,10 +34,15 @@ func (s *Self) Open(path string, _ bool) (*Program, error) {
 	return &Program{path, path}, nil
 }
 
-// forExec returns the path to execute and a func to call when that is done.
-func (p *Program) forExec(int) (path string, done func(), err error) {
-	return p.path, func() {}, nil
+// start executes the program as cmd says.
+func (p *Program) start(cmd *exec.Cmd) (*os.Process, error) {
+	cmd.Path = p.path
+	err := cmd.Start()
+	return cmd.Process, err
 }
+
+// Imports reports false: programs are not looked into here.
+func (p *Program) Imports(string) bool { return false }
 
 // Close does nothing: nothing is held.
 func (p *Program) Close() {}

@@ -1,6 +1,10 @@
 package process
 
-import "os"
+import (
+	"os"
+	"path/filepath"
+	"strings"
+)
 
 // Self is this program as it was started.
 type Self struct {
@@ -10,8 +14,10 @@ type Self struct {
 	// entered: a symbolic link to a release that moves is followed.
 	Dir string
 
-	argv0 string
-	path  string // see findStartPath
+	argv0   string
+	path    string      // see findStartPath
+	dirInfo os.FileInfo // of Dir; nil if it cannot be told
+	dirLink string      // a path to it through a symbolic link, or ""
 }
 
 // FindSelf is to be called before anything changes the working directory.
@@ -20,5 +26,49 @@ func FindSelf() *Self {
 	s.Executable, _ = os.Executable()
 	s.Dir, _ = os.Getwd()
 	s.path = findStartPath(s.argv0, s.Dir)
+	s.dirInfo, _ = os.Stat(".")
+	s.dirLink = findDirLink(s.Dir, s.path)
 	return s
+}
+
+// findDirLink returns a path to the directory that leads through a symbolic link:
+// that by which it was entered, or the one that the program was started through, or
+// "".
+func findDirLink(dir, program string) string {
+	real, err := filepath.EvalSymlinks(dir)
+	if err != nil {
+		return ""
+	}
+	if real != dir {
+		return dir
+	}
+	for program != "" && program != filepath.Dir(program) {
+		program = filepath.Dir(program)
+		release, err := filepath.EvalSymlinks(program)
+		if err != nil || release == program {
+			return "" // no link leads here
+		}
+		if rest, inside := strings.CutPrefix(real, release); inside && (rest == "" || rest[0] == filepath.Separator) {
+			return program + rest
+		}
+	}
+	return ""
+}
+
+// NewDir returns the working directory for a new version of this program, if that
+// is another than this one's: what the symbolic link leads to now. It is "" if this
+// process has changed its directory.
+func (s *Self) NewDir() string {
+	now, err := os.Stat(".")
+	if s.dirLink == "" || s.dirInfo == nil || err != nil || !os.SameFile(now, s.dirInfo) {
+		return ""
+	}
+	dir, err := filepath.EvalSymlinks(s.dirLink)
+	if err != nil {
+		return ""
+	}
+	if info, err := os.Stat(dir); err != nil || !info.IsDir() || os.SameFile(info, now) {
+		return ""
+	}
+	return dir
 }

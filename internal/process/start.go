@@ -10,7 +10,8 @@ import (
 // Spec says what to start, and how.
 type Spec struct {
 	Program *Program
-	Args    []string // without the program's name
+	Title   string   // the name that it is given; "": that by which the program was named
+	Args    []string // without it
 	Env     []string // all of it
 	Dir     string   // "": this process's
 	User    *User    // nil: this process's; see [CanSwitchUser]
@@ -60,8 +61,12 @@ type Process struct {
 // Start starts a process. It takes as long as the system takes to execute the
 // program.
 func (l *Launcher) Start(spec Spec) (*Process, error) {
+	title := spec.Title
+	if title == "" {
+		title = spec.Program.argv0
+	}
 	cmd := &exec.Cmd{
-		Args: append([]string{spec.Program.argv0}, spec.Args...),
+		Args: append([]string{title}, spec.Args...),
 		Dir:  spec.Dir,
 		Env:  spec.Env,
 	}
@@ -73,19 +78,14 @@ func (l *Launcher) Start(spec Spec) (*Process, error) {
 	if err := p.pipeOutput(cmd, &spec); err != nil {
 		return nil, err
 	}
-	path, done, err := spec.Program.forExec(highest(cmd))
-	if err == nil {
-		cmd.Path = path
-		p.Started = time.Now()
-		err = cmd.Start()
-		done()
-	}
+	p.Started = time.Now()
+	proc, err := spec.Program.start(cmd)
 	p.output.begin()
 	if err != nil {
 		p.output.drain()
 		return nil, startError(err, cmd)
 	}
-	p.OS, p.PID = cmd.Process, cmd.Process.Pid
+	p.OS, p.PID = proc, proc.Pid
 	p.Unbound = l.bind(p.OS)
 	return p, nil
 }

@@ -15,19 +15,33 @@ func closeRangeCloexec() bool {
 // a thread in the kernel for each worker.
 func waitExit(proc *os.Process) (*os.ProcessState, error) {
 	// The pid cannot be anybody else's: only the Wait below frees it.
-	fd, err := unix.PidfdOpen(proc.Pid, unix.PIDFD_NONBLOCK)
-	if err != nil {
-		return proc.Wait() // before Linux 5.10
-	}
-	f := os.NewFile(uintptr(fd), "pidfd")
-	defer f.Close()
-	if rc, err := f.SyscallConn(); err == nil {
-		rc.Read(func(fd uintptr) bool {
-			n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 0)
-			return n > 0 || err != nil && err != unix.EINTR
-		})
+	if f := openProcess(proc.Pid); f != nil { // else before Linux 5.10
+		waitReadable(f)
+		f.Close()
 	}
 	return proc.Wait()
+}
+
+// openProcess is a pidfd, to be watched by waitReadable, or nil.
+func openProcess(pid int) *os.File {
+	fd, err := unix.PidfdOpen(pid, unix.PIDFD_NONBLOCK)
+	if err != nil {
+		return nil
+	}
+	return os.NewFile(uintptr(fd), "pidfd")
+}
+
+// waitReadable waits until the process of a pidfd has ended. It is false if that
+// was closed meanwhile.
+func waitReadable(f *os.File) bool {
+	rc, err := f.SyscallConn()
+	if err != nil {
+		return false
+	}
+	return rc.Read(func(fd uintptr) bool {
+		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 0)
+		return n > 0 || err != nil && err != unix.EINTR
+	}) == nil
 }
 
 // dupOver makes to another descriptor of what fd is one of.

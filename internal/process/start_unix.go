@@ -42,22 +42,6 @@ func (l *Launcher) prepare(cmd *exec.Cmd, spec *Spec) {
 	}
 }
 
-// highest is the highest descriptor that cmd hands to the new process.
-func highest(cmd *exec.Cmd) (fd int) {
-	files := append([]*os.File(nil), cmd.ExtraFiles...)
-	for _, s := range []any{cmd.Stdin, cmd.Stdout, cmd.Stderr} {
-		if f, ok := s.(*os.File); ok && f != nil {
-			files = append(files, f)
-		}
-	}
-	for _, f := range files {
-		if rc, err := f.SyscallConn(); err == nil { // Fd would make it blocking
-			rc.Control(func(n uintptr) { fd = max(fd, int(n)) })
-		}
-	}
-	return fd
-}
-
 // startError is err, which says enough here.
 func startError(err error, _ *exec.Cmd) error { return err }
 

@@ -37,9 +37,6 @@ func (*Launcher) prepare(cmd *exec.Cmd, spec *Spec) {
 	}
 }
 
-// highest is of no interest here.
-func highest(*exec.Cmd) int { return 0 }
-
 // startError is err, which says neither that the directory is missing nor which,
 // and of a missing program that it is not in PATH.
 func startError(err error, cmd *exec.Cmd) error {

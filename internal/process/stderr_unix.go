@@ -28,8 +28,11 @@ func writeStderr(p []byte) {
 }
 
 // DupStderr is another descriptor of this process's standard error, to be given
-// to a process.
+// to a process; of a pipe an open file of its own, if possible.
 func DupStderr() (fd int, err error) {
+	if fd, err = reopenPipeFD(2); err == nil {
+		return fd, nil
+	}
 	fd, err = unix.FcntlInt(2, unix.F_DUPFD_CLOEXEC, 3)
 	return fd, os.NewSyscallError("fcntl", err)
 }
