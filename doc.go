@@ -39,7 +39,8 @@
 //
 // [Process.Send] sends any JSON value to the other side, where [OnMessage],
 // [Process.OnMessage] or [Handle] take it; [Process.Request] waits for the answer
-// of an [OnRequest] or [Respond] handler. Callbacks about one worker run one
+// of an [OnRequest] or [Respond] handler. [Process.SendHandle] sends a connection,
+// a listener, a datagram socket or a file along. Callbacks about one worker run one
 // after another; request handlers run concurrently.
 //
 // The wire is that of node's cluster module, so a node script can be a worker

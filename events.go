@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/go-cluster/cluster/internal/link"
+	"github.com/go-cluster/cluster/internal/parcel"
 	"github.com/go-cluster/cluster/internal/wire"
 )
 
@@ -173,9 +174,10 @@ func (s *processSet) all() []*Process {
 
 // event is one thing to report about a process: a batch of messages, or a call.
 type event struct {
-	fn   func()
-	msgs [][]byte
-	size int // bytes that it counts against the input bound until it is delivered
+	fn     func()
+	msgs   [][]byte
+	parcel *parcel.Parcel // what came with the one message
+	size   int            // bytes that it counts against the input bound until it is delivered
 }
 
 // events delivers what happens to one process, in order. The goroutine that
@@ -268,11 +270,12 @@ func (e *events) one(ev event) {
 	}
 	size := ev.size
 	for _, raw := range ev.msgs {
-		m := Message{raw}
+		m := Message{raw, ev.parcel}
 		if t := e.retryWaiting(); !e.message(t, m) {
 			// Not what came in the same read, too: see link.keep.
-			e.waiting = append(e.waiting, Message{bytes.Clone(m.raw)})
-			size -= len(m.raw) + link.MessageCost
+			m.raw = bytes.Clone(m.raw)
+			e.waiting = append(e.waiting, m)
+			size -= m.cost()
 		}
 	}
 	if size > 0 {
@@ -283,9 +286,25 @@ func (e *events) one(ev event) {
 	}
 }
 
-// message gives m to all of t that take it.
+// cost is what the message counts against the input bound.
+func (m Message) cost() int {
+	if m.parcel != nil {
+		return len(m.raw) + link.HandleCost
+	}
+	return len(m.raw) + link.MessageCost
+}
+
+// message gives m to all of t that take it. If any does, its handle ends with the
+// last of them.
 func (e *events) message(t takers, m Message) (taken bool) {
 	p := e.p
+	if m.parcel != nil {
+		defer func() {
+			if taken {
+				m.parcel.Drop()
+			}
+		}()
+	}
 	for _, r := range deref(t.own) {
 		taken = true
 		r.fn(p, m)
@@ -326,7 +345,7 @@ func (e *events) retryWaiting() takers {
 				break
 			}
 			if e.message(t, m) {
-				freed += len(m.raw) + link.MessageCost
+				freed += m.cost()
 			} else {
 				kept = append(kept, m)
 			}
@@ -344,6 +363,9 @@ func (e *events) retryWaiting() takers {
 func (e *events) dropWaiting() {
 	if n := len(e.waiting); n > 0 {
 		first := e.waiting[0]
+		for _, m := range e.waiting {
+			m.parcel.Drop()
+		}
 		e.waiting = nil
 		e.error(fmt.Errorf("cluster: worker %d is gone: %d of its messages found no handler, the first is %s",
 			e.p.id, n, wire.Excerpt(first.raw)))

@@ -4,16 +4,36 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"net"
+	"os"
 
 	"github.com/go-cluster/cluster/internal/broker"
 	"github.com/go-cluster/cluster/internal/coordinate"
+	"github.com/go-cluster/cluster/internal/drain"
+	"github.com/go-cluster/cluster/internal/handle"
 	"github.com/go-cluster/cluster/internal/link"
+	"github.com/go-cluster/cluster/internal/parcel"
 	"github.com/go-cluster/cluster/internal/wire"
 )
 
 // Message is one JSON value as it came over the channel. It stays valid for as
 // long as it is kept.
-type Message struct{ raw []byte }
+//
+// A message can come with a handle: a connection, a listener, a datagram socket or
+// a file that the other side gave to [Process.SendHandle], or node to
+// send(message, handle). The handle belongs to the message until a callback takes
+// it with Conn, Listener, PacketConn or File. From then on it is the callback's to
+// close. What no callback has taken when the last one has returned is closed. A
+// message that waits for a handler keeps its handle. Callbacks of [Handle] get no
+// Message and cannot take one: use OnMessage.
+//
+// Taking returns an error if no handle came, if it was taken or closed already, and
+// if it is something else; then it stays to be taken as what it is. What it is, the
+// descriptor says and not the sender's type.
+type Message struct {
+	raw    []byte
+	parcel *parcel.Parcel // nil if nothing came with it
+}
 
 // Cmd returns the message's "cmd" member, or "" if the message is no object,
 // has none, or it is no string.
@@ -29,6 +49,68 @@ func (m Message) Bytes() []byte { return m.raw }
 
 // String returns the message's JSON text.
 func (m Message) String() string { return string(m.raw) }
+
+// HasHandle reports whether the message has a handle that nobody has taken yet.
+func (m Message) HasHandle() bool { return m.parcel.Has() }
+
+// Conn takes the handle of the message, a TCP or unix connection. What the sender
+// had read from it is gone, and nothing else. In a worker it counts for the drain
+// as one that this worker accepted itself: the drain waits for its end. It is an
+// error if the connection was reset on the way.
+func (m Message) Conn() (net.Conn, error) {
+	c, err := m.parcel.Conn()
+	if err != nil {
+		return nil, takeError("Conn", err)
+	}
+	if Worker != nil {
+		c = Worker.inside.drain.Conn(c)
+	}
+	return c, nil
+}
+
+// Listener takes the handle of the message, a TCP or unix listener. In a worker it
+// stops with the drain like those of [Listen], but is not reported to the master
+// and does not make this worker ready. The file of a unix socket stays the
+// sender's to remove.
+func (m Message) Listener() (net.Listener, error) {
+	ln, err := m.parcel.Listener()
+	if err != nil {
+		return nil, takeError("Listener", err)
+	}
+	if Worker != nil {
+		ln = Worker.inside.drain.SentListener(ln.(drain.Source))
+	}
+	return ln, nil
+}
+
+// PacketConn takes the handle of the message, a UDP or unixgram socket. In a
+// worker its reads wait during the drain, like those of [ListenPacket]. On Windows
+// it is ErrNotSupported.
+func (m Message) PacketConn() (net.PacketConn, error) {
+	c, err := m.parcel.PacketConn()
+	if err != nil {
+		return nil, takeError("PacketConn", err)
+	}
+	if Worker != nil {
+		c = Worker.inside.drain.SentPacketConn(c.(drain.PacketSource))
+	}
+	return c, nil
+}
+
+// File takes the handle of the message, anything that is no socket: a regular
+// file, a pipe, a terminal. Its offset and flags are shared with the sender. On
+// Windows it is ErrNotSupported.
+func (m Message) File() (*os.File, error) {
+	f, err := m.parcel.File()
+	if err != nil {
+		return nil, takeError("File", err)
+	}
+	return f, nil
+}
+
+func takeError(method string, err error) error {
+	return fmt.Errorf("cluster: Message.%s: %w", method, err)
+}
 
 // MarshalJSON returns the message as it came, so that it can be sent on.
 func (m Message) MarshalJSON() ([]byte, error) {
@@ -67,7 +149,7 @@ func Respond[Q, A any](cmd string, fn func(w *Process, q Q) (A, error)) (stop fu
 
 // Respond calls the handler for a request to the process of an inbox.
 func (h *requestHandler) Respond(to link.Receiver, msg []byte) (reply any, err error) {
-	return h.fn((*Process)(to.(*inbox)), Message{msg})
+	return h.fn((*Process)(to.(*inbox)), Message{raw: msg})
 }
 
 // inbox is a Process as its link sees it: what takes the messages, the requests and
@@ -76,6 +158,10 @@ type inbox Process
 
 func (i *inbox) Messages(batch [][]byte, size int) {
 	i.events.post(event{msgs: batch, size: size})
+}
+
+func (i *inbox) Handle(msg []byte, h *handle.Handle, size int) {
+	i.events.post(event{msgs: [][]byte{msg}, parcel: parcel.New(h), size: size})
 }
 
 func (i *inbox) Report(err error, size int) { (*Process)(i).reportSized(err, size) }

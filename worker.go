@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/go-cluster/cluster/internal/link"
+	"github.com/go-cluster/cluster/internal/parcel"
 	"github.com/go-cluster/cluster/internal/supervise"
 )
 
@@ -154,17 +155,49 @@ func (w *Process) Send(v any, received ...func(error)) error {
 	if w == nil {
 		return callError("Send", ErrNotWorker)
 	}
-	var told func(error)
-	if len(received) > 0 {
-		told = func(err error) {
-			w.events.post(event{fn: func() {
-				for _, fn := range received {
-					fn(err)
-				}
-			}})
-		}
+	return w.sendError("Send", w.link.Send(v, w.telling(received)))
+}
+
+// telling returns what posts the calls of received; nil if there are none.
+func (w *Process) telling(received []func(error)) func(error) {
+	if len(received) == 0 {
+		return nil
 	}
-	return w.sendError("Send", w.link.Send(v, told))
+	return func(err error) {
+		w.events.post(event{fn: func() {
+			for _, fn := range received {
+				fn(err)
+			}
+		}})
+	}
+}
+
+// SendHandle is Send of a message that a handle goes with: a net.Conn,
+// net.Listener, net.PacketConn or *os.File. The other side takes it from the
+// [Message]. A copy travels: h stays open and is the caller's to close, which it
+// may do as soon as SendHandle has returned.
+//
+// The message keeps its place among those of Send. received is called as Send
+// calls it. A node peer takes connections, listeners and UDP sockets, as its
+// net.Socket, net.Server and dgram.Socket; what is sent to it behind a handle waits
+// until it has acknowledged that.
+//
+// What was read from a connection does not travel; send it in v. A *tls.Conn and
+// other types without a descriptor cannot be sent, and the error says what to
+// send in place of them. The socket of a Listen in a master that has forked can
+// be sent, that of a RoundRobin listener is ErrNotSupported. So are all but
+// connections and listeners on Windows, and a file or a unixgram socket for a node
+// peer; where that is not known yet, received or OnError is told. The error wraps ErrBacklog
+// also while 256 handles are on their way to the other side.
+func (w *Process) SendHandle(v, h any, received ...func(error)) error {
+	if w == nil {
+		return callError("SendHandle", ErrNotWorker)
+	}
+	out, err := parcel.Pack(h)
+	if err != nil {
+		return callError("SendHandle", err)
+	}
+	return w.sendError("SendHandle", w.link.SendWith(v, out.Handle, out.Node, w.telling(received)))
 }
 
 // SendContext sends v and returns nil once the other side has received it (a

@@ -26,6 +26,7 @@ var rooms = map[string][]string{
 	"process":   {"handle"},
 	"supervise": {},
 	"socket":    {"handle"},
+	"parcel":    {"socket", "handle", "wire"},
 	"share":     {"socket", "handle", "wire"},
 	"drain":     {"goodbye"},
 	"systemd":   {"mailbox"},

@@ -310,10 +310,10 @@ func (c *Channel) Interrupt() { c.f.SetReadDeadline(time.Unix(1, 0)) }
 // Close closes this end; a Recv or send under way returns.
 func (c *Channel) Close() { c.f.Close() }
 
-// Attach returns what carries h to the peer: the line as it is, and the
-// descriptor beside it.
-func (c *Channel) Attach(line []byte, h *handle.Handle) ([]byte, *handle.Handle) {
-	return line, h.Retain()
+// Attach returns what carries h to the peer: the line as it is, and the descriptor
+// beside it. What is kept, here nothing, is to be released when the peer has it.
+func (c *Channel) Attach(line []byte, h *handle.Handle) (carrier []byte, beside, kept *handle.Handle) {
+	return line, h.Retain(), nil
 }
 
 // Claim takes the descriptor of a line that should have come with one: the

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strconv"
 	"sync"
 	"syscall"
 	"time"
@@ -326,34 +327,45 @@ func (c *Channel) Close() {
 // first attach.
 func (c *Channel) SetPeer(pid int) { c.peer = pid }
 
-// Attach puts h's socket into the line that is to carry it, as a member "socket":
-// what WSADuplicateSocket says of it for the process that gets it. Nothing goes beside
-// the line. Without the socket, as when the worker has just died, the worker's
-// answer would be that none came.
-func (c *Channel) Attach(line []byte, h *handle.Handle) ([]byte, *handle.Handle) {
-	text, err := handle.Duplicate(h.Socket(), c.peer)
-	if err != nil {
-		return line, nil
+// Attach puts h's socket into the line that is to carry it, as a member "socket".
+// Nothing goes beside the line. To a worker that is what WSADuplicateSocket says of
+// it for the process that gets it. Without the socket, as when the worker has just
+// died, the worker's answer would be that none came.
+//
+// To the master it is the number that the socket has here, where the master fetches
+// it: so h is kept, to be released when the master has it.
+func (c *Channel) Attach(line []byte, h *handle.Handle) (carrier []byte, beside, kept *handle.Handle) {
+	text := strconv.Itoa(h.FD())
+	if c.own {
+		kept = h.Retain()
+	} else {
+		var err error
+		if text, err = handle.Duplicate(h.Socket(), c.peer); err != nil {
+			return line, nil, nil
+		}
 	}
 	const tail = "}\n"
 	line = append(line[:len(line)-len(tail):len(line)-len(tail)], `,"socket":"`...)
-	return append(append(append(line, text...), '"'), tail...), nil
+	return append(append(append(line, text...), '"'), tail...), nil, kept
 }
 
 // Claim takes the socket of a line that should have come with one. It returns nil
-// if there is none. Only a worker takes one: what handle.Adopt is given names a handle of
-// this very process, so a worker could make the master close any of its own.
+// if there is none. The master never adopts what a worker writes: that names a handle
+// of the master's own, so a worker could make the master close any. It fetches the
+// worker's.
 func (c *Channel) Claim(line []byte, fds []int) (h *handle.Handle, rest []int) {
-	if !c.own {
-		return nil, fds
-	}
 	var carrier struct {
 		Socket string `json:"socket"`
 	}
 	if json.Unmarshal(line, &carrier) != nil {
 		return nil, fds
 	}
-	h, err := handle.Adopt(carrier.Socket)
+	var err error
+	if c.own {
+		h, err = handle.Adopt(carrier.Socket)
+	} else {
+		h, err = handle.Fetch(carrier.Socket, c.peer)
+	}
 	if err != nil {
 		return nil, fds
 	}

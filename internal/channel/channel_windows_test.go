@@ -5,6 +5,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -143,9 +144,9 @@ func addressOf(t *testing.T, h *handle.Handle) windows.Sockaddr {
 	return sa
 }
 
-// TestSocketInALine: it finds its way to a worker, and is the same. The master
-// takes none: what a worker sends as one could be any handle of the master's own,
-// which would be closed.
+// TestSocketInALine: it finds its way to a worker and to the master, and is the same.
+// The master adopts none: what a worker sends as one could be any handle of the
+// master's own, which would be closed.
 func TestSocketInALine(t *testing.T) {
 	ours, theirs, err := Pair()
 	require.NoError(t, err)
@@ -156,15 +157,31 @@ func TestSocketInALine(t *testing.T) {
 	defer worker.Close()
 	h := someSocket(t)
 	defer h.Release()
+	event, err := windows.CreateEvent(nil, 0, 0, nil) // a handle that is no socket
+	require.NoError(t, err)
+	defer windows.CloseHandle(event)
 
-	line, beside := ours.Attach([]byte("{\"cmd\":\"x\"}\n"), h)
+	line, beside, kept := ours.Attach([]byte("{\"cmd\":\"x\"}\n"), h)
 	require.Nil(t, beside)
+	require.Nil(t, kept)
 	refused, _ := ours.Claim(line, nil)
 	require.Nil(t, refused)
 	got, _ := worker.Claim(line, nil)
 	require.NotNil(t, got)
 	require.Equal(t, addressOf(t, h), addressOf(t, got))
 	got.Release()
+	line, beside, kept = worker.Attach([]byte("{\"cmd\":\"x\"}\n"), h)
+	require.Nil(t, beside)
+	require.NotNil(t, kept)
+	got, _ = ours.Claim(line, nil)
+	require.NotNil(t, got)
+	kept.Release()
+	require.Equal(t, addressOf(t, h), addressOf(t, got))
+	got.Release()
+	for _, bad := range []string{``, `-1`, `-2`, `0`, `999999996`, strconv.Itoa(int(event))} {
+		none, _ := ours.Claim([]byte(`{"socket":"`+bad+`"}`), nil)
+		require.Nil(t, none, bad)
+	}
 	for _, bad := range []string{`{}`, `{"socket":""}`, `{"socket":"rubbish"}`, `{"socket":1}`, `{"socket":"` + strings.Repeat("A", 1000) + `"}`} {
 		none, _ := worker.Claim([]byte(bad), nil)
 		require.Nil(t, none, bad)

@@ -138,7 +138,7 @@ func (g *guestState) do(o GuestOrder) GuestAnswer {
 	case "descriptors":
 		return GuestAnswer{N: Census().FDs}
 	default:
-		return GuestAnswer{Err: "unknown order " + o.Do}
+		return doHandles(o)
 	}
 	return GuestAnswer{}
 }

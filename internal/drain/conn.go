@@ -19,7 +19,8 @@ import (
 // if it has read nothing since it wrote last, and reads now. An *http.Server in
 // Serve knows better, and says so.
 type conn struct {
-	listener *Listener // that accepted it
+	tracker  *Tracker
+	listener *Listener // that accepted it; nil if another process did
 	raw      net.Conn
 	rc       syscall.RawConn // of raw; nil if it has none
 	bye      *goodbye.Conn   // of a ServeFunc; else nil
@@ -48,6 +49,9 @@ const (
 	phaseActive        // a request is in flight
 	phaseIdle          // between requests, or before the first
 )
+
+// abandoned reports whether its server has shut down, so that it is nobody's.
+func (c *conn) abandoned() bool { return c.listener != nil && c.listener.over.Load() }
 
 // enter is told by the server what the connection is doing.
 func (c *conn) enter(state http.ConnState) {
@@ -78,7 +82,7 @@ func (c *conn) cuttable() bool {
 	if c.bye != nil {
 		return c.ops.Load() == 0 || c.bye.Speaks()
 	}
-	return !c.listener.foreign.Load()
+	return c.listener == nil || !c.listener.foreign.Load()
 }
 
 // answering reports whether an answer has begun that does not say that the connection
@@ -178,7 +182,7 @@ func (c *conn) write(p []byte) (int, error) {
 	c.writing.Add(1)
 	defer c.wrote()
 	if c.bye != nil {
-		if at := c.bye.Write(p); at >= 0 && c.listener.tracker.Draining() {
+		if at := c.bye.Write(p); at >= 0 && c.tracker.Draining() {
 			return c.writeGoodbye(p, at)
 		}
 	}
@@ -240,7 +244,7 @@ func isRegularFile(r io.Reader) bool {
 
 func (c *conn) close() error {
 	if !c.closed.Swap(true) {
-		defer c.listener.tracker.forget(c)
+		defer c.tracker.forget(c)
 	}
 	return c.raw.Close()
 }

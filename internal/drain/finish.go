@@ -120,8 +120,8 @@ func (t *Tracker) look(buf []*conn) ([]*conn, census) {
 	conns, accepting := t.inFlight(buf[:0])
 	count := census{open: accepting}
 	for _, c := range conns {
-		if c.listener.over.Load() {
-			continue // its server's Shutdown has returned: it is nobody's
+		if c.abandoned() {
+			continue
 		}
 		count.open++
 		if c.bye != nil && !c.answering() {

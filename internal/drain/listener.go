@@ -26,6 +26,7 @@ type Listener struct {
 	addr      net.Addr
 	keepAlive net.KeepAliveConfig
 	release   func()
+	asks      func() // the program asks for a connection
 
 	foreign atomic.Bool // its server, of Serve, is no *http.Server
 	tells   atomic.Bool // its server is one of ServeFunc: its connections say goodbye
@@ -38,7 +39,7 @@ type Listener struct {
 // Listener wraps source, whose address is given as addr. keepAlive, if enabled,
 // is set on every connection. release is called when the listener is closed.
 func (t *Tracker) Listener(source Source, addr net.Addr, keepAlive net.KeepAliveConfig, release func()) *Listener {
-	l := &Listener{tracker: t, source: source, addr: addr, keepAlive: keepAlive, release: release, closed: make(chan struct{})}
+	l := &Listener{tracker: t, source: source, addr: addr, keepAlive: keepAlive, release: release, asks: t.asks, closed: make(chan struct{})}
 	t.enter(l)
 	return l
 }
@@ -99,7 +100,7 @@ func (l *Listener) Accept() (net.Conn, error) {
 		<-l.closed
 		return nil, l.errClosed("accept")
 	}
-	l.tracker.asks()
+	l.asks()
 	raw, err := l.source.Accept()
 	if err != nil {
 		l.tracker.endAccept(nil)
@@ -110,7 +111,7 @@ func (l *Listener) Accept() (net.Conn, error) {
 		return nil, err
 	}
 	l.setKeepAlive(raw)
-	wrapped, c := l.track(raw)
+	wrapped, c := l.tracker.track(l, raw)
 	l.tracker.endAccept(c)
 	return wrapped, nil
 }

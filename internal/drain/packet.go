@@ -22,6 +22,7 @@ type packetConn struct {
 	tracker *Tracker
 	addr    net.Addr
 	release func()
+	asks    func() // the program asks for a datagram
 
 	once   sync.Once // closes
 	closed chan struct{}
@@ -30,7 +31,11 @@ type packetConn struct {
 // PacketConn wraps source, whose address is given as addr. release is called when
 // it is closed.
 func (t *Tracker) PacketConn(source PacketSource, addr net.Addr, release func()) net.PacketConn {
-	c := &packetConn{PacketSource: source, tracker: t, addr: addr, release: release, closed: make(chan struct{})}
+	return t.packetConn(source, addr, release, t.asks)
+}
+
+func (t *Tracker) packetConn(source PacketSource, addr net.Addr, release, asks func()) net.PacketConn {
+	c := &packetConn{PacketSource: source, tracker: t, addr: addr, release: release, asks: asks, closed: make(chan struct{})}
 	t.enter(c)
 	if udp, ok := source.(*net.UDPConn); ok {
 		return &udpConn{c, udp}
@@ -68,7 +73,7 @@ func (c *packetConn) ReadFrom(b []byte) (n int, from net.Addr, err error) {
 // read reads by fn. In a drain it waits until the socket is closed.
 func (c *packetConn) read(fn func() error) error {
 	for !c.tracker.Draining() {
-		c.tracker.asks()
+		c.asks()
 		err := fn()
 		if err == nil || !c.tracker.Draining() || !isTimeout(err) {
 			return err

@@ -129,16 +129,29 @@ func (t *Tracker) beginAccept() bool {
 func (t *Tracker) endAccept(c *conn) {
 	t.mu.Lock()
 	t.accepting--
-	full := false
-	if c != nil {
-		t.conns[c] = struct{}{}
-		t.accepted++
-		full = t.accepted == t.limit
-	}
+	full := c != nil && t.note(c)
 	t.mu.Unlock()
 	if full {
 		t.full()
 	}
+}
+
+// arrived notes that c is in flight, which no Accept here has returned.
+func (t *Tracker) arrived(c *conn) {
+	t.mu.Lock()
+	full := t.note(c)
+	t.mu.Unlock()
+	if full {
+		t.full()
+	}
+}
+
+// note notes that c is in flight, and reports whether it is the last one that this
+// worker should take. t.mu is held.
+func (t *Tracker) note(c *conn) (full bool) {
+	t.conns[c] = struct{}{}
+	t.accepted++
+	return t.accepted == t.limit
 }
 
 func (t *Tracker) forget(c *conn) {

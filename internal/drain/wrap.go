@@ -15,9 +15,9 @@ import (
 // writes go through a conn.
 
 // track wraps c. The conn is in flight once the Tracker knows it.
-func (l *Listener) track(raw net.Conn) (net.Conn, *conn) {
-	c := &conn{listener: l, raw: raw}
-	if l.tells.Load() {
+func (t *Tracker) track(l *Listener, raw net.Conn) (net.Conn, *conn) {
+	c := &conn{tracker: t, listener: l, raw: raw}
+	if l != nil && l.tells.Load() {
 		c.bye = new(goodbye.Conn)
 	}
 	if s, ok := raw.(syscall.Conn); ok {

@@ -4,6 +4,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"os"
+	"strconv"
 	"unsafe"
 
 	"golang.org/x/sys/windows"
@@ -40,6 +41,30 @@ func Adopt(text string) (*Handle, error) {
 	s, err := windows.WSASocket(-1, -1, -1, &info, 0, windows.WSA_FLAG_OVERLAPPED|windows.WSA_FLAG_NO_HANDLE_INHERIT)
 	if err != nil {
 		return nil, os.NewSyscallError("WSASocket", err)
+	}
+	return New(int(s)), nil
+}
+
+// Fetch opens the socket in this process that the process pid has under the number.
+// What is there under it, if not a socket, is left alone: this process gets a handle
+// of its own, and closes only that.
+func Fetch(number string, pid int) (*Handle, error) {
+	n, err := strconv.ParseUint(number, 10, 31)
+	if err != nil {
+		return nil, err
+	}
+	p, err := windows.OpenProcess(windows.PROCESS_DUP_HANDLE, false, uint32(pid))
+	if err != nil {
+		return nil, os.NewSyscallError("OpenProcess", err)
+	}
+	defer windows.CloseHandle(p)
+	var s windows.Handle
+	if err := windows.DuplicateHandle(p, windows.Handle(n), windows.CurrentProcess(), &s, 0, false, windows.DUPLICATE_SAME_ACCESS); err != nil {
+		return nil, os.NewSyscallError("DuplicateHandle", err)
+	}
+	if _, err := windows.Getsockname(s); err != nil {
+		windows.CloseHandle(s)
+		return nil, os.NewSyscallError("getsockname", err)
 	}
 	return New(int(s)), nil
 }

@@ -49,7 +49,7 @@ func (r *reader) internal(cmd string, read *wire.Line) {
 			r.fault("bad internal message %s: %w", wire.Excerpt(raw), err)
 			return
 		}
-		r.ours(m)
+		r.ours(m, raw)
 	case wire.CmdAck:
 		r.exchange.handleAcked(true)
 	case wire.CmdNack:
@@ -66,8 +66,8 @@ func (r *reader) internal(cmd string, read *wire.Line) {
 	}
 }
 
-// sockets answers what node asks about sockets that it has sent here: they were
-// closed when they came.
+// sockets answers what node asks about sockets that it has sent here: they are no
+// business of the server over there any more.
 func (r *reader) sockets(raw []byte, answer wire.Message) {
 	var m wire.Message
 	if err := json.Unmarshal(raw, &m); err != nil {
@@ -88,11 +88,7 @@ func (r *reader) acknowledge(cmd string) {
 // handle takes a message that came with a descriptor. It is acknowledged before
 // it is looked at, as node does: its sender sends nothing more until then.
 func (r *reader) handle(raw []byte) {
-	h, rest := r.ch.Claim(raw, r.fds)
-	if len(rest) < len(r.fds) && r.held > 0 {
-		r.held--
-	}
-	r.fds = rest
+	h := r.claim(raw)
 	if h == nil {
 		r.acknowledge(wire.CmdNack)
 		r.fault("a handle message came without its descriptor: %s", wire.Excerpt(raw))
@@ -116,13 +112,53 @@ func (r *reader) handle(raw []byte) {
 		r.fault("a handle came with %q; closed", cmd)
 		return
 	}
-	// A handle that the application over there sent: there is no way to hand it
-	// to a callback, but the message that it came with is a message.
-	h.Release()
-	r.fault("a handle of type %q was closed: %w", outer.Type, errs.NotSupported)
-	if len(outer.Msg) > 0 {
-		r.message(outer.Msg)
+	if len(outer.Msg) == 0 {
+		h.Release()
+		r.fault("a handle came without a message; closed")
+		return
 	}
+	r.messageWith(outer.Msg, h)
+}
+
+// claim returns the descriptor that came with the line, or nil.
+func (r *reader) claim(raw []byte) *handle.Handle {
+	h, rest := r.ch.Claim(raw, r.fds)
+	if len(rest) < len(r.fds) && r.held > 0 {
+		r.held--
+	}
+	r.fds = rest
+	return h
+}
+
+// HandleCost is what a message with a descriptor costs beside its bytes.
+const HandleCost = 64 << 10
+
+// messageWith takes a message for the application with the descriptor that came
+// with it.
+func (r *reader) messageWith(msg []byte, h *handle.Handle) {
+	r.deliver()
+	size := len(msg) + HandleCost
+	r.messages.Add(1)
+	r.flow.add(size)
+	r.to.Handle(msg, h, size)
+}
+
+// handed takes a message with a descriptor from a Go peer. One whose descriptor
+// did not come is a message all the same.
+func (r *reader) handed(m wire.Extra, raw []byte) {
+	h := r.claim(raw)
+	msg := bytes.Clone(m.Msg)
+	if cmd, ok := wire.InternalCmd(msg); ok || len(msg) == 0 {
+		h.Release()
+		r.fault("a handle came with %q; closed", cmd)
+		return
+	}
+	if h == nil {
+		r.fault("a message came without its handle: is this process out of descriptors?")
+		r.message(msg)
+		return
+	}
+	r.messageWith(msg, h)
 }
 
 // cluster handles a NODE_CLUSTER message: the answer to a question of ours, or
@@ -167,8 +203,8 @@ func (r *reader) requested(a asked) {
 	r.job = j
 }
 
-// ours handles a NODE_GO_CLUSTER message.
-func (r *reader) ours(m wire.Extra) {
+// ours handles a NODE_GO_CLUSTER message, of which raw is the line.
+func (r *reader) ours(m wire.Extra, raw []byte) {
 	switch m.Act {
 	case wire.ActAsk:
 		r.asked = max(r.asked, m.N)
@@ -180,6 +216,8 @@ func (r *reader) ours(m wire.Extra) {
 		r.calls.replied(m)
 	case wire.ActCoord, wire.ActTopic:
 		r.side.Coord(m.Act, m.ID, m.Msg)
+	case wire.ActHandle:
+		r.handed(m, raw)
 	default:
 		if len(m.Msg) > maxInternal {
 			r.fault("an internal message of %d bytes is ignored: %s", len(m.Msg), wire.Excerpt(m.Msg))

@@ -4,6 +4,7 @@ import (
 	"slices"
 	"sync"
 
+	"github.com/go-cluster/cluster/internal/errs"
 	"github.com/go-cluster/cluster/internal/handle"
 	"github.com/go-cluster/cluster/internal/wire"
 )
@@ -33,6 +34,10 @@ type outHandle struct {
 	h     *handle.Handle
 	seq   int64
 	tries int
+
+	// Of the application, else nil:
+	told  func(error)   // or nil: when it is written
+	acked func(ok bool) // when the peer has it, or will not
 }
 
 // nodeExit is how far a worker is on its way out, as its link knows it. A Go worker
@@ -103,6 +108,19 @@ func (x *exchange) sendHandle(one outHandle, told answer) {
 	}
 }
 
+// sendUser queues a descriptor of the application, which it takes over unless it
+// returns false: then the link has closed.
+func (x *exchange) sendUser(one outHandle) bool {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.closed {
+		return false
+	}
+	x.handles = append(x.handles, one)
+	x.nextHandle()
+	return true
+}
+
 // nextHandle sends the oldest descriptor if none is on its way. x.mu is held.
 func (x *exchange) nextHandle() {
 	if x.up || len(x.handles) == 0 {
@@ -110,8 +128,19 @@ func (x *exchange) nextHandle() {
 	}
 	x.up = true
 	x.turn.pickUp()
-	line, h := x.ch.Attach(x.handles[0].line, x.handles[0].h)
-	x.out.put(orderLine, h, line)
+	one := &x.handles[0]
+	line, h, _ := x.ch.Attach(one.line, one.h)
+	pos, err := x.out.put(orderLine, h, line)
+	told := one.told
+	one.told = nil
+	switch {
+	case told == nil:
+	case err != nil:
+		told(err)
+	default:
+		// Under the lock, for the order of the callbacks: told does not wait.
+		x.out.whenWritten(pos, told)
+	}
 }
 
 // maxHandleTries is how often a descriptor is sent to a peer that answers that none
@@ -127,9 +156,11 @@ func (x *exchange) handleAcked(ok bool) {
 	}
 	x.up = false
 	var refused answer
+	var acked func(bool)
 	one := &x.handles[0]
-	if one.tries++; ok || one.tries >= maxHandleTries || x.leaves() {
+	if one.tries++; ok || one.tries >= maxHandleTries || x.leaves() && one.acked == nil {
 		one.h.Release()
+		acked = one.acked
 		if !ok {
 			refused = x.answers[one.seq]
 			delete(x.answers, one.seq)
@@ -141,10 +172,20 @@ func (x *exchange) handleAcked(ok bool) {
 	if refused != nil {
 		refused(&wire.Message{Accepted: new(false)}, nil)
 	}
+	if acked != nil {
+		acked(ok)
+	}
 }
 
 // leaves reports whether the peer takes nothing new any more. x.mu is held.
 func (x *exchange) leaves() bool { return x.exit.begun && x.peer() != PeerGo }
+
+// leaving is leaves, for anyone.
+func (x *exchange) leaving() bool {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return x.leaves()
+}
 
 // grants: see Link.Grants.
 func (x *exchange) grants(key string) bool {
@@ -190,24 +231,26 @@ func (x *exchange) beginExit() (told, crossed bool, refused []answer) {
 }
 
 // dropHandles takes back the descriptors that a worker on its way out cannot
-// take: all but the one that it has to acknowledge. It returns who waits for
-// what was to become of them. x.mu is held.
+// take: all but the one that it has to acknowledge, and those of the application,
+// which were sent before. It returns who waits for what was to become of them. x.mu
+// is held.
 func (x *exchange) dropHandles() (refused []answer) {
 	if !x.leaves() {
 		return nil
 	}
-	keep := 0
-	if x.up {
-		keep = 1
-	}
-	for _, one := range x.handles[min(keep, len(x.handles)):] {
+	all := x.handles
+	x.handles = nil
+	for i, one := range all {
+		if i == 0 && x.up || one.acked != nil {
+			x.handles = append(x.handles, one)
+			continue
+		}
 		one.h.Release()
 		if told := x.answers[one.seq]; told != nil {
 			refused = append(refused, told)
 			delete(x.answers, one.seq)
 		}
 	}
-	x.handles = x.handles[:min(keep, len(x.handles))]
 	return refused
 }
 
@@ -220,6 +263,9 @@ func (x *exchange) close() (unanswered []answer) {
 	x.mu.Unlock()
 	for _, one := range handles {
 		one.h.Release()
+		if one.told != nil {
+			one.told(errs.Closed)
+		}
 	}
 	for _, told := range answers {
 		unanswered = append(unanswered, told)

@@ -134,16 +134,20 @@ func TestHandleInAHandle(t *testing.T) {
 	require.Empty(t, l.internals)
 }
 
-// TestHandleOfAnApplication: a handle that the application over there sends
-// with a message of its own is closed; the message is delivered.
+// TestHandleOfAnApplication: a handle that the application over there sends with a
+// message of its own is delivered with it.
 func TestHandleOfAnApplication(t *testing.T) {
 	l := newTestLink(t, PeerNode, Options{}).take().start()
 	k := newToken(t)
 	l.writeWith(`{"cmd":"NODE_HANDLE","type":"net.Socket","msg":{"hello":1}}`+"\n", k.file)
 	require.Equal(t, `{"cmd":"NODE_HANDLE_ACK"}`, l.readLine())
 	require.Equal(t, `{"hello":1}`, l.message())
-	require.ErrorContains(t, waitFor(t, l.errors, "error"), "net.Socket")
-	k.sent().requireClosed()
+	got := waitFor(t, l.parcels, "handle")
+	require.Equal(t, `{"hello":1}`, got.message)
+	require.Equal(t, len(got.message)+HandleCost, got.size)
+	k.sent().requireSame(got.h)
+	k.requireClosed()
+	require.Empty(t, l.errors)
 }
 
 // readHandle reads the next line, which must come with exactly one descriptor

@@ -23,6 +23,7 @@ type Link struct {
 	calls    calls
 	requests requests
 	exchange exchange
+	handover handovers
 	workers  workers
 }
 
@@ -47,6 +48,9 @@ type Receiver interface {
 	// Messages takes over messages of the application, in their order. They count
 	// size bytes against the bound of the input until Link.Release.
 	Messages(batch [][]byte, size int)
+	// Handle takes over a message that came with h, which it takes over as well. It
+	// comes after those of the last Messages, and counts likewise.
+	Handle(msg []byte, h *handle.Handle, size int)
 	// Report tells of an error, which counts size bytes likewise.
 	Report(err error, size int)
 	// Responder returns what answers the request, or nil if nothing does yet:
@@ -103,6 +107,7 @@ func New(ch *channel.Channel, to Receiver, s Side, peer PeerKind, o Options) *Li
 	l.calls = calls{core: &l.core, peer: peer, byID: make(map[uint64]*call)}
 	l.requests = requests{core: &l.core, workers: &l.workers}
 	l.exchange = exchange{core: &l.core, answers: make(map[int64]answer)}
+	l.handover = handovers{core: &l.core, receipts: &l.receipts, exchange: &l.exchange}
 	l.workers = workers{core: &l.core, read: l.in.read, answer: l.requests.answer, next: make(chan job)}
 	l.in = reader{
 		core: &l.core, lines: wire.Framer{Max: o.MaxMessage}, end: l.end,
@@ -115,12 +120,29 @@ func New(ch *channel.Channel, to Receiver, s Side, peer PeerKind, o Options) *Li
 // has it, on any goroutine; it must not wait.
 func (l *Link) Send(v any, received func(error)) error {
 	return wire.EncodeUser(v, func(line []byte) error {
-		if received == nil {
-			_, err := l.out.put(userLine, nil, line)
-			return err
+		switch {
+		case l.handover.blocked.Load():
+			return l.handover.behind(userLine, line, received)
+		case received != nil:
+			return l.receipts.send(userLine, nil, line, received)
 		}
-		return l.receipts.send(userLine, line, received)
+		_, err := l.out.put(userLine, nil, line)
+		return err
 	})
+}
+
+// SendWith is Send of a message that h goes with, which it takes over. as is what
+// h is for node.
+func (l *Link) SendWith(v any, h *handle.Handle, as wire.HandleType, received func(error)) error {
+	encoded := false
+	err := wire.EncodeUser(v, func(line []byte) error {
+		encoded = true
+		return l.handover.send(passage{kind: userLine, line: line, h: h, as: as, told: received})
+	})
+	if !encoded {
+		h.Release()
+	}
+	return err
 }
 
 // SendContext sends v and waits until the peer has it, or for ctx.
@@ -128,7 +150,10 @@ func (l *Link) SendContext(ctx context.Context, v any) error {
 	c := newCall()
 	c.alone = !l.calls.any() && !l.receipts.any()
 	err := wire.EncodeUser(v, func(line []byte) error {
-		return l.receipts.send(promptLine, line, c.end)
+		if l.handover.blocked.Load() {
+			return l.handover.behind(promptLine, line, c.end)
+		}
+		return l.receipts.send(promptLine, nil, line, c.end)
 	})
 	if err != nil {
 		return err
@@ -176,6 +201,7 @@ func (l *Link) Request(ctx context.Context, v, reply any) error {
 func (l *Link) SetPeer(k PeerKind) {
 	if l.kind.CompareAndSwap(int32(PeerUnknown), int32(k)) {
 		l.receipts.setPeer(k)
+		l.handover.setPeer()
 		l.calls.setPeer(k)
 	}
 }
@@ -262,9 +288,9 @@ func (l *Link) WorkerEnds(m *wire.Message) {
 	switch {
 	case told:
 	case crossed:
-		l.Order(&wire.Message{Act: wire.ActDisconnect})
+		l.lastOrder(&wire.Message{Act: wire.ActDisconnect})
 	default:
-		l.Answer(m.Line())
+		l.handover.behind(orderLine, m.Line(), nil)
 	}
 	refuse(refused)
 }
@@ -281,15 +307,27 @@ func (l *Link) OrderDisconnect(timeout time.Duration, all bool) {
 	}
 	l.receipts.askEarly()
 	if !told {
-		l.Order(m)
+		l.lastOrder(m)
 	}
 	refuse(refused)
+}
+
+// lastOrder is Order of what ends the channel: not before all messages are said.
+func (l *Link) lastOrder(m *wire.Message) {
+	m.Cmd, m.Seq = wire.CmdCluster, wire.NextSeq()
+	l.handover.behind(orderLine, m.Line(), nil)
 }
 
 // Flush waits until the kernel has all that was sent, or for ctx.
 func (l *Link) Flush(ctx context.Context) error {
 	done := make(chan error, 1)
-	l.out.whenWritten(l.out.end(), func(err error) { done <- err })
+	l.handover.behind(orderLine, nil, func(err error) {
+		if err != nil {
+			done <- err
+			return
+		}
+		l.out.whenWritten(l.out.end(), func(err error) { done <- err })
+	})
 	select {
 	case err := <-done:
 		return err
@@ -378,5 +416,6 @@ func (l *Link) Discard() {
 	unanswered := l.exchange.close()
 	l.calls.close(errs.Closed)
 	l.receipts.close(errs.Closed)
+	l.handover.close()
 	refuse(unanswered)
 }

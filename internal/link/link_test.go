@@ -52,9 +52,17 @@ type testLink struct {
 
 	// What the link tells its side.
 	internals  chan internalCall
-	onInternal func() // instead, if set
+	parcels    chan parcelled // messages with a descriptor
+	onInternal func()         // instead, if set
 	overruns   chan struct{}
 	ended      chan struct{}
+}
+
+// parcelled is a message and what came with it.
+type parcelled struct {
+	message string
+	h       *handle.Handle
+	size    int
 }
 
 type internalCall struct {
@@ -77,8 +85,9 @@ func (l *testLink) Overrun() { l.overruns <- struct{}{} }
 // above is what is above a link in these tests: it delivers on one goroutine, as a
 // Process does.
 type above struct {
-	link *Link
-	errs chan<- error
+	link    *Link
+	errs    chan<- error
+	parcels chan<- parcelled
 
 	mu         sync.Mutex
 	take       func(message string)
@@ -106,6 +115,11 @@ func (a *above) Messages(batch [][]byte, size int) {
 		a.waiting, a.size = append(a.waiting, batch...), a.size+size
 		a.deliver()
 	})
+}
+
+func (a *above) Handle(msg []byte, h *handle.Handle, size int) {
+	a.Messages([][]byte{msg}, 0)
+	a.parcels <- parcelled{string(msg), h, size}
 }
 
 // deliver gives what waits to the handler, if there is one.
@@ -169,9 +183,9 @@ func newTestLink(t testing.TB, kind PeerKind, o Options) *testLink {
 	l := &testLink{
 		t: t, peer: peer, lines: bufio.NewReader(peer),
 		messages: make(chan string, 100000), errors: make(chan error, 100000),
-		internals: make(chan internalCall, 1000), overruns: make(chan struct{}, 100000), ended: make(chan struct{}),
+		internals: make(chan internalCall, 1000), parcels: make(chan parcelled, 1000), overruns: make(chan struct{}, 100000), ended: make(chan struct{}),
 	}
-	l.p = &above{errs: l.errors, responders: make(map[string]answers)}
+	l.p = &above{errs: l.errors, parcels: l.parcels, responders: make(map[string]answers)}
 	l.Link = New(ours, l.p, l, kind, o)
 	l.p.link = l.Link
 	t.Cleanup(func() { l.peer.Close() })

@@ -3,6 +3,7 @@ package link
 import (
 	"sync"
 
+	"github.com/go-cluster/cluster/internal/handle"
 	"github.com/go-cluster/cluster/internal/wire"
 )
 
@@ -26,16 +27,17 @@ type receipt struct {
 	fn  func(error)
 }
 
-// send sends line. fn is told when it has arrived.
-func (r *receipts) send(kind lineKind, line []byte, fn func(error)) (err error) {
+// send sends line, with h unless that is nil, which it takes over. fn is told when
+// it has arrived.
+func (r *receipts) send(kind lineKind, h *handle.Handle, line []byte, fn func(error)) (err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	one := receipt{n: r.sent + 1, fn: fn}
 	if r.peer == PeerGo {
 		var room [wire.CallHead]byte
-		one.pos, err = r.out.put(kind, nil, line, wire.AppendCount(room[:0], wire.ActAsk, one.n))
+		one.pos, err = r.out.put(kind, h, line, wire.AppendCount(room[:0], wire.ActAsk, one.n))
 	} else {
-		one.pos, err = r.out.put(kind, nil, line)
+		one.pos, err = r.out.put(kind, h, line)
 	}
 	if err != nil {
 		return err

@@ -2,9 +2,11 @@ package share
 
 import (
 	"context"
+	"fmt"
 	"net"
 	"sync"
 
+	"github.com/go-cluster/cluster/internal/errs"
 	"github.com/go-cluster/cluster/internal/handle"
 	"github.com/go-cluster/cluster/internal/socket"
 )
@@ -41,6 +43,10 @@ func (r *Registry) hold(ctx context.Context, q Query) (l *heldListener, err erro
 		e.held++
 		l = &heldListener{addr: e.query.Shown(e.addr), closed: make(chan struct{})}
 		l.letGo = func() { r.host.Turn(func() { r.letGo(e) }) }
+		l.share = func() (h *handle.Handle, err error) {
+			r.host.Turn(func() { h, err = r.socketOf(e) })
+			return h, err
+		}
 		if q.IsPacket() {
 			l.socket = e.sockets[0].Retain()
 		}
@@ -49,12 +55,25 @@ func (r *Registry) hold(ctx context.Context, q Query) (l *heldListener, err erro
 	return l, err
 }
 
+// socketOf returns a reference to the socket of e, for another process. It runs in
+// the mailbox.
+func (r *Registry) socketOf(e *entry) (*handle.Handle, error) {
+	switch {
+	case r.entries[e.key] != e:
+		return nil, net.ErrClosed
+	case e.dispatcher != nil:
+		return nil, fmt.Errorf("the master accepts for a RoundRobin listener, so nobody else can: %w; listen with Scheduling: Shared", errs.NotSupported)
+	}
+	return e.sockets[0].Retain(), nil
+}
+
 // heldListener is an address that is open for the workers. Its Close ends a
 // waiting Accept; the address stays open while workers listen on it.
 type heldListener struct {
 	addr   net.Addr
 	socket *handle.Handle // see hold
 	letGo  func()
+	share  func() (*handle.Handle, error)
 	once   sync.Once
 	closed chan struct{}
 }
@@ -69,6 +88,16 @@ func (l *heldListener) Close() error {
 		l.letGo()
 	})
 	return nil
+}
+
+// Socket returns a reference to the socket, to be sent to another process.
+func (l *heldListener) Socket() (*handle.Handle, error) {
+	select {
+	case <-l.closed:
+		return nil, net.ErrClosed
+	default:
+		return l.share()
+	}
 }
 
 // Accept waits until the listener is closed.
@@ -88,6 +117,9 @@ func (c *heldPacketConn) Close() error {
 	c.held.Close()
 	return c.PacketConn.Close()
 }
+
+// Socket returns a reference to the socket, to be sent to another process.
+func (c *heldPacketConn) Socket() (*handle.Handle, error) { return c.held.Socket() }
 
 // ReadFrom waits until the socket is closed: the datagrams are the workers'.
 func (c *heldPacketConn) ReadFrom([]byte) (int, net.Addr, error) {

@@ -130,11 +130,23 @@ func NewPacketConn(h *handle.Handle) (net.PacketConn, error) {
 }
 
 // NewConn makes a connection of h, which nobody else holds, and takes h over. The
-// descriptor need not be non-blocking: FileConn makes it so.
+// descriptor need not be non-blocking: FileConn makes it so. A connection that was
+// reset meanwhile is an error.
 func NewConn(h *handle.Handle) (net.Conn, error) {
 	f := os.NewFile(uintptr(h.FD()), "cluster-socket")
 	defer f.Close()
-	return net.FileConn(f)
+	c, err := net.FileConn(f)
+	if err != nil {
+		return nil, err
+	}
+	return connected(c)
+}
+
+// NewFile makes a file of h, which nobody else holds, and takes h over. Whether it
+// is on the runtime's poller, its O_NONBLOCK says, which is left as it is: whoever
+// else has the file shares it.
+func NewFile(h *handle.Handle) (*os.File, error) {
+	return os.NewFile(uintptr(h.FD()), "cluster-file"), nil
 }
 
 // fileOf duplicates h's descriptor and makes it non-blocking.

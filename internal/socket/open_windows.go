@@ -98,5 +98,8 @@ func Inspect(int) (network string, addr net.Addr, err error) {
 // NewPacketConn makes a datagram socket of h.
 func NewPacketConn(*handle.Handle) (net.PacketConn, error) { return nil, errs.NotSupported }
 
+// NewFile makes a file of h.
+func NewFile(*handle.Handle) (*os.File, error) { return nil, errs.NotSupported }
+
 // ListenBound lets a socket listen that a node primary has only bound.
 func ListenBound(*handle.Handle, Address) error { return errs.NotSupported }

@@ -87,6 +87,25 @@ func CallParts(b []byte, act string, id uint64, msg []byte) (head, body, tail []
 	return append(appendExtra(b, act, "id", id), `,"msg":`...), bytes.TrimSuffix(msg, newline), closing
 }
 
+// HandleLine returns the line that carries msg, itself a line, and a descriptor to a
+// peer that understands an Extra.
+func HandleLine(msg []byte) []byte {
+	b := make([]byte, 0, CallHead+len(msg))
+	b = append(b, `{"cmd":"`+CmdExtra+`","act":"`+ActHandle+`","msg":`...)
+	return append(append(b, bytes.TrimSuffix(msg, newline)...), closing...)
+}
+
+// NodeHandleLine is HandleLine for node.
+func NodeHandleLine(t HandleType, msg []byte) []byte {
+	b := make([]byte, 0, CallHead+len(msg))
+	b = append(b, `{"cmd":"`+CmdHandle+`","type":"`+t.Type+`","msg":`...)
+	b = append(b, bytes.TrimSuffix(msg, newline)...)
+	if t.Dgram != "" {
+		b = append(b, `,"dgramType":"`+t.Dgram+`"`...)
+	}
+	return append(b, closing...)
+}
+
 var newline, closing = []byte("\n"), []byte("}\n")
 
 // AppendFailure appends the line of a reply that is an error.

@@ -50,6 +50,7 @@ const (
 	ActFull     = "full"     // the worker has accepted as many connections as it should
 	ActCoord    = "coord"    // of package coord: a question, or what a process is to know
 	ActTopic    = "topic"    // a message that was published; its id is the topic's number
+	ActHandle   = "handle"   // with a descriptor: a message of the application and what came with it
 	ActStderr   = "stderr"   // in NODE_CLUSTER, with a descriptor: the master's standard error
 )
 
@@ -58,6 +59,19 @@ const (
 	TypeNative = "net.Native"
 	TypeDgram  = "dgram.Native"
 )
+
+// The types of handle that applications send.
+const (
+	TypeSocket      = "net.Socket"
+	TypeServer      = "net.Server"
+	TypeDgramSocket = "dgram.Socket"
+)
+
+// HandleType is what a descriptor is for node.
+type HandleType struct {
+	Type  string
+	Dgram string // of a dgram.Socket: udp4 or udp6
+}
 
 // Parse reads an internal message. Members that it does not know it ignores.
 //

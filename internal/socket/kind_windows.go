@@ -1,0 +1,48 @@
+package socket
+
+import (
+	"fmt"
+	"unsafe"
+
+	"github.com/go-cluster/cluster/internal/errs"
+	"github.com/go-cluster/cluster/internal/handle"
+	"golang.org/x/sys/windows"
+)
+
+// KindOf returns what h is, and of a datagram socket the network.
+func KindOf(h *handle.Handle) (k Kind, network string) {
+	typ, err := intOption(h.Socket(), soType)
+	switch {
+	case err != nil:
+		return File, ""
+	case typ == windows.SOCK_DGRAM:
+		return Packet, "udp"
+	case typ != windows.SOCK_STREAM:
+		return File, ""
+	}
+	if n, err := intOption(h.Socket(), soAcceptConn); err == nil && n != 0 {
+		return Listener, ""
+	}
+	return Stream, ""
+}
+
+// The options SO_TYPE and SO_ACCEPTCONN.
+const (
+	soType       = 0x1008
+	soAcceptConn = 2
+)
+
+func intOption(s windows.Handle, name int32) (value int32, err error) {
+	size := int32(unsafe.Sizeof(value))
+	err = windows.Getsockopt(s, windows.SOL_SOCKET, name, (*byte)(unsafe.Pointer(&value)), &size)
+	return value, err
+}
+
+// Sendable says why a descriptor of the kind cannot go to another process.
+func Sendable(k Kind) error {
+	switch k {
+	case Listener:
+		return nil
+	}
+	return fmt.Errorf("%v on Windows: %w; send a listener", k, errs.NotSupported)
+}
