@@ -240,6 +240,9 @@ func (p *member) AskHandleLine(line []byte, seq int64, h *handle.Handle, answere
 // query answers a worker's queryServer, on a goroutine of its own.
 func (m *master) query(p *Process, w *wire.Message) {
 	terms := share.Terms{Policy: share.Policy(p.child.opts.Scheduling)}
+	terms.Libuv = func() string {
+		return p.child.gen.libuv(p.child.opts.Credential.user())
+	}
 	if allow := p.child.opts.AllowListen; allow != nil {
 		terms.Allow = func(network, address string) error { return allow(p, network, address) }
 	}

@@ -68,6 +68,16 @@ type generation struct {
 	dir     string   // in which it runs; "": the master's
 	env     []string // the master's environment when it was opened
 	userEnv []string // what that says of the user, if it is another one's
+
+	askLibuv sync.Once
+	uv       string
+}
+
+// libuv is the version of it in the program, if that is node. It is asked for when a
+// worker wants an abstract unix name, which versions spell differently.
+func (g *generation) libuv(user *process.User) string {
+	g.askLibuv.Do(func() { g.uv = process.NodeLibuv(g.opts.program, user) })
+	return g.uv
 }
 
 func newMaster(c *cluster) *master {

@@ -35,7 +35,12 @@ func (l *Launcher) prepare(cmd *exec.Cmd, spec *Spec) {
 	// library: no worker needs them.
 	l.seal.Do(sealDescriptors)
 	cmd.ExtraFiles = []*os.File{spec.Channel}
-	if u := spec.User; u != nil {
+	as(cmd, spec.User)
+}
+
+// as makes cmd run as u.
+func as(cmd *exec.Cmd, u *User) {
+	if u != nil {
 		// Only then: with any attributes package os leaves it to the child to
 		// find that Dir is missing, and names the program in the error.
 		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: u.UID, Gid: u.GID, Groups: u.Groups}}

@@ -37,6 +37,9 @@ func (*Launcher) prepare(cmd *exec.Cmd, spec *Spec) {
 	}
 }
 
+// as is of no use here: see CanSwitchUser.
+func as(*exec.Cmd, *User) {}
+
 // startError is err, which says neither that the directory is missing nor which,
 // and of a missing program that it is not in PATH.
 func startError(err error, cmd *exec.Cmd) error {

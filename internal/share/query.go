@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"net"
 	"net/netip"
+	"os"
 	"strconv"
 	"strings"
 
@@ -58,7 +59,7 @@ func (q Query) message() *wire.Message {
 func describe(w *wire.Message, a socket.Address) {
 	w.Port = ptr(a.Port())
 	if a.IsUnix() {
-		w.Address = ptr(a.Literal)
+		w.Address = ptr(nodePath(a.Literal))
 		w.AddressType = json.RawMessage("-1")
 		if a.IsPacket() {
 			w.AddressType = json.RawMessage(`"unixgram"`)
@@ -196,6 +197,17 @@ func readIP(w *wire.Message, a *socket.Address, address string) error {
 		a.Network = a.Network[:3] // "::" takes IPv4 too
 	}
 	return a.SetIP(netip.AddrPortFrom(ip, uint16(port)), ip.Zone(), v6only)
+}
+
+// nodePath is a path as node's workers spell it: an abstract name begins with a NUL
+// byte, and the working directory is before that. A primary that is asked for "@name"
+// would make a file of that name.
+func nodePath(literal string) string {
+	if literal[0] != '@' {
+		return literal
+	}
+	dir, _ := os.Getwd()
+	return strings.TrimSuffix(dir, "/") + "/\x00" + literal[1:]
 }
 
 // setNodePath sets the path of a unix socket. It also reads node's spelling of an

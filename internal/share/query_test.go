@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"net"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/go-cluster/cluster/internal/socket"
@@ -110,4 +111,16 @@ func TestQueryOfNode(t *testing.T) {
 		_, err := readQuery(&w)
 		require.Error(t, err, bad)
 	}
+}
+
+// TestLibuvName: each version has its own way with an abstract name.
+func TestLibuvName(t *testing.T) {
+	padded := "@abs" + strings.Repeat("\x00", 104)
+	for version, want := range map[string]string{
+		"1.44.2": "@" + strings.Repeat("\x00", 107), "1.46.0": padded, "1.47.0": padded, "1.48.0": "@abs", "1.51.1-dev": "@abs", "2.0": "@abs", "": "@abs", "x": "@abs",
+	} {
+		require.Equal(t, want, libuvName("@abs", version), version)
+	}
+	long := "@" + strings.Repeat("x", 200)
+	require.Equal(t, long, libuvName(long, "1.46.0"))
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"strings"
 	"syscall"
 
 	"github.com/go-cluster/cluster/internal/errs"
@@ -57,6 +58,7 @@ type Host struct {
 type Terms struct {
 	Allow  func(network, address string) error // Options.AllowListen, or nil
 	Policy Policy                              // for addresses without one of their own
+	Libuv  func() string                       // the version of it in a worker that is node's, or ""; may be nil
 }
 
 // Registry holds the shared addresses. An entry outlives the workers that asked
@@ -103,6 +105,9 @@ func (r *Registry) Answer(m Member, w *wire.Message, terms Terms) error {
 	if err != nil {
 		r.refuseFor(m, w, err)
 		return fmt.Errorf("queryServer: %w", err)
+	}
+	if w.Go == nil && terms.Libuv != nil && strings.HasPrefix(q.Literal, "@") {
+		q.Literal = libuvName(q.Literal, terms.Libuv())
 	}
 	network, address := q.Network, q.Literal
 	if q.FD >= 0 {

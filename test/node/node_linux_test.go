@@ -79,6 +79,46 @@ func listenBacklog(fd, port int) (backlog int, found bool) {
 	return clustertest.SocketBacklog(uintptr(fd)), true
 }
 
+// TestNodeAbstract: an abstract unix name is where node's own clients of that version
+// look for it; it is shown as it was asked for.
+func TestNodeAbstract(t *testing.T) {
+	schedulings(t, func(t *testing.T, s cluster.Scheduling) {
+		c := clustertest.NewNodeCluster(t, cluster.Options{Scheduling: s})
+		name := fmt.Sprintf("cluster-test-%d-%v", os.Getpid(), s)
+		for _, w := range c.ForkN(2) {
+			require.Equal(t, "\x00"+name, c.Run(w, `
+				state.server = net.createServer((socket) => socket.end(String(cluster.worker.id)));
+				return await listen(state.server, '\0' + args[0])`, name).String())
+			c.Find(t, fmt.Sprintf("listening %d unix @%s", w.ID(), name))
+		}
+		for _, w := range cluster.Workers() {
+			const ask = `
+				const socket = await connect('\0' + args[0]);
+				let text = '';
+				for await (const chunk of socket) text += chunk;
+				return text`
+			require.Regexp(t, `^\d+$`, c.Run(w, ask, name).String())
+		}
+	})
+}
+
+// TestNodePrimaryAbstract: under a node primary a Go worker shares one with node's
+// own, and makes no file of it.
+func TestNodePrimaryAbstract(t *testing.T) {
+	policies(t, func(t *testing.T, n *clustertest.NodePrimary) {
+		w := n.Fork()
+		name := fmt.Sprintf("cluster-test-%d-%v", os.Getpid(), n.P.Cmd.Process.Pid)
+		require.Equal(t, "@"+name, n.Listen(w, "unix", "@"+name))
+		require.Equal(t, fmt.Sprintf("go %d", w), n.Run(`
+			return await new Promise((resolve, reject) => http.get({socketPath: '\0' + args[0], path: '/', agent: false}, (response) => {
+				let text = '';
+				response.on('data', (chunk) => text += chunk).on('end', () => resolve(text));
+			}).on('error', reject))`, name).String())
+		_, err := os.Lstat("@" + name)
+		require.ErrorIs(t, err, os.ErrNotExist)
+	})
+}
+
 // TestNodePrivilegedPort: EACCES of the kernel reaches node's 'error' event.
 func TestNodePrivilegedPort(t *testing.T) {
 	for _, s := range []cluster.Scheduling{cluster.Shared, cluster.RoundRobin} {

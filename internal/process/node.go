@@ -1,16 +1,39 @@
 package process
 
 import (
+	"context"
 	"net"
+	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // What node does for its own workers: each that is to be inspected listens for the
-// debugger on a port of its own.
+// debugger on a port of its own. And what is to be known of a node program.
+
+// libuvTimeout bounds the run of a program that is asked for its version.
+const libuvTimeout = 10 * time.Second
+
+// NodeLibuv asks a program that is node for its version of libuv. It is "" if the
+// program is something else, or does not say. As user it is run for that.
+func NodeLibuv(program string, user *User) string {
+	if !nodeProgram.MatchString(filepath.Base(program)) {
+		return ""
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), libuvTimeout)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, program, "-p", "process.versions.uv")
+	cmd.Env = []string{"PATH=" + os.Getenv("PATH")} // and no NODE_OPTIONS
+	cmd.WaitDelay = time.Second
+	as(cmd, user)
+	out, _ := cmd.Output() // somebody else may have waited for it
+	return strings.TrimSpace(string(out))
+}
 
 // firstInspectPort is node's default.
 const firstInspectPort = 9229
