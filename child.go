@@ -207,6 +207,11 @@ func (s *fromWorker) online(w *wire.Message) {
 	kind := link.PeerNode
 	if w.Go != nil && w.Go.Version >= wire.ProtocolVersion {
 		kind = link.PeerGo
+		most := w.Go.MaxMessage
+		if most <= 0 {
+			most = s.p.child.opts.MaxMessage // what it was told
+		}
+		s.p.link.SetPeerMax(most) // before anybody sees that it is online
 	}
 	s.m.call(func() {
 		s.p.child.saysReady = w.Go != nil && w.Go.SaysReady

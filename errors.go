@@ -39,8 +39,10 @@ var (
 	// that has not answered for Watchdog.Timeout.
 	ErrStalled = errs.Stalled
 
-	// ErrMessageTooLong is reported through OnError when a message of more than
-	// Options.MaxMessage bytes arrived; it was dropped.
+	// ErrMessageTooLong is returned by Send, SendContext and Request when the message,
+	// or the reply, has more bytes than the side that is to get it takes
+	// (Options.MaxMessage). It is reported through OnError when such a message
+	// arrived all the same, from a node peer say; it was dropped.
 	ErrMessageTooLong = errs.MessageTooLong
 
 	// ErrTooLarge is returned by package coord for a name, a key or a value that is

@@ -59,6 +59,15 @@ var talker = clustertest.Program("talker", func() {
 		defer early.Unlock()
 		return got, nil
 	})
+	cluster.Respond("pad", func(_ *cluster.Process, q talk) (string, error) { return strings.Repeat("x", q.N), nil })
+	cluster.Respond("sendPad", func(w *cluster.Process, q talk) (bool, error) {
+		pad := talk{Cmd: "late", Pad: strings.Repeat("x", q.N)}
+		err := w.Send(pad)
+		if again := w.Request(context.Background(), pad, nil); !errors.Is(again, cluster.ErrMessageTooLong) {
+			return false, fmt.Errorf("the request: %v", again)
+		}
+		return errors.Is(err, cluster.ErrMessageTooLong), err
+	})
 	respondToTests()
 	<-cluster.Context().Done()
 	select {}
@@ -74,6 +83,42 @@ func forkOnline(t *testing.T) *cluster.Process {
 	require.NoError(t, err)
 	require.Equal(t, w, clustertest.Await(t, up, "online"))
 	return w
+}
+
+// TestMessageTooLong: what the other side would drop is an error for who sends it,
+// whichever side that is and whatever it is, and nobody waits. What just fits arrives.
+func TestMessageTooLong(t *testing.T) {
+	const most = 2000
+	clustertest.WithMaster(t, talker, cluster.Options{MaxMessage: most})
+	failed := make(chan error, 10)
+	t.Cleanup(cluster.OnError(func(_ *cluster.Process, err error) { failed <- err }))
+	echoed := make(chan string, 1)
+	t.Cleanup(cluster.OnMessage(func(_ *cluster.Process, m cluster.Message) { echoed <- m.String() }))
+	long := strings.Repeat("x", most)
+	ctx := clustertest.Within(t, clustertest.Patience)
+
+	early, err := cluster.Fork()
+	require.NoError(t, err)
+	told := make(chan error, 1)
+	if err = early.Send(long, func(err error) { told <- err }); err == nil {
+		err = clustertest.Await(t, told, "receipt") // it was not online yet
+	}
+	require.ErrorIs(t, err, cluster.ErrMessageTooLong)
+	require.ErrorIs(t, early.Request(ctx, talk{Cmd: "add", Pad: long}, nil), cluster.ErrMessageTooLong)
+
+	w := forkOnline(t)
+	require.ErrorIs(t, w.Send(long), cluster.ErrMessageTooLong)
+	require.ErrorIs(t, w.SendContext(ctx, long), cluster.ErrMessageTooLong)
+	require.ErrorIs(t, w.Request(ctx, talk{Cmd: "add", Pad: long}, nil), cluster.ErrMessageTooLong)
+	require.ErrorIs(t, w.Request(ctx, talk{Cmd: "pad", N: most}, nil), cluster.ErrMessageTooLong)
+	fits := long[len(`""`):]
+	require.NoError(t, w.Send(fits))
+	require.Equal(t, `"`+fits+`"`, clustertest.Await(t, echoed, "what just fits"))
+	var refused bool
+	require.ErrorContains(t, w.Request(ctx, talk{Cmd: "sendPad", N: most}, &refused), cluster.ErrMessageTooLong.Error())
+	var n int
+	require.NoError(t, w.Request(ctx, talk{Cmd: "add", N: 1}, &n), "and all goes on")
+	require.Empty(t, failed)
 }
 
 // TestMessagesBothWays: messages arrive in the order in which they were sent,

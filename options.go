@@ -124,8 +124,9 @@ type Options struct {
 	AllowListen func(w *Process, network, address string) error
 
 	// MaxMessage is the size of the largest message taken in, in bytes, without
-	// the newline that ends it. A larger one is dropped and reported through
-	// OnError. Default: 16 MiB.
+	// the newline that ends it, by the master and by each worker. Send and Request
+	// return ErrMessageTooLong for a larger one. One that comes all the same is
+	// dropped and reported through OnError. Default: 16 MiB.
 	MaxMessage int
 
 	// MaxQueue bounds, in bytes and for each worker, what is queued out (past

@@ -231,17 +231,17 @@ func newWorker(c *cluster, id int, ch *channel.Channel, hello announcement) *Pro
 	p.inside, p.owner = in, in
 	p.connected.Store(true)
 	p.advance(Online)
-	peer := link.PeerNode
+	peer, most := link.PeerNode, 0
 	if in.goMaster() {
-		peer = link.PeerGo
+		peer, most = link.PeerGo, hello.MaxMessage // which is the master's own
 	}
 	c.coord = in.newCoord()
-	p.link = link.New(ch, (*inbox)(p), &fromMaster{in: in}, peer, link.Options{Name: p.name(), MaxMessage: hello.MaxMessage, MaxQueue: hello.MaxQueue})
+	p.link = link.New(ch, (*inbox)(p), &fromMaster{in: in}, peer, link.Options{Name: p.name(), MaxMessage: hello.MaxMessage, PeerMax: most, MaxQueue: hello.MaxQueue})
 	c.live.add(p)
 	in.watchTerm() // before online: whoever has seen that may send it
 	online := &wire.Message{Act: wire.ActOnline}
 	if in.goMaster() {
-		online.Go = &wire.Extension{Version: wire.ProtocolVersion, SaysReady: true}
+		online.Go = &wire.Extension{Version: wire.ProtocolVersion, SaysReady: true, MaxMessage: in.hello.MaxMessage}
 	}
 	p.link.Order(online)
 	leaveGroupSignals()

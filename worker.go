@@ -150,7 +150,10 @@ func (w *Process) ExitedAfterDisconnect() bool { return w != nil && w.voluntary.
 // channel, as node's own callback is.
 //
 // The error wraps ErrBacklog if Options.MaxQueue bytes wait already, ErrClosed
-// after the channel closed, ErrNotWorker on nil, or says why v has no JSON form.
+// after the channel closed, ErrMessageTooLong if v has more than the other side's
+// Options.MaxMessage bytes, ErrNotWorker on nil, or says why v has no JSON form. A
+// worker's bound is known when it is online. What is too long and sent before that
+// gets ErrMessageTooLong by received then. A node peer takes any length.
 func (w *Process) Send(v any, received ...func(error)) error {
 	if w == nil {
 		return callError("Send", ErrNotWorker)
@@ -201,8 +204,8 @@ func (w *Process) SendHandle(v, h any, received ...func(error)) error {
 }
 
 // SendContext sends v and returns nil once the other side has received it (a
-// node peer: once it is written). It returns ctx.Err() if ctx ends first; v may
-// arrive all the same.
+// node peer: once it is written), or the errors of Send. It returns ctx.Err() if ctx
+// ends first; v may arrive all the same.
 func (w *Process) SendContext(ctx context.Context, v any) error {
 	if w == nil {
 		return callError("SendContext", ErrNotWorker)
@@ -214,7 +217,9 @@ func (w *Process) SendContext(ctx context.Context, v any) error {
 // its answer in reply, as json.Unmarshal does; a nil reply is not looked at.
 // To a worker that is not online yet the request waits. It returns the
 // handler's error as text, ctx.Err() if ctx ends first, an error that wraps
-// ErrClosed if the other side is gone, ErrNotSupported for a node peer.
+// ErrClosed if the other side is gone, ErrNotSupported for a node peer. It wraps
+// ErrMessageTooLong if the request, with some 60 bytes around it, is longer than the
+// other side's Options.MaxMessage, or the reply longer than this side's.
 func (w *Process) Request(ctx context.Context, v, reply any) error {
 	if w == nil {
 		return callError("Request", ErrNotWorker)
@@ -228,7 +233,7 @@ func (w *Process) sendError(call string, err error) error {
 		return err
 	case errors.Is(err, ErrBacklog):
 		return fmt.Errorf("cluster: %s to %s: %w (%d bytes; it may be stopped, or MaxQueue too small)", call, w.name(), err, w.link.Queued())
-	case errors.Is(err, ErrClosed), errors.Is(err, ErrNotSupported):
+	case errors.Is(err, ErrClosed), errors.Is(err, ErrNotSupported), errors.Is(err, ErrMessageTooLong), errors.Is(err, link.ErrTooDeep):
 		return fmt.Errorf("cluster: %s: %s: %w", call, w.name(), err)
 	}
 	return err

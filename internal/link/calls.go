@@ -64,10 +64,27 @@ func (c *call) wait(ctx context.Context) (ended bool) {
 	}
 }
 
-// RemoteError is an error that a handler on the other side returned.
-type RemoteError struct{ text string }
+// RemoteError is an error that the other side tells: what a handler returned, or
+// why something could not be answered or taken.
+type RemoteError struct {
+	text string
+	is   error // what it is, for errors.Is; or nil
+}
 
 func (e *RemoteError) Error() string { return e.text }
+func (e *RemoteError) Unwrap() error { return e.is }
+
+// remoteError is the error that m tells, or nil.
+func remoteError(m wire.Extra) error {
+	if m.Error == nil {
+		return nil
+	}
+	e := &RemoteError{text: *m.Error}
+	if m.Code == wire.CodeTooLong {
+		e.is = errs.MessageTooLong
+	}
+	return e
+}
 
 var errNodeRequest = fmt.Errorf("a node peer answers no requests: %w", errs.NotSupported)
 
@@ -83,16 +100,18 @@ func (cs *calls) start(c *call, act string, msg []byte) error {
 	}
 	cs.last++
 	c.id = cs.last
+	var room [wire.CallHead]byte
+	head, body, tail := wire.CallParts(room[:0], act, c.id, msg)
+	if err := cs.check(len(head)+len(body)+len(tail), msg, 1); err != nil {
+		return err
+	}
 	if cs.peer == PeerUnknown {
-		head, body, tail := wire.CallParts(nil, act, c.id, msg)
 		c.line = slices.Concat(head, body, tail)
 		cs.held = append(cs.held, c)
 		return nil
 	}
 	c.alone = len(cs.byID) == 0
 	cs.byID[c.id] = c
-	var room [wire.CallHead]byte
-	head, body, tail := wire.CallParts(room[:0], act, c.id, msg)
 	_, err := cs.out.put(promptLine, nil, head, body, tail)
 	if err != nil {
 		delete(cs.byID, c.id)
@@ -111,6 +130,9 @@ func (cs *calls) setPeer(k PeerKind) {
 	for _, c := range held {
 		err := error(errNodeRequest)
 		if k == PeerGo {
+			err = cs.check(len(c.line), nil, 0)
+		}
+		if err == nil {
 			cs.byID[c.id] = c
 			_, err = cs.out.put(orderLine, nil, c.line)
 		}
@@ -145,11 +167,7 @@ func (cs *calls) replied(m wire.Extra) {
 		return
 	}
 	c.msg = bytes.Clone(m.Msg)
-	var err error
-	if m.Error != nil {
-		err = &RemoteError{*m.Error}
-	}
-	c.end(err)
+	c.end(remoteError(m))
 }
 
 // any reports whether a reply is waited for.

@@ -3,6 +3,8 @@ package link
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
+	"fmt"
 
 	"github.com/go-cluster/cluster/internal/errs"
 	"github.com/go-cluster/cluster/internal/handle"
@@ -11,28 +13,36 @@ import (
 
 // What the reader does with a line.
 
+var errNotJSON = errors.New("dropped, since it is no JSON or nested too deep")
+
 // maxInternal bounds, in bytes, a message of the protocol: what an address is
 // asked for with is kept for as long as the address is open.
 const maxInternal = 64 << 10
 
 // tooLong is told of a line that is longer than the bound.
 func (r *reader) tooLong() {
-	r.fault("%w: dropped, the bound is %d bytes", errs.MessageTooLong, r.lines.Max)
+	r.dropped = fmt.Errorf("%w: dropped, the bound is %d bytes", errs.MessageTooLong, r.lines.Max)
+	r.fault("%w", r.dropped)
 	r.dropHeld()
 }
 
 // line handles one line.
 func (r *reader) line(raw []byte, owned bool) {
-	if read, ok := wire.Read(raw); !ok {
+	read, ok := wire.Read(raw)
+	if !ok {
+		r.dropped = errNotJSON
 		r.fault("not JSON: %s", wire.Excerpt(raw))
-	} else if cmd, ok := read.Internal(); ok {
-		r.deliver()
-		r.internal(cmd, &read)
 	} else {
-		if !owned {
-			raw = r.batch.keep(raw)
+		if cmd, ok := read.Internal(); ok {
+			r.deliver()
+			r.internal(cmd, &read)
+		} else {
+			if !owned {
+				raw = r.batch.keep(raw)
+			}
+			r.message(raw)
 		}
-		r.message(raw)
+		r.dropped = nil
 	}
 	r.batch.seen(len(raw) + 1)
 	r.dropHeld()
@@ -203,13 +213,28 @@ func (r *reader) requested(a asked) {
 	r.job = j
 }
 
+// ask notes that the peer wants to know when all up to n has come. The message n is
+// the line before, if that was dropped.
+func (r *reader) ask(n uint64) {
+	if r.dropped == nil || n == 0 {
+		r.asked = max(r.asked, n)
+		return
+	}
+	r.confirm() // those before it
+	code := ""
+	if errors.Is(r.dropped, errs.MessageTooLong) {
+		code = wire.CodeTooLong
+	}
+	r.answerAs(answerLine, wire.AppendDropped(nil, n, r.dropped.Error(), code))
+}
+
 // ours handles a NODE_GO_CLUSTER message, of which raw is the line.
 func (r *reader) ours(m wire.Extra, raw []byte) {
 	switch m.Act {
 	case wire.ActAsk:
-		r.asked = max(r.asked, m.N)
+		r.ask(m.N)
 	case wire.ActReceived:
-		r.receipts.received(m.N)
+		r.receipts.received(m.N, remoteError(m))
 	case wire.ActRequest:
 		r.requested(asked{m.ID, bytes.Clone(m.Msg)})
 	case wire.ActReply:

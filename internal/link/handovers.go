@@ -128,6 +128,9 @@ func (x *handovers) pass(p passage) error {
 		p.told(nil)
 		return nil
 	case p.told != nil:
+		if err := x.check(len(p.line), p.line, 0); err != nil { // known by now
+			return err
+		}
 		return x.receipts.send(p.kind, nil, p.line, p.told)
 	}
 	_, err := x.out.put(p.kind, nil, p.line)
@@ -148,7 +151,11 @@ func (x *handovers) start(p passage) error {
 		x.blocked.Store(true)
 		return nil
 	}
-	line, beside, kept := x.ch.Attach(wire.HandleLine(p.line), p.h)
+	framed := wire.HandleLine(p.line)
+	if err := x.check(len(framed), p.line, 1); err != nil {
+		return err
+	}
+	line, beside, kept := x.ch.Attach(framed, p.h)
 	err := x.receipts.send(p.kind, beside, line, func(err error) {
 		x.flying.Add(-1)
 		kept.Release()

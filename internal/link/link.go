@@ -37,6 +37,7 @@ type core struct {
 	to    Receiver // whose messages these are
 	side  Side
 	name  string        // of the worker, for errors
+	most  atomic.Int64  // bytes of the longest line that the peer takes; 0: unknown
 	kind  atomic.Int32  // a PeerKind; the worker's online decides it
 	final atomic.Bool   // the peer has exited: read what is there, do not wait
 	done  chan struct{} // closed at the end of the link
@@ -93,6 +94,7 @@ const (
 type Options struct {
 	Name       string // of the worker at either end, for errors: "worker 3"
 	MaxMessage int    // bytes that a message from the peer may have
+	PeerMax    int    // bytes that a message to the peer may have; 0: unknown, or no bound
 	MaxQueue   int    // bytes that may wait for the peer, and bytes read that may wait here
 }
 
@@ -100,6 +102,7 @@ type Options struct {
 func New(ch *channel.Channel, to Receiver, s Side, peer PeerKind, o Options) *Link {
 	l := &Link{core: core{ch: ch, to: to, side: s, name: o.Name, done: make(chan struct{})}}
 	l.kind.Store(int32(peer))
+	l.most.Store(int64(o.PeerMax))
 	l.turn.init()
 	l.flow.init(o.MaxQueue)
 	l.out = outbox{ch: ch, max: o.MaxQueue, onFail: l.PeerExited}
@@ -120,6 +123,9 @@ func New(ch *channel.Channel, to Receiver, s Side, peer PeerKind, o Options) *Li
 // has it, on any goroutine; it must not wait.
 func (l *Link) Send(v any, received func(error)) error {
 	return wire.EncodeUser(v, func(line []byte) error {
+		if err := l.check(len(line), line, 0); err != nil {
+			return err
+		}
 		switch {
 		case l.handover.blocked.Load():
 			return l.handover.behind(userLine, line, received)
@@ -150,6 +156,9 @@ func (l *Link) SendContext(ctx context.Context, v any) error {
 	c := newCall()
 	c.alone = !l.calls.any() && !l.receipts.any()
 	err := wire.EncodeUser(v, func(line []byte) error {
+		if err := l.check(len(line), line, 0); err != nil {
+			return err
+		}
 		if l.handover.blocked.Load() {
 			return l.handover.behind(promptLine, line, c.end)
 		}
@@ -196,6 +205,10 @@ func (l *Link) Request(ctx context.Context, v, reply any) error {
 	return nil
 }
 
+// SetPeerMax is told how many bytes a message to the peer may have. It comes before
+// SetPeer, and counts from then on for what is sent.
+func (l *Link) SetPeerMax(n int) { l.most.Store(int64(n)) }
+
 // SetPeer is told by the worker's online what the peer understands. What a second
 // one says does not count.
 func (l *Link) SetPeer(k PeerKind) {
@@ -205,6 +218,21 @@ func (l *Link) SetPeer(k PeerKind) {
 		l.calls.setPeer(k)
 	}
 }
+
+// check returns why the peer would drop a line of size bytes, its newline included,
+// in which value lies so many levels deep.
+func (c *core) check(size int, value []byte, levels int) error {
+	if most := int(c.most.Load()); most > 0 && size-1 > most {
+		return fmt.Errorf("%w: it has %d bytes, and the other side takes %d", errs.MessageTooLong, size-1, most)
+	}
+	if c.peer() != PeerNode && wire.TooDeep(value, levels) {
+		return ErrTooDeep
+	}
+	return nil
+}
+
+// ErrTooDeep is returned for a message that the other side could not read.
+var ErrTooDeep = errors.New("the message is nested too deep to be read")
 
 // peer is what the other side understands, as far as that is known.
 func (c *core) peer() PeerKind { return PeerKind(c.kind.Load()) }

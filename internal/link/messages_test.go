@@ -334,6 +334,7 @@ func TestReceiptsBeforeThePeerIsKnown(t *testing.T) {
 		l.SetPeer(PeerGo + PeerNode - kind) // a second word does not count
 		require.Equal(t, kind == PeerGo, l.SpeaksExtra())
 		if kind == PeerGo {
+			require.Equal(t, `{"cmd":"NODE_GO_CLUSTER","act":"ask","n":0}`, l.readLine())
 			require.Equal(t, `{"cmd":"NODE_GO_CLUSTER","act":"ask","n":50}`, l.readLine())
 			require.Empty(t, told)
 			l.write(`{"cmd":"NODE_GO_CLUSTER","act":"received","n":50}` + "\n")
@@ -357,6 +358,7 @@ func TestReceiptsOfAPeerThatStarts(t *testing.T) {
 	l.OrderDisconnect(time.Second, false)
 	require.Equal(t, "0", l.readLine())
 	require.Equal(t, "1", l.readLine())
+	require.Equal(t, `{"cmd":"NODE_GO_CLUSTER","act":"ask","n":0}`, l.readLine())
 	require.Equal(t, `{"cmd":"NODE_GO_CLUSTER","act":"ask","n":2}`, l.readLine())
 	require.Contains(t, l.readLine(), `"act":"disconnect"`)
 	l.write(`{"cmd":"NODE_GO_CLUSTER","act":"received","n":2}` + "\n")
@@ -409,6 +411,15 @@ func TestSocketsThatWereSent(t *testing.T) {
 
 // ---- requests
 
+// held waits until so many requests wait for the peer to be known.
+func (l *testLink) held(n int) {
+	require.Eventually(l.t, func() bool {
+		l.calls.mu.Lock()
+		defer l.calls.mu.Unlock()
+		return len(l.calls.held) == n
+	}, patience, time.Millisecond)
+}
+
 // TestRequestBeforeThePeerIsKnown waits for online; node answers none.
 func TestRequestBeforeThePeerIsKnown(t *testing.T) {
 	for _, kind := range []PeerKind{PeerGo, PeerNode} {
@@ -416,11 +427,7 @@ func TestRequestBeforeThePeerIsKnown(t *testing.T) {
 		result := make(chan error, 1)
 		var reply string
 		go func() { result <- l.Request(context.Background(), "q", &reply) }()
-		require.Eventually(t, func() bool {
-			l.calls.mu.Lock()
-			defer l.calls.mu.Unlock()
-			return len(l.calls.held) == 1
-		}, patience, time.Millisecond)
+		l.held(1)
 		gaveUp, cancel := context.WithCancel(context.Background())
 		cancel()
 		require.ErrorIs(t, l.Request(gaveUp, "never sent", nil), context.Canceled)

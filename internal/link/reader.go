@@ -31,6 +31,7 @@ type reader struct {
 	fds      []int  // received and not yet claimed, oldest first
 	held     int    // of fds, those that came with the line that is half read
 	asked    uint64 // the last receipt that the peer asked for in this read
+	dropped  error  // why the last line was dropped; nil if it was not
 	job      job    // the last request of this read
 	acked    bool   // an acknowledgement may have to be written
 	byCaller bool   // a caller reads

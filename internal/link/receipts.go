@@ -22,9 +22,10 @@ type receipts struct {
 
 // receipt is told when the peer has received all up to n.
 type receipt struct {
-	n   uint64
-	pos uint64 // in the outbox, for a peer that gives no receipts
-	fn  func(error)
+	n    uint64
+	size int    // of the line
+	pos  uint64 // in the outbox, for a peer that gives no receipts
+	fn   func(error)
 }
 
 // send sends line, with h unless that is nil, which it takes over. fn is told when
@@ -32,7 +33,7 @@ type receipt struct {
 func (r *receipts) send(kind lineKind, h *handle.Handle, line []byte, fn func(error)) (err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	one := receipt{n: r.sent + 1, fn: fn}
+	one := receipt{n: r.sent + 1, size: len(line), fn: fn}
 	if r.peer == PeerGo {
 		var room [wire.CallHead]byte
 		one.pos, err = r.out.put(kind, h, line, wire.AppendCount(room[:0], wire.ActAsk, one.n))
@@ -56,20 +57,30 @@ func (r *receipts) send(kind lineKind, h *handle.Handle, line []byte, fn func(er
 }
 
 // setPeer is told what the peer understands. Receipts that wait for it are asked
-// for, all by the last one.
+// for, all by the last one. What was longer than the peer takes it has dropped.
 func (r *receipts) setPeer(k PeerKind) {
 	r.mu.Lock()
 	r.peer = k
-	var written []receipt
-	switch {
-	case k == PeerGo:
-		r.ask()
-	case k == PeerNode:
-		written, r.wait = r.wait, nil
+	var written, dropped, kept []receipt
+	if k == PeerNode {
+		written = r.wait
+	} else {
+		for _, one := range r.wait {
+			if r.check(one.size, nil, 0) == nil {
+				kept = append(kept, one)
+			} else {
+				dropped = append(dropped, one)
+			}
+		}
 	}
+	r.wait = kept
+	r.ask()
 	r.mu.Unlock()
 	for _, one := range written {
 		r.out.whenWritten(one.pos, one.fn)
+	}
+	for _, one := range dropped {
+		one.fn(r.check(one.size, nil, 0))
 	}
 }
 
@@ -82,15 +93,18 @@ func (r *receipts) askEarly() {
 	}
 }
 
-// ask asks for all that wait. r.mu is held.
+// ask asks for all that wait. r.mu is held. A question for nothing goes first: if
+// the line before was dropped, that says nothing of the message that the other
+// question is about.
 func (r *receipts) ask() {
 	if n := len(r.wait); n > 0 {
-		r.out.put(orderLine, nil, wire.AppendCount(nil, wire.ActAsk, r.wait[n-1].n))
+		r.out.put(orderLine, nil, wire.AppendCount(nil, wire.ActAsk, 0), wire.AppendCount(nil, wire.ActAsk, r.wait[n-1].n))
 	}
 }
 
-// received tells those whose messages the peer has received.
-func (r *receipts) received(n uint64) {
+// received tells those whose messages the peer has received, up to n. If dropped is
+// not nil, that is what became of the last one.
+func (r *receipts) received(n uint64, dropped error) {
 	r.mu.Lock()
 	i := 0
 	for i < len(r.wait) && r.wait[i].n <= n {
@@ -100,7 +114,11 @@ func (r *receipts) received(n uint64) {
 	r.wait = r.wait[i:]
 	r.mu.Unlock()
 	for _, one := range told {
-		one.fn(nil)
+		if one.n == n {
+			one.fn(dropped)
+		} else {
+			one.fn(nil)
+		}
 	}
 }
 

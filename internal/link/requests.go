@@ -1,8 +1,12 @@
 package link
 
 import (
+	"errors"
+	"fmt"
+	"strings"
 	"sync"
 
+	"github.com/go-cluster/cluster/internal/errs"
 	"github.com/go-cluster/cluster/internal/wire"
 )
 
@@ -62,17 +66,34 @@ func (r *requests) answer(j job) {
 	defer r.running.end()
 	reply, err := j.by.Respond(r.to, j.msg)
 	r.flow.release(j.size())
+	code := ""
 	if err == nil {
 		err = wire.Encode(reply, func(line []byte) error {
 			var room [wire.CallHead]byte
 			head, body, tail := wire.CallParts(room[:0], wire.ActReply, j.id, line)
+			if err := r.check(len(head)+len(body)+len(tail), line, 1); err != nil {
+				if errors.Is(err, errs.MessageTooLong) {
+					code = wire.CodeTooLong
+				}
+				return fmt.Errorf("the reply: %w", err)
+			}
 			r.answerAs(promptLine, head, body, tail)
 			return nil
 		})
 	}
-	if err != nil { // of the handler, or of the encoder
-		r.answerAs(promptLine, wire.AppendFailure(nil, j.id, err.Error()))
+	if err != nil { // of the handler, of the encoder, or there is too much
+		r.fail(j.id, err.Error(), code)
 	}
+}
+
+// fail answers with an error, whose text is cut to what the peer takes.
+func (r *requests) fail(id uint64, text, code string) {
+	line := wire.AppendFailure(nil, id, text, code)
+	for r.check(len(line), nil, 0) != nil && text != "" {
+		text = strings.ToValidUTF8(text[:len(text)/2], "")
+		line = wire.AppendFailure(nil, id, text, code)
+	}
+	r.answerAs(promptLine, line)
 }
 
 // retry answers the waiting requests for which there is a handler now.

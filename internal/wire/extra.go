@@ -15,7 +15,11 @@ type Extra struct {
 	ID    uint64
 	Msg   []byte // part of the line; nil if there is none
 	Error *string
+	Code  string // what the error is, where a caller may want to know: CodeTooLong
 }
+
+// CodeTooLong says that a message was longer than the other side takes.
+const CodeTooLong = "tooLong"
 
 // Extra reads the line as one. It ignores members that it does not know.
 func (l *Line) Extra() (m Extra, err error) {
@@ -36,6 +40,7 @@ func (l *Line) Extra() (m Extra, err error) {
 			return Extra{}, err
 		}
 		m.Error = &text
+		m.Code = textOf(l.code).String()
 	}
 	m.Msg = l.msg
 	return m, nil
@@ -108,11 +113,24 @@ func NodeHandleLine(t HandleType, msg []byte) []byte {
 
 var newline, closing = []byte("\n"), []byte("}\n")
 
-// AppendFailure appends the line of a reply that is an error.
-func AppendFailure(b []byte, id uint64, text string) []byte {
-	b = append(appendExtra(b, ActReply, "id", id), `,"error":`...)
+// AppendFailure appends the line of a reply that is an error. code may be empty.
+func AppendFailure(b []byte, id uint64, text, code string) []byte {
+	return appendError(appendExtra(b, ActReply, "id", id), text, code)
+}
+
+// AppendDropped appends the line which says that the message before the question n
+// was dropped. Those before it were received. code may be empty.
+func AppendDropped(b []byte, n uint64, text, code string) []byte {
+	return appendError(appendExtra(b, ActReceived, "n", n), text, code)
+}
+
+func appendError(b []byte, text, code string) []byte {
 	quoted, _ := json.Marshal(text) // a string always encodes
-	return append(append(b, quoted...), "}\n"...)
+	b = append(append(b, `,"error":`...), quoted...)
+	if code != "" {
+		b = append(append(append(b, `,"code":"`...), code...), '"')
+	}
+	return append(b, "}\n"...)
 }
 
 // AppendNewConn appends the line of a connection for the worker to serve, up to

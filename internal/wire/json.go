@@ -10,8 +10,8 @@ import (
 // that the protocol looks at. As in JavaScript the last of several members of a
 // name counts, and "CMD" is not "cmd", which encoding/json would take as well.
 type Line struct {
-	Raw                       []byte
-	cmd, act, n, id, msg, err []byte // nil for what is not there
+	Raw                             []byte
+	cmd, act, n, id, msg, err, code []byte // nil for what is not there
 }
 
 // Read checks raw and finds the members in one walk. ok says that raw is
@@ -52,6 +52,8 @@ func (l *Line) note(name, value []byte) {
 		l.msg = value
 	case `"error"`:
 		l.err = value
+	case `"code"`:
+		l.code = value
 	}
 }
 
@@ -136,6 +138,16 @@ func plainCmd(raw []byte) (cmd Text, ok bool) {
 
 // maxDepth is how deep values may be nested: as deep as encoding/json decodes.
 const maxDepth = 10000
+
+// TooDeep reports whether line, a valid value, is nested too deep for Read when it
+// lies so many levels deep in another one. Two counts tell it of almost every line.
+func TooDeep(line []byte, levels int) bool {
+	if len(line) < 2*(maxDepth-levels) || bytes.Count(line, []byte{'['})+bytes.Count(line, []byte{'{'}) <= maxDepth-levels {
+		return false
+	}
+	s := scanner{b: line, depth: levels}
+	return !s.value()
+}
 
 // scanner walks over what may be JSON. Its methods take what they are named
 // after and report whether it was there.

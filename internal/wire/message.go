@@ -40,7 +40,7 @@ const (
 	ActReady    = "ready"    // the worker takes traffic, or it called Ready
 	ActDraining = "draining" // the worker was told by somebody else to stop
 	ActAsk      = "ask"      // "tell me when you have received all up to here"
-	ActReceived = "received" // the answer to ask
+	ActReceived = "received" // the answer to ask; with an error: the message before it was dropped
 	ActRequest  = "request"
 	ActReply    = "reply"
 	ActPing     = "ping"     // is the worker alive?
@@ -126,8 +126,9 @@ type Sockname struct {
 // it.
 type Extension struct {
 	// In online.
-	Version   int  `json:"version,omitempty"`   // that this peer speaks NODE_GO_CLUSTER
-	SaysReady bool `json:"saysReady,omitempty"` // it tells that it is ready with ActReady, and not by listening
+	Version    int  `json:"version,omitempty"`    // that this peer speaks NODE_GO_CLUSTER
+	SaysReady  bool `json:"saysReady,omitempty"`  // it tells that it is ready with ActReady, and not by listening
+	MaxMessage int  `json:"maxMessage,omitempty"` // bytes of the longest line that it takes
 
 	// In queryServer.
 	Network    string `json:"network,omitempty"`

@@ -13,7 +13,7 @@ import (
 func FuzzMembers(f *testing.F) {
 	for _, s := range []string{
 		`{"cmd":"NODE_GO_CLUSTER","act":"request","id":1,"msg":{"cmd":"x","id":2}}`,
-		`{"cmd":"NODE_GO_CLUSTER","act":"reply","id":1,"error":"\u00e4\ud800"}`,
+		`{"cmd":"NODE_GO_CLUSTER","act":"reply","id":1,"error":"\u00e4\ud800","code":"x"}`,
 		`{"cmd":"NODE_GO_CLUSTER","act":"ask","n":3,"n":18446744073709551615,"id":-1}`,
 		` {"cmd" : "x" , "\u006e" : [1, 2 ] ,"msg":null, "act" : {} } `, `[]`, `null`, `{}`, `"x"`, `{"error":1}`,
 	} {
@@ -25,7 +25,7 @@ func FuzzMembers(f *testing.F) {
 		}
 		l, ok := Read(raw)
 		require.True(t, ok)
-		for name, got := range map[string][]byte{"cmd": l.cmd, "act": l.act, "n": l.n, "id": l.id, "msg": l.msg, "error": l.err} {
+		for name, got := range map[string][]byte{"cmd": l.cmd, "act": l.act, "n": l.n, "id": l.id, "msg": l.msg, "error": l.err, "code": l.code} {
 			require.Equal(t, string(lastValue(raw, name)), string(got), name)
 		}
 	})
