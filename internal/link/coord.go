@@ -31,6 +31,10 @@ func (l *Link) Call(ctx context.Context, act string, msg []byte) (answer []byte,
 func (l *Link) Reply(id uint64, msg []byte) {
 	var room [wire.CallHead]byte
 	head, body, tail := wire.CallParts(room[:0], wire.ActReply, id, msg)
+	if err := l.check(len(head)+len(body)+len(tail), msg, 1); err != nil {
+		l.requests.fail(id, "the reply: "+err.Error(), wire.CodeTooLong)
+		return
+	}
 	l.answerAs(promptLine, head, body, tail)
 }
 
@@ -53,6 +57,9 @@ func (l *Link) Offer(line []byte, most int) (taken bool) {
 
 // SendLine sends a line that counts as a message of the application's.
 func (l *Link) SendLine(line []byte) error {
+	if err := l.check(len(line), line, 0); err != nil {
+		return err
+	}
 	_, err := l.out.put(userLine, nil, line)
 	return err
 }
