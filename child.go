@@ -218,7 +218,7 @@ func (s *fromWorker) online(w *wire.Message) {
 		s.p.child.happened(supervise.ComesOnline)
 	})
 	s.p.link.SetPeer(kind)
-	s.m.call(func() { s.m.tellStopping(s.p) })
+	s.m.call(func() { s.p.child.tellStopping() })
 }
 
 // maxQueries bounds the addresses that one worker asks for at a time: each has

@@ -299,7 +299,7 @@ func (m *master) beginDelay() (d *delay) {
 		m.runner.announce()
 		m.runner.end()
 		for _, p := range m.workers {
-			m.tellStopping(p)
+			p.child.tellStopping()
 		}
 	})
 	return d
@@ -307,9 +307,9 @@ func (m *master) beginDelay() (d *delay) {
 
 // tellStopping tells a worker, which may have come up meanwhile, that a stop will
 // follow.
-func (m *master) tellStopping(p *Process) {
-	if m.delay != nil && p.child.forked && p.link.SpeaksExtra() {
-		p.link.OrderExtra(wire.ActStopping)
+func (c *child) tellStopping() {
+	if c.m.delay != nil && c.forked && c.p.link.SpeaksExtra() {
+		c.p.link.OrderExtra(wire.ActStopping)
 	}
 }
 
