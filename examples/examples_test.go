@@ -7,6 +7,7 @@ package examples
 import (
 	"bufio"
 	"context"
+	"crypto/tls"
 	"fmt"
 	"io"
 	"io/fs"
@@ -427,4 +428,44 @@ func TestExecNode(t *testing.T) {
 	answers(t, func() string { return get(t, client, "http://"+addr) })
 	e.ctrlC()
 	refused(t, "tcp", addr)
+}
+
+// TestTLS: a session is resumed on both workers, before a reload and after it, and the
+// reload has brought the new certificate.
+func TestTLS(t *testing.T) {
+	dir := t.TempDir()
+	files := []string{"-cert", filepath.Join(dir, "cert.pem"), "-key", filepath.Join(dir, "key.pem")}
+	generate := func() {
+		out, err := exec.Command(filepath.Join(bin, "tls"), append(files, "-make")...).CombinedOutput()
+		require.NoError(t, err, "%s", out)
+	}
+	generate()
+	e := start(t, "tls", append(files, "-addr", "127.0.0.1:0")...)
+	addr := e.address()
+	cache := tls.NewLRUClientSessionCache(1)
+	tr := &http.Transport{DisableKeepAlives: true, TLSClientConfig: &tls.Config{InsecureSkipVerify: true, ClientSessionCache: cache}}
+	c := &http.Client{Timeout: patience, Transport: tr}
+	require.Contains(t, get(t, c, "https://"+addr), "resumed: false")
+	resumed := func() string {
+		text := get(t, c, "https://"+addr)
+		require.Contains(t, text, "resumed: true")
+		return text
+	}
+	answers(t, resumed)
+	old := serial(t, addr)
+	generate()
+	require.NoError(t, e.cmd.Process.Signal(syscall.SIGHUP))
+	e.expect(`^reloaded 2 workers, error <nil>$`)
+	answers(t, resumed)
+	require.NotEqual(t, old, serial(t, addr))
+	e.ctrlC()
+}
+
+// serial is the number of the certificate that addr serves with.
+func serial(t *testing.T, addr string) string {
+	t.Helper()
+	c, err := tls.Dial("tcp", addr, &tls.Config{InsecureSkipVerify: true})
+	require.NoError(t, err)
+	defer c.Close()
+	return c.ConnectionState().PeerCertificates[0].SerialNumber.String()
 }
