@@ -45,7 +45,9 @@ func helloFiberV3() error {
 	if err != nil {
 		return err
 	}
-	serve := func(ln net.Listener) error { return app.Listener(ln, fiberv3.ListenConfig{DisableStartupMessage: true}) }
+	serve := func(ln net.Listener) error {
+		return app.Listener(ln, fiberv3.ListenConfig{DisableStartupMessage: true})
+	}
 	return cluster.ServeFunc(ln, serve, app.ShutdownWithContext)
 }
 
