@@ -70,6 +70,7 @@ type Load struct {
 	Requests      atomic.Int64
 	Stop          chan struct{}
 	Excuse        func(began time.Time, err error) bool // of a request that may fail; nil: none may
+	Hasty         bool                                  // the server closes new connections too, if no request has come: node 26 does
 	Running       sync.WaitGroup
 	Mu            sync.Mutex
 	Failures      []error
@@ -156,13 +157,18 @@ func (l *Load) KeepAlive() func() error {
 
 // OneShot is a request on a connection of its own.
 func (l *Load) OneShot() error {
-	c, err := net.Dial(l.Network, l.HTTP)
-	if err != nil {
-		return err
+	for {
+		conn, err := net.Dial(l.Network, l.HTTP)
+		if err != nil {
+			return err
+		}
+		c := &counted{Conn: conn}
+		_, err = l.exchange(c, bufio.NewReader(c), true)
+		c.Close()
+		if err == nil || !l.Hasty || c.read > 0 {
+			return err
+		}
 	}
-	defer c.Close()
-	_, err = l.exchange(c, bufio.NewReader(c), true)
-	return err
 }
 
 // Session is a few lines on a raw connection.
@@ -236,7 +242,8 @@ func UnusedAddress(t *testing.T, network, name string) string {
 }
 
 // Patient is a client that keeps its connection, and sends a request again, on a
-// new one, if the server closes the old one before it answers.
+// new one, if the server closes the old one before it answers; a Hasty server also the
+// new one.
 func (l *Load) Patient() func() error {
 	var c *counted
 	var r *bufio.Reader
@@ -258,7 +265,7 @@ func (l *Load) Patient() func() error {
 				c.Close()
 				c = nil
 			}
-			if err == nil || !kept || !silent {
+			if err == nil || !(kept || l.Hasty) || !silent {
 				return err
 			}
 		}

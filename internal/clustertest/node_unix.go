@@ -45,6 +45,15 @@ func NodeBinary(t testing.TB) string {
 	return ""
 }
 
+// NodeMajor is the major version of the node to test with.
+func NodeMajor(t testing.TB) int {
+	t.Helper()
+	out, err := exec.Command(NodeBinary(t), "-p", "process.versions.node").Output()
+	require.NoError(t, err)
+	major, _, _ := strings.Cut(string(out), ".")
+	return Atoi(major)
+}
+
 // NodeScript is the path of a script for node.
 func NodeScript(t testing.TB, name string) string {
 	t.Helper()
