@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -33,6 +34,8 @@ type child struct {
 	procs       int              // its share of the cores at first, if that follows the master's; else 0; constant once started
 
 	forked    bool          // its process exists, and that was reported
+	end       sync.Once     // reports that it has ended
+	listened  bool          // on whatever
 	exited    chan struct{} // closed at death, or when it could not be started
 	state     *os.ProcessState
 	cutOff    bool // it was killed because its drain took too long; constant once exited is closed
@@ -120,17 +123,38 @@ func (c *child) reap() {
 	if err != nil {
 		c.p.report(fmt.Errorf("cluster: wait for worker %d: %w", c.p.id, err))
 	}
-	c.p.link.PeerExited()
-	<-c.p.link.Done()
-	c.m.post(func() {
-		c.state = state
-		e := exitOf(state)
-		end := supervise.Exit{Code: e.Code, LastWords: c.proc.LastWords()}
-		if e.Signal != nil {
-			end.Signal = e.Signal.String()
-		}
-		c.m.supervisor.Exited(time.Now(), c.p.id, end)
+	c.ended(state, false)
+}
+
+// ended reports the end of the process, or that nothing can end it: then that may
+// come later, and is not reported any more.
+func (c *child) ended(state *os.ProcessState, undead bool) {
+	c.end.Do(func() {
+		c.p.link.PeerExited()
+		<-c.p.link.Done()
+		c.m.post(func() {
+			c.state = state
+			e := exitOf(state)
+			end := supervise.Exit{Code: e.Code, LastWords: c.proc.LastWords(), Undead: undead}
+			if e.Signal != nil {
+				end.Signal = e.Signal.String()
+			}
+			end.Note = c.noteOn(end)
+			c.m.supervisor.Exited(time.Now(), c.p.id, end)
+		})
 	})
+}
+
+// noteOn is what the end of a worker that was not ready tells to somebody who does
+// not know this package well.
+func (c *child) noteOn(e supervise.Exit) string {
+	switch {
+	case e.Code == 0 && !c.listened:
+		return "main returned before it listened"
+	case e.Code > 0 && strings.Contains(e.LastWords, addressInUse):
+		return "an address that package net or net/http opens is one process's alone; workers share what cluster.Listen and cluster.ListenAndServe open"
+	}
+	return ""
 }
 
 // happened tells the supervisor what the worker does, in the mailbox.
@@ -178,6 +202,7 @@ func (s *fromWorker) Internal(w *wire.Message, h *handle.Handle) {
 			if !p.child.opts.ManualReady && !p.child.saysReady {
 				p.child.happened(supervise.GetsReady) // which it is when the callbacks look
 			}
+			p.child.listened = true
 			p.emitListening(addr)
 		})
 	case wire.ActClose:

@@ -206,7 +206,9 @@ func EachWorker(fn func(w *Process)) {
 // Disconnect drains every worker, waits until all have exited, and closes the
 // shared sockets. When ctx ends first it kills those that are left and returns
 // ctx.Err(); a worker that outlives Options.ShutdownTimeout is killed as well,
-// and the error wraps context.DeadlineExceeded. It never waits for callbacks.
+// and the error wraps context.DeadlineExceeded. It never waits for callbacks. For
+// a process that SIGKILL does not end, because it is frozen or waits for a device,
+// it waits 10 seconds more, as Run and Reload do: the error names the pid.
 // Until it returns Fork and AutoFork return ErrClosed; afterwards they work
 // again. A Run, Serve or ListenAndServe of the master ends with it and returns
 // nil, unless workers were forked meanwhile. In a worker Disconnect returns

@@ -98,6 +98,7 @@ func (h host) HandOver(worker int) {
 }
 
 func (h host) LastWords(worker int) string { return h.workers[worker].child.proc.LastWords() }
+func (h host) Traced(worker int) bool      { return process.Traced(h.workers[worker].pid) }
 func (h host) Resident(worker int) int64   { return process.Resident(h.workers[worker].pid) }
 
 // ---- reports
@@ -125,6 +126,8 @@ func (h host) Tell(e supervise.Event) {
 		h.broker.Lost(e.Worker)
 		h.workers[e.Worker].emitDisconnect()
 		h.registry.Forget((*member)(h.workers[e.Worker]))
+	case supervise.Outlives:
+		go h.workers[e.Worker].child.ended(nil, true)
 	case supervise.Died:
 		h.hasDied(h.workers[e.Worker], e.Exit)
 	case supervise.Answered:
@@ -168,6 +171,7 @@ func (h host) hasEnded(p *Process) {
 
 func (h host) hasDied(p *Process, end supervise.Exit) {
 	e := exitOf(p.child.state)
+	e.note, e.undead = end.Note, end.Undead
 	e.Reason, e.Voluntary, e.Uptime = Reason(end.Reason), end.Voluntary, end.Uptime
 	p.child.cutOff = end.CutOff
 	h.hasEnded(p)
@@ -190,7 +194,7 @@ func (h host) stopped(e supervise.Stopped) {
 	h.broker.Alone()
 	h.runner.disconnected()
 	for _, call := range e.Calls {
-		h.stops[call] <- e.Killed
+		h.stops[call] <- leftover{e.Killed, e.Undead}
 		delete(h.stops, call)
 	}
 }
@@ -242,6 +246,11 @@ func (h host) complain(e supervise.Event) {
 	case supervise.Crashed:
 		p := h.workers[e.Worker]
 		p.logger().Warn("cluster: a worker died", "worker", p.id, "pid", p.pid, "slot", e.Place, "exit", e.Exit.String())
+		if e.Boot && !h.advised && !h.runner.runs() {
+			h.advised = true
+			p.logger().Warn("cluster: workers die before they are ready, and the master has not come to Run, Serve or ListenAndServe of this package; " +
+				"with http.ListenAndServe or net.Listen in main every process wants the address for itself: call cluster.ListenAndServe, or cluster.Listen and Serve")
+		}
 	case supervise.Resigned:
 		p := h.workers[e.Worker]
 		p.logger().Warn("cluster: a worker asks not to be replaced", "worker", p.id, "pid", p.pid, "slot", e.Place, "exit", e.Exit.String())

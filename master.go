@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"math/rand/v2"
@@ -42,8 +43,9 @@ type master struct {
 	delay    *delay              // of a stop that has been announced; nil if there is none
 	tickets  ticketKeys
 	lastCall int
-	calls    map[int]chan<- outcome // who waits for that of a call
-	stops    map[int]chan<- []int   // who waits for the end of a stop, to be told which workers had to be killed
+	calls    map[int]chan<- outcome  // who waits for that of a call
+	stops    map[int]chan<- leftover // who waits for the end of a stop
+	advised  bool                    // that workers die before the master has come to Run
 
 	launcher process.Launcher
 	registry *share.Registry
@@ -84,7 +86,7 @@ func newMaster(c *cluster) *master {
 	m := &master{
 		cluster:  c,
 		programs: make(map[int]*generation), workers: make(map[int]*Process),
-		calls: make(map[int]chan<- outcome), stops: make(map[int]chan<- []int), began: time.Now(),
+		calls: make(map[int]chan<- outcome), stops: make(map[int]chan<- leftover), began: time.Now(),
 		outlives: outlivesHangUp(),
 	}
 	m.supervisor = supervise.New(host{m}, dumpSignal, rand.Uint64())
@@ -246,7 +248,13 @@ func (m *master) reload(ctx context.Context) error {
 // stopping is one who waits for the end of a stop.
 type stopping struct {
 	call int
-	done chan []int // workers that had to be killed
+	done chan leftover
+}
+
+// leftover is what did not end as it should in a stop.
+type leftover struct {
+	killed []int // workers that had to be killed
+	undead []int // pids of processes that could not be
 }
 
 // disconnect drains all and waits.
@@ -265,7 +273,7 @@ func (m *master) disconnect(ctx context.Context) error {
 
 func (m *master) beginStop() stopping {
 	m.lastCall++
-	s := stopping{m.lastCall, make(chan []int, 1)}
+	s := stopping{m.lastCall, make(chan leftover, 1)}
 	m.stops[s.call] = s.done
 	m.runner.announce()
 	if m.delay != nil {
@@ -316,22 +324,25 @@ func (c *child) tellStopping() {
 // waitStopped waits for the end of a stop, and hastens it when ctx ends.
 func (m *master) waitStopped(ctx context.Context, s stopping) error {
 	var ended error
-	var killed []int
+	var left leftover
 	select {
-	case killed = <-s.done:
+	case left = <-s.done:
 	case <-ctx.Done():
 		m.call(func() { m.supervisor.StopNow(time.Now(), s.call) })
-		killed = <-s.done
+		left = <-s.done
 		ended = ctx.Err()
 	}
-	if len(killed) == 0 {
+	switch {
+	case len(left.undead) > 0:
+		return fmt.Errorf("cluster: the processes with pids %s have not ended of SIGKILL (frozen, or waiting for a device) and are left behind: %w",
+			strings.Trim(fmt.Sprint(left.undead), "[]"), cmp.Or(ended, context.DeadlineExceeded))
+	case len(left.killed) == 0:
 		return nil
-	}
-	if ended != nil {
+	case ended != nil:
 		return ended
 	}
 	return fmt.Errorf("cluster: workers %s did not drain in time and were killed: %w",
-		strings.Trim(fmt.Sprint(killed), "[]"), context.DeadlineExceeded)
+		strings.Trim(fmt.Sprint(left.killed), "[]"), context.DeadlineExceeded)
 }
 
 // hurry shortens the drain of all workers.

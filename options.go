@@ -218,7 +218,8 @@ type Backoff struct {
 
 // Watchdog finds workers that hang. The master pings each, and a Go worker
 // answers when its OnCheck functions have returned. Not watched are node
-// workers, and workers that start or drain.
+// workers, and workers that start or drain; and none is ended that a debugger has
+// stopped (Linux).
 type Watchdog struct {
 	Interval time.Duration // between pings. Default: 5 s
 	Timeout  time.Duration // without an answer, until the worker is ended. Default: 60 s, as puma's; negative: off

@@ -103,6 +103,13 @@ func (r *runner) end() {
 	}
 }
 
+// runs reports whether a Run is under way.
+func (r *runner) runs() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.cur != nil
+}
+
 // fail ends the Run under way with err.
 func (r *runner) fail(err error) {
 	r.mu.Lock()

@@ -63,6 +63,9 @@ func leaveGroupSignals() {
 // nohup makes it.
 func outlivesHangUp() bool { return signal.Ignored(reloadSignal) }
 
+// addressInUse is what programs say of an address that somebody else has.
+var addressInUse = syscall.EADDRINUSE.Error()
+
 // isProbe tells the signal that only asks whether a process exists.
 func isProbe(sig os.Signal) bool { return sig == syscall.Signal(0) }
 

@@ -6,6 +6,8 @@ import (
 	"os/signal"
 	"syscall"
 
+	"golang.org/x/sys/windows"
+
 	"github.com/go-cluster/cluster/internal/process"
 )
 
@@ -41,6 +43,9 @@ const (
 	downSignal   = syscall.Signal(-3)
 	dumpSignal   = syscall.SIGKILL // nothing makes a process print its goroutines
 )
+
+// addressInUse is what programs say of an address that somebody else has.
+var addressInUse = windows.WSAEADDRINUSE.Error()
 
 // isProbe tells the signal that only asks whether a process exists.
 func isProbe(os.Signal) bool { return false }

@@ -75,12 +75,17 @@ type Exit struct {
 	Reason    Reason           // why
 	Voluntary bool             // it was asked for: see Process.ExitedAfterDisconnect
 	Uptime    time.Duration    // since the fork
-	State     *os.ProcessState // as the system told it
+	State     *os.ProcessState // as the system told it; nil of a process that SIGKILL did not end
+
+	note   string // for who reads it
+	undead bool
 }
 
-// String returns "exit status 1 after 3s" or "signal: killed after 2m0s".
+// String returns "exit status 1 after 3s" or "signal: killed after 2m0s", and what
+// helps to understand it, as "exit status 0 after 3ms: main returned before it
+// listened".
 func (e Exit) String() string {
-	end := supervise.Exit{Code: e.Code, Uptime: e.Uptime}
+	end := supervise.Exit{Code: e.Code, Uptime: e.Uptime, Note: e.note, Undead: e.undead}
 	if e.Signal != nil {
 		end.Signal = e.Signal.String()
 	}

@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"testing"
 	"time"
 
@@ -217,6 +218,26 @@ func TestHangUpOfOthers(t *testing.T) {
 	close(gone.gone)
 	gone.goneAt.Store(time.Now().Add(-time.Hour).UnixNano())
 	require.False(t, gone.HungUp())
+}
+
+// TestTraced is a process with a debugger.
+func TestTraced(t *testing.T) {
+	child := start(t, spec(t, "sleep"))
+	defer func() {
+		child.Signal(os.Kill)
+		child.Wait()
+	}()
+	require.False(t, Traced(child.PID))
+	runtime.LockOSThread() // a tracer is a thread
+	defer runtime.UnlockOSThread()
+	if err := unix.PtraceSeize(child.PID); err != nil {
+		t.Skipf("no debugger here: %v", err)
+	}
+	require.True(t, Traced(child.PID))
+	unix.PtraceInterrupt(child.PID)
+	unix.Wait4(child.PID, nil, unix.WALL, nil)
+	require.NoError(t, unix.PtraceDetach(child.PID))
+	require.False(t, Traced(child.PID))
 }
 
 // TestForExecAbove: the held file's number is above those of the new process.

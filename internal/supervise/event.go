@@ -17,6 +17,7 @@ type (
 	Stopped struct {
 		Calls  []int
 		Killed []int // workers that did not drain in time
+		Undead []int // pids of those that could not be killed
 	}
 
 	// Forked says that a worker's process exists. It is the first report about it.
@@ -42,6 +43,9 @@ type (
 	Drains struct{ Worker int }
 	// ChannelLost says that a worker's channel has closed.
 	ChannelLost struct{ Worker int }
+	// Outlives says that a worker does not end of SIGKILL. The host answers with
+	// Exited, as if it had ended.
+	Outlives struct{ Worker int }
 	// Died is a worker's end, the last report about it.
 	Died struct {
 		Worker int
@@ -69,6 +73,7 @@ type (
 	Crashed struct {
 		Worker, Place int
 		Exit          Exit
+		Boot          bool // before it was ready
 	}
 	// Resigned says that a worker asks not to be replaced.
 	Resigned struct {
@@ -114,6 +119,7 @@ func (CameOnline) event()      {}
 func (Up) event()              {}
 func (Drains) event()          {}
 func (ChannelLost) event()     {}
+func (Outlives) event()        {}
 func (Died) event()            {}
 func (Trouble) event()         {}
 func (CheckFailed) event()     {}

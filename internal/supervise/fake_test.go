@@ -75,6 +75,9 @@ type fakeCluster struct {
 	pulse    Pulse // what the workers say when they are pinged
 	mute     bool  // they do not answer
 	deaf     bool  // they cannot be pinged
+	traced   bool  // a debugger has them
+	frozen   bool  // nothing ends them
+	undead   []int // pids that a stop could not end
 	calls    []*call
 	results  []Result
 	troubles []error // reported about workers
@@ -282,6 +285,7 @@ func (n *fakeCluster) Drain(worker int, timeout time.Duration) {
 func (n *fakeCluster) HandOver(int)         {}
 func (n *fakeCluster) LastWords(int) string { return "" }
 func (n *fakeCluster) Resident(int) int64   { return 0 }
+func (n *fakeCluster) Traced(int) bool      { return n.traced }
 
 // Tell keeps what is shown of the workers, and checks the order of the reports.
 func (n *fakeCluster) Tell(e Event) {
@@ -294,6 +298,11 @@ func (n *fakeCluster) Tell(e Event) {
 		for _, id := range e.Calls {
 			c := n.call(id)
 			c.over, c.killed = true, e.Killed
+		}
+		n.undead = e.Undead
+	case Outlives:
+		if n.frozen {
+			n.later(func(m *Machine) { m.Exited(n.now, e.Worker, Exit{Code: killed, Undead: true}) })
 		}
 	case Forked:
 		require.True(n.t, n.proc(e.Worker).born)

@@ -31,6 +31,8 @@ type Host interface {
 	// LastWords is the end of what a worker that does not work yet has written to
 	// its standard error.
 	LastWords(worker int) string
+	// Traced reports whether a debugger has the worker in its hands.
+	Traced(worker int) bool
 	// Resident is the worker's size in bytes, or 0 if the system does not tell.
 	Resident(worker int) int64
 

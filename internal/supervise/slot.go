@@ -181,6 +181,9 @@ func (s *slot) lost(w *Worker, e Exit) {
 	// A reload goes on when the predecessor is gone: no old code answers when it is
 	// reported done.
 	if r := m.st.Replacing; r != nil && r.Old == w.ID {
+		if job := m.st.Reload; e.Undead && job != nil && r.Why == ReasonReload && job.Failed.Err == nil {
+			job.Failed = Failure{fmt.Errorf("the old worker of slot %d: %w", s.Place, w.undead())}
+		}
 		r.end(nil)
 	} else if m.st.Reload != nil {
 		m.nextJob()
@@ -232,7 +235,7 @@ func (s *slot) emptied(w *Worker, e Exit) {
 	if !w.wasReady() {
 		s.Boots++
 	}
-	m.host.Tell(Crashed{w.ID, s.Place, e})
+	m.host.Tell(Crashed{w.ID, s.Place, e, !w.wasReady()})
 	if o.MaxBootFailures > 0 && s.Boots >= o.MaxBootFailures && !m.st.proven() {
 		m.giveUp(fmt.Errorf("cluster: %w: %d in a row in slot %d, the last with %v%s", errs.BootLoop, s.Boots, s.Place, e, said(e.LastWords)), s.Generation)
 		return

@@ -7,6 +7,7 @@ type stop struct {
 	Calls  []int
 	Now    bool  // kill, do not drain
 	Killed []int // workers that had to be killed
+	Undead []int // processes that could not be
 }
 
 func (w *Worker) killForStop() {
@@ -24,5 +25,5 @@ func (m *Machine) checkStopped() {
 	}
 	m.st.Stop = nil
 	slices.Sort(s.Killed)
-	m.host.Tell(Stopped{s.Calls, s.Killed})
+	m.host.Tell(Stopped{s.Calls, s.Killed, s.Undead})
 }

@@ -53,7 +53,12 @@ func (w *Worker) tick() {
 		return
 	}
 	w.Watch.Misses++
-	if o.Watchdog.Timeout > 0 && time.Duration(w.Watch.Misses)*o.Watchdog.Interval >= o.Watchdog.Timeout {
+	if o.Watchdog.Timeout <= 0 || time.Duration(w.Watch.Misses)*o.Watchdog.Interval < o.Watchdog.Timeout {
+		return
+	}
+	if m.host.Traced(w.ID) {
+		w.Watch.Misses = 0 // a debugger has it, and will let it go
+	} else {
 		w.stall()
 	}
 }

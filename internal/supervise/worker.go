@@ -47,12 +47,14 @@ const (
 	ReasonDrain   Reason = "drain"
 )
 
-// Exit is how a worker ended. The host fills in the first three fields, the Machine
+// Exit is how a worker ended. The host fills in the first five fields, the Machine
 // the others.
 type Exit struct {
 	Code      int    // the exit status; -1 if a signal ended it
 	Signal    string // the signal that ended it, or ""
 	LastWords string // see Host
+	Note      string // what the host has to add if it was not ready and ended by itself, or ""
+	Undead    bool   // it has not ended: see Outlives
 
 	Reason    Reason
 	Voluntary bool
@@ -63,10 +65,17 @@ type Exit struct {
 // String returns "exit status 1 after 3s" or "signal: killed after 2m0s".
 func (e Exit) String() string {
 	how := fmt.Sprintf("exit status %d", e.Code)
-	if e.Signal != "" {
+	switch {
+	case e.Undead:
+		how = "not ended by SIGKILL"
+	case e.Signal != "":
 		how = "signal: " + e.Signal
 	}
-	return fmt.Sprintf("%s after %v", how, e.Uptime.Round(time.Millisecond))
+	text := fmt.Sprintf("%s after %v", how, e.Uptime.Round(time.Millisecond))
+	if e.Note != "" {
+		text += ": " + e.Note
+	}
+	return text
 }
 
 // Worker is what the supervision knows of one worker.
@@ -96,6 +105,7 @@ type Worker struct {
 	StartBy                    time.Time // when it must have started
 	KillBy                     time.Time // when its drain must be over
 	KillAt                     time.Time // when that is looked at
+	DieBy                      time.Time // when it must have ended of a SIGKILL
 	HoldBy                     time.Time // when it has been up for ReadyFor, as a replacement
 	LateLooks                  int       // at its deadlines, in a row
 
@@ -110,10 +120,11 @@ type deadline struct {
 	passed func(*Worker)
 }
 
-func (w *Worker) deadlines() [6]deadline {
+func (w *Worker) deadlines() [7]deadline {
 	return [...]deadline{
 		{&w.StartBy, (*Worker).startExpired},
 		{&w.KillAt, (*Worker).drainExpired},
+		{&w.DieBy, (*Worker).outlivesKill},
 		{&w.HoldBy, (*Worker).heldLong},
 		{&w.Watch.TickAt, (*Worker).tick},
 		{&w.Watch.KillAt, killStalled},
@@ -328,9 +339,31 @@ func (w *Worker) killFor(why Reason) {
 
 // signal sends sig to the worker. That it has exited already is no error.
 func (w *Worker) signal(sig os.Signal) {
+	w.expectEnd(sig)
 	if err := w.m.host.Signal(w.ID, sig); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		w.m.host.Tell(Trouble{w.ID, fmt.Errorf("cluster: signal %v to worker %d: %w", sig, w.ID, err)})
 	}
+}
+
+// killTime is how long a process may take to end of a SIGKILL. One that is frozen by
+// a cgroup, or waits for a device, does not end at all.
+const killTime = 10 * time.Second
+
+// expectEnd notes when the worker must have ended of the signal, if of any.
+func (w *Worker) expectEnd(sig os.Signal) {
+	if sig == os.Kill && w.DieBy.IsZero() {
+		w.DieBy = w.m.now.Add(killTime)
+	}
+}
+
+// outlivesKill gives a worker up that nothing can end: all goes on as if it had.
+func (w *Worker) outlivesKill() {
+	w.m.host.Tell(Trouble{w.ID, fmt.Errorf("cluster: worker %d: %w", w.ID, w.undead())})
+	w.m.host.Tell(Outlives{w.ID})
+}
+
+func (w *Worker) undead() error {
+	return fmt.Errorf("the process with pid %d has not ended within %v of SIGKILL: it may be frozen, or wait for a device; nobody waits for it any more", w.PID, killTime)
 }
 
 // Kill sends a signal to a worker because its end is asked for, or, as a probe,
@@ -348,6 +381,7 @@ func (m *Machine) Kill(now time.Time, worker int, sig os.Signal, probe bool) err
 		w.setVoluntary(true)
 		w.blame(ReasonKill)
 	}
+	w.expectEnd(sig)
 	err := m.host.Signal(worker, sig)
 	switch {
 	case errors.Is(err, os.ErrProcessDone):
@@ -377,10 +411,16 @@ func (w *Worker) die(e Exit) {
 		e.Reason = w.reasonFor(e)
 	}
 	m.st.Exits[e.Reason]++
+	if w.wasReady() || w.Voluntary || w.Reason != "" {
+		e.Note = ""
+	}
 	// It may have exited by itself while it was being killed.
 	e.CutOff = w.Overdue && e.Code != 0
 	if e.CutOff && m.st.Stop != nil {
 		m.st.Stop.Killed = append(m.st.Stop.Killed, w.ID)
+	}
+	if e.Undead && m.st.Stop != nil {
+		m.st.Stop.Undead = append(m.st.Stop.Undead, w.PID)
 	}
 	w.State = Dead
 	delete(m.st.Workers, w.ID)
