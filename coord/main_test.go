@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"runtime"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -137,6 +139,9 @@ func lead(ctx context.Context, verb, name string) error {
 	return nil
 }
 
+// exit ends the goroutine.
+func exit() { runtime.Goexit() }
+
 // once runs what is to be run once; it fails, and dies, as often as the
 // environment says.
 func once(name string) error {
@@ -193,7 +198,7 @@ func words(t testing.TB) <-chan word {
 func await(t testing.TB, c <-chan word, what string) *cluster.Process {
 	t.Helper()
 	got := clustertest.Await(t, c, what)
-	require.Equal(t, what, got.what)
+	require.Equal(t, what, strings.TrimSpace(got.what))
 	return got.w
 }
 

@@ -1,0 +1,130 @@
+//go:build unix
+
+package bench_test
+
+import (
+	"context"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/go-cluster/cluster"
+	"github.com/go-cluster/cluster/coord"
+	"github.com/go-cluster/cluster/internal/clustertest"
+	"github.com/stretchr/testify/require"
+)
+
+// Package coord, each verb beside what one would write with messages.
+
+// coordRun is what a bench worker is to do so many times.
+type coordRun struct {
+	Cmd   string `json:"cmd"`
+	What  string
+	Times int
+}
+
+// benchCoord is a worker that measures what it is asked to, in microseconds each.
+var benchCoord = clustertest.Program("bench coord", func() {
+	s, l := coord.Open("bench"), coord.NewLimiter("bench", 1e9, 1e9)
+	ctx := context.Background()
+	coord.Subscribe("bench", func(count) {})
+	clustertest.Must(s.Set(ctx, "key", []byte("some value"), 0))
+	cluster.OnMessage(func(*cluster.Process, cluster.Message) {})
+	cluster.Respond("coord", func(w *cluster.Process, r coordRun) (us float64, err error) {
+		do := map[string]func(i int){
+			"get": func(int) {
+				if val, ok, err := s.Get(ctx, "key"); !ok || string(val) != "some value" {
+					panic(fmt.Sprint(ok, err))
+				}
+			},
+			"request": func(i int) {
+				var reply count
+				clustertest.Must(w.Request(ctx, benchCount(i), &reply))
+			},
+			"allow": func(int) {
+				if ok, _, err := l.Allow(ctx, "hot"); !ok {
+					panic(fmt.Sprint("refused: ", err))
+				}
+			},
+		}[r.What]
+		return benchEach(r.Times, do)(), nil
+	})
+	<-cluster.Context().Done()
+	select {}
+})
+
+// coordWorkers forks n of them.
+func coordWorkers(b *testing.B, n int) []*cluster.Process {
+	clustertest.WithMaster(b, benchCoord, cluster.Options{})
+	b.Cleanup(cluster.OnRequest(func(_ *cluster.Process, m cluster.Message) (any, error) {
+		var c count
+		err := m.Decode(&c)
+		return c, err
+	}))
+	for range n {
+		_, err := cluster.Fork()
+		require.NoError(b, err)
+	}
+	for _, w := range cluster.Workers() {
+		measure(b, w, "get", 1)
+	}
+	return cluster.Workers()
+}
+
+// measure has a worker do something, and returns how long each took.
+func measure(b *testing.B, w *cluster.Process, what string, times int) (us float64) {
+	require.NoError(b, w.Request(context.Background(), coordRun{"coord", what, times}, &us))
+	return us
+}
+
+// BenchmarkStoreGet is the time of a Store.Get in a worker. The baseline is a
+// Request to the master's Respond. The ratio is 1.0 at most: a Get is answered by
+// who reads the channel.
+func BenchmarkStoreGet(b *testing.B) {
+	const trips = 3000
+	w := coordWorkers(b, 1)[0]
+	compare(b, "us", func() float64 { return measure(b, w, "get", trips) }, func() float64 { return measure(b, w, "request", trips) })
+}
+
+// BenchmarkPublish is the time of a Publish that 8 workers hear. The baseline is a
+// Send to each of them. The ratio is 1.2 at most: a message is encoded once.
+func BenchmarkPublish(b *testing.B) {
+	const times = 200
+	workers := coordWorkers(b, 8)
+	rest := func() {
+		for _, w := range workers {
+			require.NoError(b, w.SendContext(context.Background(), benchCount(0)))
+		}
+	}
+	compare(b, "us", func() float64 {
+		defer rest()
+		return benchEach(times, func(i int) { require.NoError(b, coord.Publish("bench", benchCount(i))) })()
+	}, func() float64 {
+		defer rest()
+		return benchEach(times, func(i int) {
+			for _, w := range workers {
+				require.NoError(b, w.Send(benchCount(i)))
+			}
+		})()
+	})
+}
+
+// BenchmarkLimiter is how many millions of Allows of one key pass a second, in two
+// workers together: 5 at least.
+func BenchmarkLimiter(b *testing.B) {
+	const times = 1_000_000
+	workers := coordWorkers(b, 2)
+	var rates []float64
+	rounds(b, 5, func() {
+		each := make(chan float64, len(workers))
+		begun := time.Now()
+		for _, w := range workers {
+			go func() { each <- measure(b, w, "allow", times) }()
+		}
+		for range workers {
+			<-each
+		}
+		rates = append(rates, float64(times*len(workers))/1e6/time.Since(begun).Seconds())
+	})
+	b.ReportMetric(median(rates), "M/s")
+}
