@@ -45,7 +45,9 @@ func drainFar(peer farEnd) {
 	p, oob := make([]byte, 4096), make([]byte, 4096)
 	for {
 		_, oobn, _, _, err := peer.(*net.UnixConn).ReadMsgUnix(p, oob)
-		channel.CloseAll(channel.ParseRights(oob[:oobn]))
+		for _, fd := range channel.ParseRights(oob[:oobn]) {
+			unix.Close(fd)
+		}
 		if err != nil {
 			return
 		}

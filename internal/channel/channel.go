@@ -5,10 +5,12 @@
 //
 // Pair makes a channel in the master, Inherit takes the worker's end over. A
 // Channel owns its descriptor and is non-blocking, on the runtime's poller, so
-// that waiting keeps no thread. It starts no goroutine. One goroutine at a time
+// that waiting keeps no thread. One goroutine at a time
 // may receive (Recv, TryRecv, Unread, WaitHangup) and one at a time send (Send,
 // WaitRoom); Interrupt, Resume and Close may come from anywhere. The receiver owns
-// the descriptors of an [Input] and has to claim or close them.
+// the descriptors of an [Input] and has to claim or drop them. In the master they
+// are closed on goroutines of a [handle.Closer], since to close what a worker has
+// sent may take for ever. No other goroutine is started here.
 //
 // On Unix there is no lock. On Windows one lock guards what Close and a write
 // under way share; it is not held while anything is waited for.

@@ -25,6 +25,8 @@ type Channel struct {
 
 	in  incoming // of the one that receives
 	out outgoing // of the one that sends
+
+	closer *handle.Closer // of what a worker has sent; nil in the worker, which trusts its master
 }
 
 // incoming is the receive under way, and outgoing the send. What the poller is to
@@ -62,6 +64,7 @@ func Pair() (*Channel, *os.File, error) {
 		theirs.Close()
 		return nil, nil, err
 	}
+	ours.closer = new(handle.Closer)
 	return ours, theirs, nil
 }
 
@@ -307,8 +310,20 @@ func (c *Channel) Resume() { c.f.SetReadDeadline(time.Time{}) }
 // until resume.
 func (c *Channel) Interrupt() { c.f.SetReadDeadline(time.Unix(1, 0)) }
 
-// Close closes this end; a Recv or send under way returns.
-func (c *Channel) Close() { c.f.Close() }
+// Close closes this end; a Recv or send under way returns. The last descriptor of a
+// worker's channel is closed elsewhere: with it goes what the worker has sent and
+// nobody has received.
+func (c *Channel) Close() {
+	if c.closer != nil {
+		c.rc.Control(func(fd uintptr) {
+			if last, err := unix.FcntlInt(fd, unix.F_DUPFD_CLOEXEC, 0); err == nil {
+				unix.Shutdown(last, unix.SHUT_RDWR) // the worker sees the end now
+				c.closer.Later(last)
+			}
+		})
+	}
+	c.f.Close()
+}
 
 // Attach returns what carries h to the peer: the line as it is, and the descriptor
 // beside it. What is kept, here nothing, is to be released when the peer has it.
@@ -322,15 +337,36 @@ func (c *Channel) Claim(_ []byte, fds []int) (h *handle.Handle, rest []int) {
 	if len(fds) == 0 {
 		return nil, nil
 	}
-	return handle.New(fds[0]), fds[1:]
+	h = handle.New(fds[0])
+	if c.closer != nil {
+		h.CloseBy(c.closer.Later)
+	}
+	return h, fds[1:]
 }
 
 // SetPeer tells the channel which process has the other end.
 func (c *Channel) SetPeer(int) {}
 
-// CloseAll closes received descriptors that nobody claims.
-func CloseAll(fds []int) {
+// maxUnclosed bounds the descriptors that a worker can make this side hold by what it
+// does with them, so that to close them takes long. One read brings up to 253.
+const (
+	maxUnclosed  = 128
+	unclosedTime = time.Second
+)
+
+// Drop closes received descriptors that nobody claims.
+func (c *Channel) Drop(fds []int) {
 	for _, fd := range fds {
-		unix.Close(fd)
+		if c.closer != nil {
+			c.closer.Later(fd)
+		} else {
+			unix.Close(fd)
+		}
 	}
+}
+
+// Closes reports whether what was received and given up is closed, or nearly so. It
+// waits for a second at most.
+func (c *Channel) Closes() bool {
+	return c.closer == nil || c.closer.Await(maxUnclosed, unclosedTime)
 }

@@ -372,5 +372,8 @@ func (c *Channel) Claim(line []byte, fds []int) (h *handle.Handle, rest []int) {
 	return h, fds
 }
 
-// CloseAll: none come beside the bytes.
-func CloseAll([]int) {}
+// Drop: none come beside the bytes.
+func (*Channel) Drop([]int) {}
+
+// Closes: there is nothing to wait for.
+func (*Channel) Closes() bool { return true }

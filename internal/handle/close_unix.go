@@ -5,3 +5,22 @@ package handle
 import "golang.org/x/sys/unix"
 
 func closeFD(fd int) { unix.Close(fd) }
+
+// mayWait reports whether close(2) of fd may wait. A socket that listens does not
+// linger. A stream of a unix socket can have descriptors among what nobody has read
+// yet, which are closed with it.
+func mayWait(fd int) bool {
+	if listens, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ACCEPTCONN); err == nil && listens != 0 {
+		return false
+	}
+	lingers, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_LINGER) // its first member
+	if err != nil || lingers != 0 {
+		return true // no socket at all, or one that lingers
+	}
+	sa, err := unix.Getsockname(fd)
+	if _, local := sa.(*unix.SockaddrUnix); err != nil || !local {
+		return false
+	}
+	typ, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TYPE)
+	return err != nil || typ != unix.SOCK_DGRAM
+}

@@ -13,9 +13,13 @@
 // waits for a kernel object without keeping a thread. Watches share one table,
 // under a lock of its own that is never held while another is taken.
 //
+// A descriptor that another process has or had as well is closed by a [Closer], on
+// a goroutine of its own if its close may wait. A Closer has a lock, under which
+// nothing is closed and no other lock is taken.
+//
 // Touched tells a connection that somebody has begun to serve from one that may
 // still be given to somebody else. It is tested with real connections, in
-// package cluster.
+// package cluster. The Closer is tested with sockets that linger.
 package handle
 
 import "sync/atomic"
@@ -23,14 +27,22 @@ import "sync/atomic"
 // Handle is a descriptor (on Windows: a socket) with several holders. The last
 // one to release it closes it; nobody closes fd itself.
 type Handle struct {
-	fd   int
-	refs atomic.Int32
+	fd    int
+	refs  atomic.Int32
+	close func(fd int)
 }
 
 // New takes ownership of fd, with one reference for the caller.
 func New(fd int) *Handle {
-	h := &Handle{fd: fd}
+	h := &Handle{fd: fd, close: closeFD}
 	h.refs.Store(1)
+	return h
+}
+
+// CloseBy lets close close the descriptor, for one that other processes have too: a
+// method of a [Closer]. It returns h, and is for who has just made h.
+func (h *Handle) CloseBy(close func(fd int)) *Handle {
+	h.close = close
 	return h
 }
 
@@ -47,6 +59,6 @@ func (h *Handle) Retain() *Handle {
 // Release gives up one reference. A nil handle has none, and nothing happens.
 func (h *Handle) Release() {
 	if h != nil && h.refs.Add(-1) == 0 {
-		closeFD(h.fd)
+		h.close(h.fd)
 	}
 }

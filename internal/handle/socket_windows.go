@@ -17,6 +17,12 @@ func (h *Handle) Socket() windows.Handle { return windows.Handle(h.fd) }
 
 func closeFD(fd int) { windows.Closesocket(windows.Handle(fd)) }
 
+// mayWait reports whether closing the socket may wait: whether it lingers.
+func mayWait(fd int) bool {
+	lingers, err := windows.GetsockoptInt(windows.Handle(fd), windows.SOL_SOCKET, windows.SO_LINGER)
+	return err != nil || lingers != 0
+}
+
 // Duplicate opens s in the process pid as well, where Adopt finds it, and returns
 // as text what that process needs to know. The socket is open there from then on.
 func Duplicate(s windows.Handle, pid int) (string, error) {

@@ -265,3 +265,64 @@ func TestEndIsNotPutOff(t *testing.T) {
 		})
 	}
 }
+
+// lingers is a socket whose close waits until the test ends.
+func lingers(t *testing.T) *os.File {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer ln.Close()
+	client, err := net.Dial("tcp", ln.Addr().String())
+	require.NoError(t, err)
+	t.Cleanup(func() { client.Close() }) // which ends the lingering
+	c, err := ln.Accept()
+	require.NoError(t, err)
+	rc, err := c.(*net.TCPConn).SyscallConn()
+	require.NoError(t, err)
+	require.NoError(t, rc.Control(func(fd uintptr) {
+		for err == nil {
+			_, err = unix.Write(int(fd), make([]byte, 64<<10))
+		}
+	}))
+	require.ErrorIs(t, err, unix.EAGAIN)
+	require.NoError(t, c.(*net.TCPConn).SetLinger(3600))
+	f, err := c.(*net.TCPConn).File()
+	require.NoError(t, err)
+	defer c.Close() // the last in this process that waits is the link's
+	return f
+}
+
+// TestDescriptorThatLingers: nobody waits until what a worker has sent is closed, which
+// can take an hour: neither who reads, nor who closes the channel with some of it
+// unread.
+func TestDescriptorThatLingers(t *testing.T) {
+	for name, unread := range map[string]bool{"read": false, "unread": true} {
+		t.Run(name, func(t *testing.T) {
+			l := newTestLink(t, PeerGo, Options{})
+			f := lingers(t)
+			l.writeWith(`"ha`, f)
+			f.Close() // before the link does: the last one waits
+			if unread {
+				closed := make(chan bool, 1)
+				go func() { l.Close(); closed <- true }()
+				waitFor(t, closed, "return of Close")
+			} else {
+				l.peer.Close()
+			}
+			l.start()
+			waitFor(t, l.ended, "end")
+		})
+	}
+}
+
+// TestDescriptorsThatCannotBeClosed: the peer that sends more and more of them has gone
+// too far.
+func TestDescriptorsThatCannotBeClosed(t *testing.T) {
+	l := newTestLink(t, PeerGo, Options{}).take()
+	for range 200 {
+		f := lingers(t)
+		l.writeWith("1\n", f)
+		f.Close()
+	}
+	l.start()
+	waitFor(t, l.overruns, "report that it goes too far")
+}

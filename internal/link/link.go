@@ -77,7 +77,7 @@ type Side interface {
 	// Closed is called once, after the last message.
 	Closed()
 	// Overrun is called when the peer makes this side owe it more answers than
-	// it reads.
+	// it reads, or hold more descriptors than can be closed.
 	Overrun()
 }
 

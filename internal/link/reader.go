@@ -35,11 +35,12 @@ type reader struct {
 	job      job    // the last request of this read
 	acked    bool   // an acknowledgement may have to be written
 	byCaller bool   // a caller reads
+	stuck    bool   // the peer has sent too much that cannot be closed
 }
 
 // maxHeld bounds the descriptors that a peer can make this side hold with a line
 // that it does not end.
-const maxHeld = 64
+const maxHeld = 4
 
 // read reads to the end, or until it passes the reading on to another goroutine,
 // because it has a request to answer.
@@ -209,6 +210,11 @@ func (r *reader) take(in *channel.Input) {
 		r.held = min(len(r.fds), maxHeld)
 	}
 	r.dropDescriptors(r.held, len(r.fds))
+	if len(in.FDs) > 0 && !r.stuck && !r.ch.Closes() {
+		r.stuck = true
+		r.fault("what it has sent cannot be closed")
+		r.side.Overrun()
+	}
 }
 
 // confirm tells the peer what has been received, if it has asked.
@@ -232,14 +238,14 @@ func (r *reader) dropDescriptors(from, to int) {
 	if from >= to {
 		return
 	}
-	channel.CloseAll(r.fds[from:to])
+	r.ch.Drop(r.fds[from:to])
 	r.fds = append(r.fds[:from], r.fds[to:]...)
 	r.fault("%d descriptors came with no message that takes them; closed", to-from)
 }
 
 // dropAll closes the descriptors that nothing will claim any more.
 func (r *reader) dropAll() {
-	channel.CloseAll(r.fds)
+	r.ch.Drop(r.fds)
 	r.fds = nil
 }
 

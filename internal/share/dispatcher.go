@@ -19,11 +19,15 @@ import (
 //
 // Answers come on the readers of the workers' channels while accept waits on its
 // own goroutine. A reader that frees a worker takes the next connection for it at
-// once; only if none waits is that left to accept.
+// once; only if none waits is that left to accept. So it is with a socket that only
+// this process has. Whoever else has it can make accept(2) wait, by O_NONBLOCK:
+// on one that is lent only the accepting goroutine calls it, without the lock.
 type dispatcher struct {
-	head   []byte // of the line that carries a connection
-	sock   *socket.Acceptor
-	policy policy
+	head      []byte // of the line that carries a connection
+	sock      *socket.Acceptor
+	lent      bool         // others have the socket too
+	closeConn func(fd int) // closes a connection, which a worker has or had too
+	policy    policy
 
 	mu      sync.Mutex
 	changed sync.Cond
@@ -53,13 +57,14 @@ const (
 	refusalMax = time.Second
 )
 
-// newDispatcher begins to accept on h, which stays the caller's.
-func newDispatcher(key string, h *handle.Handle, p policy) (*dispatcher, error) {
-	sock, err := socket.NewAcceptor(h)
+// newDispatcher begins to accept on h, which stays the caller's. lent says that
+// others have the socket too. closeConn closes connections.
+func newDispatcher(key string, h *handle.Handle, lent bool, p policy, closeConn func(fd int)) (*dispatcher, error) {
+	sock, err := socket.NewAcceptor(h, lent)
 	if err != nil {
 		return nil, err
 	}
-	d := &dispatcher{head: wire.AppendNewConn(nil, key), sock: sock, policy: p, seats: make(map[Member]*seat)}
+	d := &dispatcher{head: wire.AppendNewConn(nil, key), sock: sock, lent: lent, closeConn: closeConn, policy: p, seats: make(map[Member]*seat)}
 	d.changed.L = &d.mu
 	go d.accept()
 	return d, nil
@@ -80,6 +85,7 @@ func (d *dispatcher) accept() {
 			continue
 		}
 		delay = 0
+		conn.CloseBy(d.closeConn)
 		d.mu.Lock()
 		if d.closed {
 			seats := slices.Collect(maps.Values(d.seats))
@@ -150,8 +156,8 @@ func (d *dispatcher) dispatch() {
 	var out []handover
 	for len(d.free) > 0 && !d.closed {
 		if len(d.pending) == 0 {
-			conn, ok := d.sock.TryAccept()
-			if !ok {
+			conn := d.tryAccept()
+			if conn == nil {
 				d.changed.Signal()
 				break
 			}
@@ -165,6 +171,19 @@ func (d *dispatcher) dispatch() {
 	for _, o := range out {
 		d.handOver(o)
 	}
+}
+
+// tryAccept accepts a connection if one waits and accept(2) is certain not to wait.
+// d.mu is held.
+func (d *dispatcher) tryAccept() *handle.Handle {
+	if d.lent {
+		return nil
+	}
+	conn, ok := d.sock.TryAccept()
+	if !ok {
+		return nil
+	}
+	return conn.CloseBy(d.closeConn)
 }
 
 // without removes the i-th seat. The first one, which is nearly always meant,
@@ -193,6 +212,17 @@ func (d *dispatcher) handOver(o handover) {
 // begun to serve, though its word for that never came out of its queue, is
 // closed: its request is gone, and the client would wait for an answer for ever.
 func (d *dispatcher) answered(o handover, w *wire.Message) {
+	if w == nil {
+		// To ask for what became of the connection can take as long as its worker
+		// likes, and who calls has the worker's death to report.
+		go d.settle(o, nil)
+		return
+	}
+	d.settle(o, w)
+}
+
+// settle is answered, where it may wait.
+func (d *dispatcher) settle(o handover, w *wire.Message) {
 	accepted := w != nil && w.Accepted != nil && *w.Accepted
 	lost := w == nil && o.conn.Touched()
 	if accepted || lost {
@@ -271,15 +301,16 @@ func (d *dispatcher) remove(m Member) {
 const maxLast = maxOffers / 2
 
 // handOut hands over what waits, at the end of the address, to all workers in turn:
-// also to those that have not answered for their last one yet.
+// also to those that have not answered for their last one yet. What waits on a socket
+// that is lent stays for who else has it.
 func (d *dispatcher) handOut() {
 	d.mu.Lock()
 	seats := slices.Collect(maps.Values(d.seats))
 	waiting := d.pending
 	d.pending, d.free, d.closed = nil, nil, true
 	for len(waiting) < maxLast*len(seats) {
-		conn, ok := d.sock.TryAccept()
-		if !ok {
+		conn := d.tryAccept()
+		if conn == nil {
 			break
 		}
 		waiting = append(waiting, conn)
@@ -304,6 +335,10 @@ func (d *dispatcher) close() {
 	d.mu.Unlock()
 	for _, conn := range pending {
 		conn.Release()
+	}
+	if d.lent { // an accept under way may have to be waited for
+		go d.sock.Close()
+		return
 	}
 	d.sock.Close()
 }

@@ -68,6 +68,7 @@ type Registry struct {
 	entries   map[string]*entry // by Query.Key; in the mailbox
 	preopened preopened
 	activated activated
+	closer    handle.Closer // of sockets and connections, which workers have as well
 }
 
 // entry is one address and the sockets that serve it.
@@ -187,8 +188,8 @@ func (r *Registry) acquire(ctx context.Context, q Query, data json.RawMessage, m
 		return nil, err
 	}
 	if open {
-		h, addr, unlink, err := r.open(ctx, q.Address)
-		r.host.Turn(func() { r.commit(e, h, addr, unlink, err) })
+		o, err := r.open(ctx, q.Address)
+		r.host.Turn(func() { r.commit(e, o, err) })
 	}
 	select {
 	case <-e.opened:
@@ -203,14 +204,27 @@ func (r *Registry) acquire(ctx context.Context, q Query, data json.RawMessage, m
 
 // open opens a's socket. One that this program opened itself before it forked, or
 // that a service manager opened for it, is shared instead of colliding with it.
-func (r *Registry) open(ctx context.Context, a socket.Address) (*handle.Handle, net.Addr, func(), error) {
-	if h, addr, release := r.preopened.find(a); h != nil {
-		return h, addr, release, nil
+func (r *Registry) open(ctx context.Context, a socket.Address) (o opened, err error) {
+	o.lent = true
+	if o.h, o.addr, o.unlink = r.preopened.find(a); o.h == nil {
+		o.unlink = func() {} // the service manager's: never unlinked
+		if o.h, o.addr = r.activated.find(a); o.h == nil {
+			o.lent = a.FD >= 0
+			o.h, o.addr, o.unlink, err = socket.Open(ctx, a)
+		}
 	}
-	if h, addr := r.activated.find(a); h != nil {
-		return h, addr, func() {}, nil // the service manager's: never unlinked
+	if err == nil {
+		o.h.CloseBy(r.closer.Close)
 	}
-	return socket.Open(ctx, a)
+	return o, err
+}
+
+// opened is a socket that has just been opened.
+type opened struct {
+	h      *handle.Handle
+	addr   net.Addr
+	unlink func()
+	lent   bool // not only this process, or not only the registry, has it
 }
 
 // ---- called in the mailbox
@@ -240,12 +254,12 @@ func (r *Registry) claim(q Query, data json.RawMessage, m Member) (e *entry, ope
 
 // commit ends the opening of e. After an error the entry is forgotten, so that the
 // next Listen tries again.
-func (r *Registry) commit(e *entry, h *handle.Handle, addr net.Addr, unlink func(), err error) {
+func (r *Registry) commit(e *entry, o opened, err error) {
 	defer close(e.opened)
 	if err == nil && r.entries[e.key] != e {
 		// The cluster has stopped meanwhile.
-		h.Release()
-		unlink()
+		o.h.Release()
+		o.unlink()
 		err = errs.Closed
 	}
 	if err != nil {
@@ -255,9 +269,9 @@ func (r *Registry) commit(e *entry, h *handle.Handle, addr net.Addr, unlink func
 		}
 		return
 	}
-	e.sockets, e.addr, e.unlink = []*handle.Handle{h}, addr, unlink
+	e.sockets, e.addr, e.unlink = []*handle.Handle{o.h}, o.addr, o.unlink
 	if p := policyOf(e.query); p != nil {
-		e.dispatcher, e.err = newDispatcher(e.key, h, p)
+		e.dispatcher, e.err = newDispatcher(e.key, o.h, o.lent, p, r.closer.Close)
 		if e.err != nil {
 			r.drop(e)
 		}

@@ -12,12 +12,17 @@ import (
 
 // Acceptor accepts the connections of a listening socket as bare descriptors.
 type Acceptor struct {
-	f  *os.File
-	rc syscall.RawConn
+	f    *os.File
+	rc   syscall.RawConn
+	lent bool
 }
 
-// NewAcceptor makes an acceptor of h, which stays the caller's.
-func NewAcceptor(h *handle.Handle) (*Acceptor, error) {
+// NewAcceptor makes an acceptor of h, which stays the caller's. lent says that
+// others have the socket too. They can make it blocking, since that is a property of
+// what they share, and Accept can then wait in the kernel: between its look at the
+// flag and accept(2), when somebody else takes the connection. TryAccept is for
+// sockets that are not lent.
+func NewAcceptor(h *handle.Handle, lent bool) (*Acceptor, error) {
 	f, err := fileOf(h)
 	if err != nil {
 		return nil, err
@@ -27,7 +32,7 @@ func NewAcceptor(h *handle.Handle) (*Acceptor, error) {
 		f.Close()
 		return nil, err
 	}
-	return &Acceptor{f, rc}, nil
+	return &Acceptor{f, rc, lent}, nil
 }
 
 // Accept waits for a connection. Each time that there may be one it first asks
@@ -39,6 +44,9 @@ func (a *Acceptor) Accept(wanted func() bool) (*handle.Handle, error) {
 		if !wanted() {
 			err = ErrUnwanted
 			return true
+		}
+		if a.lent {
+			unix.SetNonblock(int(s), true)
 		}
 		fd, err = acceptNow(int(s))
 		return err != unix.EAGAIN

@@ -31,8 +31,9 @@ type Acceptor struct {
 	running sync.WaitGroup
 }
 
-// NewAcceptor makes an acceptor of h, of which it keeps a reference.
-func NewAcceptor(h *handle.Handle) (*Acceptor, error) {
+// NewAcceptor makes an acceptor of h, of which it keeps a reference. Who else has
+// the socket cannot make it wait here.
+func NewAcceptor(h *handle.Handle, lent bool) (*Acceptor, error) {
 	sa, err := windows.Getsockname(h.Socket())
 	if err != nil {
 		return nil, os.NewSyscallError("getsockname", err)

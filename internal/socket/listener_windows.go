@@ -28,7 +28,7 @@ func NewListener(h *handle.Handle) (net.Listener, error) {
 	if err != nil {
 		return nil, os.NewSyscallError("getsockname", err)
 	}
-	a, err := NewAcceptor(h)
+	a, err := NewAcceptor(h, true)
 	if err != nil {
 		return nil, err
 	}

@@ -1,0 +1,67 @@
+package share
+
+import (
+	"net"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
+
+	"github.com/go-cluster/cluster/internal/handle"
+	"github.com/go-cluster/cluster/internal/socket"
+)
+
+// Others who have a socket that is lent can make accept(2) of it wait. Nobody waits
+// for the accepting goroutine then, and it goes on.
+func TestLentSocketThatBlocks(t *testing.T) {
+	h, addr, _, err := socket.Open(t.Context(), resolved(t, "tcp", "127.0.0.1:0").Address)
+	require.NoError(t, err)
+	defer h.Release()
+	d, err := newDispatcher("key", h, true, inTurn{}, new(handle.Closer).Close)
+	require.NoError(t, err)
+	for range 3 {
+		require.NoError(t, unix.SetNonblock(h.FD(), false))
+		worker := newCommandWorker()
+		worker.take.Store(true)
+		close(worker.may)
+		within(t, func() { d.add(worker) })
+		c, err := net.Dial("tcp", addr.String())
+		require.NoError(t, err)
+		defer c.Close()
+		waitFor(t, worker.taken, "connection").Release()
+		d.remove(worker)
+	}
+	require.NoError(t, unix.SetNonblock(h.FD(), false))
+	within(t, d.handOut)
+	within(t, d.close)
+}
+
+// within calls fn, which must not wait for anybody.
+func within(t *testing.T, fn func()) {
+	t.Helper()
+	done := make(chan bool, 1)
+	go func() { fn(); done <- true }()
+	waitFor(t, done, "return")
+}
+
+// A worker can make the close of a connection that it has taken wait. Its answer is
+// looked at all the same.
+func TestTakenConnectionLingers(t *testing.T) {
+	d, dial := newDispatcherFor(t)
+	worker := newCommandWorker()
+	worker.take.Store(true)
+	d.add(worker)
+	client := dial()
+	h := waitFor(t, worker.taken, "connection")
+	var err error
+	for err == nil {
+		_, err = unix.Write(h.FD(), make([]byte, 64<<10))
+	}
+	require.ErrorIs(t, err, unix.EAGAIN)
+	require.NoError(t, unix.SetsockoptLinger(h.FD(), unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1, Linger: 3600}))
+	h.Release()
+	close(worker.may)
+	require.Eventually(t, func() bool { return worker.took.Load() == 1 }, patience, time.Millisecond)
+	client.Close()
+}
