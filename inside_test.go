@@ -3,9 +3,12 @@ package cluster
 import (
 	"bufio"
 	"context"
+	"crypto/tls"
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
+	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
@@ -14,6 +17,7 @@ import (
 	"github.com/go-cluster/cluster/internal/drain"
 	"github.com/go-cluster/cluster/internal/handle"
 	"github.com/go-cluster/cluster/internal/link"
+	"github.com/go-cluster/cluster/internal/tickets"
 	"github.com/go-cluster/cluster/internal/wire"
 	"github.com/stretchr/testify/require"
 )
@@ -235,4 +239,75 @@ func TestReadyForReachesTheSupervisor(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, want, s.supervision().ReadyFor)
 	}
+}
+
+// TestTicketsAreHandedOut: the worker that asks for the keys of session tickets gets
+// them and, when there are new ones, those; the application sees nothing of it.
+func TestTicketsAreHandedOut(t *testing.T) {
+	l := newPeered(t, Options{})
+	l.p.child = &child{p: l.p}
+	silent := newPeered(t, Options{})
+	silent.p.child = &child{p: silent.p}
+	in := testInside(l.p, announcement{Tickets: true})
+	lines := bufio.NewReader(l.peer)
+	line := func() string {
+		text, err := lines.ReadString('\n')
+		require.NoError(t, err)
+		return text
+	}
+	var keys ticketKeys
+	keys.give(std.master, l.p, nil)
+	require.Nil(t, keys.maker, "that was no question")
+	seq := int64(7)
+	keys.give(std.master, l.p, &seq)
+	answer, err := wire.Parse([]byte(line()))
+	require.NoError(t, err)
+	require.Equal(t, &seq, answer.Ack)
+	config := new(tls.Config)
+	in.tickets.Share(config)
+	in.gotTickets(answer.Msg)
+	require.True(t, resumes(t, keys.maker.Keys(), config))
+
+	keys.maker = tickets.New(func() {})
+	require.False(t, resumes(t, keys.maker.Keys(), config))
+	keys.spread(map[int]*Process{1: l.p, 2: silent.p})
+	text := line()
+	m, err := wire.Parse([]byte(text))
+	require.NoError(t, err)
+	(&fromMaster{in: in}).Internal(&m, nil)
+	require.True(t, resumes(t, keys.maker.Keys(), config))
+	require.Zero(t, silent.p.link.Queued())
+
+	got := make(chan string, 10)
+	defer l.p.OnMessage(func(_ *Process, m Message) { got <- m.String() })()
+	l.start()
+	l.write(text + `"end"` + "\n")
+	require.Equal(t, `"end"`, await(t, got, "message"))
+	in.gotTickets([]byte(`["secret"]`))
+	require.NotContains(t, await(t, l.errors, "report").Error(), "secret")
+}
+
+// resumes reports whether a server with config resumes a session of one that has the
+// keys.
+func resumes(t *testing.T, keys tickets.Keys, config *tls.Config) bool {
+	t.Helper()
+	s := httptest.NewUnstartedServer(nil)
+	s.StartTLS()
+	defer s.Close()
+	first := new(tls.Config)
+	first.SetSessionTicketKeys(keys)
+	client := &tls.Config{InsecureSkipVerify: true, ClientSessionCache: tls.NewLRUClientSessionCache(1), MaxVersion: tls.VersionTLS12}
+	var resumed bool
+	for _, server := range []*tls.Config{first, config} {
+		server.Certificates = s.TLS.Certificates
+		near, far := net.Pipe()
+		done := make(chan error, 1)
+		go func() { done <- tls.Server(far, server).Handshake() }()
+		c := tls.Client(near, client)
+		require.NoError(t, c.Handshake())
+		require.NoError(t, <-done)
+		resumed = c.ConnectionState().DidResume
+		near.Close()
+	}
+	return resumed
 }
