@@ -90,6 +90,9 @@ func startProcess(p *Process, env []string) error {
 	if err := c.proc.Unbound; err != nil {
 		p.logger().Warn("cluster: a worker is in no job and may outlive the master", "worker", p.id, "pid", p.pid, "err", err)
 	}
+	if err := c.proc.Muted; err != nil {
+		p.logger().Warn("cluster: Options.Output gets nothing of a worker", "worker", p.id, "pid", p.pid, "err", err)
+	}
 	return nil
 }
 

@@ -86,7 +86,7 @@ func (h host) Ping(worker int) bool {
 		share, _ = json.Marshal(pulseRequest{Procs: c.opts.procs()})
 	}
 	l := c.p.link
-	return l.SpeaksExtra() && l.OrderExtraMsg(wire.ActPing, share) == nil
+	return l.SpeaksExtra() && l.OrderExtra(wire.ActPing, share...) == nil
 }
 
 func (h host) Drain(worker int, timeout time.Duration) {

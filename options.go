@@ -56,7 +56,8 @@ type Options struct {
 	// writer than an *os.File is fed through a pipe that the master copies; its
 	// Write is called from one goroutine per worker and stream, with whole lines:
 	// one of more than 64 KiB is cut and marked. io.Discard
-	// silences. It is called in the middle of
+	// silences. A Write that hangs holds up that worker only; while eight hang whose
+	// workers have died, what further workers write is thrown away. It is called in the middle of
 	// the fork: w has no process yet, and answers nothing.
 	Output func(w *Process) (stdout, stderr io.Writer)
 

@@ -206,7 +206,7 @@ func (m *master) takeSignals(cur *running) (stops, controls chan os.Signal, end 
 			signal.Notify(controls, s...)
 		}
 		if cur.terminal != nil {
-			go process.ContinueStopped(stop, m.stoppable, m.continued())
+			go process.ContinueStopped(stop, func() (pids []int) { pids, _ = m.waited(); return pids }, tellStopped(m))
 		}
 	}
 	if reap := o.ReapOrphans; reap != nil && *reap || reap == nil && pid == 1 {
@@ -260,15 +260,9 @@ func (m *master) empty() (empty bool) {
 	return empty
 }
 
-// stoppable are the processes of workers.
-func (m *master) stoppable() []int {
-	pids, _ := m.waited()
-	return pids
-}
-
-// continued returns what says that a worker was stopped by the terminal: once, for
+// tellStopped returns what says that a worker was stopped by the terminal: once, for
 // it may go on.
-func (m *master) continued() func(pid int, by os.Signal) {
+func tellStopped(m *master) func(pid int, by os.Signal) {
 	var once sync.Once
 	return func(pid int, by os.Signal) {
 		once.Do(func() {
@@ -282,7 +276,7 @@ func (m *master) continued() func(pid int, by os.Signal) {
 func (m *master) control(cur *running, sig os.Signal) {
 	switch sig {
 	case reloadSignal:
-		go m.hangUp(cur)
+		go cur.hangUp(m)
 	case upSignal, downSignal:
 		step := 1
 		if sig == downSignal {
@@ -298,7 +292,7 @@ func (m *master) control(cur *running, sig os.Signal) {
 
 // hangUp acts on a SIGHUP: an administrator reloads by it, a terminal that was closed
 // ends the cluster.
-func (m *master) hangUp(cur *running) {
+func (cur *running) hangUp(m *master) {
 	switch {
 	case !cur.terminal.HungUp():
 		m.post(func() {

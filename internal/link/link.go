@@ -247,11 +247,9 @@ func (l *Link) Order(m *wire.Message) error {
 	return err
 }
 
-// OrderExtra sends an act of NODE_GO_CLUSTER, to a peer that understands it.
-func (l *Link) OrderExtra(act string) error { return l.OrderExtraMsg(act, nil) }
-
-// OrderExtraMsg is OrderExtra with more to say, as JSON.
-func (l *Link) OrderExtraMsg(act string, msg []byte) error {
+// OrderExtra sends an act of NODE_GO_CLUSTER, to a peer that understands it, and
+// with it what more there is to say, as JSON.
+func (l *Link) OrderExtra(act string, msg ...byte) error {
 	m := &wire.Message{Cmd: wire.CmdExtra, Act: act, Msg: msg}
 	_, err := l.out.put(orderLine, nil, m.Line())
 	return err

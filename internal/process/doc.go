@@ -13,8 +13,9 @@
 // the process. The end of the channel that a process is given stays the caller's
 // to close, and so do the files and writers of its Spec.
 //
-// Locks: a Program's, and that of what a process wrote to its standard error.
-// Neither is held while another is taken, or while a writer of the caller's runs.
+// Locks: a Program's, that of what a process wrote to its standard error, and that of
+// the copies which outlive their processes. None is held while another is taken, or
+// while a writer of the caller's runs.
 //
 // Descriptors that others left open in this process are sealed before the first
 // start (on Unix), or not in the list of what is inherited (on Windows), where

@@ -1,18 +1,88 @@
 package process
 
 import (
+	"fmt"
 	"io"
 	"os"
 	"os/exec"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
 // outputPipes copy a process's output to the writers that it is for.
 type outputPipes struct {
-	close   []io.Closer // what the process has and this one must not keep
-	copies  []func()
-	copying sync.WaitGroup
+	close  []io.Closer // what the process has and this one must not keep
+	copies []*outputCopy
+}
+
+// outputCopy is the copying from one pipe.
+type outputCopy struct {
+	r       *os.File
+	w       io.Writer
+	all     *leftovers
+	writing atomic.Bool   // the writer has been called, and has not returned
+	done    chan struct{} // closed at its end
+	over    bool          // it is at its end; under the lock of all
+}
+
+func (c *outputCopy) run() {
+	defer close(c.done)
+	defer c.all.remove(c)
+	defer c.r.Close()
+	if err := copyLines(c, c.r); err != nil {
+		io.Copy(io.Discard, c.r) // a writer that fails must not stop the process
+	}
+}
+
+func (c *outputCopy) Write(p []byte) (int, error) {
+	c.writing.Store(true)
+	defer c.writing.Store(false)
+	return c.w.Write(p)
+}
+
+// leftovers are the copies of a Launcher that have outlived their processes. Most
+// are of pipes that somebody else holds open. But a writer that never returns costs
+// a descriptor and a goroutine, and there may be a new one for every process.
+type leftovers struct {
+	mu  sync.Mutex
+	all map[*outputCopy]bool
+}
+
+// maxStuck is how many writers may hang, each in a process's last words, before the
+// output of further processes is not given to writers any more.
+const maxStuck = 8
+
+func (l *leftovers) add(c *outputCopy) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if c.over {
+		return
+	}
+	if l.all == nil {
+		l.all = make(map[*outputCopy]bool)
+	}
+	l.all[c] = true
+}
+
+func (l *leftovers) remove(c *outputCopy) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	c.over = true
+	delete(l.all, c)
+}
+
+// stuck reports whether too many writers hang.
+func (l *leftovers) stuck() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	n := 0
+	for c := range l.all {
+		if c.writing.Load() {
+			n++
+		}
+	}
+	return n >= maxStuck
 }
 
 // pipeOutput sets cmd's standard output and error.
@@ -20,7 +90,12 @@ func (p *Process) pipeOutput(cmd *exec.Cmd, spec *Spec) (failed error) {
 	out, err := spec.Stdout, spec.Stderr
 	// One pipe for both keeps the lines in order and the writer's calls apart.
 	same := err != nil && sameWriter(err, out)
-	if spec.KeepTail && hasTail(err) {
+	stuck := p.launcher.leftovers.stuck()
+	if stuck {
+		p.mute(&out)
+		p.mute(&err)
+	}
+	if spec.KeepTail && hasTail(err) && !stuck {
 		p.tail = &stderrTail{to: err}
 		err = p.tail
 	}
@@ -28,18 +103,27 @@ func (p *Process) pipeOutput(cmd *exec.Cmd, spec *Spec) (failed error) {
 		out = err
 	}
 	o := &p.output
-	if cmd.Stdout, failed = o.target(out, os.Stdout); failed != nil {
+	if cmd.Stdout, failed = p.target(out, os.Stdout); failed != nil {
 		return failed
 	}
 	if same {
 		cmd.Stderr = cmd.Stdout
 		return nil
 	}
-	if cmd.Stderr, failed = o.target(err, os.Stderr); failed != nil {
+	if cmd.Stderr, failed = p.target(err, os.Stderr); failed != nil {
 		o.begin()
 	}
 	return failed
 }
+
+// mute throws away what would go to a writer.
+func (p *Process) mute(w *io.Writer) {
+	if _, file := (*w).(*os.File); *w != nil && !file && *w != io.Discard {
+		*w, p.Muted = io.Discard, errStuck
+	}
+}
+
+var errStuck = fmt.Errorf("the writers of %d processes that have ended hang", maxStuck)
 
 // sameWriter compares two writers, of which the type may not be comparable.
 func sameWriter(a, b io.Writer) bool {
@@ -49,7 +133,8 @@ func sameWriter(a, b io.Writer) bool {
 
 // target returns the file that the process gets for w: never another writer, for
 // which package exec would wait for the process's own children too.
-func (o *outputPipes) target(w io.Writer, inherit *os.File) (io.Writer, error) {
+func (p *Process) target(w io.Writer, inherit *os.File) (io.Writer, error) {
+	o := &p.output
 	switch w {
 	case nil:
 		if !isOpen(inherit) {
@@ -67,13 +152,7 @@ func (o *outputPipes) target(w io.Writer, inherit *os.File) (io.Writer, error) {
 		return nil, err
 	}
 	o.close = append(o.close, pw)
-	o.copies = append(o.copies, func() {
-		defer o.copying.Done()
-		defer r.Close()
-		if err := copyLines(w, r); err != nil {
-			io.Copy(io.Discard, r) // a writer that fails must not stop the process
-		}
-	})
+	o.copies = append(o.copies, &outputCopy{r: r, w: w, all: &p.launcher.leftovers, done: make(chan struct{})})
 	return pw, nil
 }
 
@@ -93,9 +172,8 @@ func (o *outputPipes) begin() {
 	for _, c := range o.close {
 		c.Close()
 	}
-	for _, copy := range o.copies {
-		o.copying.Add(1)
-		go copy()
+	for _, c := range o.copies {
+		go c.run()
 	}
 }
 
@@ -108,13 +186,17 @@ func (o *outputPipes) drain() {
 	if len(o.copies) == 0 {
 		return
 	}
-	done := make(chan struct{})
-	go func() {
-		o.copying.Wait()
-		close(done)
-	}()
-	select {
-	case <-done:
-	case <-time.After(outputGrace):
+	grace := time.NewTimer(outputGrace)
+	defer grace.Stop()
+	for i, c := range o.copies {
+		select {
+		case <-c.done:
+			continue
+		case <-grace.C:
+		}
+		for _, left := range o.copies[i:] {
+			left.all.add(left)
+		}
+		return
 	}
 }

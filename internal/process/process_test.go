@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -95,6 +96,46 @@ func TestOutput(t *testing.T) {
 	p = start(t, s)
 	p.Wait()
 	require.Empty(t, p.LastWords(), "nobody reads it")
+}
+
+// stuckWriter hangs until it is released.
+type stuckWriter chan struct{}
+
+func (w stuckWriter) Write(p []byte) (int, error) {
+	<-w
+	return len(p), nil
+}
+
+// TestWritersThatHang: the end of a process does not wait for them, and what they
+// cost is bounded, until they go on.
+func TestWritersThatHang(t *testing.T) {
+	var l Launcher
+	run := func(w io.Writer) *Process {
+		t.Helper()
+		s := spec(t, "echo")
+		s.Stdout, s.Stderr, s.KeepTail = w, w, true
+		p, err := l.Start(s)
+		require.NoError(t, err)
+		state, err := p.Wait()
+		require.NoError(t, err)
+		require.Equal(t, 7, state.ExitCode())
+		return p
+	}
+	hang := make(stuckWriter)
+	for range maxStuck {
+		require.NoError(t, run(hang).Muted)
+	}
+	before := runtime.NumGoroutine()
+	for range 3 {
+		require.ErrorIs(t, run(hang).Muted, errStuck)
+	}
+	require.LessOrEqual(t, runtime.NumGoroutine(), before)
+	require.NoError(t, run(io.Discard).Muted, "nothing is lost")
+	close(hang)
+	require.Eventually(t, func() bool { return !l.leftovers.stuck() }, time.Minute, time.Millisecond)
+	var said buffer
+	require.NoError(t, run(&said).Muted)
+	require.Equal(t, "out \nerr\n", said.String())
 }
 
 // TestKilled by a signal, which is told where there are signals.

@@ -38,7 +38,10 @@ type User struct {
 }
 
 // Launcher starts processes. The zero value is ready.
-type Launcher struct{ shared }
+type Launcher struct {
+	shared
+	leftovers leftovers
+}
 
 // Process is a process that a Launcher has started.
 type Process struct {
@@ -52,6 +55,9 @@ type Process struct {
 	// Unbound is why the process may outlive this one when it is killed, where the
 	// system could prevent that; else nil.
 	Unbound error
+	// Muted is why what it writes is thrown away, though its Spec has writers for
+	// it; else nil.
+	Muted error
 
 	launcher *Launcher
 	output   outputPipes

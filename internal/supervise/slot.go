@@ -182,7 +182,7 @@ func (s *slot) lost(w *Worker, e Exit) {
 	// reported done.
 	if r := m.st.Replacing; r != nil && r.Old == w.ID {
 		if job := m.st.Reload; e.Undead && job != nil && r.Why == ReasonReload && job.Failed.Err == nil {
-			job.Failed = Failure{fmt.Errorf("the old worker of slot %d: %w", s.Place, w.undead())}
+			job.Failed = Failure{fmt.Errorf("the old worker of slot %d: %w", s.Place, undead(w))}
 		}
 		r.end(nil)
 	} else if m.st.Reload != nil {

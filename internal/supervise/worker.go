@@ -124,7 +124,7 @@ func (w *Worker) deadlines() [7]deadline {
 	return [...]deadline{
 		{&w.StartBy, (*Worker).startExpired},
 		{&w.KillAt, (*Worker).drainExpired},
-		{&w.DieBy, (*Worker).outlivesKill},
+		{&w.DieBy, outlivesKill},
 		{&w.HoldBy, (*Worker).heldLong},
 		{&w.Watch.TickAt, (*Worker).tick},
 		{&w.Watch.KillAt, killStalled},
@@ -339,7 +339,7 @@ func (w *Worker) killFor(why Reason) {
 
 // signal sends sig to the worker. That it has exited already is no error.
 func (w *Worker) signal(sig os.Signal) {
-	w.expectEnd(sig)
+	expectEnd(w, sig)
 	if err := w.m.host.Signal(w.ID, sig); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		w.m.host.Tell(Trouble{w.ID, fmt.Errorf("cluster: signal %v to worker %d: %w", sig, w.ID, err)})
 	}
@@ -350,19 +350,19 @@ func (w *Worker) signal(sig os.Signal) {
 const killTime = 10 * time.Second
 
 // expectEnd notes when the worker must have ended of the signal, if of any.
-func (w *Worker) expectEnd(sig os.Signal) {
+func expectEnd(w *Worker, sig os.Signal) {
 	if sig == os.Kill && w.DieBy.IsZero() {
 		w.DieBy = w.m.now.Add(killTime)
 	}
 }
 
 // outlivesKill gives a worker up that nothing can end: all goes on as if it had.
-func (w *Worker) outlivesKill() {
-	w.m.host.Tell(Trouble{w.ID, fmt.Errorf("cluster: worker %d: %w", w.ID, w.undead())})
+func outlivesKill(w *Worker) {
+	w.m.host.Tell(Trouble{w.ID, fmt.Errorf("cluster: worker %d: %w", w.ID, undead(w))})
 	w.m.host.Tell(Outlives{w.ID})
 }
 
-func (w *Worker) undead() error {
+func undead(w *Worker) error {
 	return fmt.Errorf("the process with pid %d has not ended within %v of SIGKILL: it may be frozen, or wait for a device; nobody waits for it any more", w.PID, killTime)
 }
 
@@ -381,7 +381,7 @@ func (m *Machine) Kill(now time.Time, worker int, sig os.Signal, probe bool) err
 		w.setVoluntary(true)
 		w.blame(ReasonKill)
 	}
-	w.expectEnd(sig)
+	expectEnd(w, sig)
 	err := m.host.Signal(worker, sig)
 	switch {
 	case errors.Is(err, os.ErrProcessDone):
