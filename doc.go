@@ -1,11 +1,11 @@
 // Package cluster is Node's cluster module for Go: one program runs as a master
 // and N workers, which share server ports and talk over JSON messages.
 //
-// The shortest program has the same three lines for master and workers:
+// In the shortest program master and workers run the same three calls:
 //
-//	cluster.AutoFork() // does nothing in a worker
-//	http.HandleFunc("/", hello)
-//	if err := cluster.ListenAndServe(":8000", nil); err != nil {
+//	cluster.AutoFork()          // 1: does nothing in a worker
+//	http.HandleFunc("/", hello) // 2
+//	if err := cluster.ListenAndServe(":8000", nil); err != nil { // 3: in the master Run
 //		log.Fatal(err)
 //	}
 //
@@ -104,8 +104,9 @@
 // while before it drains, and [Stopping] tells a readiness check.
 //
 // Idle keep-alive connections are kept for a second, and a request that comes
-// in that time is answered with "Connection: close", so that no client's
-// request meets a closed connection. Accept, Listen and a packet socket's
+// in that time is answered with "Connection: close", so that with Serve no client's
+// HTTP/1 request meets a closed connection; HTTP/2 clients are told by a GOAWAY, and
+// send again what crosses it. Accept, Listen and a packet socket's
 // ReadFrom wait during a drain, for their error would make most programs exit
 // and cut off what is in flight.
 //

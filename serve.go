@@ -24,10 +24,11 @@ type Server interface {
 }
 
 // Serve serves the connections of ln with srv until the worker is drained, and
-// then returns nil: nothing was lost. Any other return is srv's own error. After
-// it main may go on, but the process ends by itself two seconds later. So cleaning
-// up belongs into [OnShutdown], and work that may end early looks at [Context]: what
-// waits for SIGTERM or SIGINT by signal.NotifyContext never runs in a worker.
+// then returns nil: of an *http.Server over HTTP/1 no request was lost that ended
+// within Options.ShutdownTimeout. Any other return is srv's own error. After it main
+// may go on, but the process ends by itself two seconds later. So cleaning up belongs
+// into [OnShutdown], and work that may end early looks at [Context]: what waits for
+// SIGTERM or SIGINT by signal.NotifyContext never runs in a worker.
 //
 // When the drain of an *http.Server, or of a struct that embeds one, begins, the
 // functions of srv.RegisterOnShutdown are called. Requests are answered with

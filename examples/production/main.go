@@ -5,7 +5,7 @@
 //	go run ./examples/production
 //	curl localhost:8000          a worker
 //	curl localhost:8001          the master: cluster.Stats as JSON
-//	kill -HUP PID                reload, without a lost request
+//	kill -HUP PID                reload; no HTTP/1 request is lost
 //	kill -TTIN PID, kill -TTOU   one worker more, one less
 //	kill -TERM PID               drain and end
 //

@@ -4,12 +4,15 @@ package node_test
 
 import (
 	"bytes"
+	"errors"
+	"io"
 	"net"
 	"os"
 	"path/filepath"
 	"strconv"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -37,6 +40,21 @@ func nodeServer(t *testing.T, o cluster.Options) string {
 	return port
 }
 
+// getFromNode fetches url. Node from version 26 on may close a new connection before
+// anything of a request has come, as docs/node.md says: then it asks again.
+func getFromNode(t *testing.T) func(url string) error {
+	hasty := clustertest.NodeMajor(t) >= 26
+	return func(url string) error {
+		for {
+			_, err := clustertest.Get(url)
+			closed := errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
+			if !hasty || !closed {
+				return err
+			}
+		}
+	}
+}
+
 // TestReloadOfNodeWorkers: node workers are replaced like Go workers, one by
 // one, each ready before its predecessor drains, and no request is lost.
 func TestReloadOfNodeWorkers(t *testing.T) {
@@ -44,14 +62,14 @@ func TestReloadOfNodeWorkers(t *testing.T) {
 		return
 	}
 	schedulings(t, func(t *testing.T, s cluster.Scheduling) {
-		url := "http://127.0.0.1:" + nodeServer(t, cluster.Options{Scheduling: s})
+		url, get := "http://127.0.0.1:"+nodeServer(t, cluster.Options{Scheduling: s}), getFromNode(t)
 		var clients sync.WaitGroup
 		var done atomic.Bool
 		var answered atomic.Int64
 		for range 3 {
 			clients.Go(func() {
 				for !done.Load() {
-					if _, err := clustertest.Get(url); err != nil {
+					if err := get(url); err != nil {
 						t.Error(err)
 						return
 					}
@@ -121,9 +139,9 @@ func TestRecycleOfNodeWorkers(t *testing.T) {
 	url := "http://127.0.0.1:" + nodeServer(t, cluster.Options{Scheduling: cluster.RoundRobin,
 		Recycle: cluster.Recycle{Connections: 10, MinAge: time.Millisecond, Jitter: -1}})
 	t.Cleanup(cluster.OnDeath(func(_ *cluster.Process, e cluster.Exit) { reasons <- e.Reason }))
+	get := getFromNode(t)
 	for {
-		_, err := clustertest.Get(url)
-		require.NoError(t, err)
+		require.NoError(t, get(url))
 		select {
 		case why := <-reasons:
 			require.Equal(t, cluster.ReasonRecycle, why)
