@@ -271,7 +271,15 @@ func (in *inside) newAsker() *share.Asker {
 		Go:       in.goMaster(),
 		Draining: func() bool { return in.drain.Draining() },
 		WhoOpens: whoOpens,
+		Exhausted: func(err error) {
+			in.p.logger().Warn("cluster: a connection is given back: no descriptor is free in this worker", "worker", in.p.id, "err", err)
+		},
 	})
+}
+
+// exhausted logs why the master cannot accept connections.
+func (m *master) exhausted(err error) {
+	m.log().Warn("cluster: no connection can be accepted for the workers", "err", err)
 }
 
 // logUnusedSockets names the sockets of the service manager that nobody has asked

@@ -90,7 +90,7 @@ func newMaster(c *cluster) *master {
 		outlives: outlivesHangUp(),
 	}
 	m.supervisor = supervise.New(host{m}, dumpSignal, rand.Uint64())
-	m.registry = share.NewRegistry(share.Host{Turn: m.call, Activated: systemd.Sockets, UID: uid()})
+	m.registry = share.NewRegistry(share.Host{Turn: m.call, Activated: systemd.Sockets, UID: uid(), Exhausted: m.exhausted})
 	return m
 }
 

@@ -31,6 +31,10 @@ type Worker struct {
 	Go       bool                 // the master speaks more than node's protocol
 	Draining func() bool          // this worker takes no connection any more
 	WhoOpens func(uid int) string // names the user that opens sockets, for errors
+
+	// Exhausted is told, once a minute, that a connection is given back because no
+	// descriptor is free.
+	Exhausted func(err error)
 }
 
 // Asker is a worker's side of the shared addresses. It asks the master for them
@@ -42,6 +46,8 @@ type Asker struct {
 	indexes map[string]map[int]bool // of the open sockets, by network and address
 	queues  map[string]*handedQueue // of what the master accepts, by its key
 	keys    map[string]bool         // the master's, of what is open
+
+	scarce scarcity
 }
 
 // NewAsker makes an Asker that has asked for nothing.

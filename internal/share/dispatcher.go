@@ -27,6 +27,7 @@ type dispatcher struct {
 	sock      *socket.Acceptor
 	lent      bool         // others have the socket too
 	closeConn func(fd int) // closes a connection, which a worker has or had too
+	failed    func(error)  // is told why no connection can be accepted
 	policy    policy
 
 	mu      sync.Mutex
@@ -58,13 +59,14 @@ const (
 )
 
 // newDispatcher begins to accept on h, which stays the caller's. lent says that
-// others have the socket too. closeConn closes connections.
-func newDispatcher(key string, h *handle.Handle, lent bool, p policy, closeConn func(fd int)) (*dispatcher, error) {
+// others have the socket too. closeConn closes connections, failed is told when accept
+// fails.
+func newDispatcher(key string, h *handle.Handle, lent bool, p policy, closeConn func(fd int), failed func(error)) (*dispatcher, error) {
 	sock, err := socket.NewAcceptor(h, lent)
 	if err != nil {
 		return nil, err
 	}
-	d := &dispatcher{head: wire.AppendNewConn(nil, key), sock: sock, lent: lent, closeConn: closeConn, policy: p, seats: make(map[Member]*seat)}
+	d := &dispatcher{head: wire.AppendNewConn(nil, key), sock: sock, lent: lent, closeConn: closeConn, failed: failed, policy: p, seats: make(map[Member]*seat)}
 	d.changed.L = &d.mu
 	go d.accept()
 	return d, nil
@@ -82,6 +84,7 @@ func (d *dispatcher) accept() {
 			if delay = nextAcceptDelay(delay); !d.sleep(delay) {
 				return
 			}
+			d.failed(err)
 			continue
 		}
 		delay = 0

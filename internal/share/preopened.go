@@ -43,11 +43,8 @@ func (p *preopened) add(s preopenedSocket) {
 
 func isOpen(c syscall.Conn) bool {
 	h, err := socket.Duplicate(c)
-	if err != nil {
-		return false
-	}
 	h.Release()
-	return true
+	return err == nil || socket.Exhausted(err)
 }
 
 // find returns a new handle of an open socket for a, its real address, and what to

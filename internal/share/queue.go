@@ -17,7 +17,8 @@ import (
 // accepts: a net.Listener whose Accept returns what the master hands over.
 //
 // The master wants to hear of each connection whether this worker serves it. It
-// does as soon as an Accept is certain to return it; until then the worker may
+// does as soon as an Accept is certain to return it, which is when there is a
+// connection of package net's; until then the worker may
 // give it back, so that it goes to another one. What is said to the master is
 // said without the lock, and an Accept does not return a connection before.
 type handedQueue struct {
@@ -27,10 +28,11 @@ type handedQueue struct {
 	mu       sync.Mutex
 	changed  sync.Cond
 	offers   []offer
-	promised int              // waiting Accepts that each have a connection coming
-	taken    []*handle.Handle // connections that the master knows to be served here
-	waiting  int              // Accepts that wait
-	over     bool             // takes no more: draining or closed
+	paused   []offer    // that no descriptor is free for, and a node primary is to have back in a moment
+	promised int        // waiting Accepts that each have a connection coming
+	taken    []net.Conn // connections that the master knows to be served here
+	waiting  int        // Accepts that wait
+	over     bool       // takes no more: draining or closed
 	closed   bool
 	timer    *time.Timer // of SetDeadline
 	limit    time.Time
@@ -100,39 +102,72 @@ func (q *handedQueue) take(o offer) {
 	// that it sends the next one the sooner.
 	q.promised++
 	q.mu.Unlock()
-	q.asker.answer(o, true)
+	c := q.accept(o)
 	q.mu.Lock()
 	q.promised--
-	q.taken = append(q.taken, o.h)
+	if c != nil {
+		q.taken = append(q.taken, c)
+	}
 	q.mu.Unlock()
 	q.changed.Broadcast()
+}
+
+// accept makes the connection of an offer, and only then tells the master that this
+// worker has it. It returns nil if there is none: the client is gone, or no descriptor
+// is free here, and the connection goes to another worker or waits.
+func (q *handedQueue) accept(o offer) net.Conn {
+	c, err := socket.NewConn(o.h)
+	if err == nil {
+		q.asker.answer(o, true)
+		return c
+	}
+	o.h = nil // NewConn has taken it
+	if !socket.Exhausted(err) {
+		q.asker.answer(o, true) // nothing is left to be served
+		return nil
+	}
+	q.asker.scarce.tell(q.asker.worker.Exhausted, err)
+	if q.asker.worker.Go || !q.pause(o) {
+		q.asker.answer(o, false)
+	}
+	return nil
+}
+
+// exhaustedPause is how long a node primary is left without an answer when no
+// descriptor is free: it offers what it is given back again at once, to its only
+// worker too. A Go master makes a pause of its own.
+const exhaustedPause = 50 * time.Millisecond
+
+// pause gives o back after a moment, unless a drain or Close does that before. It
+// reports false if that has begun.
+func (q *handedQueue) pause(o offer) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.over {
+		return false
+	}
+	q.paused = append(q.paused, o)
+	time.AfterFunc(exhaustedPause, func() {
+		q.mu.Lock()
+		paused := q.paused
+		q.paused = nil
+		q.mu.Unlock()
+		q.giveBack(paused)
+	})
+	return true
 }
 
 // Accept returns the next connection. A connection that was offered and that no
 // Accept comes for goes to another worker.
 func (q *handedQueue) Accept() (net.Conn, error) {
-	for {
-		h, err := q.next()
-		if err != nil {
-			return nil, err
-		}
-		if c, err := socket.NewConn(h); err == nil {
-			return c, nil
-		}
-		// It was reset meanwhile.
-	}
-}
-
-// next waits for a connection and accepts it.
-func (q *handedQueue) next() (*handle.Handle, error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	for {
 		switch {
 		case len(q.taken) > 0:
-			h := q.taken[0]
+			c := q.taken[0]
 			q.taken = q.taken[1:]
-			return h, nil
+			return c, nil
 		case q.promised > 0: // it comes in a moment
 		case q.closed:
 			return nil, net.ErrClosed
@@ -142,9 +177,12 @@ func (q *handedQueue) next() (*handle.Handle, error) {
 			o := q.offers[0]
 			q.offers = q.offers[1:]
 			q.mu.Unlock()
-			q.asker.answer(o, true)
+			c := q.accept(o)
 			q.mu.Lock()
-			return o.h, nil
+			if c != nil {
+				return c, nil
+			}
+			continue
 		}
 		q.waiting++
 		q.changed.Wait()
@@ -189,7 +227,8 @@ func (q *handedQueue) SetDeadline(t time.Time) error {
 // held.
 func (q *handedQueue) stop() (refused []offer) {
 	q.over = true
-	refused, q.offers = q.offers, nil
+	refused = append(q.offers, q.paused...)
+	q.offers, q.paused = nil, nil
 	return refused
 }
 

@@ -52,6 +52,8 @@ type Host struct {
 	Activated func() []int
 	// UID is the user as whom this process opens sockets, or -1.
 	UID int
+	// Exhausted is told, once a minute, why no connection can be accepted. May be nil.
+	Exhausted func(err error)
 }
 
 // Terms are what the options of a worker say about its questions.
@@ -69,6 +71,7 @@ type Registry struct {
 	preopened preopened
 	activated activated
 	closer    handle.Closer // of sockets and connections, which workers have as well
+	scarce    scarcity
 }
 
 // entry is one address and the sockets that serve it.
@@ -95,6 +98,9 @@ const maxAddresses = 1024
 func NewRegistry(host Host) *Registry {
 	return &Registry{host: host, entries: make(map[string]*entry), activated: activated{load: host.Activated}}
 }
+
+// exhausted tells why no connection can be accepted.
+func (r *Registry) exhausted(err error) { r.scarce.tell(r.host.Exhausted, err) }
 
 // ---- called by anyone, outside of the mailbox
 
@@ -271,7 +277,7 @@ func (r *Registry) commit(e *entry, o opened, err error) {
 	}
 	e.sockets, e.addr, e.unlink = []*handle.Handle{o.h}, o.addr, o.unlink
 	if p := policyOf(e.query); p != nil {
-		e.dispatcher, e.err = newDispatcher(e.key, o.h, o.lent, p, r.closer.Close)
+		e.dispatcher, e.err = newDispatcher(e.key, o.h, o.lent, p, r.closer.Close, r.exhausted)
 		if e.err != nil {
 			r.drop(e)
 		}

@@ -89,3 +89,9 @@ func socketError(err error) error {
 	}
 	return err
 }
+
+// Exhausted reports whether err says that this process or the system has no room for
+// one more socket, and not that something is wrong with the one in question.
+func Exhausted(err error) bool {
+	return errors.Is(err, windows.WSAEMFILE) || errors.Is(err, windows.WSAENOBUFS)
+}
