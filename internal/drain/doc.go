@@ -3,9 +3,11 @@
 //
 // A drain is how a worker leaves without losing anything:
 //
-//  1. It begins: Draining and Context say so, and Hooks.Announce tells the master.
+//  1. It begins: Draining and Context say so, Hooks.Announce tells the master, and
+//     the functions of an http.Server's RegisterOnShutdown are called.
 //  2. Nothing new is taken: Accept and a packet socket's reads wait from now on.
-//     An error would make most programs exit, and cut off what is in flight.
+//     An error would make most programs exit, and cut off what is in flight. Those
+//     of AtOnce are called.
 //  3. What is in flight ends: connections (finish.go), then requests of the
 //     channel (Hooks.Work).
 //  4. The functions of OnShutdown run, the files of sockets that are this
@@ -30,8 +32,8 @@
 // # Locks
 //
 // Tracker.mu guards the sets of what is in flight, conn.mu a connection's read
-// deadline, clock.mu the timers, servers.mu the Serve calls, and ShutdownHooks.mu
-// its functions. None is taken while another one is held, and none is held during
+// deadline, clock.mu the timers, servers.mu the Serve calls, atOnce.mu and
+// ShutdownHooks.mu their functions. None is taken while another one is held, and none is held during
 // a hook, a callback of the application or a call of a listening source. conn.mu is
 // held while the deadline of the connection below is set.
 //

@@ -4,6 +4,7 @@ import (
 	"context"
 	"net"
 	"net/http"
+	"reflect"
 	"slices"
 	"sync"
 )
@@ -79,7 +80,9 @@ func (s *servers) enter(t *Tracker, ln net.Listener, srv Server, tells bool) (le
 	if l, ok := ln.(*Listener); ok {
 		call.ln = l
 		l.foreign.Store(call.http == nil)
-		l.tells.Store(tells)
+	}
+	if l := listenerOf(ln); l != nil && tells {
+		l.tells.Store(true)
 	}
 	s.list = append(s.list, call)
 	told := s.told
@@ -91,6 +94,25 @@ func (s *servers) enter(t *Tracker, ln net.Listener, srv Server, tells bool) (le
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		s.list = slices.DeleteFunc(s.list, func(c *serving) bool { return c == call })
+	}
+}
+
+// listenerOf finds the Listener that ln is, or wraps as most do that limit connections
+// or read a proxy's header: in a field Listener. It is nil if that is none of ours.
+func listenerOf(ln net.Listener) *Listener {
+	for {
+		if l, ok := ln.(*Listener); ok {
+			return l
+		}
+		v := reflect.Indirect(reflect.ValueOf(ln))
+		if v.Kind() != reflect.Struct {
+			return nil
+		}
+		f, ok := v.Type().FieldByName("Listener")
+		if !ok || len(f.Index) != 1 || f.Type != reflect.TypeFor[net.Listener]() {
+			return nil
+		}
+		ln, _ = v.FieldByIndex(f.Index).Interface().(net.Listener)
 	}
 }
 

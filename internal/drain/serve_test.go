@@ -357,3 +357,35 @@ func TestGoodbyeInParts(t *testing.T) {
 		})
 	}
 }
+
+// TestServeFuncWrapped: a listener that wraps this package's tells its clients too.
+func TestServeFuncWrapped(t *testing.T) {
+	type limited struct {
+		net.Listener
+		limit int
+	}
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorker()
+		close(w.work)
+		src := newSource()
+		ln := w.Listener(src, src.Addr(), net.KeepAliveConfig{}, func() {})
+		served := pending(func() error {
+			return w.ServeFunc(&limited{limited{ln, 1}, 2}, simple, func(context.Context) error { return ln.Close() })
+		})
+		client := newHTTPClient(t, src.connect())
+		_, close := client.get("/first")
+		require.False(t, close)
+		w.Begin(ByMaster, time.Hour)
+		_, close = client.get("/second")
+		require.True(t, close)
+		client.conn.Close()
+		require.NoError(t, <-served)
+		w.ended(t)
+	})
+	require.Nil(t, listenerOf(nil))
+	require.Nil(t, listenerOf(limited{}))
+	plain, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer plain.Close()
+	require.Nil(t, listenerOf(limited{plain, 1}))
+}
