@@ -12,6 +12,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/go-cluster/cluster/internal/callback"
 	"github.com/go-cluster/cluster/internal/handle"
 	"github.com/go-cluster/cluster/internal/link"
 	"github.com/go-cluster/cluster/internal/process"
@@ -110,8 +111,11 @@ func (c *child) writers() (stdout, stderr io.Writer, err error) {
 		return nil, nil, nil
 	}
 	c.m.call(func() { c.m.supervisor.OutputAsked(time.Now(), c.p.id) })
-	stdout, stderr = f(c.p)
+	called := callback.Wait(func() error { stdout, stderr = f(c.p); return nil })
 	c.m.call(func() { err = c.m.supervisor.OutputGiven(time.Now(), c.p.id) })
+	if err == nil && called != nil {
+		err = fmt.Errorf("Options.Output: %w", called)
+	}
 	return stdout, stderr, err
 }
 

@@ -3,6 +3,7 @@ package cluster
 import (
 	"context"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/go-cluster/cluster/internal/broker"
@@ -145,6 +146,13 @@ type ReloadResult struct {
 	Took       time.Duration // from its beginning
 }
 
+// OnCheck registers fn to be called in this worker at every heartbeat of the
+// master's. A check that does not return is a stall: the worker is ended. One
+// that returns an error is reported to the master, through OnError and Stats,
+// and ends nobody: else a database that is down would take every worker along.
+// ctx ends when the drain begins. In a master fn is never called.
+func OnCheck(fn func(context.Context) error) (stop func()) { return std.hooks.check.add(fn) }
+
 // OnReload registers fn for the end of every reload. The returned func
 // unregisters it.
 func OnReload(fn func(r ReloadResult)) (stop func()) { return std.hooks.reload.add(fn) }
@@ -218,4 +226,35 @@ func Disconnect(ctx context.Context) error {
 		return callError("Disconnect", ErrNotMaster)
 	}
 	return std.disconnect(ctx)
+}
+
+// processSet is a set of processes, for anyone.
+type processSet struct {
+	mu  sync.Mutex
+	set map[*Process]struct{}
+}
+
+func (s *processSet) add(p *Process) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.set == nil {
+		s.set = make(map[*Process]struct{})
+	}
+	s.set[p] = struct{}{}
+}
+
+func (s *processSet) remove(p *Process) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.set, p)
+}
+
+func (s *processSet) all() []*Process {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	all := make([]*Process, 0, len(s.set))
+	for p := range s.set {
+		all = append(all, p)
+	}
+	return all
 }

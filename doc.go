@@ -139,6 +139,10 @@
 //
 // Messages are for coordination: JSON, at most Options.MaxMessage bytes each.
 //
+// A panic in a callback ends the process that it happens in: a worker is replaced, and
+// a master takes the cluster with it, whose workers finish what is in flight. See
+// [OnFork].
+//
 // The working of a drain depends on connections coming from this package's
 // listeners. A connection that was hijacked, or that is never idle, keeps its
 // worker until Options.ShutdownTimeout.

@@ -12,6 +12,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/go-cluster/cluster/internal/callback"
 	"github.com/go-cluster/cluster/internal/link"
 	"github.com/go-cluster/cluster/internal/parcel"
 	"github.com/go-cluster/cluster/internal/wire"
@@ -68,12 +69,6 @@ type hooks struct {
 	check                    callbacks[func(context.Context) error]
 }
 
-// handler is one Handle.
-type handler struct {
-	cmd string
-	fn  func(*Process, Message)
-}
-
 // OnFork registers fn for every worker forked from now on. It is called before
 // anything else about that worker is reported, so callbacks registered on w
 // inside fn miss nothing. The returned func unregisters fn.
@@ -81,6 +76,13 @@ type handler struct {
 // All callbacks about one worker run one after another, in the order in which
 // things happened, on a goroutine that is not the caller's of anything; those
 // about different workers may run at once. A callback may call anything.
+//
+// No panic of a callback is recovered. In a worker it is a crash like any other, and
+// the worker is replaced. In the master it ends the master, and the workers finish
+// what is in flight and exit: recover what may panic there. A callback that ends its
+// goroutine (runtime.Goexit, which FailNow of package testing calls) ends only its own
+// call. What is to be told after it is told, a request is answered with an error, and
+// so is what else waits for the callback's result.
 func OnFork(fn func(w *Process)) (stop func()) { return std.hooks.fork.add(fn) }
 
 // OnOnline registers fn for workers whose runtime is up and whose channel works.
@@ -112,26 +114,6 @@ func OnDeath(fn func(w *Process, e Exit)) (stop func()) { return std.hooks.death
 // not be decoded or delivered. Without any OnError callback these are logged.
 func OnError(fn func(w *Process, err error)) (stop func()) { return std.hooks.err.add(fn) }
 
-// OnCheck registers fn to be called in this worker at every heartbeat of the
-// master's. A check that does not return is a stall: the worker is ended. One
-// that returns an error is reported to the master, through OnError and Stats,
-// and ends nobody: else a database that is down would take every worker along.
-// ctx ends when the drain begins. In a master fn is never called.
-func OnCheck(fn func(context.Context) error) (stop func()) { return std.hooks.check.add(fn) }
-
-// Handle registers fn for messages whose "cmd" member is cmd, decoded into T.
-// One that cannot be decoded is reported through OnError.
-func Handle[T any](cmd string, fn func(w *Process, v T)) (stop func()) {
-	return std.taking(std.hooks.handle.add(handler{cmd, func(w *Process, m Message) {
-		var v T
-		if err := m.Decode(&v); err != nil {
-			w.report(fmt.Errorf("cluster: message %q from worker %d: %w", cmd, w.id, err))
-			return
-		}
-		fn(w, v)
-	}}))
-}
-
 // taking lets the messages and requests that wait find the new handler.
 func (c *cluster) taking(stop func()) func() {
 	for _, p := range c.live.all() {
@@ -141,47 +123,19 @@ func (c *cluster) taking(stop func()) func() {
 	return stop
 }
 
-// processSet is a set of processes, for anyone.
-type processSet struct {
-	mu  sync.Mutex
-	set map[*Process]struct{}
-}
-
-func (s *processSet) add(p *Process) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.set == nil {
-		s.set = make(map[*Process]struct{})
-	}
-	s.set[p] = struct{}{}
-}
-
-func (s *processSet) remove(p *Process) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	delete(s.set, p)
-}
-
-func (s *processSet) all() []*Process {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	all := make([]*Process, 0, len(s.set))
-	for p := range s.set {
-		all = append(all, p)
-	}
-	return all
-}
-
 // event is one thing to report about a process: a batch of messages, or a call.
 type event struct {
 	fn     func()
 	msgs   [][]byte
 	parcel *parcel.Parcel // what came with the one message
+	next   int            // of msgs, the first that is not delivered
 	size   int            // bytes that it counts against the input bound until it is delivered
 }
 
 // events delivers what happens to one process, in order. The goroutine that
-// does so exists while there is something to deliver.
+// does so exists while there is something to deliver. A callback may end it by
+// runtime.Goexit: then another one goes on. So what it is in the middle of is kept
+// here and not on its stack.
 type events struct {
 	p *Process
 
@@ -191,10 +145,30 @@ type events struct {
 	busy  chan struct{} // closed when all is delivered; nil if nothing runs
 
 	// Of the delivering goroutine alone:
-	waiting  []Message // that nothing takes yet
-	offered  takers    // who they were last offered to
+	batch    []event  // taken from queue
+	at       int      // of batch, the event that is being delivered
+	calls    []func() // callbacks of that event that are still to come
+	current  delivery
+	waiting  waitingMessages
 	lastLog  time.Time
 	unlogged int
+}
+
+// delivery is a message on its way to the callbacks that take it.
+type delivery struct {
+	message Message
+	to      takers
+	told    int  // how many of them have been called, or need not be
+	taken   bool // by any
+}
+
+// waitingMessages are those that nothing takes yet.
+type waitingMessages struct {
+	list    []Message
+	offered takers // who they were last offered to
+	// While they are offered anew: list[:kept] stay, list[next:] are to come.
+	kept, next int
+	freed      int // bytes of those that were taken
 }
 
 // takers are all that take the messages of one process, at one moment. They
@@ -239,151 +213,202 @@ func (e *events) idle(done <-chan struct{}) {
 	}
 }
 
-func (e *events) deliver() {
-	for {
-		e.mu.Lock()
-		batch := e.queue
-		if len(batch) == 0 {
-			close(e.busy)
-			e.busy = nil
-			e.mu.Unlock()
-			return
-		}
-		e.queue, e.spare = e.spare[:0], nil
-		e.mu.Unlock()
-		for i := range batch {
-			e.one(batch[i])
-			batch[i] = event{}
-		}
-		e.mu.Lock()
-		if cap(batch) <= 1024 {
-			e.spare = batch[:0]
-		}
-		e.mu.Unlock()
+// deliver is the delivering goroutine.
+func (e *events) deliver() { callback.Loop(e.step) }
+
+// step delivers one event, or what is left of the one whose callback has ended the
+// goroutine. It returns false when there is none.
+func (e *events) step() (more bool) {
+	if e.at == len(e.batch) && !e.fetch() {
+		return false
 	}
+	e.one(&e.batch[e.at])
+	e.batch[e.at] = event{}
+	e.at++
+	return true
 }
 
-func (e *events) one(ev event) {
-	e.retryWaiting()
-	if ev.fn != nil {
-		ev.fn()
+// fetch takes the next batch. It returns false if there is none: then the goroutine
+// is none any more.
+func (e *events) fetch() bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if c := cap(e.batch); c > 0 && c <= 1024 {
+		e.spare = e.batch[:0]
 	}
-	size := ev.size
-	for _, raw := range ev.msgs {
-		m := Message{raw, ev.parcel}
-		if t := e.retryWaiting(); !e.message(t, m) {
-			// Not what came in the same read, too: see link.keep.
+	e.batch, e.at = nil, 0
+	if len(e.queue) == 0 {
+		close(e.busy)
+		e.busy = nil
+		return false
+	}
+	e.batch, e.queue, e.spare = e.queue, e.spare, nil
+	return true
+}
+
+// one delivers ev.
+func (e *events) one(ev *event) {
+	e.tellRest()
+	e.callRest()
+	e.retryWaiting()
+	if fn := ev.fn; fn != nil {
+		ev.fn = nil // before it may end the goroutine
+		fn()
+		e.callRest()
+	}
+	for ev.next < len(ev.msgs) {
+		m := Message{ev.msgs[ev.next], ev.parcel}
+		t := e.retryWaiting()
+		ev.next++
+		if !e.tell(t, m) {
+			// Not what came in the same read, too: see readBatch.keep of package link.
 			m.raw = bytes.Clone(m.raw)
-			e.waiting = append(e.waiting, m)
-			size -= m.cost()
+			e.waiting.list = append(e.waiting.list, m)
+			ev.size -= m.cost()
 		}
 	}
-	if size > 0 {
-		e.p.link.Release(size)
+	if ev.size > 0 {
+		e.p.link.Release(ev.size)
 	}
 	if len(ev.msgs) > 0 {
-		e.p.link.SetWaiting(len(e.waiting))
+		e.p.link.SetWaiting(len(e.waiting.list))
 	}
 }
 
-// cost is what the message counts against the input bound.
-func (m Message) cost() int {
-	if m.parcel != nil {
-		return len(m.raw) + link.HandleCost
+// call has fn called as a part of the event that is being delivered, after what was
+// handed to call before.
+func (e *events) call(fn func()) { e.calls = append(e.calls, fn) }
+
+// callRest calls what was handed to call.
+func (e *events) callRest() {
+	for len(e.calls) > 0 {
+		fn := e.calls[0]
+		e.calls = e.calls[1:]
+		fn()
 	}
-	return len(m.raw) + link.MessageCost
+	e.calls = nil
 }
 
-// message gives m to all of t that take it. If any does, its handle ends with the
-// last of them.
-func (e *events) message(t takers, m Message) (taken bool) {
-	p := e.p
-	if m.parcel != nil {
-		defer func() {
-			if taken {
-				m.parcel.Drop()
-			}
-		}()
+// eachOf has the registered functions called as a part of the event that is being
+// delivered. They are looked up when it is their turn.
+func eachOf[F any](e *events, c *callbacks[F], with func(fn F)) {
+	e.call(func() {
+		var calls []func()
+		for _, r := range c.all() {
+			calls = append(calls, func() { with(r.fn) })
+		}
+		e.calls = append(calls, e.calls...)
+	})
+}
+
+// tell gives m to all of t that take it.
+func (e *events) tell(t takers, m Message) (taken bool) {
+	e.current = delivery{message: m, to: t}
+	return e.tellRest()
+}
+
+// tellRest gives the current message to those that have not had it. If any takes it,
+// its handle ends with the last of them.
+func (e *events) tellRest() (taken bool) {
+	d := &e.current
+	own, all, handlers := deref(d.to.own), deref(d.to.all), deref(d.to.handlers)
+	var cmd wire.Text
+	if len(handlers) > 0 {
+		cmd = wire.Cmd(d.message.raw)
 	}
-	for _, r := range deref(t.own) {
-		taken = true
-		r.fn(p, m)
-	}
-	for _, r := range deref(t.all) {
-		taken = true
-		r.fn(p, m)
-	}
-	if handlers := deref(t.handlers); len(handlers) > 0 {
-		cmd := wire.Cmd(m.raw)
-		for _, r := range handlers {
-			if cmd.Is(r.fn.cmd) {
-				taken = true
-				r.fn.fn(p, m)
+	for d.told < len(own)+len(all)+len(handlers) {
+		n := d.told
+		d.told++ // before it may end the goroutine
+		switch {
+		case n < len(own):
+			d.taken = true
+			own[n].fn(e.p, d.message)
+		case n < len(own)+len(all):
+			d.taken = true
+			all[n-len(own)].fn(e.p, d.message)
+		default:
+			if h := &handlers[n-len(own)-len(all)].fn; cmd.Is(h.cmd) {
+				d.taken = true
+				h.fn(e.p, d.message)
 			}
 		}
 	}
+	if taken = d.taken; taken {
+		d.message.parcel.Drop()
+	}
+	*d = delivery{}
 	return taken
 }
 
 // retryWaiting delivers the messages that waited for a handler which is there
-// now. It comes before anything newer, or the order would break; so what is
-// newer goes to the takers that it returns, and to none that came in between.
+// now. It comes before anything newer, or the order would break. So what is newer
+// goes to the takers that it returns, and to none that came in between.
 func (e *events) retryWaiting() takers {
+	w := &e.waiting
+	e.settleWaiting() // a callback has ended the goroutine that was here
 	t := e.takers()
-	if t == e.offered || len(e.waiting) == 0 {
-		e.offered = t
+	if t == w.offered || len(w.list) == 0 {
+		w.offered = t
 		return t
 	}
-	freed := 0
 	for again := true; again; {
 		again = false
-		kept := e.waiting[:0]
-		for i, m := range e.waiting {
+		for w.next < len(w.list) {
 			if now := e.takers(); now != t { // changed by a callback: for it too the oldest comes first
 				t, again = now, true
-				kept = append(kept, e.waiting[i:]...)
 				break
 			}
-			if e.message(t, m) {
-				freed += m.cost()
-			} else {
-				kept = append(kept, m)
+			m := w.list[w.next]
+			w.next++
+			w.freed += m.cost()
+			if !e.tell(t, m) {
+				w.list[w.kept] = m
+				w.kept++
+				w.freed -= m.cost()
 			}
 		}
-		clear(e.waiting[len(kept):])
-		e.waiting = kept
+		e.settleWaiting()
 	}
-	e.offered = t
-	e.p.link.Release(freed)
-	e.p.link.SetWaiting(len(e.waiting))
+	w.offered = t
 	return t
+}
+
+// settleWaiting takes out of the waiting messages those that were taken.
+func (e *events) settleWaiting() {
+	w := &e.waiting
+	if w.next == 0 {
+		return
+	}
+	left := append(w.list[:w.kept], w.list[w.next:]...)
+	clear(w.list[len(left):])
+	w.list = left
+	freed := w.freed
+	w.kept, w.next, w.freed = 0, 0, 0
+	e.p.link.Release(freed)
+	e.p.link.SetWaiting(len(left))
 }
 
 // dropWaiting ends the wait of messages that nothing will take any more.
 func (e *events) dropWaiting() {
-	if n := len(e.waiting); n > 0 {
-		first := e.waiting[0]
-		for _, m := range e.waiting {
+	if n := len(e.waiting.list); n > 0 {
+		first := e.waiting.list[0]
+		for _, m := range e.waiting.list {
 			m.parcel.Drop()
 		}
-		e.waiting = nil
+		e.waiting.list = nil
 		e.error(fmt.Errorf("cluster: worker %d is gone: %d of its messages found no handler, the first is %s",
 			e.p.id, n, wire.Excerpt(first.raw)))
 	}
 }
 
-// error tells the OnError callbacks, or the log if there are none.
+// error tells the OnError callbacks, or the log if there are none. It is a part of
+// the event that is being delivered.
 func (e *events) error(err error) {
-	p, told := e.p, false
-	for _, r := range p.onError.all() {
-		told = true
-		r.fn(p, err)
-	}
-	for _, r := range p.cluster.hooks.err.all() {
-		told = true
-		r.fn(p, err)
-	}
-	if !told {
+	p := e.p
+	tell := func(fn func(*Process, error)) { fn(p, err) }
+	eachOf(e, &p.onError, tell)
+	eachOf(e, &p.cluster.hooks.err, tell)
+	if len(p.onError.all())+len(p.cluster.hooks.err.all()) == 0 {
 		e.log(err)
 	}
 }
@@ -434,14 +459,11 @@ func (p *Process) emitDisconnect() { p.emit(&p.cluster.hooks.disconnect, &p.onDi
 
 func (p *Process) emit(cluster, own *callbacks[func(*Process)]) {
 	p.events.post(event{fn: func() {
+		tell := func(fn func(*Process)) { fn(p) }
 		if own != nil {
-			for _, r := range own.all() {
-				r.fn(p)
-			}
+			eachOf(&p.events, own, tell)
 		}
-		for _, r := range cluster.all() {
-			r.fn(p)
-		}
+		eachOf(&p.events, cluster, tell)
 	}})
 }
 
@@ -450,12 +472,9 @@ func (p *Process) emitListening(addr net.Addr) {
 	cost := link.FaultCost + len(addr.String())
 	p.charge(cost)
 	p.events.post(event{size: cost, fn: func() {
-		for _, r := range p.onListening.all() {
-			r.fn(p, addr)
-		}
-		for _, r := range p.cluster.hooks.listening.all() {
-			r.fn(p, addr)
-		}
+		tell := func(fn func(*Process, net.Addr)) { fn(p, addr) }
+		eachOf(&p.events, &p.onListening, tell)
+		eachOf(&p.events, &p.cluster.hooks.listening, tell)
 	}})
 }
 
@@ -465,13 +484,10 @@ func (p *Process) emitDeath(e Exit) {
 			p.events.error(fmt.Errorf("cluster: worker %d is gone: %d of its requests were dropped: %w", p.id, n, errNoHandler))
 		}
 		p.events.dropWaiting()
-		defer p.cluster.live.remove(p)
-		for _, r := range p.onExit.all() {
-			r.fn(p, e)
-		}
-		for _, r := range p.cluster.hooks.death.all() {
-			r.fn(p, e)
-		}
+		tell := func(fn func(*Process, Exit)) { fn(p, e) }
+		eachOf(&p.events, &p.onExit, tell)
+		eachOf(&p.events, &p.cluster.hooks.death, tell)
+		p.events.call(func() { p.cluster.live.remove(p) })
 	}})
 }
 

@@ -4,9 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
+	"runtime"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -452,4 +455,108 @@ func TestRunInACallback(t *testing.T) {
 	}))
 	clustertest.Fork(t)
 	require.NoError(t, clustertest.Await(t, done, "end of Run"))
+}
+
+// leaver ends the goroutines of its own callbacks.
+var leaver = clustertest.Program("leaver", func() {
+	cluster.Respond("leave", func(*cluster.Process, any) (int, error) {
+		runtime.Goexit()
+		return 0, nil
+	})
+	cluster.Respond("encode", func(*cluster.Process, any) (leavesEncoder, error) { return leavesEncoder{}, nil })
+	cluster.Respond("listen", func(*cluster.Process, any) (string, error) {
+		_, err := cluster.Listen("tcp", "127.0.0.1:0")
+		return fmt.Sprint(err), nil
+	})
+	cluster.Respond("ask", func(w *cluster.Process, _ any) (string, error) {
+		return fmt.Sprint(w.Request(context.Background(), talk{Cmd: "leave"}, nil)), nil
+	})
+	cluster.OnMessage(func(w *cluster.Process, m cluster.Message) {
+		defer runtime.Goexit()
+		clustertest.Must(w.Send(m))
+	})
+	cluster.OnCheck(func(context.Context) error {
+		runtime.Goexit()
+		return nil
+	})
+	cluster.OnShutdown(func(context.Context) error { return cluster.Worker.Send("shutdown") })
+	cluster.OnShutdown(func(context.Context) error {
+		runtime.Goexit()
+		return nil
+	})
+	select {}
+})
+
+// leavesEncoder is an answer that cannot be written.
+type leavesEncoder struct{}
+
+func (leavesEncoder) MarshalJSON() ([]byte, error) {
+	runtime.Goexit()
+	return nil, nil
+}
+
+// TestGoexitEverywhere: whatever callback ends its goroutine, on either side, what was
+// to follow follows, and who waits for it gets an error.
+func TestGoexitEverywhere(t *testing.T) {
+	clustertest.WithMaster(t, leaver, cluster.Options{
+		AllowListen: func(*cluster.Process, string, string) error {
+			runtime.Goexit()
+			return nil
+		},
+		Watchdog: cluster.Watchdog{Interval: 20 * time.Millisecond},
+	})
+	leave := func(*cluster.Process) { runtime.Goexit() }
+	t.Cleanup(cluster.OnFork(leave))
+	t.Cleanup(cluster.OnOnline(leave))
+	t.Cleanup(cluster.OnDisconnect(leave))
+	t.Cleanup(cluster.OnDeath(func(*cluster.Process, cluster.Exit) { runtime.Goexit() }))
+	got, checks := make(chan string, 100), make(chan string, 1000)
+	t.Cleanup(cluster.OnMessage(func(_ *cluster.Process, m cluster.Message) {
+		got <- m.String()
+		runtime.Goexit()
+	}))
+	t.Cleanup(cluster.OnError(func(_ *cluster.Process, err error) {
+		if strings.Contains(err.Error(), "runtime.Goexit") && !strings.Contains(err.Error(), "AllowListen") {
+			checks <- err.Error()
+		}
+		runtime.Goexit()
+	}))
+	t.Cleanup(cluster.Respond("leave", func(*cluster.Process, any) (int, error) {
+		runtime.Goexit()
+		return 0, nil
+	}))
+	dead := clustertest.Deaths(t)
+
+	w := forkOnline(t)
+	ctx := clustertest.Within(t, clustertest.Patience)
+	clustertest.Await(t, checks, "failed check")
+	require.ErrorContains(t, w.Request(ctx, talk{Cmd: "leave"}, nil), "did not return")
+	require.ErrorContains(t, w.Request(ctx, talk{Cmd: "encode"}, nil), "did not return")
+	var text string
+	require.NoError(t, w.Request(ctx, talk{Cmd: "ask"}, &text))
+	require.Contains(t, text, "did not return")
+	require.NoError(t, w.Request(ctx, talk{Cmd: "listen"}, &text))
+	require.Contains(t, text, "refused by AllowListen")
+	require.NoError(t, w.Send("a"))
+	require.NoError(t, w.Send("b", func(error) { runtime.Goexit() }))
+	require.Equal(t, `"a"`, clustertest.Await(t, got, "message"))
+	require.Equal(t, `"b"`, clustertest.Await(t, got, "message"))
+	require.NoError(t, w.Disconnect(ctx))
+	require.Equal(t, `"shutdown"`, clustertest.Await(t, got, "message"))
+	require.Same(t, w, clustertest.Await(t, dead, "death").Worker)
+}
+
+// TestGoexitInOutput fails that fork, and no later one.
+func TestGoexitInOutput(t *testing.T) {
+	leaves := true
+	clustertest.WithMaster(t, clustertest.CommandWorker, cluster.Options{Output: func(*cluster.Process) (io.Writer, io.Writer) {
+		if leaves {
+			leaves = false
+			runtime.Goexit()
+		}
+		return nil, nil
+	}})
+	_, err := cluster.Fork()
+	require.ErrorContains(t, err, "Options.Output")
+	clustertest.Fork(t)
 }

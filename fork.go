@@ -119,7 +119,7 @@ func (p *Process) handOverStderr() {
 		return
 	}
 	if fd, err := process.DupStderr(); err == nil {
-		p.link.SendHandle(wire.TypeNative, &wire.Message{Act: wire.ActStderr}, handle.New(fd))
+		p.link.AskHandle(wire.TypeNative, &wire.Message{Act: wire.ActStderr}, handle.New(fd), nil)
 	}
 }
 

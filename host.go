@@ -219,11 +219,9 @@ func (h host) reloaded(e supervise.Reloaded) {
 	if r.Err == nil && r.Replaced > 0 {
 		h.registry.Outdate(h.outdated)
 	}
-	h.reports.Post(func() {
-		for _, on := range h.cluster.hooks.reload.all() {
-			on.fn(r)
-		}
-	})
+	for _, on := range h.cluster.hooks.reload.all() {
+		h.reports.Post(func() { on.fn(r) })
+	}
 	if !e.Stopping {
 		h.notifyReloaded(r)
 	}

@@ -4,11 +4,13 @@ import (
 	"bufio"
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"net"
 	"net/http/httptest"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -226,6 +228,51 @@ func TestAHandlerThatUnregistersItself(t *testing.T) {
 	defer Handle("once", func(*Process, any) { got <- struct{}{} })()
 	await(t, got, "second message")
 	await(t, got, "third message")
+}
+
+// TestGoexitInACallback: a callback that ends its goroutine keeps nothing back, of no
+// event and from nobody: neither the other messages of its read, nor those that wait,
+// nor the other functions that are to be told of the same.
+func TestGoexitInACallback(t *testing.T) {
+	l := newPeered(t, Options{}).start()
+	const each = 5
+	told := make(chan string, 100)
+	leave := func(what string) {
+		told <- what
+		runtime.Goexit()
+	}
+	l.write(repeated(each, `{"cmd":"waits"}`) + "1\n" + repeated(each, `{"cmd":"waits"}`))
+	require.Eventually(t, func() bool { in, _ := l.p.link.Counts(); return in == 2*each+1 }, patienceIn, time.Millisecond)
+	defer Handle("waits", func(*Process, any) { leave("waits") })()
+	for range 2 * each {
+		require.Equal(t, "waits", await(t, told, "message that waited"))
+	}
+	for _, name := range []string{"a", "b"} {
+		l.p.OnMessage(func(_ *Process, m Message) { leave(name + m.String()) })
+		l.p.OnListening(func(*Process, net.Addr) { leave(name + " listening") })
+		l.p.OnError(func(*Process, error) { leave(name + " error") })
+		l.p.OnDisconnect(func(*Process) { leave(name + " disconnect") })
+		l.p.OnExit(func(*Process, Exit) { leave(name + " exit") })
+	}
+	require.Equal(t, "a1", await(t, told, "message"))
+	require.Equal(t, "b1", await(t, told, "message"))
+	l.write("2\n{\"cmd\":\"waits\"}\n3\n")
+	for _, want := range []string{"a2", "b2", `a{"cmd":"waits"}`, `b{"cmd":"waits"}`, "waits", "a3", "b3"} {
+		require.Equal(t, want, await(t, told, "message"))
+	}
+	l.p.emitListening(&net.TCPAddr{})
+	l.p.report(errors.New("x"))
+	l.p.telling([]func(error){func(error) { leave("a received") }, func(error) { leave("b received") }})(nil)
+	l.p.emitDisconnect()
+	l.p.emitDeath(Exit{})
+	for _, what := range []string{"listening", "error", "received", "disconnect", "exit"} {
+		require.Equal(t, "a "+what, await(t, told, what))
+		require.Equal(t, "b "+what, await(t, told, what))
+	}
+	never := make(chan struct{})
+	defer time.AfterFunc(patienceIn, func() { close(never) }).Stop()
+	l.p.events.idle(never)
+	require.NotContains(t, std.live.all(), l.p, "its death has been told")
 }
 
 // patienceIn bounds every wait of the tests inside the package: it ends a test

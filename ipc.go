@@ -120,6 +120,33 @@ func (m Message) MarshalJSON() ([]byte, error) {
 	return m.raw, nil
 }
 
+// cost is what the message counts against the input bound.
+func (m Message) cost() int {
+	if m.parcel != nil {
+		return len(m.raw) + link.HandleCost
+	}
+	return len(m.raw) + link.MessageCost
+}
+
+// handler is one Handle.
+type handler struct {
+	cmd string
+	fn  func(*Process, Message)
+}
+
+// Handle registers fn for messages whose "cmd" member is cmd, decoded into T.
+// One that cannot be decoded is reported through OnError.
+func Handle[T any](cmd string, fn func(w *Process, v T)) (stop func()) {
+	return std.taking(std.hooks.handle.add(handler{cmd, func(w *Process, m Message) {
+		var v T
+		if err := m.Decode(&v); err != nil {
+			w.report(fmt.Errorf("cluster: message %q from worker %d: %w", cmd, w.id, err))
+			return
+		}
+		fn(w, v)
+	}}))
+}
+
 // requestHandler is one OnRequest or Respond.
 type requestHandler struct {
 	cmd string
@@ -231,13 +258,11 @@ func (in *inside) newCoord() *broker.Client {
 // reportAlone tells the OnError callbacks of an error with no worker, or the log if
 // there are none.
 func (c *cluster) reportAlone(err error) {
-	c.reports.Post(func() {
-		all := c.hooks.err.all()
-		for _, r := range all {
-			r.fn(nil, err)
-		}
-		if len(all) == 0 {
-			c.master.log().Warn("cluster: error", "err", err)
-		}
-	})
+	all := c.hooks.err.all()
+	for _, r := range all {
+		c.reports.Post(func() { r.fn(nil, err) })
+	}
+	if len(all) == 0 {
+		c.reports.Post(func() { c.master.log().Warn("cluster: error", "err", err) })
+	}
 }

@@ -230,7 +230,7 @@ func (p *member) Generation() int { return p.child.gen.number }
 func (p *member) Answer(line []byte) { p.link.Answer(line) }
 
 func (p *member) SendHandle(typ string, m *wire.Message, h *handle.Handle) {
-	p.link.SendHandle(typ, m, h)
+	p.link.AskHandle(typ, m, h, nil)
 }
 
 func (p *member) AskHandleLine(line []byte, seq int64, h *handle.Handle, answered func(*wire.Message, *handle.Handle)) {

@@ -17,6 +17,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/go-cluster/cluster/internal/callback"
 	"github.com/go-cluster/cluster/internal/channel"
 	"github.com/go-cluster/cluster/internal/drain"
 	"github.com/go-cluster/cluster/internal/handle"
@@ -453,7 +454,7 @@ func (in *inside) pinged(asked []byte) {
 		in.followProcs(r.Procs)
 		var failed []error
 		for _, r := range in.p.cluster.hooks.check.all() {
-			if err := r.fn(in.drain.Context()); err != nil {
+			if err := callback.Wait(func() error { return r.fn(in.drain.Context()) }); err != nil {
 				failed = append(failed, err)
 			}
 		}

@@ -174,7 +174,7 @@ func (w *Process) telling(received []func(error)) func(error) {
 	return func(err error) {
 		w.events.post(event{fn: func() {
 			for _, fn := range received {
-				fn(err)
+				w.events.call(func() { fn(err) })
 			}
 		}})
 	}

@@ -17,24 +17,25 @@ const module = "github.com/go-cluster/cluster"
 // fault; one that is not in this table is.
 var rooms = map[string][]string{
 	"errs":      {},
+	"callback":  {},
 	"logqueue":  {},
-	"mailbox":   {},
+	"mailbox":   {"callback"},
 	"wire":      {},
 	"handle":    {},
 	"channel":   {"handle"},
-	"link":      {"channel", "handle", "wire"},
-	"process":   {"handle"},
+	"link":      {"callback", "channel", "handle", "wire"},
+	"process":   {"callback", "handle"},
 	"supervise": {},
 	"socket":    {"handle"},
 	"parcel":    {"socket", "handle", "wire"},
-	"share":     {"socket", "handle", "wire"},
-	"drain":     {"goodbye"},
+	"share":     {"callback", "socket", "handle", "wire"},
+	"drain":     {"callback", "goodbye"},
 	"systemd":   {"mailbox"},
 	"goodbye":   {},
 	"tickets":   {},
 
 	"coordinate": {},
-	"broker":     {"coordinate", "wire"},
+	"broker":     {"callback", "coordinate", "wire"},
 }
 
 // apart are packages of the public API beside the root, with the rooms that they

@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/go-cluster/cluster/internal/callback"
 	"github.com/go-cluster/cluster/internal/errs"
 	"github.com/go-cluster/cluster/internal/wire"
 )
@@ -180,46 +181,37 @@ func (s *subscriber) post(msg []byte) (taken bool) {
 	s.queue = append(s.queue, msg)
 	if !s.running {
 		s.running = true
-		go s.run()
+		go callback.Loop(s.step)
 	}
 	return true
 }
 
-func (s *subscriber) run() {
-	for {
-		s.mu.Lock()
-		queue := s.queue
-		s.queue = nil
-		s.running = len(queue) > 0
-		s.mu.Unlock()
-		if len(queue) == 0 {
-			return
-		}
-		for i, msg := range queue {
-			if !s.hear(msg) {
-				return
-			}
-			queue[i] = nil
-		}
-	}
-}
-
-// hear calls the subscriber's function, and reports false once it is to hear no
-// more.
-func (s *subscriber) hear(msg []byte) bool {
+// step lets the subscriber hear the next message. It returns false when there is
+// none, or when it is to hear no more.
+func (s *subscriber) step() (more bool) {
 	s.mu.Lock()
-	closed := s.closed
-	s.mu.Unlock()
-	if closed {
+	if s.running = len(s.queue) > 0 && !s.closed; !s.running {
+		s.mu.Unlock()
 		return false
 	}
+	msg := s.queue[0]
+	s.queue[0] = nil
+	s.queue = s.queue[1:]
+	s.mu.Unlock()
+	s.hear(msg)
+	return true
+}
+
+// hear calls the subscriber's function.
+func (s *subscriber) hear(msg []byte) {
+	defer func() {
+		s.mu.Lock()
+		s.size -= len(msg) + messageCost
+		s.mu.Unlock()
+	}()
 	if err := s.fn(msg); err != nil {
 		s.c.hooks.Report(fmt.Errorf("coord: topic %.64q: message %s: %w", s.topic, wire.Excerpt(msg), err))
 	}
-	s.mu.Lock()
-	s.size -= len(msg) + messageCost
-	s.mu.Unlock()
-	return true
 }
 
 func (s *subscriber) close() {

@@ -5,6 +5,8 @@ import (
 	"log/slog"
 	"slices"
 	"sync"
+
+	"github.com/go-cluster/cluster/internal/callback"
 )
 
 // ShutdownHooks are functions to run at the end: of a worker's drain, or of the
@@ -69,7 +71,7 @@ func (s *ShutdownHooks) Run(ctx context.Context, logger func() *slog.Logger) {
 	s.mu.Unlock()
 	wait(ctx, func() {
 		for _, h := range slices.Backward(hooks) {
-			if err := h.fn(ctx); err != nil {
+			if err := callback.Wait(func() error { return h.fn(ctx) }); err != nil {
 				logger().Warn("cluster: an OnShutdown hook failed", "err", err)
 			}
 		}

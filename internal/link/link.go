@@ -113,7 +113,7 @@ func New(ch *channel.Channel, to Receiver, s Side, peer PeerKind, o Options) *Li
 	l.handover = handovers{core: &l.core, receipts: &l.receipts, exchange: &l.exchange}
 	l.workers = workers{core: &l.core, read: l.in.read, answer: l.requests.answer, next: make(chan job)}
 	l.in = reader{
-		core: &l.core, lines: wire.Framer{Max: o.MaxMessage}, end: l.end,
+		core: &l.core, lines: wire.Framer{Max: o.MaxMessage}, end: func() { end(l) },
 		receipts: &l.receipts, calls: &l.calls, requests: &l.requests, exchange: &l.exchange, workers: &l.workers,
 	}
 	return l
@@ -275,11 +275,9 @@ func (c *core) answerAs(kind lineKind, lines ...[]byte) {
 	}
 }
 
-// SendHandle queues m with a descriptor, whose reference it takes over.
-func (l *Link) SendHandle(typ string, m *wire.Message, h *handle.Handle) { l.AskHandle(typ, m, h, nil) }
-
-// AskHandle is SendHandle for a message that has an answer, as in Ask. A peer
-// that gets the message without the descriptor, again and again, refuses it.
+// AskHandle queues m with a descriptor, whose reference it takes over. answer, if not
+// nil, is told of the answer, as in Ask. A peer that gets the message without the
+// descriptor, again and again, refuses it.
 func (l *Link) AskHandle(typ string, m *wire.Message, h *handle.Handle, answer func(m *wire.Message, h *handle.Handle)) {
 	m.Cmd, m.Seq = wire.CmdCluster, wire.NextSeq()
 	inner := m.Line()
@@ -427,7 +425,7 @@ func (l *Link) Close() {
 }
 
 // end is what the reader does last.
-func (l *Link) end() {
+func end(l *Link) {
 	l.in.dropAll()
 	l.Discard()
 	l.side.Closed()

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/go-cluster/cluster/internal/callback"
 	"github.com/go-cluster/cluster/internal/errs"
 	"github.com/go-cluster/cluster/internal/wire"
 )
@@ -61,16 +62,26 @@ func (r *requests) jobFor(a asked) (j job, ok bool) {
 	return job{asked: a, by: by}, true
 }
 
-// answer runs the handler and sends what it returns.
+// answer runs the handler and sends what it returns. A handler that does not return
+// is answered for: it has ended its goroutine, or this process is about to end by
+// its panic.
 func (r *requests) answer(j job) {
 	defer r.running.end()
-	reply, err := j.by.Respond(r.to, j.msg)
-	r.flow.release(j.size())
+	defer r.flow.release(j.size())
+	callback.Guard(func() {
+		reply, err := j.by.Respond(r.to, j.msg)
+		r.reply(j.id, reply, err)
+	}, func() { r.fail(j.id, "the handler did not return: it called runtime.Goexit, or panicked", "") })
+}
+
+// reply sends the answer to a request. The encoder may call functions of the
+// application as well.
+func (r *requests) reply(id uint64, reply any, err error) {
 	code := ""
 	if err == nil {
 		err = wire.Encode(reply, func(line []byte) error {
 			var room [wire.CallHead]byte
-			head, body, tail := wire.CallParts(room[:0], wire.ActReply, j.id, line)
+			head, body, tail := wire.CallParts(room[:0], wire.ActReply, id, line)
 			if err := r.check(len(head)+len(body)+len(tail), line, 1); err != nil {
 				if errors.Is(err, errs.MessageTooLong) {
 					code = wire.CodeTooLong
@@ -82,7 +93,7 @@ func (r *requests) answer(j job) {
 		})
 	}
 	if err != nil { // of the handler, of the encoder, or there is too much
-		r.fail(j.id, err.Error(), code)
+		r.fail(id, err.Error(), code)
 	}
 }
 

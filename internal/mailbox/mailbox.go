@@ -9,15 +9,25 @@
 // There is one lock, on the queue. It is never held while a posted function
 // runs, so a poster may hold any lock of its own that posted functions do not
 // keep while they post. Post is safe for use by any goroutine.
+//
+// A posted function may end its goroutine by runtime.Goexit: one that calls a
+// function of the application, say. Another goroutine goes on then.
 package mailbox
 
-import "sync"
+import (
+	"sync"
+
+	"github.com/go-cluster/cluster/internal/callback"
+)
 
 // Mailbox runs posted functions one after another. The zero value is ready.
 type Mailbox struct {
 	mu      sync.Mutex
 	queue   []func()
 	running bool // the goroutine exists, and will look at queue again
+
+	// Of the goroutine alone:
+	batch []func() // taken from queue
 }
 
 // Post queues fn and returns.
@@ -28,7 +38,7 @@ func (b *Mailbox) Post(fn func()) {
 	b.running = true
 	b.mu.Unlock()
 	if start {
-		go b.run()
+		go callback.Loop(b.step)
 	}
 }
 
@@ -43,18 +53,23 @@ func (b *Mailbox) Call(fn func()) {
 	<-done
 }
 
-func (b *Mailbox) run() {
-	for {
-		b.mu.Lock()
-		queue := b.queue
-		b.queue = nil
-		b.running = len(queue) > 0
-		b.mu.Unlock()
-		if len(queue) == 0 {
-			return
-		}
-		for _, fn := range queue {
-			fn()
-		}
+// step runs the next function. It returns false when there is none: then the
+// goroutine is none any more.
+func (b *Mailbox) step() (more bool) {
+	if len(b.batch) == 0 && !b.fetch() {
+		return false
 	}
+	fn := b.batch[0]
+	b.batch[0] = nil
+	b.batch = b.batch[1:]
+	fn()
+	return true
+}
+
+func (b *Mailbox) fetch() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.batch, b.queue = b.queue, nil
+	b.running = len(b.batch) > 0
+	return b.running
 }

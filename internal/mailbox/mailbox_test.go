@@ -1,6 +1,7 @@
 package mailbox
 
 import (
+	"runtime"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -44,5 +45,20 @@ func TestPostFromPosted(t *testing.T) {
 		})
 		synctest.Wait() // the bubble ends only when the goroutine is gone, too
 		require.Equal(t, []string{"first", "second"}, order)
+	})
+}
+
+// TestGoexitInPosted: a function that ends the goroutine keeps no other one back.
+func TestGoexitInPosted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var b Mailbox
+		ran := 0
+		for range 10 {
+			b.Post(func() {
+				ran++
+				runtime.Goexit()
+			})
+		}
+		b.Call(func() { require.Equal(t, 10, ran) })
 	})
 }

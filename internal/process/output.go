@@ -8,6 +8,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/go-cluster/cluster/internal/callback"
 )
 
 // outputPipes copy a process's output to the writers that it is for.
@@ -30,9 +32,12 @@ func (c *outputCopy) run() {
 	defer close(c.done)
 	defer c.all.remove(c)
 	defer c.r.Close()
-	if err := copyLines(c, c.r); err != nil {
-		io.Copy(io.Discard, c.r) // a writer that fails must not stop the process
-	}
+	discard := func() { io.Copy(io.Discard, c.r) } // a writer that fails must not stop the process
+	callback.Guard(func() {
+		if err := copyLines(c, c.r); err != nil {
+			discard()
+		}
+	}, discard)
 }
 
 func (c *outputCopy) Write(p []byte) (int, error) {

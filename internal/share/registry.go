@@ -9,6 +9,7 @@ import (
 	"strings"
 	"syscall"
 
+	"github.com/go-cluster/cluster/internal/callback"
 	"github.com/go-cluster/cluster/internal/errs"
 	"github.com/go-cluster/cluster/internal/handle"
 	"github.com/go-cluster/cluster/internal/socket"
@@ -124,7 +125,7 @@ func (r *Registry) Answer(m Member, w *wire.Message, terms Terms) error {
 		}
 	}
 	if terms.Allow != nil {
-		if err := terms.Allow(network, address); err != nil {
+		if err := callback.Wait(func() error { return terms.Allow(network, address) }); err != nil {
 			r.Refuse(m, w, syscall.EACCES, "refused by AllowListen: "+err.Error())
 			return fmt.Errorf("listen %s %s: refused by AllowListen: %w", q.Network, q.Named, err)
 		}

@@ -3,10 +3,12 @@ package share
 import (
 	"errors"
 	"net"
+	"runtime"
 	"sync"
 	"syscall"
 	"testing"
 
+	"github.com/go-cluster/cluster/internal/callback"
 	"github.com/go-cluster/cluster/internal/wire"
 	"github.com/stretchr/testify/require"
 )
@@ -90,6 +92,11 @@ func TestRefused(t *testing.T) {
 	}})
 	require.ErrorIs(t, err, no)
 	require.Contains(t, waitFor(t, m.answers, "answer"), `"reason":"refused by AllowListen: not that one"`)
+	require.ErrorIs(t, r.Answer(m, question(t, "127.0.0.1:0", Shared), Terms{Allow: func(string, string) error {
+		runtime.Goexit()
+		return nil
+	}}), callback.ErrGoexit)
+	require.Contains(t, waitFor(t, m.answers, "answer"), `"reason":"refused by AllowListen: `)
 	require.Error(t, r.Answer(m, &wire.Message{AddressType: []byte("9")}, Terms{}))
 	require.Contains(t, waitFor(t, m.answers, "answer"), `"key":"refused"`)
 
