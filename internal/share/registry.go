@@ -69,6 +69,7 @@ type Terms struct {
 type Registry struct {
 	host      Host
 	entries   map[string]*entry // by Query.Key; in the mailbox
+	made      int               // entries, ever; in the mailbox
 	preopened preopened
 	activated activated
 	closer    handle.Closer // of sockets and connections, which workers have as well
@@ -89,11 +90,9 @@ type entry struct {
 	holders    map[Member]struct{} // workers that listen
 	held       int                 // how often this process itself listens
 	generation int                 // of the newest worker that was granted it
+	nth        int                 // of all entries ever
+	granted    bool                // some worker has had it
 }
-
-// maxAddresses bounds how many addresses are open at a time, so that a worker
-// gone mad cannot use up the master's descriptors.
-const maxAddresses = 1024
 
 // NewRegistry makes an empty registry.
 func NewRegistry(host Host) *Registry {
@@ -195,7 +194,7 @@ func (r *Registry) acquire(ctx context.Context, q Query, data json.RawMessage, m
 		return nil, err
 	}
 	if open {
-		o, err := r.open(ctx, q.Address)
+		o, err := r.openWithin(ctx, q.Address)
 		r.host.Turn(func() { r.commit(e, o, err) })
 	}
 	select {
@@ -219,9 +218,6 @@ func (r *Registry) open(ctx context.Context, a socket.Address) (o opened, err er
 			o.lent = a.FD >= 0
 			o.h, o.addr, o.unlink, err = socket.Open(ctx, a)
 		}
-	}
-	if err == nil {
-		o.h.CloseBy(r.closer.Close)
 	}
 	return o, err
 }
@@ -248,13 +244,14 @@ func (r *Registry) claim(q Query, data json.RawMessage, m Member) (e *entry, ope
 		}
 		return e, false, nil
 	}
-	if len(r.entries) >= maxAddresses {
-		return nil, false, fmt.Errorf("the cluster holds %d addresses already: %w", maxAddresses, syscall.EMFILE)
+	if err := r.admit(m); err != nil {
+		return nil, false, err
 	}
 	if len(data) == 0 {
 		data = null
 	}
-	e = &entry{key: key, query: q, data: data, opened: make(chan struct{}), holders: make(map[Member]struct{})}
+	r.made++
+	e = &entry{key: key, nth: r.made, query: q, data: data, opened: make(chan struct{}), holders: make(map[Member]struct{})}
 	r.entries[key] = e
 	return e, true, nil
 }
@@ -297,6 +294,7 @@ func (r *Registry) grant(m Member, w *wire.Message, e *entry) error {
 		return syscall.EADDRINUSE // asked twice before it was open
 	}
 	e.holders[m] = struct{}{}
+	e.granted = true
 	e.generation = max(e.generation, m.Generation())
 	out := &wire.Message{Ack: w.Seq, Key: e.key, Data: e.data, Go: &wire.Extension{Listening: true}}
 	if e.dispatcher == nil {

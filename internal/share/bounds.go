@@ -1,0 +1,78 @@
+package share
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"syscall"
+
+	"github.com/go-cluster/cluster/internal/socket"
+)
+
+// How many addresses workers can make the master open: so few that it always has the
+// descriptors to fork a worker, and that one worker cannot use up what there is for all.
+
+// maxAddresses bounds how many addresses are open at a time. It is less where this
+// process may have few descriptors: an address takes two at most.
+const maxAddresses = 1024
+
+// admit says why m (nil: this process itself) may not have one more address opened. An
+// address that only dead workers had makes room. It runs in the mailbox.
+func (r *Registry) admit(m Member) error {
+	bound := min(maxAddresses, socket.Budget()/2)
+	if len(r.entries) >= bound && !r.makeRoom() {
+		return fmt.Errorf("the cluster holds %d addresses already: %w", len(r.entries), syscall.EMFILE)
+	}
+	if m == nil {
+		return nil
+	}
+	held := 0
+	for _, e := range r.entries {
+		if _, ok := e.holders[m]; ok {
+			held++
+		}
+	}
+	if held >= bound/2 {
+		return fmt.Errorf("this worker holds %d addresses already, half of what there may be: %w", held, syscall.EMFILE)
+	}
+	return nil
+}
+
+// makeRoom ends the oldest of the addresses that nobody listens on and that wait for a
+// successor of who did. It reports false if there is none.
+func (r *Registry) makeRoom() bool {
+	var oldest *entry
+	for _, e := range r.entries {
+		if len(e.sockets) > 0 && len(e.holders) == 0 && e.held == 0 && e.granted && (oldest == nil || e.nth < oldest.nth) {
+			oldest = e
+		}
+	}
+	if oldest == nil {
+		return false
+	}
+	r.drop(oldest)
+	return true
+}
+
+// openWithin is open, with what is kept of the descriptors for this process untouched.
+func (r *Registry) openWithin(ctx context.Context, a socket.Address) (o opened, err error) {
+	for {
+		o, err = r.open(ctx, a)
+		if err == nil {
+			if o.h = socket.Fit(o.h); o.h != nil {
+				o.h.CloseBy(r.closer.Close)
+				return o, nil
+			}
+			o.unlink()
+			err = fmt.Errorf("the other descriptors of the master are kept for new workers: %w", syscall.EMFILE)
+		}
+		if !errors.Is(err, syscall.EMFILE) {
+			return o, err
+		}
+		room := false
+		r.host.Turn(func() { room = r.makeRoom() })
+		if !room {
+			return o, err
+		}
+	}
+}
