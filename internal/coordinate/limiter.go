@@ -48,7 +48,7 @@ type bucket struct {
 	As    time.Time // when that was the level
 	Lots  []lot     // not expired
 	Full  time.Time // when it is full again, about
-	at    int       // in full
+	at    int       // in full; -1 before it is there
 }
 
 type lot struct {
@@ -134,15 +134,15 @@ func (l *limiters) bucket(now time.Time, t Take, r Rate) (*bucket, error) {
 	if b := l.buckets[name]; b != nil {
 		return b, nil
 	}
-	if len(l.buckets) >= maxKeys {
-		l.forgetFull(now, maxKeys)
-		if len(l.buckets) >= maxKeys {
-			return nil, tooMany("%d keys of limiters are in use", maxKeys)
-		}
+	// A few at a time: the others that ask wait meanwhile.
+	for len(l.buckets) >= maxKeys && !l.full[0].Full.After(now) {
+		l.forgetFull(now, 64)
 	}
-	b := &bucket{bucketName: name, Level: float64(r.Burst), As: now}
+	if len(l.buckets) >= maxKeys {
+		return nil, tooMany("%d keys of limiters are in use", maxKeys)
+	}
+	b := &bucket{bucketName: name, Level: float64(r.Burst), As: now, at: -1}
 	l.buckets[name] = b
-	heap.Push(&l.full, b)
 	return b, nil
 }
 
@@ -196,6 +196,10 @@ func (r Rate) time(tokens float64) time.Duration {
 // fix notes when the bucket will be full.
 func (l *limiters) fix(b *bucket, r Rate) {
 	b.Full = b.fullAt(r)
+	if b.at < 0 {
+		heap.Push(&l.full, b) // it is new
+		return
+	}
 	heap.Fix(&l.full, b.at)
 }
 

@@ -153,13 +153,11 @@ func (s *Store) put(now time.Time, name, key string, value []byte, ttl time.Dura
 	if e.cost() > s.max {
 		return fmt.Errorf("%w: the store has room for %d bytes", errs.TooLarge, s.max)
 	}
+	s.expire(now) // the key's old entry too, maybe
 	old := s.names[name][key]
 	switch {
 	case s.names[name] == nil && len(s.names) >= maxNames:
-		s.expire(now)
-		if len(s.names) >= maxNames {
-			return tooMany("%d stores have keys", maxNames)
-		}
+		return tooMany("%d stores have keys", maxNames)
 	case old != nil && ttl == KeepTTL:
 		e.End = old.Value.(*entry).End
 	}
@@ -169,7 +167,6 @@ func (s *Store) put(now time.Time, name, key string, value []byte, ttl time.Dura
 	if old != nil {
 		s.remove(old)
 	}
-	s.expire(now)
 	s.insert(e)
 	for s.bytes > s.max {
 		s.remove(s.recent.Back())

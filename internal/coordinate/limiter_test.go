@@ -1,0 +1,114 @@
+package coordinate
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"testing"
+	"time"
+
+	"github.com/go-cluster/cluster/internal/errs"
+	"github.com/stretchr/testify/require"
+)
+
+// TestLimiterInAnyInterval lets members take tokens, and use their lots as late as
+// they may: in no interval more than burst + rate·t pass.
+func TestLimiterInAnyInterval(t *testing.T) {
+	for seed := range uint64(40) {
+		r := rand.New(rand.NewPCG(seed, 2))
+		rate := Rate{PerSecond: []float64{50, 1000, 20000, 1e6}[r.IntN(4)], Burst: 1 + r.IntN(500)}
+		st, now := New(usual, 1), start
+		require.NoError(t, st.SetRate(0, "l", rate))
+		type held struct {
+			tokens int
+			end    time.Time
+		}
+		lots := make([]held, 4)
+		var passed []time.Time
+		pass := func(n int) {
+			for range n {
+				passed = append(passed, now)
+			}
+		}
+		for range 400 {
+			now = now.Add(time.Duration(r.ExpFloat64() * float64(time.Second) / rate.PerSecond * float64(r.IntN(20))))
+			m := r.IntN(len(lots))
+			if l := &lots[m]; l.tokens > 0 && now.Before(l.end) && r.IntN(3) > 0 {
+				n := 1 + r.IntN(l.tokens)
+				pass(n)
+				l.tokens -= n
+				continue
+			}
+			unused := lots[m].tokens
+			got, err := st.Take(now, m, Take{Name: "l", Key: "k", Tokens: 1, Ahead: r.IntN(1000), Unused: unused})
+			if err != nil {
+				t.Fatal(err)
+			}
+			lots[m] = held{got.Lot, now.Add(LotTime)}
+			if got.OK {
+				pass(1)
+			} else {
+				require.Positive(t, got.Retry)
+			}
+			if r.IntN(4) == 0 { // use it all at its end
+				now = now.Add(LotTime - 1)
+				if lots[m].tokens > 0 {
+					pass(lots[m].tokens)
+					lots[m].tokens = 0
+				}
+			}
+		}
+		for i := 0; i < len(passed); i += 1 + len(passed)/500 {
+			for j := i; j < len(passed); j += 1 + len(passed)/200 {
+				most := float64(rate.Burst) + rate.PerSecond*passed[j].Sub(passed[i]).Seconds() + 1e-6
+				if float64(j-i+1) > most {
+					t.Fatalf("seed %d: %d pass, and %v may: %+v", seed, j-i+1, most, rate)
+				}
+			}
+		}
+		require.NotEmpty(t, passed)
+	}
+}
+
+// TestLimiterGivesAll: whoever asks again and again gets what the rate allows, and
+// not less, without lots.
+func TestLimiterGivesAll(t *testing.T) {
+	st, now := New(usual, 1), start
+	require.NoError(t, st.SetRate(0, "l", Rate{100, 10}))
+	passed := 0
+	for range 100_000 {
+		got, err := st.Take(now, passed%4, Take{Name: "l", Key: "k", Tokens: 1})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got.OK {
+			passed++
+		}
+		now = now.Add(100 * time.Microsecond)
+	}
+	require.InDelta(t, 10+100*10, passed, 1)
+}
+
+// TestLimiterForgets: a key that is full again is forgotten, and there are so many
+// others at most.
+func TestLimiterForgets(t *testing.T) {
+	if testing.Short() {
+		t.Skip("a million keys")
+	}
+	st, now := New(usual, 1), start
+	require.NoError(t, st.SetRate(0, "l", Rate{1, 1}))
+	take := func(i int) error {
+		_, err := st.Take(now, 0, Take{Name: "l", Key: fmt.Sprint(i), Tokens: 1})
+		return err
+	}
+	for i := range maxKeys {
+		if err := take(i); err != nil {
+			t.Fatal(err)
+		}
+	}
+	require.ErrorIs(t, take(maxKeys), errs.TooMany)
+	require.NoError(t, take(0), "it is there")
+	now = now.Add(2 * time.Second)
+	require.NoError(t, take(maxKeys))
+	require.Less(t, len(st.Limiters.buckets), maxKeys)
+	require.NotContains(t, st.Limiters.buckets, bucketName{"l", "1"})
+}
