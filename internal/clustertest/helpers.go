@@ -78,10 +78,20 @@ func FreePort(t testing.TB) int {
 	t.Helper()
 	for range 1000 {
 		port := 20000 + rand.IntN(12000)
-		if ln, err := net.Listen("tcp", ":"+strconv.Itoa(port)); err == nil {
-			ln.Close()
-			return port
+		ln, err := net.Listen("tcp", ":"+strconv.Itoa(port))
+		if err != nil {
+			continue
 		}
+		ln.Close()
+		// A process that is just forked has a duplicate until it executes its program.
+		Eventually(t, func() bool {
+			c, err := net.Dial("tcp", "127.0.0.1:"+strconv.Itoa(port))
+			if err == nil {
+				c.Close()
+			}
+			return err != nil
+		}, "a port that nobody listens on")
+		return port
 	}
 	t.Fatal("no port is free")
 	return 0
