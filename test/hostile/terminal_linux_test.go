@@ -159,6 +159,9 @@ func TestClosedTerminalOfItsOwn(t *testing.T) {
 	cmd := exec.Command(os.Args[0])
 	cmd.Stdin = tty
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
+	hangup := make(chan os.Signal, 1) // not inherited as ignored, as it is below nohup
+	signal.Notify(hangup, syscall.SIGHUP)
+	defer signal.Stop(hangup)
 	s := clustertest.Supervision{Workers: 1}
 	p := clustertest.StartCmd(t, cmd, clustertest.Supervisor, clustertest.SuperviseEnv(t, &s, nil)...)
 	p.Ups(1)
