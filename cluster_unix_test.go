@@ -263,7 +263,7 @@ func TestRoleFromTheEnvironment(t *testing.T) {
 		name, want, online string
 		env                []string
 	}{
-		{"ours", "worker 7 slot 3", `"go":{"version":1,"saysReady":true}`, []string{"NODE_WORKER_ID=7", "NODE_UNIQUE_ID=8", `NODE_GO_CLUSTER={"version":1,"slot":3}`}},
+		{"ours", "worker 7 slot 3", `"go":{"version":1,"saysReady":true`, []string{"NODE_WORKER_ID=7", "NODE_UNIQUE_ID=8", `NODE_GO_CLUSTER={"version":1,"slot":3}`}},
 		{"a node primary's", "worker 8 slot -1", "", []string{"NODE_UNIQUE_ID=8", "NODE_CHANNEL_SERIALIZATION_MODE=json"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
