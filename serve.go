@@ -142,6 +142,7 @@ func ServeTLS(ln net.Listener, srv *http.Server, certFile, keyFile string) error
 	if err != nil {
 		return callError("ServeTLS", err)
 	}
+	//lint:ignore SA1019 a program may have set it
 	if config.SessionTicketKey == [32]byte{} {
 		ShareTickets(config)
 	}
