@@ -148,6 +148,7 @@ func newParent(c *cluster, env map[string]string) *Process {
 	if err != nil {
 		return nil
 	}
+	process.OwnPipes()
 	p := newProcess(c, 0, -1)
 	p.pid, p.apart = os.Getppid(), true
 	owner := &parent{p}
@@ -235,6 +236,8 @@ func newWorker(c *cluster, id int, ch *channel.Channel, hello announcement) *Pro
 	peer, most := link.PeerNode, 0
 	if in.goMaster() {
 		peer, most = link.PeerGo, hello.MaxMessage // which is the master's own
+	} else {
+		process.OwnPipes()
 	}
 	c.coord = in.newCoord()
 	p.link = link.New(ch, (*inbox)(p), &fromMaster{in: in}, peer, link.Options{Name: p.name(), MaxMessage: hello.MaxMessage, PeerMax: most, MaxQueue: hello.MaxQueue})

@@ -338,6 +338,26 @@ func TestPipeIsNotShared(t *testing.T) {
 	}
 }
 
+// TestOwnPipes: a process that was given a pipe which others have as well can make it
+// its own.
+func TestOwnPipes(t *testing.T) {
+	r, w, err := os.Pipe()
+	require.NoError(t, err)
+	defer r.Close()
+	defer w.Close()
+	fd := w.Fd()
+	c := exec.Command(os.Args[0])
+	c.Env, c.Stdout = append(os.Environ(), "PROCESS_TEST=own pipes"), w
+	require.NoError(t, c.Run())
+	flags, err := unix.FcntlInt(fd, unix.F_GETFL, 0)
+	require.NoError(t, err)
+	require.Zero(t, flags&unix.O_NONBLOCK)
+	b := make([]byte, 100)
+	n, err := r.Read(b)
+	require.NoError(t, err)
+	require.Equal(t, "1 was blocking\n", string(b[:n]))
+}
+
 // TestFileIsShared: all who write to a regular file have one position in it.
 func TestFileIsShared(t *testing.T) {
 	f, err := os.Create(filepath.Join(t.TempDir(), "log"))

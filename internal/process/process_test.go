@@ -23,6 +23,9 @@ func TestMain(m *testing.M) {
 		fmt.Println("out", strings.Join(os.Args[1:], " "))
 		fmt.Fprintln(os.Stderr, "err")
 		os.Exit(7)
+	case "own pipes":
+		OwnPipes()
+		makeNonblocking()
 	case "nonblock":
 		makeNonblocking()
 	case "sleep":

@@ -45,3 +45,20 @@ func ReplaceStderr(fd int) {
 		dupOver(fd, 2)
 	}
 }
+
+// OwnPipes gives this process open files of its own of the pipes that its standard
+// output and error are, where that is possible. A node process that shares them
+// makes them non-blocking sooner or later, and writes would fail when they are full;
+// if it has done so before, package os knows, and waits.
+func OwnPipes() {
+	for fd := 1; fd <= 2; fd++ {
+		flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0)
+		if err != nil || flags&unix.O_NONBLOCK != 0 {
+			continue
+		}
+		if own, err := reopenPipeFD(fd); err == nil {
+			dupOver(own, fd)
+			unix.Close(own)
+		}
+	}
+}
