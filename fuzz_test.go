@@ -42,6 +42,8 @@ var internalSeeds = []string{
 	`{"cmd":"NODE_HANDLE","type":"net.Socket","msg":{"hello":1},"key":"6::::0"}`,
 	`{"cmd":"NODE_HANDLE","msg":{"cmd":"NODE_HANDLE","msg":null}}`,
 	`{"cmd":"NODE_HANDLE_ACK"}`, `{"cmd":"NODE_HANDLE_NACK"}`,
+	`{"cmd":"NODE_GO_CLUSTER","act":"handle","msg":{"hello":1}}`, `{"cmd":"NODE_GO_CLUSTER","act":"handle"}`,
+	`{"cmd":"NODE_GO_CLUSTER","act":"handle","msg":{"cmd":"NODE_HANDLE","msg":1},"socket":"8"}`,
 	`{"cmd":"NODE_GO_CLUSTER","act":"ready"}`, `{"cmd":"NODE_GO_CLUSTER","act":"draining"}`,
 	`{"cmd":"NODE_GO_CLUSTER","act":"ask","n":3}`, `{"cmd":"NODE_GO_CLUSTER","act":"received","n":3}`,
 	`{"cmd":"NODE_GO_CLUSTER","act":"request","id":1,"msg":{"cmd":"x"}}`, `{"cmd":"NODE_GO_CLUSTER","act":"request"}`,
@@ -53,7 +55,7 @@ var internalSeeds = []string{
 
 func addSeeds(f *testing.F) {
 	for _, s := range internalSeeds {
-		f.Add([]byte(s+"\n"), uint8(strings.Count(s, "NODE_HANDLE\"")), uint16(len(s)))
+		f.Add([]byte(s+"\n"), uint8(strings.Count(s, "NODE_HANDLE\"")+strings.Count(s, `"handle"`)), uint16(len(s)))
 		f.Add([]byte(s+"\r\n"+s+"\n"), uint8(3), uint16(len(s)/2))
 	}
 	f.Add([]byte(strings.Join(internalSeeds, "\n")+"\n"), uint8(5), uint16(1000))
@@ -112,7 +114,9 @@ func FuzzMaster(f *testing.F) {
 		m := newCluster().master
 		p := newProcess(m.cluster, 1, -1)
 		p.connected.Store(true)
-		p.child = &child{m: m, p: p, opts: o, exited: make(chan struct{})}
+		gen := &generation{opts: o}
+		gen.askLibuv.Do(func() {}) // the program is none that could be asked
+		p.child = &child{m: m, p: p, opts: o, gen: gen, exited: make(chan struct{})}
 		p.owner = p.child
 		p.link = link.New(ours, (*inbox)(p), &fromWorker{m: m, p: p}, link.PeerUnknown, link.Options{Name: linkName(1), MaxMessage: o.MaxMessage, MaxQueue: o.MaxQueue})
 		p.OnError(func(*Process, error) {})

@@ -68,9 +68,11 @@ func Fetch(number string, pid int) (*Handle, error) {
 	if err := windows.DuplicateHandle(p, windows.Handle(n), windows.CurrentProcess(), &s, 0, false, windows.DUPLICATE_SAME_ACCESS); err != nil {
 		return nil, os.NewSyscallError("DuplicateHandle", err)
 	}
-	if _, err := windows.Getsockname(s); err != nil {
-		windows.CloseHandle(s)
-		return nil, os.NewSyscallError("getsockname", err)
+	// Winsock learns of a socket by opening it. What is no socket it refuses.
+	defer windows.CloseHandle(s)
+	text, err := Duplicate(s, os.Getpid())
+	if err != nil {
+		return nil, err
 	}
-	return New(int(s)), nil
+	return Adopt(text)
 }

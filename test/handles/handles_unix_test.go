@@ -220,6 +220,35 @@ func TestHandleWaitsForAHandler(t *testing.T) {
 	requireEnd(t, c)
 }
 
+// TestSendListenerOfAWorker: its own, and its share of a common one; that of a
+// RoundRobin address is not its own.
+func TestSendListenerOfAWorker(t *testing.T) {
+	workers, _ := takers(t, 1, cluster.Options{})
+	w := workers[0]
+	got := make(chan net.Listener, 1)
+	t.Cleanup(w.OnMessage(func(_ *cluster.Process, m cluster.Message) {
+		if m.HasHandle() {
+			ln, err := m.Listener()
+			clustertest.Must(err)
+			got <- ln
+		}
+	}))
+	for _, kind := range []string{"listener", "shared"} {
+		clustertest.Request(t, w, sending{"send", kind, "127.0.0.1:0"}, nil)
+		ln := clustertest.Await(t, got, "listener")
+		client, err := net.Dial("tcp", ln.Addr().String())
+		require.NoError(t, err)
+		c, err := ln.Accept()
+		require.NoError(t, err)
+		require.NoError(t, c.Close())
+		requireEnd(t, client)
+		require.NoError(t, client.Close())
+		require.NoError(t, ln.Close())
+	}
+	err := w.Request(t.Context(), sending{"send", "robin", "127.0.0.1:0"}, nil)
+	require.ErrorContains(t, err, "a RoundRobin listener's socket is the master's")
+}
+
 // TestWhatCannotBeSent says so, and what to send in its place.
 func TestWhatCannotBeSent(t *testing.T) {
 	workers, _ := takers(t, 1, cluster.Options{})

@@ -1,6 +1,7 @@
 package handles_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -143,7 +144,8 @@ var takes = map[string]func(k *takings, m cluster.Message, p parcel, out *outcom
 	"blocks": func(*takings, cluster.Message, parcel, *outcome) error { select {} },
 }
 
-// sending is what a taker is to send to the master: a connection to the address.
+// sending is what a taker is to send to the master: a connection to the address, or a
+// listener there.
 type sending struct {
 	Cmd     string `json:"cmd"`
 	Text    string
@@ -152,12 +154,24 @@ type sending struct {
 
 // sendBack sends it.
 func sendBack(w *cluster.Process, s sending) (bool, error) {
-	c, err := net.Dial("tcp", s.Address)
+	if s.Text == "conn" {
+		c, err := net.Dial("tcp", s.Address)
+		if err != nil {
+			return false, err
+		}
+		defer c.Close()
+		return true, w.SendHandle(parcel{Text: s.Text}, c)
+	}
+	lc := cluster.ListenConfig{Exclusive: s.Text == "listener"}
+	if s.Text == "robin" {
+		lc.Scheduling = cluster.RoundRobin
+	}
+	ln, err := lc.Listen(context.Background(), "tcp", s.Address)
 	if err != nil {
 		return false, err
 	}
-	defer c.Close()
-	return true, w.SendHandle(parcel{Text: s.Text}, c)
+	defer ln.Close()
+	return true, w.SendHandle(parcel{Text: s.Text}, ln)
 }
 
 // takers makes the test process a master of n takers, and returns what they say.
