@@ -41,10 +41,19 @@ type ListenConfig struct {
 	// leaves of 0777.
 	Mode fs.FileMode
 
+	// Owner is the owner of a unix socket's file, as for a proxy that runs as another
+	// user. The process that opens the socket needs the privilege: in a cluster that
+	// is the master. Default: the user as whom that process runs.
+	Owner *Owner
+
 	// Scheduling, unless zero, is used for this address in place of
 	// Options.Scheduling. The first worker that asks for an address decides.
 	Scheduling Scheduling
 }
+
+// Owner is the owner of a file: the numbers of a user and of a group. -1 leaves the
+// one or the other as it is.
+type Owner struct{ UID, GID int }
 
 // Listen announces on an address: tcp, tcp4, tcp6 or unix. In a worker the
 // socket is shared: the master opens it once and keeps it open, so that
@@ -61,8 +70,15 @@ type ListenConfig struct {
 //
 // The error wraps the system's, wherever it arose: errors.Is(err,
 // syscall.EADDRINUSE) holds in the worker too, and on Windows, where it is
-// windows.WSAEADDRINUSE as well, and unix sockets are ErrNotSupported. A unix socket's file that a dead
-// process left behind is replaced; the file of a live one is EADDRINUSE.
+// windows.WSAEADDRINUSE as well, and unix sockets are ErrNotSupported.
+//
+// A unix socket's file that a dead process left behind is replaced; the file of a live
+// one is EADDRINUSE, and so is one in a directory on which another program holds a lock
+// (flock) for longer than 3 s. If somebody removes the file, the first worker of the
+// next [Reload] that listens there makes it anew. Of a master whose workers run as
+// another user ([Options].Credential) no path leads through a symbolic link that
+// somebody else than root or the master's user could have made: that is EACCES. So is,
+// but on Linux, a path in a directory to which others may write.
 func Listen(network, address string) (net.Listener, error) {
 	return ListenConfig{}.Listen(context.Background(), network, address)
 }
@@ -161,7 +177,7 @@ func (lc ListenConfig) query(network, address string) (share.Query, error) {
 		return share.Query{Address: socket.Address{Network: network, Named: address}},
 			fmt.Errorf("bad ListenConfig: Backlog %d, Scheduling %v", lc.Backlog, lc.Scheduling)
 	}
-	o := socket.Options{Backlog: lc.Backlog, Multipath: lc.MultipathTCP, Mode: lc.Mode}
+	o := socket.Options{Backlog: lc.Backlog, Multipath: lc.MultipathTCP, Mode: lc.Mode, Owner: (*socket.Owner)(lc.Owner)}
 	a, err := socket.Resolve(network, address, lc.IPv6Only, o)
 	return share.Query{Address: a, Policy: share.Policy(lc.Scheduling)}, err
 }
@@ -239,7 +255,7 @@ func (p *member) AskHandleLine(line []byte, seq int64, h *handle.Handle, answere
 
 // query answers a worker's queryServer, on a goroutine of its own.
 func (m *master) query(p *Process, w *wire.Message) {
-	terms := share.Terms{Policy: share.Policy(p.child.opts.Scheduling)}
+	terms := share.Terms{Policy: share.Policy(p.child.opts.Scheduling), Guarded: p.child.opts.Credential.isOther()}
 	terms.Libuv = func() string {
 		return p.child.gen.libuv(p.child.opts.Credential.user())
 	}

@@ -14,3 +14,6 @@ func uid() int { return os.Getuid() }
 // worker is another user than its master, a port may be forbidden to the one and
 // not to the other.
 func whoOpens(uid int) string { return fmt.Sprintf("the master opens it, as uid %d", uid) }
+
+// isOther reports whether workers run as another user than this process.
+func (c *Credential) isOther() bool { return c != nil && int(c.UID) != os.Geteuid() }

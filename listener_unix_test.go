@@ -89,6 +89,27 @@ func TestUnixMode(t *testing.T) {
 	require.Equal(t, fs.FileMode(0o666), fileMode(t, filepath.Join(dir, "held")))
 }
 
+// The file of a unix socket has the owner that was asked for, which takes privilege.
+func TestUnixOwner(t *testing.T) {
+	w := clustertest.SocketWorkers(t, 1, cluster.Options{})[0]
+	for _, exclusive := range []bool{false, true} {
+		path := filepath.Join(t.TempDir(), "s")
+		lc := cluster.ListenConfig{Mode: 0o660, Owner: &cluster.Owner{UID: 65534, GID: -1}, Exclusive: exclusive}
+		if os.Getuid() != 0 {
+			r := clustertest.TryListen(t, w, "unix", path, lc)
+			require.Contains(t, r.Err, "not permitted")
+			require.NoFileExists(t, path)
+			continue
+		}
+		clustertest.MustListen(t, w, "unix", path, lc)
+		info, err := os.Lstat(path)
+		require.NoError(t, err)
+		require.Equal(t, uint32(65534), info.Sys().(*syscall.Stat_t).Uid)
+		require.Equal(t, uint32(os.Getgid()), info.Sys().(*syscall.Stat_t).Gid)
+		require.Equal(t, fs.FileMode(0o660), info.Mode().Perm())
+	}
+}
+
 // A path that is too long for the kernel is opened relative to the master's
 // working directory, where that helps; where not, the error says so.
 func TestUnixLongPath(t *testing.T) {

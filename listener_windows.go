@@ -14,3 +14,6 @@ func uid() int { return -1 }
 
 // whoOpens says in an error message who opens the sockets of the workers.
 func whoOpens(int) string { return "the master opens it" }
+
+// isOther reports whether workers run as another user than this process.
+func (c *Credential) isOther() bool { return false }

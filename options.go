@@ -67,7 +67,8 @@ type Options struct {
 	Stdin *os.File
 
 	// Credential, if set, makes workers run as that user and those groups. The
-	// master needs the privilege to do so, and opens the sockets with its own. HOME,
+	// master needs the privilege to do so, and opens the sockets with its own: where a
+	// unix socket may lie then, Listen says. HOME,
 	// USER and LOGNAME are that user's, unless Env sets them. Not on Windows:
 	// SetupMaster returns an error.
 	Credential *Credential
@@ -119,8 +120,10 @@ type Options struct {
 
 	// AllowListen is asked before the master opens an address for a worker; an
 	// error refuses it and reaches the worker's Listen as EACCES with its text.
-	// The address is resolved (a literal IP and a port number, or an absolute
-	// path). It is called on a goroutine of its own, may block and may call
+	// The address is what will be bound: a literal IP and a port number, or an absolute
+	// path; of a multicast group, which package net binds so, the wildcard of its
+	// family. A path may lead through symbolic links, of which those that a worker of
+	// another user (Credential) could have made are refused. It is called on a goroutine of its own, may block and may call
 	// anything. Default: any address is allowed.
 	AllowListen func(w *Process, network, address string) error
 

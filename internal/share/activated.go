@@ -1,9 +1,12 @@
 package share
 
 import (
+	"errors"
 	"fmt"
 	"net"
+	"strings"
 	"sync"
+	"syscall"
 
 	"github.com/go-cluster/cluster/internal/handle"
 	"github.com/go-cluster/cluster/internal/socket"
@@ -22,6 +25,7 @@ type activated struct {
 
 type activatedSocket struct {
 	Activated
+	path   socket.Address // of a unix socket
 	packet bool
 	used   bool
 }
@@ -41,29 +45,77 @@ func (a *activated) init() {
 		if err != nil {
 			continue // a fifo, or a file
 		}
-		a.list = append(a.list, activatedSocket{Activated: Activated{fd, addr}, packet: socket.IsPacket(network)})
+		s := activatedSocket{Activated: Activated{fd, addr}, packet: socket.IsPacket(network)}
+		if u, ok := addr.(*net.UnixAddr); ok && s.path.SetPath(u.Name) == nil {
+			s.path.Network = network
+			s.path.Locate() // without it the path stands for itself
+		}
+		a.list = append(a.list, s)
 	}
 }
 
-// find returns a new handle of the socket that want means, and its address.
-func (a *activated) find(want socket.Address) (*handle.Handle, net.Addr) {
+// is reports whether s is what want asks for.
+func (s *activatedSocket) is(want socket.Address) bool {
+	if want.FD >= 0 || s.packet != want.IsPacket() {
+		return false
+	}
+	if s.path.Network != "" {
+		return s.path.Network == want.Network && s.path.Place() == want.Place()
+	}
+	return want.Means(s.Addr)
+}
+
+// find returns new handles of the sockets that want means, and the address of the
+// first. There can be several for a port of both families; of those for datagrams
+// one is taken, since workers read from one.
+func (a *activated) find(want socket.Address) (all []*handle.Handle, addr net.Addr) {
 	a.once.Do(a.init)
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for i := range a.list {
 		s := &a.list[i]
-		if want.FD >= 0 || s.packet != want.IsPacket() || !want.Means(s.Addr) {
+		if !s.is(want) || len(all) > 0 && s.packet {
 			continue
 		}
 		h, err := socket.DuplicateFD(s.FD)
 		if err != nil {
-			return nil, nil
+			continue
+		}
+		if len(all) == 0 {
+			addr = s.Addr
 		}
 		s.used = true
-		return h, s.Addr
+		all = append(all, h)
 	}
-	return nil, nil
+	return all, addr
 }
+
+// explain is err, why want could not be opened. An address that is in use may be so by
+// a socket of the service manager's that nobody has recognised.
+func (a *activated) explain(want socket.Address, err error) error {
+	if !errors.Is(err, syscall.EADDRINUSE) {
+		return err
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	var names []string
+	for _, s := range a.list {
+		if !s.used && s.packet == want.IsPacket() && (s.path.Network != "") == want.IsUnix() && len(names) < maxNamed {
+			names = append(names, fmt.Sprintf("%d (%s %s)", s.FD, s.Addr.Network(), s.Addr))
+		}
+	}
+	if len(names) == 0 {
+		return err
+	}
+	text := "the service manager gave descriptor " + strings.Join(names, ", ") + ", which is not that address"
+	if why := (*socket.Reason)(nil); errors.As(err, &why) {
+		text = why.Text + "; " + text
+	}
+	return &socket.Reason{Cause: err, Text: text}
+}
+
+// maxNamed is how many sockets explain names.
+const maxNamed = 3
 
 // offered returns what the descriptor fd really is, if it is one that may be asked
 // for by its number: a service manager's. No other socket of this process is a

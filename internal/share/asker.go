@@ -211,7 +211,7 @@ func (g *Grant) Listener() (source net.Listener, addr net.Addr, err error) {
 	defer g.h.Release()
 	if !g.asker.worker.Go {
 		// A node primary knows two modes of a socket's file, and not before bind.
-		if err := g.Chmod(); err != nil {
+		if err := g.SetModeAndOwner(); err != nil {
 			g.Release()
 			return nil, nil, ListenError(g.Address, err, "this worker sets the mode")
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"syscall"
 
 	"github.com/go-cluster/cluster/internal/socket"
@@ -59,8 +60,10 @@ func (r *Registry) openWithin(ctx context.Context, a socket.Address) (o opened, 
 	for {
 		o, err = r.open(ctx, a)
 		if err == nil {
-			if o.h = socket.Fit(o.h); o.h != nil {
-				o.h.CloseBy(r.closer.Close)
+			if o.fit() {
+				for _, h := range o.sockets {
+					h.CloseBy(r.closer.Close)
+				}
 				return o, nil
 			}
 			o.unlink()
@@ -75,4 +78,18 @@ func (r *Registry) openWithin(ctx context.Context, a socket.Address) (o opened, 
 			return o, err
 		}
 	}
+}
+
+// fit is [socket.Fit] for all of the sockets; if one does not fit, none is left.
+func (o opened) fit() bool {
+	for i, h := range o.sockets {
+		if o.sockets[i] = socket.Fit(h); o.sockets[i] != nil {
+			continue
+		}
+		for _, h := range slices.Concat(o.sockets[:i], o.sockets[i+1:]) {
+			h.Release()
+		}
+		return false
+	}
+	return true
 }

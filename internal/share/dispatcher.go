@@ -24,8 +24,8 @@ import (
 // on one that is lent only the accepting goroutine calls it, without the lock.
 type dispatcher struct {
 	head      []byte // of the line that carries a connection
-	sock      *socket.Acceptor
-	lent      bool         // others have the socket too
+	socks     []*socket.Acceptor
+	lent      bool         // others have the sockets too
 	closeConn func(fd int) // closes a connection, which a worker has or had too
 	failed    func(error)  // is told why no connection can be accepted
 	policy    policy
@@ -58,25 +58,31 @@ const (
 	refusalMax = time.Second
 )
 
-// newDispatcher begins to accept on h, which stays the caller's. lent says that
-// others have the socket too. closeConn closes connections, failed is told when accept
-// fails.
-func newDispatcher(key string, h *handle.Handle, lent bool, p policy, closeConn func(fd int), failed func(error)) (*dispatcher, error) {
-	sock, err := socket.NewAcceptor(h, lent)
-	if err != nil {
-		return nil, err
-	}
-	d := &dispatcher{head: wire.AppendNewConn(nil, key), sock: sock, lent: lent, closeConn: closeConn, failed: failed, policy: p, seats: make(map[Member]*seat)}
+// newDispatcher begins to accept on the sockets of an address, which stay the
+// caller's. lent says that others have them too. closeConn closes connections, failed
+// is told when accept fails.
+func newDispatcher(key string, sockets []*handle.Handle, lent bool, p policy, closeConn func(fd int), failed func(error)) (*dispatcher, error) {
+	d := &dispatcher{head: wire.AppendNewConn(nil, key), lent: lent, closeConn: closeConn, failed: failed, policy: p, seats: make(map[Member]*seat)}
 	d.changed.L = &d.mu
-	go d.accept()
+	for _, h := range sockets {
+		sock, err := socket.NewAcceptor(h, lent)
+		if err != nil {
+			d.close()
+			return nil, err
+		}
+		d.socks = append(d.socks, sock)
+	}
+	for _, sock := range d.socks {
+		go d.accept(sock)
+	}
 	return d, nil
 }
 
-// accept is the accepting goroutine.
-func (d *dispatcher) accept() {
+// accept is the accepting goroutine of a socket.
+func (d *dispatcher) accept(sock *socket.Acceptor) {
 	delay := time.Duration(0)
 	for d.waitFree() {
-		conn, err := d.sock.Accept(d.wants)
+		conn, err := sock.Accept(d.wants)
 		if err == socket.ErrUnwanted {
 			continue // somebody gave a connection back, or took this one, faster
 		}
@@ -161,7 +167,7 @@ func (d *dispatcher) dispatch() {
 		if len(d.pending) == 0 {
 			conn := d.tryAccept()
 			if conn == nil {
-				d.changed.Signal()
+				d.changed.Broadcast()
 				break
 			}
 			d.pending = append(d.pending, conn)
@@ -182,11 +188,12 @@ func (d *dispatcher) tryAccept() *handle.Handle {
 	if d.lent {
 		return nil
 	}
-	conn, ok := d.sock.TryAccept()
-	if !ok {
-		return nil
+	for _, sock := range d.socks {
+		if conn, ok := sock.TryAccept(); ok {
+			return conn.CloseBy(d.closeConn)
+		}
 	}
-	return conn.CloseBy(d.closeConn)
+	return nil
 }
 
 // without removes the i-th seat. The first one, which is nearly always meant,
@@ -339,9 +346,11 @@ func (d *dispatcher) close() {
 	for _, conn := range pending {
 		conn.Release()
 	}
-	if d.lent { // an accept under way may have to be waited for
-		go d.sock.Close()
-		return
+	for _, sock := range d.socks {
+		if d.lent { // an accept under way may have to be waited for
+			go sock.Close()
+		} else {
+			sock.Close()
+		}
 	}
-	d.sock.Close()
 }

@@ -12,9 +12,9 @@
 // The Registry owns the sockets, of which there is a bound (see bounds.go), until
 // their address ends (see ending.go), the dispatcher the connections that no worker
 // has taken yet, the handedQueue those that Accept has not returned yet. A dispatcher
-// has one goroutine, which accepts; it ends with its close. Questions are answered on
-// their callers' goroutines. What workers have as well, a connection above all, is
-// closed by a [handle.Closer]: a worker can make its close wait.
+// has one goroutine for each socket, which accepts; it ends with its close. Questions
+// are answered on their callers' goroutines. What workers have as well, a connection
+// above all, is closed by a [handle.Closer]: a worker can make its close wait.
 //
 // The entries of the Registry have no lock: they belong to the mailbox that
 // [Host].Turn runs functions in. It is the same that orders workers to disconnect,

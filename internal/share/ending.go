@@ -23,6 +23,9 @@ func (r *Registry) Close(m Member, key string, stays bool) {
 
 // letGo is Close for what this process itself listens on.
 func (r *Registry) letGo(e *entry) {
+	for e.heir != nil {
+		e = e.heir
+	}
 	e.held--
 	if r.entries[e.key] == e {
 		r.endUnused(e)
@@ -53,10 +56,40 @@ func (r *Registry) endUnused(e *entry) {
 	r.drop(e)
 }
 
+// renew ends an address whose file somebody has removed, if m is of a newer program
+// than all that have asked for it: it is then opened anew, for the workers to come.
+// Those of before go on with what they have. It is called outside of the mailbox.
+func (r *Registry) renew(key string, m Member) {
+	var old *entry
+	r.host.Turn(func() {
+		if e := r.entries[key]; e != nil && e.file != nil && m != nil && m.Generation() > e.generation {
+			old = e
+		}
+	})
+	if old == nil || !old.file.Gone() {
+		return
+	}
+	r.host.Turn(func() {
+		if r.entries[key] == old {
+			r.drop(old)
+			r.bequeath(old)
+		}
+	})
+}
+
+// bequeath lets the next entry with e's key be held as often as e, which has ended
+// although this process listens on it.
+func (r *Registry) bequeath(e *entry) {
+	if e.held > 0 {
+		r.bereft[e.key] = e
+	}
+}
+
 // CloseAll ends all addresses, at the beginning of a stop. Workers that have the
 // socket take what waits in its queue; what is asked for later is not opened for
 // them, since they are on their way out.
 func (r *Registry) CloseAll() {
+	clear(r.bereft)
 	for _, e := range r.entries {
 		r.drop(e)
 	}

@@ -22,6 +22,7 @@ func listening(t *testing.T, r *Registry, m *commandWorker, path string) string 
 	require.NoError(t, r.Answer(m, reread(t, w), Terms{}))
 	require.Contains(t, waitFor(t, m.answers, "answer"), `"errno":0`)
 	waitFor(t, m.sockets, "socket").Release()
+	require.NoError(t, q.Locate())
 	return q.Key()
 }
 

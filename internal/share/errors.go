@@ -13,6 +13,10 @@ import (
 // parentheses, a hint unless that is "". Errors of package net repeat the address;
 // what counts is their cause, which errors.Is still finds.
 func ListenError(a socket.Address, err error, hint string) error {
+	var why *socket.Reason
+	if errors.As(err, &why) {
+		err, hint = why.Cause, joined(why.Text, hint)
+	}
 	var op *net.OpError
 	if errors.As(err, &op) {
 		err = op.Err
@@ -25,4 +29,11 @@ func ListenError(a socket.Address, err error, hint string) error {
 		hint = " (" + hint + ")"
 	}
 	return fmt.Errorf("cluster: listen %s %s: %w%s", a.Network, a.Named, err, hint)
+}
+
+func joined(text, hint string) string {
+	if hint == "" {
+		return text
+	}
+	return text + "; " + hint
 }

@@ -39,6 +39,9 @@ func (r *Registry) HoldPacketConn(ctx context.Context, q Query) (net.PacketConn,
 // hold lets this process listen on q's address. For datagrams the listener has a
 // reference to the socket, which is the caller's.
 func (r *Registry) hold(ctx context.Context, q Query) (l *heldListener, err error) {
+	if err := q.Locate(); err != nil {
+		return nil, err
+	}
 	err = r.use(ctx, q, nil, nil, func(e *entry) error {
 		e.held++
 		l = &heldListener{addr: e.query.Shown(e.addr), closed: make(chan struct{})}

@@ -18,7 +18,7 @@ func TestLentSocketThatBlocks(t *testing.T) {
 	h, addr, _, err := socket.Open(t.Context(), resolved(t, "tcp", "127.0.0.1:0").Address)
 	require.NoError(t, err)
 	defer h.Release()
-	d, err := newDispatcher("key", h, true, inTurn{}, new(handle.Closer).Close, func(error) {})
+	d, err := newDispatcher("key", []*handle.Handle{h}, true, inTurn{}, new(handle.Closer).Close, func(error) {})
 	require.NoError(t, err)
 	for range 3 {
 		require.NoError(t, unix.SetNonblock(h.FD(), false))

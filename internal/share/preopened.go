@@ -25,6 +25,7 @@ type preopenedSocket struct {
 // Preopened notes that this process has opened a itself, at the real address real.
 func (r *Registry) Preopened(a socket.Address, real net.Addr, s any) {
 	if conn, ok := s.(syscall.Conn); ok {
+		a.Locate() // without it the path stands for itself
 		r.preopened.add(preopenedSocket{a, real, conn})
 	}
 }
@@ -54,7 +55,7 @@ func (p *preopened) find(a socket.Address) (*handle.Handle, net.Addr, func()) {
 	defer p.mu.Unlock()
 	nth := 0
 	for _, s := range p.list {
-		if a.FD >= 0 || s.Network != a.Network || s.Literal != a.Literal && !s.samePort(a) {
+		if a.FD >= 0 || s.Network != a.Network || s.Place() != a.Place() && !s.samePort(a) {
 			continue
 		}
 		if nth++; a.Port() == 0 && nth <= a.Index {

@@ -45,6 +45,9 @@ var null = json.RawMessage("null")
 func (q Query) message() *wire.Message {
 	w := &wire.Message{Act: wire.ActQuery, Index: q.Index, Data: null,
 		Go: &wire.Extension{Named: q.Named, Backlog: q.Backlog, Multipath: q.Multipath, Mode: uint32(q.Mode), Scheduling: int(q.Policy)}}
+	if o := q.Owner; o != nil {
+		w.Go.Owner = []int{o.UID, o.GID}
+	}
 	if q.Backlog > 0 {
 		w.Backlog = json.RawMessage(strconv.Itoa(q.Backlog))
 	}
@@ -85,6 +88,9 @@ func describe(w *wire.Message, a socket.Address) {
 	if strings.HasSuffix(a.Network, "6") && host == "::" {
 		w.Flags = flagIPv6Only
 	}
+	if a.Reuse {
+		w.Flags |= flagReuseAddr
+	}
 }
 
 // readQuery reads a worker's question.
@@ -101,6 +107,9 @@ func readQuery(w *wire.Message) (Query, error) {
 		q.Named, q.Multipath, q.Policy = x.Named, x.Multipath, Policy(x.Scheduling)
 		q.Backlog = max(q.Backlog, x.Backlog)
 		q.Mode = fs.FileMode(x.Mode) & fs.ModePerm
+		if len(x.Owner) == 2 {
+			q.Owner = &socket.Owner{UID: x.Owner[0], GID: x.Owner[1]}
+		}
 		if q.Policy < 0 || q.Policy > RoundRobin {
 			return q, fmt.Errorf("scheduling %d", x.Scheduling)
 		}
@@ -283,7 +292,8 @@ func addrOf(a socket.Address, s *wire.Sockname) net.Addr {
 		tcp, _ := net.ResolveTCPAddr("tcp", a.Literal)
 		return tcp
 	}
-	return &net.TCPAddr{IP: net.ParseIP(s.Address), Port: s.Port}
+	ip, _ := netip.ParseAddr(s.Address)
+	return net.TCPAddrFromAddrPort(netip.AddrPortFrom(ip, uint16(s.Port)))
 }
 
 func ipText(ip net.IP, zone string) string {

@@ -36,10 +36,10 @@ func TestQuery(t *testing.T) {
 	}{
 		{"tcp", ":80", false}, {"tcp", ":80", true}, {"tcp4", ":80", false}, {"tcp6", ":80", false},
 		{"tcp", "127.0.0.1:80", false}, {"tcp", "[::ffff:127.0.0.1]:80", false}, {"tcp", "[::1]:80", true}, {"tcp", ":0", false},
-		{"udp", ":53", false}, {"udp6", "[::]:53", false}, {"udp4", "127.0.0.1:0", false},
+		{"udp", ":53", false}, {"udp6", "[::]:53", false}, {"udp4", "127.0.0.1:0", false}, {"udp", "239.1.2.3:9", false}, {"udp", "[ff02::1]:9", false}, {"tcp", "[fe80::1%x]:80", false},
 		{"unix", "s", false}, {"unix", "@name/../x", false}, {"unixgram", "@name", false},
 	} {
-		for _, o := range []socket.Options{{}, {Backlog: 7, Multipath: true, Mode: 0o640}} {
+		for _, o := range []socket.Options{{}, {Backlog: 7, Multipath: true, Mode: 0o640, Owner: &socket.Owner{UID: 3, GID: -1}}} {
 			a, err := socket.Resolve(test.network, test.address, test.v6only, o)
 			require.NoError(t, err)
 			a.Index = 3

@@ -61,7 +61,10 @@ type Host struct {
 type Terms struct {
 	Allow  func(network, address string) error // Options.AllowListen, or nil
 	Policy Policy                              // for addresses without one of their own
-	Libuv  func() string                       // the version of it in a worker that is node's, or ""; may be nil
+	// Guarded says that the workers are another user, whose symbolic links must not
+	// lead this process astray.
+	Guarded bool
+	Libuv   func() string // the version of it in a worker that is node's, or ""; may be nil
 }
 
 // Registry holds the shared addresses. An entry outlives the workers that asked
@@ -70,6 +73,7 @@ type Registry struct {
 	host      Host
 	entries   map[string]*entry // by Query.Key; in the mailbox
 	made      int               // entries, ever; in the mailbox
+	bereft    map[string]*entry // that ended to be opened anew, while held
 	preopened preopened
 	activated activated
 	closer    handle.Closer // of sockets and connections, which workers have as well
@@ -80,15 +84,17 @@ type Registry struct {
 type entry struct {
 	key        string
 	query      Query
-	opened     chan struct{}       // closed when the next five are set
+	opened     chan struct{}       // closed when the next six are set
 	err        error               // why there is no socket
 	sockets    []*handle.Handle    // bare: no poller wakes the master for their connections
 	addr       net.Addr            // the real one
 	unlink     func()              // removes a unix socket's file
+	file       *socket.UnixFile    // that file, if it was made here
 	dispatcher *dispatcher         // nil if workers accept themselves
 	data       json.RawMessage     // the first worker's, told to all (node: TLS ticket keys)
 	holders    map[Member]struct{} // workers that listen
 	held       int                 // how often this process itself listens
+	heir       *entry              // that has taken held over
 	generation int                 // of the newest worker that was granted it
 	nth        int                 // of all entries ever
 	granted    bool                // some worker has had it
@@ -96,7 +102,7 @@ type entry struct {
 
 // NewRegistry makes an empty registry.
 func NewRegistry(host Host) *Registry {
-	return &Registry{host: host, entries: make(map[string]*entry), activated: activated{load: host.Activated}}
+	return &Registry{host: host, entries: make(map[string]*entry), bereft: make(map[string]*entry), activated: activated{load: host.Activated}}
 }
 
 // exhausted tells why no connection can be accepted.
@@ -122,6 +128,11 @@ func (r *Registry) Answer(m Member, w *wire.Message, terms Terms) error {
 			r.Refuse(m, w, syscall.EACCES, err.Error())
 			return fmt.Errorf("listen on descriptor %d: %w", q.FD, err)
 		}
+	}
+	q.Guarded = terms.Guarded
+	if err := q.Locate(); err != nil {
+		r.refuseFor(m, w, err)
+		return fmt.Errorf("listen %s %s: %w", q.Network, q.Named, err)
 	}
 	if terms.Allow != nil {
 		if err := callback.Wait(func() error { return terms.Allow(network, address) }); err != nil {
@@ -152,7 +163,9 @@ func (r *Registry) refuseFor(p Peer, w *wire.Message, err error) {
 		errno = syscall.EINVAL
 	}
 	reason := err.Error()
-	if op := (*net.OpError)(nil); errors.As(err, &op) || err == errno {
+	if why := (*socket.Reason)(nil); errors.As(err, &why) {
+		reason = why.Text
+	} else if op := (*net.OpError)(nil); errors.As(err, &op) || err == errno {
 		reason = ""
 	}
 	r.Refuse(p, w, errno, reason)
@@ -167,6 +180,7 @@ func refusal(w *wire.Message, errno syscall.Errno, reason string, uid int) *wire
 // use calls fn, in the mailbox, with the entry for q, for m or (nil) for the master
 // itself. An address that ends before fn has its turn is opened once more.
 func (r *Registry) use(ctx context.Context, q Query, data json.RawMessage, m Member, fn func(*entry) error) error {
+	r.renew(q.Key(), m)
 	for {
 		e, err := r.acquire(ctx, q, data, m)
 		if err != nil || e == nil {
@@ -208,26 +222,31 @@ func (r *Registry) acquire(ctx context.Context, q Query, data json.RawMessage, m
 	return e, nil
 }
 
+// opened are the sockets of an address that have just been opened.
+type opened struct {
+	sockets []*handle.Handle // one, but for what a service manager has given for it
+	addr    net.Addr
+	unlink  func()
+	file    *socket.UnixFile // that the registry has made
+	lent    bool             // not only this process, or not only the registry, has them
+}
+
 // open opens a's socket. One that this program opened itself before it forked, or
 // that a service manager opened for it, is shared instead of colliding with it.
 func (r *Registry) open(ctx context.Context, a socket.Address) (o opened, err error) {
 	o.lent = true
-	if o.h, o.addr, o.unlink = r.preopened.find(a); o.h == nil {
-		o.unlink = func() {} // the service manager's: never unlinked
-		if o.h, o.addr = r.activated.find(a); o.h == nil {
-			o.lent = a.FD >= 0
-			o.h, o.addr, o.unlink, err = socket.Open(ctx, a)
+	if h, addr, release := r.preopened.find(a); h != nil {
+		o.sockets, o.addr, o.unlink = []*handle.Handle{h}, addr, release
+	} else if all, addr := r.activated.find(a); all != nil {
+		o.sockets, o.addr, o.unlink = all, addr, func() {} // the service manager's: never unlinked
+	} else {
+		h, addr, file, err := socket.Open(ctx, a)
+		if err != nil {
+			return o, r.activated.explain(a, err)
 		}
+		o = opened{[]*handle.Handle{h}, addr, file.Unlink, file, a.FD >= 0}
 	}
-	return o, err
-}
-
-// opened is a socket that has just been opened.
-type opened struct {
-	h      *handle.Handle
-	addr   net.Addr
-	unlink func()
-	lent   bool // not only this process, or not only the registry, has it
+	return o, nil
 }
 
 // ---- called in the mailbox
@@ -253,6 +272,10 @@ func (r *Registry) claim(q Query, data json.RawMessage, m Member) (e *entry, ope
 	r.made++
 	e = &entry{key: key, nth: r.made, query: q, data: data, opened: make(chan struct{}), holders: make(map[Member]struct{})}
 	r.entries[key] = e
+	if b := r.bereft[key]; b != nil {
+		e.held, b.heir = b.held, e
+		delete(r.bereft, key)
+	}
 	return e, true, nil
 }
 
@@ -262,7 +285,9 @@ func (r *Registry) commit(e *entry, o opened, err error) {
 	defer close(e.opened)
 	if err == nil && r.entries[e.key] != e {
 		// The cluster has stopped meanwhile.
-		o.h.Release()
+		for _, h := range o.sockets {
+			h.Release()
+		}
 		o.unlink()
 		err = errs.Closed
 	}
@@ -270,12 +295,16 @@ func (r *Registry) commit(e *entry, o opened, err error) {
 		e.err = err
 		if r.entries[e.key] == e {
 			delete(r.entries, e.key)
+			r.bequeath(e)
 		}
 		return
 	}
-	e.sockets, e.addr, e.unlink = []*handle.Handle{o.h}, o.addr, o.unlink
+	e.sockets, e.addr, e.unlink, e.file = o.sockets, o.addr, o.unlink, o.file
+	if len(o.sockets) > 1 {
+		e.query.Policy = RoundRobin // a worker takes one socket for an address
+	}
 	if p := policyOf(e.query); p != nil {
-		e.dispatcher, e.err = newDispatcher(e.key, o.h, o.lent, p, r.closer.Close, r.exhausted)
+		e.dispatcher, e.err = newDispatcher(e.key, o.sockets, o.lent, p, r.closer.Close, r.exhausted)
 		if e.err != nil {
 			r.drop(e)
 		}

@@ -97,6 +97,13 @@ func TestRefused(t *testing.T) {
 		return nil
 	}}), callback.ErrGoexit)
 	require.Contains(t, waitFor(t, m.answers, "answer"), `"reason":"refused by AllowListen: `)
+	// What it is told is what would be bound: of a group the wildcard.
+	err = r.Answer(m, reread(t, resolved(t, "udp", "239.1.2.3:9").message()), Terms{Allow: func(network, address string) error {
+		require.Equal(t, "udp4 0.0.0.0:9", network+" "+address)
+		return no
+	}})
+	require.ErrorIs(t, err, no)
+	waitFor(t, m.answers, "answer")
 	require.Error(t, r.Answer(m, &wire.Message{AddressType: []byte("9")}, Terms{}))
 	require.Contains(t, waitFor(t, m.answers, "answer"), `"key":"refused"`)
 

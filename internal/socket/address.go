@@ -19,6 +19,8 @@ type Address struct {
 	Named   string // the address as the application wrote it
 	Index   int    // its place among the sockets of this address in one worker
 	FD      int    // a descriptor of the master's to use instead, or -1
+	Where   string // the place of a unix socket's file, however spelled: see Locate
+	Guarded bool   // other users must not lead astray the process that opens it
 
 	Options
 }
@@ -29,7 +31,11 @@ type Options struct {
 	Multipath bool        // MPTCP
 	Reuse     bool        // SO_REUSEADDR, for UDP
 	Mode      fs.FileMode // of a unix socket's file; 0 leaves it to the umask
+	Owner     *Owner      // of a unix socket's file; nil: the user that opens it
 }
+
+// Owner is a user and a group. -1 leaves the one or the other.
+type Owner struct{ UID, GID int }
 
 // IsUnix reports whether the network is one of unix sockets.
 func IsUnix(network string) bool { return strings.HasPrefix(network, "unix") }
@@ -64,10 +70,18 @@ func Resolve(network, address string, v6only bool, o Options) (Address, error) {
 }
 
 // SetIP makes a the IP address ap, in its one spelling. As in package net, a
-// wildcard without a family means both families, whichever wildcard it is.
+// wildcard without a family means both families, whichever wildcard it is, and a
+// group of multicast is bound as the wildcard of its family, beside others.
 func (a *Address) SetIP(ap netip.AddrPort, zone string, v6only bool) error {
 	base, family := a.Network[:3], a.Network[3:]
-	ip := ap.Addr().Unmap().WithZone(zone)
+	ip := ap.Addr().Unmap().WithZone(zoneName(ap.Addr(), zone))
+	if base == "udp" && ip.IsMulticast() {
+		a.Reuse = true
+		if family = "6"; ip.Is4() {
+			family = "4"
+		}
+		ip = netip.Addr{}
+	}
 	host := ""
 	switch wild := !ip.IsValid() || ip.IsUnspecified(); {
 	case v6only && (family == "4" || !wild && ip.Is4()):
@@ -85,6 +99,20 @@ func (a *Address) SetIP(ap netip.AddrPort, zone string, v6only bool) error {
 	}
 	a.Literal = net.JoinHostPort(host, strconv.Itoa(int(ap.Port())))
 	return nil
+}
+
+// zoneName is the zone of ip in its one spelling, the name of the interface. An
+// address that needs none has none.
+func zoneName(ip netip.Addr, zone string) string {
+	if !ip.IsLinkLocalUnicast() && !ip.IsLinkLocalMulticast() && !ip.IsInterfaceLocalMulticast() {
+		return ""
+	}
+	if n, err := strconv.Atoi(zone); err == nil {
+		if i, err := net.InterfaceByIndex(n); err == nil {
+			return i.Name
+		}
+	}
+	return zone
 }
 
 // SetPath makes a the unix socket at path, or the abstract one of that name if
@@ -114,11 +142,19 @@ func (a Address) Key() string {
 	if a.FD >= 0 {
 		return a.Network + " fd " + strconv.Itoa(a.FD)
 	}
-	key := a.Network + " " + a.Literal
+	key := a.Network + " " + a.Place()
 	if a.Port() == 0 || a.Reuse && a.Index > 0 {
 		key += "#" + strconv.Itoa(a.Index)
 	}
 	return key
+}
+
+// Place is where a is, whatever its spelling, as far as that is known.
+func (a Address) Place() string {
+	if a.Where != "" {
+		return a.Where
+	}
+	return a.Literal
 }
 
 // IsUnix reports whether a is a unix socket.
@@ -152,7 +188,8 @@ func (a Address) Shown(real net.Addr) net.Addr {
 	return real
 }
 
-// Means reports whether a socket that is bound to real is what a asks for.
+// Means reports whether a socket that is bound to real is what a asks for. Of paths
+// only the spelling is compared.
 func (a Address) Means(real net.Addr) bool {
 	if u, ok := real.(*net.UnixAddr); ok {
 		return a.IsUnix() && u.Name == a.Literal
@@ -168,16 +205,19 @@ func (a Address) Means(real net.Addr) bool {
 	if host == "" {
 		return ip.IsUnspecified()
 	}
-	return ip.Equal(net.ParseIP(host))
+	want, err := netip.ParseAddr(host)
+	return err == nil && ip == want
 }
 
 // ipPort returns the parts of a TCP or UDP address.
-func ipPort(addr net.Addr) (net.IP, int) {
+func ipPort(addr net.Addr) (netip.Addr, int) {
+	var ap netip.AddrPort
 	switch addr := addr.(type) {
 	case *net.TCPAddr:
-		return addr.IP, addr.Port
+		ap = addr.AddrPort()
 	case *net.UDPAddr:
-		return addr.IP, addr.Port
+		ap = addr.AddrPort()
 	}
-	return nil, 0
+	ip := ap.Addr().Unmap()
+	return ip.WithZone(zoneName(ip, ip.Zone())), int(ap.Port())
 }

@@ -68,19 +68,25 @@ func Inspect(fd int) (network string, addr net.Addr, err error) {
 // addrOf is sa as package net has it.
 func addrOf(sa unix.Sockaddr, network string) net.Addr {
 	var ip net.IP
-	port := 0
+	port, zone := 0, ""
 	switch sa := sa.(type) {
 	case *unix.SockaddrInet4:
 		ip, port = net.IP(sa.Addr[:]), sa.Port
 	case *unix.SockaddrInet6:
 		ip, port = net.IP(sa.Addr[:]), sa.Port
+		if sa.ZoneId != 0 {
+			zone = strconv.Itoa(int(sa.ZoneId))
+			if i, err := net.InterfaceByIndex(int(sa.ZoneId)); err == nil {
+				zone = i.Name
+			}
+		}
 	case *unix.SockaddrUnix:
 		return &net.UnixAddr{Name: sa.Name, Net: network}
 	}
 	if IsPacket(network) {
-		return &net.UDPAddr{IP: ip, Port: port}
+		return &net.UDPAddr{IP: ip, Port: port, Zone: zone}
 	}
-	return &net.TCPAddr{IP: ip, Port: port}
+	return &net.TCPAddr{IP: ip, Port: port, Zone: zone}
 }
 
 // Duplicate returns a new descriptor of c's socket. It does not touch the flags

@@ -11,6 +11,10 @@
 // the socket usable by other processes, so that this package has a listener and
 // a connection of its own there.
 //
+// The file of a unix socket is made, changed and removed at a place: a name in one
+// open directory. For a master whose workers are another user the way there is
+// guarded: no symbolic link that somebody else could have made is followed.
+//
 // Descriptors have owners: what is returned as a [handle.Handle] belongs to the
 // caller, and the constructors of net's types take a duplicate or a reference of
 // their own. Nothing here starts a goroutine. There is one kind of lock, that of

@@ -19,23 +19,23 @@ func Supported(a Address, shared bool) error { return nil }
 
 // Open opens a's socket to be shared with other processes. It returns the bare
 // descriptor: closing the net.Listener that opened it loses no connection, and
-// leaves the runtime's poller no reason to wake this process for each one.
-// unlink removes a unix socket's file.
-func Open(ctx context.Context, a Address) (h *handle.Handle, addr net.Addr, unlink func(), err error) {
+// leaves the runtime's poller no reason to wake this process for each one. The file
+// of a unix socket stays until it is unlinked.
+func Open(ctx context.Context, a Address) (h *handle.Handle, addr net.Addr, file *UnixFile, err error) {
 	if a.FD >= 0 {
 		h, addr, err = openDescriptor(a)
-		return h, addr, func() {}, err
+		return h, addr, nil, err
 	}
 	var sock syscall.Conn
 	if a.IsPacket() {
-		c, err := ListenPacket(ctx, a)
+		c, f, err := listenPacket(ctx, a)
 		if err != nil {
 			return nil, nil, nil, err
 		}
 		defer c.Close()
-		sock, addr = c.(syscall.Conn), c.LocalAddr()
+		sock, addr, file = c.(syscall.Conn), c.LocalAddr(), f
 	} else {
-		ln, err := Listen(ctx, a, net.KeepAliveConfig{})
+		ln, f, err := listen(ctx, a, net.KeepAliveConfig{})
 		if err != nil {
 			return nil, nil, nil, err
 		}
@@ -43,51 +43,56 @@ func Open(ctx context.Context, a Address) (h *handle.Handle, addr net.Addr, unli
 			u.SetUnlinkOnClose(false)
 		}
 		defer ln.Close()
-		sock, addr = ln.(syscall.Conn), ln.Addr()
+		sock, addr, file = ln.(syscall.Conn), ln.Addr(), f
 	}
 	if h, err = Duplicate(sock); err != nil {
+		file.Unlink()
 		return nil, nil, nil, err
 	}
-	return h, addr, a.Unlinker(), nil
+	return h, addr, file, nil
 }
 
 // Listen is [net.ListenConfig.Listen] with the options of a.
 func Listen(ctx context.Context, a Address, keepAlive net.KeepAliveConfig) (net.Listener, error) {
-	lc := net.ListenConfig{KeepAliveConfig: keepAlive, Control: a.control}
-	lc.SetMultipathTCP(a.Multipath)
-	ln, err := replacing(a, func(literal string) (net.Listener, error) {
-		return lc.Listen(ctx, a.Network, literal)
-	})
+	ln, _, err := listen(ctx, a, keepAlive)
 	if err != nil {
-		return nil, err
-	}
-	if a.Backlog > 0 {
-		err = relisten(ln.(syscall.Conn), a.Backlog)
-	}
-	if err == nil {
-		err = a.Chmod()
-	}
-	if err != nil {
-		ln.Close()
 		return nil, err
 	}
 	return ln, nil
 }
 
+func listen(ctx context.Context, a Address, keepAlive net.KeepAliveConfig) (net.Listener, *UnixFile, error) {
+	lc := net.ListenConfig{KeepAliveConfig: keepAlive, Control: a.control}
+	lc.SetMultipathTCP(a.Multipath)
+	ln, f, err := bind(ctx, a, func(literal string) (net.Listener, error) {
+		return lc.Listen(ctx, a.Network, literal)
+	})
+	if err != nil {
+		return nil, nil, err
+	}
+	if a.Backlog > 0 {
+		if err := relisten(ln.(syscall.Conn), a.Backlog); err != nil {
+			ln.Close()
+			return nil, nil, err
+		}
+	}
+	return ln, f, nil
+}
+
 // ListenPacket is [net.ListenConfig.ListenPacket] with the options of a.
 func ListenPacket(ctx context.Context, a Address) (net.PacketConn, error) {
-	lc := net.ListenConfig{Control: a.control}
-	c, err := replacing(a, func(literal string) (net.PacketConn, error) {
-		return lc.ListenPacket(ctx, a.Network, literal)
-	})
+	c, _, err := listenPacket(ctx, a)
 	if err != nil {
 		return nil, err
 	}
-	if err := a.Chmod(); err != nil {
-		c.Close()
-		return nil, err
-	}
 	return c, nil
+}
+
+func listenPacket(ctx context.Context, a Address) (net.PacketConn, *UnixFile, error) {
+	lc := net.ListenConfig{Control: a.control}
+	return bind(ctx, a, func(literal string) (net.PacketConn, error) {
+		return lc.ListenPacket(ctx, a.Network, literal)
+	})
 }
 
 // control sets what has to be set before bind(2).
@@ -100,7 +105,7 @@ func (a Address) control(network, address string, c syscall.RawConn) error {
 		if a.Mode != 0 && a.IsUnix() {
 			// On Linux bind gives the file the socket's mode, so that it is never
 			// open wider than asked for. Other systems refuse this call; there
-			// Chmod follows after bind.
+			// the mode follows after bind.
 			unix.Fchmod(int(fd), uint32(a.Mode))
 		}
 	})

@@ -26,7 +26,7 @@ func Supported(a Address, shared bool) error {
 }
 
 // Open opens a's socket to be shared with other processes.
-func Open(_ context.Context, a Address) (h *handle.Handle, addr net.Addr, unlink func(), err error) {
+func Open(_ context.Context, a Address) (h *handle.Handle, addr net.Addr, file *UnixFile, err error) {
 	err = Supported(a, true)
 	if err == nil && a.FD >= 0 {
 		err = fmt.Errorf("a descriptor of the master's on Windows: %w", errs.NotSupported)
@@ -37,7 +37,7 @@ func Open(_ context.Context, a Address) (h *handle.Handle, addr net.Addr, unlink
 	if h, addr, err = openTCP(a); err != nil {
 		return nil, nil, nil, err
 	}
-	return h, addr, func() {}, nil
+	return h, addr, nil, nil
 }
 
 // Listen is [net.ListenConfig.Listen] with the options of a. Package net cannot
@@ -56,16 +56,37 @@ func Listen(ctx context.Context, a Address, keepAlive net.KeepAliveConfig) (net.
 	return lc.Listen(ctx, a.Network, a.Literal)
 }
 
-// ListenPacket is [net.ListenConfig.ListenPacket].
+// ListenPacket is [net.ListenConfig.ListenPacket] with the options of a.
 func ListenPacket(ctx context.Context, a Address) (net.PacketConn, error) {
-	return new(net.ListenConfig).ListenPacket(ctx, a.Network, a.Literal)
+	lc := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) (err error) {
+		if !a.Reuse {
+			return nil
+		}
+		ctlErr := c.Control(func(s uintptr) {
+			err = windows.SetsockoptInt(windows.Handle(s), windows.SOL_SOCKET, windows.SO_REUSEADDR, 1)
+		})
+		return errors.Join(ctlErr, err)
+	}}
+	return lc.ListenPacket(ctx, a.Network, a.Literal)
 }
 
-// Chmod is for the file of a unix socket.
-func (a Address) Chmod() error { return nil }
+// UnixFile is the file of a unix socket: there are none.
+type UnixFile struct{}
+
+// Unlink would remove the file.
+func (f *UnixFile) Unlink() {}
+
+// Gone would report that somebody has removed the file.
+func (f *UnixFile) Gone() bool { return false }
 
 // Unlinker is for the file of a unix socket.
 func (a Address) Unlinker() func() { return func() {} }
+
+// SetModeAndOwner is for the file of a unix socket.
+func (a Address) SetModeAndOwner() error { return nil }
+
+// Locate is for the path of a unix socket.
+func (a *Address) Locate() error { return nil }
 
 // Duplicate returns another handle of c's socket.
 func Duplicate(c syscall.Conn) (h *handle.Handle, err error) {

@@ -3,79 +3,253 @@
 package socket
 
 import (
+	"context"
 	"errors"
+	"fmt"
+	"io"
 	"io/fs"
 	"net"
 	"os"
 	"path/filepath"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
 
-// The file of a unix socket: its mode, its removal, and the replacement of one
-// whose server has died.
+// The file of a unix socket: its mode and owner, its removal, and the replacement
+// of one whose server has died. Every step is taken at a place, in one open
+// directory, and only on what is found there to be the very file: a process that
+// may do more than the owner of the directory does not follow what is put into it.
 
 // maxPath is how long a path sun_path holds, less its NUL, on the systems with
 // the least room.
 const maxPath = 103
 
-// Chmod gives a unix socket's file its mode in spite of the umask.
-func (a Address) Chmod() error {
-	if a.Mode == 0 || !a.hasFile() {
+// place is where the file of a unix socket is, or is to be.
+type place struct {
+	dir  int    // descriptor of the directory, or AT_FDCWD
+	name string // in dir
+	path string // for bind(2) and connect(2), which know no directory
+	firm bool   // path leads there whatever other users do
+}
+
+// place finds the place of a's file.
+func (a Address) place() (*place, error) {
+	if a.Guarded {
+		return guardedPlace(a.Literal)
+	}
+	p := &place{dir: unix.AT_FDCWD, name: a.Literal, path: shortPath(a.Literal), firm: true}
+	if fd, err := openDir(filepath.Dir(a.Literal)); err == nil {
+		p.dir, p.name = fd, filepath.Base(a.Literal)
+	}
+	return p, nil
+}
+
+func (p *place) close() {
+	if p.dir != unix.AT_FDCWD {
+		unix.Close(p.dir)
+	}
+}
+
+// fileID is what the system calls a file. It names no other one as long as the
+// socket is open.
+type fileID struct{ dev, ino uint64 }
+
+func idOf(st *unix.Stat_t) fileID { return fileID{uint64(st.Dev), uint64(st.Ino)} }
+
+// socket returns what lies there, if it is a socket.
+func (p *place) socket() (id fileID, ok bool) {
+	var st unix.Stat_t
+	if err := unix.Fstatat(p.dir, p.name, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+		return fileID{}, false
+	}
+	return idOf(&st), st.Mode&unix.S_IFMT == unix.S_IFSOCK
+}
+
+// remove removes the socket id, unless something else lies there by now.
+func (p *place) remove(id fileID) error {
+	if now, ok := p.socket(); !ok || now != id {
 		return nil
 	}
-	return os.Chmod(a.Literal, a.Mode)
+	return unix.Unlinkat(p.dir, p.name, 0)
+}
+
+// UnixFile is the file of a unix socket that was made here. A nil *UnixFile is none.
+type UnixFile struct {
+	a  Address
+	id fileID
+}
+
+// file returns the file of a's socket, which has just been made. An address
+// without one has none.
+func (a Address) file() *UnixFile {
+	if !a.hasFile() {
+		return nil
+	}
+	p, err := a.place()
+	if err != nil {
+		return nil
+	}
+	defer p.close()
+	id, ok := p.socket()
+	if !ok {
+		return nil
+	}
+	return &UnixFile{a, id}
+}
+
+// Unlink removes the file. It leaves alone what another process has put there
+// since.
+func (f *UnixFile) Unlink() {
+	if f == nil {
+		return
+	}
+	if p, err := f.a.place(); err == nil {
+		p.remove(f.id)
+		p.close()
+	}
+}
+
+// Gone reports whether somebody has removed the file, or has put another one in its
+// place: nobody who asks for its path reaches the socket any more.
+func (f *UnixFile) Gone() bool {
+	if f == nil {
+		return false
+	}
+	now := f.a.file()
+	return now == nil || now.id != f.id
 }
 
 // Unlinker returns a function that removes the file of a's socket, which has just
 // been made. It leaves alone a file that another process has put there since.
-func (a Address) Unlinker() func() {
-	if !a.hasFile() {
-		return func() {}
+func (a Address) Unlinker() func() { return a.file().Unlink }
+
+// SetModeAndOwner gives a unix socket's file the mode and the owner that are asked
+// for, in spite of the umask.
+func (a Address) SetModeAndOwner() error {
+	if !a.hasFile() || a.Mode == 0 && a.Owner == nil {
+		return nil
 	}
-	made, err := os.Lstat(a.Literal)
+	p, err := a.place()
 	if err != nil {
-		return func() {}
+		return err
 	}
-	return func() {
-		if now, err := os.Lstat(a.Literal); err == nil && os.SameFile(made, now) {
-			os.Remove(a.Literal)
-		}
-	}
+	defer p.close()
+	return p.set(a.Mode, a.Owner)
 }
 
-// replacing calls open with a's address. If the file of a unix socket that nobody
-// serves any more is in the way, it removes the file and calls open once more.
-func replacing[T any](a Address, open func(literal string) (T, error)) (T, error) {
+// Locate finds out where a unix socket's file is to be, which is a part of its Key:
+// two paths to one directory are one address. If the directory is not there the
+// path stands for itself.
+func (a *Address) Locate() error {
 	if !a.hasFile() {
-		return open(a.Literal)
+		return nil
 	}
-	path := shortPath(a.Literal)
-	s, err := open(path)
-	if !errors.Is(err, unix.EADDRINUSE) {
-		return s, err
+	p, err := a.place()
+	if err != nil {
+		return err
+	}
+	defer p.close()
+	var st unix.Stat_t
+	if p.dir != unix.AT_FDCWD && unix.Fstat(p.dir, &st) == nil {
+		id := idOf(&st)
+		a.Where = fmt.Sprintf("%d:%d/%s", id.dev, id.ino, p.name)
+	}
+	return nil
+}
+
+// bind calls open with a's address, and gives the file of a unix socket its mode
+// and owner. If the file of one that nobody serves any more is in the way, it
+// removes the file and calls open once more.
+func bind[T io.Closer](ctx context.Context, a Address, open func(literal string) (T, error)) (s T, f *UnixFile, err error) {
+	if !a.hasFile() {
+		s, err = open(a.Literal)
+		return s, nil, err
+	}
+	p, err := a.place()
+	if err != nil {
+		return s, nil, err
+	}
+	defer p.close()
+	if s, err = open(p.path); errors.Is(err, unix.EADDRINUSE) {
+		s, err = replace(ctx, a.Network, p, open, err)
+	}
+	if err != nil {
+		return s, nil, err
+	}
+	id, ok := p.socket()
+	if !ok {
+		err = &Reason{unix.EADDRINUSE, "the socket's file was removed or replaced in the same moment"}
+	} else if a.Mode != 0 || a.Owner != nil {
+		err = p.set(a.Mode, a.Owner)
+	}
+	if err != nil {
+		s.Close()
+		return s, nil, err
+	}
+	return s, &UnixFile{a, id}, nil
+}
+
+// replace calls open again when the file of a server that is gone is out of the
+// way; else the error is inUse, which the first call returned.
+func replace[T io.Closer](ctx context.Context, network string, p *place, open func(string) (T, error), inUse error) (s T, err error) {
+	if _, gone := p.stale(network); !gone {
+		return s, inUse
 	}
 	// When two masters start at once, the second must not take the socket that the
 	// first has just made for the stale one.
-	defer lockDir(filepath.Dir(path))()
-	if !stale(a.Network, path) {
+	unlock, err := p.lock(ctx)
+	if err != nil {
 		return s, err
 	}
-	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return s, err
+	defer unlock()
+	id, gone := p.stale(network)
+	if !gone {
+		return s, inUse
 	}
-	return open(path)
+	if err := p.remove(id); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return s, os.NewSyscallError("unlink", err)
+	}
+	return open(p.path)
 }
 
-// lockDir keeps other processes that use this package from replacing sockets in
-// dir. Where dir may not be opened there is no lock.
-func lockDir(dir string) (unlock func()) {
-	f, err := os.Open(dir)
-	if err != nil {
-		return func() {}
+// Another process has the directory's lock for as long as a replacement takes.
+// Whoever has it longer has it for a reason of its own.
+const (
+	lockPatience = 3 * time.Second
+	lockInterval = 10 * time.Millisecond // no event tells that it is free
+)
+
+// lock keeps other processes that use this package from replacing sockets in the
+// directory. Where that may not be opened there is no lock.
+func (p *place) lock(ctx context.Context) (unlock func(), err error) {
+	dir := "."
+	if p.dir == unix.AT_FDCWD {
+		dir = filepath.Dir(p.name)
 	}
-	unix.Flock(int(f.Fd()), unix.LOCK_EX)
-	return func() { f.Close() }
+	fd, err := unix.Openat(p.dir, dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return func() {}, nil
+	}
+	end := time.Now().Add(lockPatience)
+	for {
+		switch err := unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB); {
+		case err == nil:
+			return func() { unix.Close(fd) }, nil
+		case err != unix.EWOULDBLOCK && err != unix.EINTR: // a file system without locks
+			unix.Close(fd)
+			return func() {}, nil
+		case time.Now().After(end):
+			unix.Close(fd)
+			return nil, &Reason{unix.EADDRINUSE, fmt.Sprintf("its server is gone, but another program has held a lock (flock) on the directory for %v, so the file is not replaced; remove it", lockPatience)}
+		}
+		select {
+		case <-time.After(lockInterval):
+		case <-ctx.Done():
+			unix.Close(fd)
+			return nil, ctx.Err()
+		}
+	}
 }
 
 // shortPath makes a path that is too long for sun_path relative, as node does.
@@ -93,16 +267,17 @@ func shortPath(path string) string {
 	return path
 }
 
-// stale reports whether path is a socket that refuses connections: its server is
-// gone.
-func stale(network, path string) bool {
-	info, err := os.Lstat(path)
-	if err != nil || info.Mode().Type() != fs.ModeSocket {
-		return false
+// stale returns the socket that lies there, if it refuses connections: its server
+// is gone.
+func (p *place) stale(network string) (id fileID, gone bool) {
+	path, id, done, ok := p.reach()
+	if !ok {
+		return fileID{}, false
 	}
+	defer done()
 	c, err := net.Dial(network, path)
 	if err == nil {
 		c.Close()
 	}
-	return errors.Is(err, unix.ECONNREFUSED)
+	return id, errors.Is(err, unix.ECONNREFUSED)
 }

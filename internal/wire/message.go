@@ -136,6 +136,7 @@ type Extension struct {
 	Backlog    int    `json:"backlog,omitempty"`
 	Multipath  bool   `json:"mptcp,omitempty"`
 	Mode       uint32 `json:"mode,omitempty"`
+	Owner      []int  `json:"owner,omitempty"` // user and group
 	Scheduling int    `json:"scheduling,omitempty"`
 
 	// In its answer.
