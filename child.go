@@ -286,5 +286,6 @@ func (s *fromWorker) beat(raw json.RawMessage) {
 		s.p.accuse(fmt.Errorf("cluster: worker %d: bad heartbeat: %w", s.p.id, err))
 		return
 	}
+	p.Error = wire.Plain(p.Error)
 	s.m.call(func() { s.m.supervisor.Beat(time.Now(), s.p.id, p) })
 }

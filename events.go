@@ -440,6 +440,7 @@ func (p *Process) reportSized(err error, size int) {
 // accuse reports what the peer can cause at will. Unlike a link's fault it may
 // be called by anyone, not by the reader alone.
 func (p *Process) accuse(err error) {
+	err = wire.PlainError(err)
 	cost := link.FaultCost + len(err.Error()) // which can quote what the peer said
 	p.charge(cost)
 	p.reportSized(err, cost)

@@ -221,8 +221,8 @@ func (w *Process) SendContext(ctx context.Context, v any) error {
 // Request sends v to the other side's OnRequest or Respond handler and stores
 // its answer in reply, as json.Unmarshal does; a nil reply is not looked at.
 // To a worker that is not online yet the request waits. It returns the
-// handler's error as text, ctx.Err() if ctx ends first, an error that wraps
-// ErrClosed if the other side is gone, ErrNotSupported for a node peer. It wraps
+// handler's error as text (up to 4 KiB, and what is not printable escaped), ctx.Err()
+// if ctx ends first, an error that wraps ErrClosed if the other side is gone, ErrNotSupported for a node peer. It wraps
 // ErrMessageTooLong if the request, with some 60 bytes around it, is longer than the
 // other side's Options.MaxMessage, or the reply longer than this side's.
 func (w *Process) Request(ctx context.Context, v, reply any) error {

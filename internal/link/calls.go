@@ -79,7 +79,7 @@ func remoteError(m wire.Extra) error {
 	if m.Error == nil {
 		return nil
 	}
-	e := &RemoteError{text: *m.Error}
+	e := &RemoteError{text: wire.Plain(*m.Error)}
 	if m.Code == wire.CodeTooLong {
 		e.is = errs.MessageTooLong
 	}

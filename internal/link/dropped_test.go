@@ -101,6 +101,21 @@ func TestReplyWasTooLong(t *testing.T) {
 	}
 }
 
+// TestErrorsOfThePeerArePlain: what the peer says in an error is one line, and not
+// more than an error needs.
+func TestErrorsOfThePeerArePlain(t *testing.T) {
+	l := newTestLink(t, PeerGo, Options{}).start()
+	result := make(chan error, 1)
+	go func() { result <- l.Request(context.Background(), 1, nil) }()
+	l.readLine()
+	l.write(`{"cmd":"NODE_GO_CLUSTER","act":"reply","id":1,"error":"a\nb\u001b[31m` + strings.Repeat("x", 64<<10) + `"}` + "\n")
+	err := waitFor(t, result, "result")
+	require.Contains(t, err.Error(), `a\nb\x1b[31mxxx`)
+	require.Less(t, len(err.Error()), 2*wire.MaxText)
+	l.write(`{"cmd":"NODE_GO_CLUSTER","act":"` + strings.Repeat("y", 10) + `","msg":"` + strings.Repeat("x", maxInternal) + `"}` + "\n")
+	require.NotContains(t, l.error(), "\n")
+}
+
 // TestDroppedIsNotReceived: the question behind a line that was dropped is answered
 // with why, and those before and after it as ever.
 func TestDroppedIsNotReceived(t *testing.T) {

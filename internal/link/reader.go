@@ -272,7 +272,7 @@ const FaultCost = 512
 // fault reports that the peer broke the protocol.
 func (r *reader) fault(format string, args ...any) {
 	r.deliver()
-	err := fmt.Errorf("cluster: %s: "+format, append([]any{r.name}, args...)...)
+	err := wire.PlainError(fmt.Errorf("cluster: %s: "+format, append([]any{r.name}, args...)...))
 	cost := FaultCost + len(err.Error()) // which can quote what the peer said
 	r.flow.add(cost)
 	r.to.Report(err, cost)

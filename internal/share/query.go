@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 
@@ -123,7 +124,7 @@ func readQuery(w *wire.Message) (Query, error) {
 		q.Mode = 0o733
 	}
 	err = readAddress(w, &q.Address)
-	if q.Named == "" {
+	if !namesIt(q.Named, q.Address) {
 		q.Named = q.Literal
 	}
 	return q, err
@@ -255,10 +256,10 @@ func Reported(w *wire.Message) (net.Addr, error) {
 	}
 	if a.IsUnix() {
 		name := a.Literal
-		if w.Go != nil && w.Go.Named != "" {
+		if w.Go != nil && namesIt(w.Go.Named, a) {
 			name = w.Go.Named
 		}
-		return &net.UnixAddr{Name: name, Net: a.Network}, nil
+		return &net.UnixAddr{Name: wire.Plain(name), Net: a.Network}, nil
 	}
 	ap := netip.AddrPortFrom(netip.IPv6Unspecified(), uint16(a.Port()))
 	if !a.Wildcard() {
@@ -268,6 +269,25 @@ func Reported(w *wire.Message) (net.Addr, error) {
 		return net.UDPAddrFromAddrPort(ap), nil
 	}
 	return net.TCPAddrFromAddrPort(ap), nil
+}
+
+// namesIt reports whether named may be how a worker's program wrote the address: a
+// worker can say anything. A relative path is one in the worker's directory, which is
+// not looked up.
+func namesIt(named string, a socket.Address) bool {
+	switch {
+	case named == "" || wire.Plain(named) != named:
+		return false
+	case !a.IsUnix():
+		return true // the host's name; it is shown to the worker only
+	case named[0] == '@' || filepath.IsAbs(named):
+		return a.Literal == named || a.Literal == filepath.Clean(named)
+	}
+	path := filepath.ToSlash(filepath.Clean(named))
+	for strings.HasPrefix(path, "../") {
+		path = path[len("../"):]
+	}
+	return strings.HasSuffix(filepath.ToSlash(a.Literal), "/"+path)
 }
 
 // socknameOf is addr as node writes it; nil for a unix socket.

@@ -137,7 +137,7 @@ func (r *Registry) Answer(m Member, w *wire.Message, terms Terms) error {
 	if terms.Allow != nil {
 		if err := callback.Wait(func() error { return terms.Allow(network, address) }); err != nil {
 			r.Refuse(m, w, syscall.EACCES, "refused by AllowListen: "+err.Error())
-			return fmt.Errorf("listen %s %s: refused by AllowListen: %w", q.Network, q.Named, err)
+			return fmt.Errorf("listen %s %s: refused by AllowListen: %w", network, wire.Plain(address), err)
 		}
 	}
 	if q.Policy == 0 {
