@@ -226,24 +226,24 @@ func (s *settings) coord() coordinate.Settings {
 // coordPeer is a worker as the broker reaches it.
 type coordPeer Process
 
-func (p *coordPeer) Answer(id uint64, msg []byte) { p.link.Reply(id, msg) }
-func (p *coordPeer) Tell(line []byte)             { p.link.Tell(line) }
+func (p *coordPeer) Answer(id uint64, msg []byte) { p.link.Lines().Reply(id, msg) }
+func (p *coordPeer) Tell(line []byte)             { p.link.Lines().Tell(line) }
 func (p *coordPeer) Room() int                    { return p.child.opts.MaxMessage }
 func (p *coordPeer) Report(err error)             { (*Process)(p).accuse(err) }
 
 // Offer leaves half of the queue to the application's own messages.
 func (p *coordPeer) Offer(line []byte) (taken bool) {
-	return p.link.Offer(line, p.child.opts.MaxQueue/2)
+	return p.link.Lines().Offer(line, p.child.opts.MaxQueue/2)
 }
 
 // coordLine is the channel to the master as package coord uses it.
 type coordLine struct{ in *inside }
 
 func (l coordLine) Call(ctx context.Context, act string, msg []byte) ([]byte, error) {
-	return l.in.p.link.Call(ctx, act, msg)
+	return l.in.p.link.Lines().Call(ctx, act, msg)
 }
-func (l coordLine) Tell(line []byte) error { return l.in.p.link.Tell(line) }
-func (l coordLine) Send(line []byte) error { return l.in.p.link.SendLine(line) }
+func (l coordLine) Tell(line []byte) error { return l.in.p.link.Lines().Tell(line) }
+func (l coordLine) Send(line []byte) error { return l.in.p.link.Lines().Send(line) }
 func (l coordLine) Room() int              { return l.in.hello.MaxMessage }
 
 // newCoord makes this worker's part of package coord.
