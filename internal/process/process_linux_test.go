@@ -180,11 +180,14 @@ func TestNewDir(t *testing.T) {
 // TestContinueStopped: what a terminal stops is continued; what somebody else stops
 // is not.
 func TestContinueStopped(t *testing.T) {
-	child := start(t, spec(t, "sleep"))
+	child := start(t, spec(t, "sleep apart"))
 	defer func() {
 		child.Signal(os.Kill)
 		child.Wait()
 	}()
+	// A terminal stops no process of an orphaned group, as that of these tests may be.
+	require.Eventually(t, func() bool { pgid, err := unix.Getpgid(child.PID); return err == nil && pgid == child.PID },
+		time.Minute, time.Millisecond)
 	stop, ended, told := make(chan struct{}), make(chan struct{}), make(chan os.Signal, 10)
 	go func() {
 		ContinueStopped(stop, func() []int { return []int{child.PID} }, func(_ int, by os.Signal) { told <- by })

@@ -30,6 +30,9 @@ func TestMain(m *testing.M) {
 		makeNonblocking()
 	case "sleep":
 		time.Sleep(time.Hour)
+	case "sleep apart":
+		ownGroup()
+		time.Sleep(time.Hour)
 	}
 }
 

@@ -18,6 +18,9 @@ func channelEnd(t *testing.T) ChannelEnd {
 	return w
 }
 
+// ownGroup makes this process the first of a group of its own.
+func ownGroup() { unix.Setpgid(0, 0) }
+
 // makeNonblocking makes the standard output so, and says what it was.
 func makeNonblocking() {
 	flags, err := unix.FcntlInt(1, unix.F_GETFL, 0)

@@ -18,4 +18,5 @@ func channelEnd(t *testing.T) ChannelEnd {
 	return event
 }
 
+func ownGroup()        {}
 func makeNonblocking() {}
