@@ -74,6 +74,7 @@ type Registry struct {
 	entries   map[string]*entry // by Query.Key; in the mailbox
 	made      int               // entries, ever; in the mailbox
 	bereft    map[string]*entry // that ended to be opened anew, while held
+	tending   bool              // the sockets will be looked at; in the mailbox
 	preopened preopened
 	activated activated
 	closer    handle.Closer // of sockets and connections, which workers have as well
@@ -303,6 +304,7 @@ func (r *Registry) commit(e *entry, o opened, err error) {
 	if len(o.sockets) > 1 {
 		e.query.Policy = RoundRobin // a worker takes one socket for an address
 	}
+	r.tend()
 	if p := policyOf(e.query); p != nil {
 		e.dispatcher, e.err = newDispatcher(e.key, o.sockets, o.lent, p, r.closer.Close, r.exhausted)
 		if e.err != nil {
