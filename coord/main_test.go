@@ -2,7 +2,6 @@ package coord_test
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"os"
 	"runtime"
@@ -212,11 +211,4 @@ func forkAll(t *testing.T, n int, env ...string) (all []*cluster.Process) {
 		clustertest.Await(t, listening, "listening")
 	}
 	return all
-}
-
-// shown is Stats as text.
-func shown(t testing.TB) string {
-	b, err := json.Marshal(cluster.Stats())
-	require.NoError(t, err)
-	return string(b)
 }
