@@ -314,7 +314,9 @@ func (l *Link) WorkerEnds(m *wire.Message) {
 	case crossed:
 		l.lastOrder(&wire.Message{Act: wire.ActDisconnect})
 	default:
-		l.handover.behind(orderLine, m.Line(), nil)
+		if err := l.handover.behind(answerLine, m.Line(), nil); errors.Is(err, errs.Backlog) {
+			l.side.Overrun()
+		}
 	}
 	refuse(refused)
 }
