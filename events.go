@@ -440,10 +440,9 @@ func (p *Process) reportSized(err error, size int) {
 // accuse reports what the peer can cause at will. Unlike a link's fault it may
 // be called by anyone, not by the reader alone.
 func (p *Process) accuse(err error) {
-	err = wire.PlainError(err)
-	cost := link.FaultCost + len(err.Error()) // which can quote what the peer said
+	cost := link.FaultCost + len(err.Error()) // which can quote what the peer said, and is kept whole
 	p.charge(cost)
-	p.reportSized(err, cost)
+	p.reportSized(wire.PlainError(err), cost)
 }
 
 // charge counts a report against the peer's input bound, until it is delivered.

@@ -272,8 +272,8 @@ const FaultCost = 512
 // fault reports that the peer broke the protocol.
 func (r *reader) fault(format string, args ...any) {
 	r.deliver()
-	err := wire.PlainError(fmt.Errorf("cluster: %s: "+format, append([]any{r.name}, args...)...))
-	cost := FaultCost + len(err.Error()) // which can quote what the peer said
+	err := fmt.Errorf("cluster: %s: "+format, append([]any{r.name}, args...)...)
+	cost := FaultCost + len(err.Error()) // which can quote what the peer said, and is kept whole
 	r.flow.add(cost)
-	r.to.Report(err, cost)
+	r.to.Report(wire.PlainError(err), cost)
 }
