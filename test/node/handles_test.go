@@ -211,6 +211,8 @@ func TestNodeHandlesFromWorkers(t *testing.T) {
 	_, err = client.Write([]byte("first"))
 	require.NoError(t, err)
 	require.Equal(t, "socket", clustertest.Await(t, took, "socket"))
+	// Until node has heard of it, it goes on reading, and drops what comes.
+	require.Equal(t, "heard", c.Run(w, `return 'heard'`).String())
 	_, err = client.Write([]byte("second"))
 	require.NoError(t, err)
 	requireAnswer(t, client, "go first second")
