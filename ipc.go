@@ -220,7 +220,7 @@ func linkName(id int) string { return fmt.Sprintf("worker %d", id) }
 
 // coord is what package coord needs to know of the options.
 func (s *settings) coord() coordinate.Settings {
-	return coordinate.Settings{MaxStore: s.MaxStore, Backoff: coordinate.Backoff(s.Backoff)}
+	return coordinate.Settings{MaxStore: s.MaxStore, MaxKeys: coordinate.MaxKeys, Backoff: coordinate.Backoff(s.Backoff)}
 }
 
 // coordPeer is a worker as the broker reaches it.

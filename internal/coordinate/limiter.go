@@ -19,8 +19,8 @@ const (
 	// LotTime is how long a lot may be used. The member counts from when it asked,
 	// the state from when it gave.
 	LotTime = 5 * time.Millisecond
-	// maxKeys bounds the buckets of all limiters that are not full.
-	maxKeys = 1 << 20
+	// MaxKeys is what Settings.MaxKeys is for a cluster.
+	MaxKeys = 1 << 20
 	// Unlimited is a rate that lets everything pass.
 	Unlimited = math.MaxFloat64
 	// Forever is how long to wait for what does not come.
@@ -105,7 +105,7 @@ func (st *State) Take(now time.Time, member int, t Take) (Taken, error) {
 		return Taken{Retry: Forever}, fmt.Errorf("%d tokens are more than the burst, which is %d", t.Tokens, r.Burst)
 	}
 	l.forgetFull(now, 2)
-	b, err := l.bucket(now, t, r)
+	b, err := l.bucket(now, t, r, st.Settings.MaxKeys)
 	if err != nil {
 		return Taken{}, err
 	}
@@ -128,18 +128,19 @@ func (st *State) Take(now time.Time, member int, t Take) (Taken, error) {
 	return got, nil
 }
 
-// bucket returns that of the key, a full one if it is not there.
-func (l *limiters) bucket(now time.Time, t Take, r Rate) (*bucket, error) {
+// bucket returns that of the key, a full one if it is not there. There are so many at
+// most.
+func (l *limiters) bucket(now time.Time, t Take, r Rate, most int) (*bucket, error) {
 	name := bucketName{t.Name, t.Key}
 	if b := l.buckets[name]; b != nil {
 		return b, nil
 	}
 	// A few at a time: the others that ask wait meanwhile.
-	for len(l.buckets) >= maxKeys && !l.full[0].Full.After(now) {
+	for len(l.buckets) >= most && !l.full[0].Full.After(now) {
 		l.forgetFull(now, 64)
 	}
-	if len(l.buckets) >= maxKeys {
-		return nil, tooMany("%d keys of limiters are in use", maxKeys)
+	if len(l.buckets) >= most {
+		return nil, tooMany("%d keys of limiters are in use", most)
 	}
 	b := &bucket{bucketName: name, Level: float64(r.Burst), As: now, at: -1}
 	l.buckets[name] = b

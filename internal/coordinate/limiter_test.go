@@ -91,26 +91,23 @@ func TestLimiterGivesAll(t *testing.T) {
 // TestLimiterForgets: a key that is full again is forgotten, and there are so many
 // others at most.
 func TestLimiterForgets(t *testing.T) {
-	if testing.Short() {
-		t.Skip("a million keys")
-	}
 	st, now := New(usual, 1), start
 	require.NoError(t, st.SetRate(0, "l", Rate{1, 1}))
 	take := func(i int) error {
 		_, err := st.Take(now, 0, Take{Name: "l", Key: fmt.Sprint(i), Tokens: 1})
 		return err
 	}
-	for i := range maxKeys {
+	for i := range usual.MaxKeys {
 		if err := take(i); err != nil {
 			t.Fatal(err)
 		}
 	}
-	require.ErrorIs(t, take(maxKeys), errs.TooMany)
+	require.ErrorIs(t, take(usual.MaxKeys), errs.TooMany)
 	require.NoError(t, take(0), "it is there")
 	now = now.Add(2 * time.Second)
-	require.NoError(t, take(maxKeys))
+	require.NoError(t, take(usual.MaxKeys))
 	left := len(st.Limiters.buckets)
-	require.Less(t, left, maxKeys)
+	require.Less(t, left, usual.MaxKeys)
 	for range 1000 {
 		if _, err := st.Take(now, 0, Take{Name: "l", Key: "another", Tokens: 1}); err != nil {
 			t.Fatal(err)

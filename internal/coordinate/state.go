@@ -52,6 +52,7 @@ const (
 // Settings are what the options say.
 type Settings struct {
 	MaxStore int // bytes
+	MaxKeys  int // of all limiters, that are not full
 	Backoff  Backoff
 }
 

@@ -13,7 +13,7 @@ import (
 
 var start = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 
-var usual = Settings{MaxStore: 2000, Backoff: Backoff{Min: 100 * time.Millisecond, Max: time.Second, Factor: 2, Reset: 10 * time.Second, Jitter: 0.2}}
+var usual = Settings{MaxStore: 2000, MaxKeys: 5000, Backoff: Backoff{Min: 100 * time.Millisecond, Max: time.Second, Factor: 2, Reset: 10 * time.Second, Jitter: 0.2}}
 
 // world is what the members of a State believe: who leads and who holds what, by
 // what they were told.
