@@ -4,7 +4,8 @@
 // happens, in an order that a seed decides: workers are killed, stopped and
 // continued, crash, write garbage to their channel, flood the master, are told
 // to stop one by one; the cluster is reloaded and scaled. Throughout it checks
-// that no request is lost but those in flight on a worker that was killed, and
+// that no request is lost but those in flight on a worker that was killed, and that
+// no two workers lead or hold a lock at once (package coord), and
 // at the end that the capacity is back and nothing has leaked. It prints its
 // seed and a summary, and exits with 1 if something did not hold.
 //
@@ -85,6 +86,7 @@ func work() {
 	})
 	a, err := openAccepts(os.Getenv(acceptsEnv))
 	check(err)
+	witness{os.Getenv(witnessEnv)}.watch()
 	ln, err := cluster.Listen("tcp", "127.0.0.1:0")
 	check(err)
 	check(cluster.Serve(ln, &http.Server{ConnContext: func(ctx context.Context, c net.Conn) context.Context {
@@ -102,6 +104,7 @@ type soak struct {
 
 	accepts accepts
 	deaths  deaths
+	witness witness
 
 	mu      sync.Mutex
 	done    map[string]int
@@ -125,7 +128,8 @@ func (s *soak) run(length time.Duration, clients int, robin bool) bool {
 	s.accepts, err = openAccepts(path)
 	check(err)
 	defer s.accepts.file.Close()
-	o.Env = []string{acceptsEnv + "=" + path}
+	s.witness = witness{dir}
+	o.Env = []string{acceptsEnv + "=" + path, witnessEnv + "=" + dir}
 	addresses := make(chan string, 1)
 	cluster.OnListening(listenOnce(addresses))
 	cluster.OnMessage(func(*cluster.Process, cluster.Message) {})
@@ -247,7 +251,7 @@ func (s *soak) report(settled bool, stopped error, before, after counts, stats c
 		}
 		fmt.Println("soak: lost:", l)
 	}
-	ok := len(s.lost) == 0 && s.served > 0
+	ok := s.witness.report() && len(s.lost) == 0 && s.served > 0
 	for what, holds := range map[string]bool{
 		"the capacity is back": settled,
 		"the stop is graceful": stopped == nil,

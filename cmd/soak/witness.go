@@ -1,0 +1,94 @@
+//go:build unix
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/go-cluster/cluster"
+	"github.com/go-cluster/cluster/coord"
+)
+
+// Whether two processes ever lead, or hold a lock, at once. Who does has a lock of the
+// kernel's meanwhile, on a file of that name: it goes with the process, however that
+// ends, and a stopped process keeps it.
+
+// witnessEnv names the directory of the files to the workers.
+const witnessEnv = "SOAK_WITNESS"
+
+type witness struct{ dir string }
+
+const (
+	leading  = "leading"
+	holding  = "holding"
+	terms    = "terms"    // a line for each time that a process led or held
+	overlaps = "overlaps" // a line for each time that another one did so already
+)
+
+// watch has a worker stand for a name, and take a lock again and again.
+func (w witness) watch() {
+	coord.Lead("soak", func(ctx context.Context) error {
+		w.alone(leading, func() { <-ctx.Done() })
+		return nil
+	})
+	go func() {
+		for ctx := cluster.Context(); ctx.Err() == nil; {
+			unlock, err := coord.Lock(ctx, "soak")
+			if err != nil {
+				continue // the drain has begun, or the master is gone
+			}
+			w.alone(holding, func() { time.Sleep(time.Duration(rand.IntN(20)) * time.Millisecond) })
+			unlock()
+		}
+	}()
+}
+
+// alone calls fn as the only process that does what is named.
+func (w witness) alone(what string, fn func()) {
+	f, err := os.OpenFile(filepath.Join(w.dir, what), os.O_RDWR|os.O_CREATE, 0o600)
+	check(err)
+	defer f.Close()
+	err = syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+	switch {
+	case errors.Is(err, syscall.EWOULDBLOCK):
+		w.note(overlaps, what)
+	default:
+		check(err)
+		w.note(terms, what)
+		fn()
+	}
+}
+
+func (w witness) note(file, what string) {
+	f, err := os.OpenFile(filepath.Join(w.dir, file), os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o600)
+	check(err)
+	defer f.Close()
+	_, err = fmt.Fprintln(f, what, os.Getpid(), time.Now().UnixNano())
+	check(err)
+}
+
+// count returns how many lines of a file are about what.
+func (w witness) count(file, what string) int {
+	text, err := os.ReadFile(filepath.Join(w.dir, file))
+	if !errors.Is(err, os.ErrNotExist) {
+		check(err)
+	}
+	return strings.Count("\n"+string(text), "\n"+what+" ")
+}
+
+// report prints what the witness has seen. It is true if nobody did at once with
+// another what only one may, and if both were done at all.
+func (w witness) report() bool {
+	led, held := w.count(terms, leading), w.count(terms, holding)
+	both := w.count(overlaps, leading) + w.count(overlaps, holding)
+	fmt.Printf("soak: %d times a worker led, %d times one held the lock, %d times two at once\n", led, held, both)
+	return both == 0 && led > 0 && held > 0
+}
