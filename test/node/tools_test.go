@@ -27,9 +27,18 @@ func schedulings(t *testing.T, test func(t *testing.T, s cluster.Scheduling)) {
 // policies runs a test under both of node's, each with a primary of its own.
 func policies(t *testing.T, test func(t *testing.T, n *clustertest.NodePrimary), env ...string) {
 	t.Parallel()
+	eachPolicy(t, (*testing.T).Parallel, test, env...)
+}
+
+// policiesInTurn is policies for what two primaries cannot have at once.
+func policiesInTurn(t *testing.T, test func(t *testing.T, n *clustertest.NodePrimary)) {
+	eachPolicy(t, func(*testing.T) {}, test)
+}
+
+func eachPolicy(t *testing.T, begin func(*testing.T), test func(t *testing.T, n *clustertest.NodePrimary), env ...string) {
 	for name, policy := range map[string]string{"None": "none", "RoundRobin": "rr"} {
 		t.Run(name, func(t *testing.T) {
-			t.Parallel()
+			begin(t)
 			n := clustertest.NewNodePrimary(t, append(env, "NODE_CLUSTER_SCHED_POLICY="+policy)...)
 			test(t, n)
 			n.End()
