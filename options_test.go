@@ -203,7 +203,7 @@ func TestOptionsMaxProcs(t *testing.T) {
 // TestOptionsMemoryLimit: a worker gets its share of the master's GOMEMLIMIT, if that
 // is set, unless its environment or MemoryLimit says otherwise.
 func TestOptionsMemoryLimit(t *testing.T) {
-	const gib = 1 << 30
+	const gib int64 = 1 << 30
 	for name, c := range map[string]struct {
 		master string
 		o      cluster.Options
@@ -237,7 +237,7 @@ func TestOptionsMemoryLimit(t *testing.T) {
 		require.EqualValues(t, 2*gib, cluster.Settings().MemoryLimit)
 		for _, w := range cluster.Workers() {
 			self := clustertest.Ask[clustertest.About](t, w, clustertest.Order{Cmd: "about", Env: []string{"GOMEMLIMIT"}})
-			require.Equal(t, strconv.Itoa(4*gib/(w.Slot()+1)), self.Env["GOMEMLIMIT"])
+			require.Equal(t, fmt.Sprint(4*gib/int64(w.Slot()+1)), self.Env["GOMEMLIMIT"])
 		}
 	})
 }
