@@ -101,14 +101,8 @@ func (x *handovers) behind(kind lineKind, line []byte, told func(error)) error {
 // tooMany reports whether p is beyond the bound, with size bytes that wait here. A
 // single line that is larger is taken when nothing else waits.
 func (p *passage) tooMany(out *outbox, size int) bool {
-	switch p.kind.bound {
-	case maxQueue:
-		queued := size + out.queued()
-		return queued > 0 && queued+len(p.line) > out.max
-	case maxAnswers:
-		return size+len(p.line) > answersBound
-	}
-	return false
+	queued := size + out.queued()
+	return p.kind.bound == maxQueue && queued > 0 && queued+len(p.line) > out.max
 }
 
 // append has p wait. x.mu is held.

@@ -262,6 +262,23 @@ func TestHandoversCountAgainstTheQueue(t *testing.T) {
 	l.peer.Close()
 }
 
+// TestEndBehindAHandover: a node worker that ends of its own accord is acknowledged
+// behind what waits, however much that is, and once.
+func TestEndBehindAHandover(t *testing.T) {
+	l := newTestLink(t, PeerNode, Options{}).start()
+	end := &wire.Message{Cmd: wire.CmdCluster, Ack: new(int64(5))}
+	l.mustSendWith("a", nil)
+	require.NoError(t, l.Send(strings.Repeat("x", 2*answersBound), nil))
+	before := l.handover.size
+	for range 3 {
+		l.WorkerEnds(end)
+	}
+	require.Empty(t, l.overruns)
+	require.Equal(t, before+len(end.Line()), l.handover.size)
+	l.peer.Close()
+	waitFor(t, l.ended, "end of the link")
+}
+
 // TestHandoversOfAnEndedLink are closed, wherever they were, and who waits is told.
 func TestHandoversOfAnEndedLink(t *testing.T) {
 	for _, kind := range []PeerKind{PeerUnknown, PeerNode, PeerGo} {
