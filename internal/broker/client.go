@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"sync"
 
+	"github.com/go-cluster/cluster/internal/callback"
 	"github.com/go-cluster/cluster/internal/coordinate"
 	"github.com/go-cluster/cluster/internal/errs"
 	"github.com/go-cluster/cluster/internal/wire"
@@ -55,7 +56,7 @@ type Client struct {
 	waits    map[uint64]chan coordinate.What
 	gone     chan struct{} // closed when the channel is
 	draining bool
-	running  inFlight // functions that lead, or run a once
+	running  callback.Running // functions that lead, or run a once
 
 	subscribing sync.Mutex // the master is asked about topics in turn
 	topics      map[string]*localTopic
@@ -123,7 +124,7 @@ func (c *Client) Drain() {
 }
 
 // Idle returns when no function runs that leads, or is to run once.
-func (c *Client) Idle() { c.running.wait() }
+func (c *Client) Idle() { c.running.Wait() }
 
 // Closed ends everything that waits for the master: the channel has closed.
 func (c *Client) Closed() {
@@ -203,39 +204,3 @@ var errPrimary = fmt.Errorf("the master is a node primary, or an older one: %w",
 func (unsupported) ask(context.Context, *Question) (Answer, error) { return Answer{}, errPrimary }
 func (unsupported) tell(*Question) error                           { return errPrimary }
 func (unsupported) send(*Question) error                           { return errPrimary }
-
-// inFlight counts functions that run.
-type inFlight struct {
-	mu   sync.Mutex
-	n    int
-	none chan struct{} // closed when n becomes 0; nil while nobody waits
-}
-
-func (f *inFlight) begin() {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.n++
-}
-
-func (f *inFlight) end() {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if f.n--; f.n == 0 && f.none != nil {
-		close(f.none)
-		f.none = nil
-	}
-}
-
-func (f *inFlight) wait() {
-	f.mu.Lock()
-	if f.n == 0 {
-		f.mu.Unlock()
-		return
-	}
-	if f.none == nil {
-		f.none = make(chan struct{})
-	}
-	none := f.none
-	f.mu.Unlock()
-	<-none
-}

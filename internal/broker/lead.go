@@ -112,7 +112,7 @@ func (c *Client) candidate(s *candidacy, n note) {
 		var ctx context.Context
 		ctx, s.cancel = context.WithCancel(context.Background())
 		c.leading[s.name]++
-		c.running.begin()
+		c.running.Begin()
 		go c.lead(ctx, s)
 	}
 }
@@ -121,7 +121,7 @@ var errGoexit = errors.New("the function has ended its goroutine instead of retu
 
 // lead runs the function of s, and tells the master how it returned.
 func (c *Client) lead(ctx context.Context, s *candidacy) {
-	defer c.running.end()
+	defer c.running.End()
 	var err error
 	ended := false
 	defer func() {

@@ -48,8 +48,8 @@ func (c *Client) Once(ctx context.Context, name string, fn func(context.Context)
 	if s == coordinate.Already {
 		return nil
 	}
-	c.running.begin()
-	defer c.running.end()
+	c.running.Begin()
+	defer c.running.End()
 	ok := false
 	defer func() {
 		if !ok { // it has panicked, too

@@ -11,8 +11,9 @@
 // waits for the result. Goexit is told by a flag that the call could not set. A
 // panic leaves it unset as well, but then the process is about to end.
 //
-// There is no state and no lock. The goroutines are those that replace one that has
-// ended, and the one of each Wait.
+// [Running] counts calls for somebody who waits for their end. Its lock is taken alone.
+// There is no other state. The goroutines are those that replace one that has ended,
+// and the one of each Wait.
 package callback
 
 import "errors"

@@ -36,7 +36,7 @@ type Rate struct {
 type limiters struct {
 	rates   map[string]Rate
 	buckets map[bucketName]*bucket
-	full    byFull // the next to be full first
+	full    byTime[*bucket] // the next to be full first
 }
 
 type bucketName struct{ Limiter, Key string }
@@ -248,29 +248,8 @@ func (l *limiters) forgetFull(now time.Time, most int) {
 	}
 }
 
-// byFull is a heap of buckets.
-type byFull []*bucket
-
-func (h byFull) Len() int           { return len(h) }
-func (h byFull) Less(i, j int) bool { return h[i].Full.Before(h[j].Full) }
-func (h byFull) Swap(i, j int) {
-	h[i], h[j] = h[j], h[i]
-	h[i].at, h[j].at = i, j
-}
-
-func (h *byFull) Push(x any) {
-	b := x.(*bucket)
-	b.at = len(*h)
-	*h = append(*h, b)
-}
-
-func (h *byFull) Pop() any {
-	last := len(*h) - 1
-	b := (*h)[last]
-	(*h)[last] = nil
-	*h = (*h)[:last]
-	return b
-}
+func (b *bucket) due() time.Time { return b.Full }
+func (b *bucket) place() *int    { return &b.at }
 
 // written is limiters as JSON.
 type writtenLimiters struct {

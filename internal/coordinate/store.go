@@ -28,8 +28,8 @@ const (
 // recently goes first when it is full.
 type Store struct {
 	names  map[string]map[string]*list.Element
-	recent list.List // of *entry, the last used first
-	ends   ends      // those that end, the next first
+	recent list.List      // of *entry, the last used first
+	ends   byTime[*entry] // those that end, the next first
 	bytes  int
 	max    int // bytes
 }
@@ -229,27 +229,5 @@ func (s *Store) UnmarshalJSON(b []byte) error {
 	return nil
 }
 
-// ends is a heap of the entries that end.
-type ends []*entry
-
-func (h ends) Len() int           { return len(h) }
-func (h ends) Less(i, j int) bool { return h[i].End.Before(h[j].End) }
-func (h ends) Swap(i, j int) {
-	h[i], h[j] = h[j], h[i]
-	h[i].at, h[j].at = i, j
-}
-
-func (h *ends) Push(x any) {
-	e := x.(*entry)
-	e.at = len(*h)
-	*h = append(*h, e)
-}
-
-func (h *ends) Pop() any {
-	last := len(*h) - 1
-	e := (*h)[last]
-	(*h)[last] = nil
-	*h = (*h)[:last]
-	e.at = -1
-	return e
-}
+func (e *entry) due() time.Time { return e.End }
+func (e *entry) place() *int    { return &e.at }

@@ -25,7 +25,7 @@
 //
 // Locks, in the order in which they may be taken: first that of receipts, calls or
 // exchange; then the outbox's; then the channel's. The locks of readTurn, flow,
-// requests and inFlight are taken alone or under one of the first three, and
+// requests and callback.Running are taken alone or under one of the first three, and
 // nothing is taken under them. No two locks of one row are held at once. Callbacks
 // run under no lock. There is one exception: a receipt by a node peer, which must
 // not wait. What the reader owns has no lock: it belongs to whoever has the turn.

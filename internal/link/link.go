@@ -398,7 +398,7 @@ func (l *Link) RetryRequests() { l.requests.retry() }
 func (l *Link) DropRequests() (n int) { return l.requests.drop() }
 
 // Answered waits until the requests of the peer that have a handler are answered.
-func (l *Link) Answered() { l.requests.running.wait() }
+func (l *Link) Answered() { l.requests.running.Wait() }
 
 // PeerExited makes the reader take what is there and end: the peer has exited. A
 // grandchild that inherited the channel could hold it open for ever.

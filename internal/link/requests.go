@@ -18,8 +18,8 @@ type requests struct {
 	workers *workers
 
 	mu      sync.Mutex
-	waiting []asked  // that no handler fits yet
-	running inFlight // being answered
+	waiting []asked          // that no handler fits yet
+	running callback.Running // being answered
 }
 
 // asked is a Request of the peer's.
@@ -58,7 +58,7 @@ func (r *requests) jobFor(a asked) (j job, ok bool) {
 	if by == nil {
 		return job{}, false
 	}
-	r.running.begin()
+	r.running.Begin()
 	return job{asked: a, by: by}, true
 }
 
@@ -66,7 +66,7 @@ func (r *requests) jobFor(a asked) (j job, ok bool) {
 // is answered for: it has ended its goroutine, or this process is about to end by
 // its panic.
 func (r *requests) answer(j job) {
-	defer r.running.end()
+	defer r.running.End()
 	defer r.flow.release(j.size())
 	callback.Guard(func() {
 		reply, err := j.by.Respond(r.to, j.msg)
