@@ -312,17 +312,24 @@ func (c *Channel) Interrupt() { c.f.SetReadDeadline(time.Unix(1, 0)) }
 
 // Close closes this end; a Recv or send under way returns. The last descriptor of a
 // worker's channel is closed elsewhere: with it goes what the worker has sent and
-// nobody has received.
+// nobody has received. So it must be the last, and File.Close returns when the file's
+// own is closed.
 func (c *Channel) Close() {
+	last := -1
 	if c.closer != nil {
 		c.rc.Control(func(fd uintptr) {
-			if last, err := unix.FcntlInt(fd, unix.F_DUPFD_CLOEXEC, 0); err == nil {
-				unix.Shutdown(last, unix.SHUT_RDWR) // the worker sees the end now
-				c.closer.Later(last)
+			dup, err := unix.FcntlInt(fd, unix.F_DUPFD_CLOEXEC, 0)
+			if err != nil {
+				return
 			}
+			last = dup
+			unix.Shutdown(last, unix.SHUT_RDWR) // the worker sees the end now
 		})
 	}
 	c.f.Close()
+	if last >= 0 {
+		c.closer.Later(last)
+	}
 }
 
 // Attach returns what carries h to the peer: the line as it is, and the descriptor
