@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -36,13 +37,13 @@ func (p *Proc) Ups(n int) []Event {
 // what follows them.
 func (p *Proc) All(prefixes ...string) []string {
 	p.t.Helper()
-	rests, missing := make([]string, len(prefixes)), len(prefixes)
-	for missing > 0 {
+	rests, found := make([]string, len(prefixes)), make([]bool, len(prefixes))
+	for slices.Contains(found, false) {
 		line := Await(p.t, p.lines, "lines "+strings.Join(prefixes, ", "))
 		for i, prefix := range prefixes {
-			if rest, ok := strings.CutPrefix(line, prefix); ok && rests[i] == "" {
-				rests[i] = rest
-				missing--
+			if rest, ok := strings.CutPrefix(line, prefix); ok && !found[i] {
+				rests[i], found[i] = rest, true
+				break // one line is one event: it is not also the second of two alike
 			}
 		}
 	}
