@@ -12,8 +12,9 @@ import (
 	"github.com/go-cluster/cluster/internal/channel"
 )
 
-// The benchmarks here compare each trick of timing with the same link without it.
-// Both ends are in one process; test/bench has two, and plain Go beside them.
+// The benchmarks here compare a trick of timing with the same link without it. Both
+// ends are in one process. That of readTurn is in test/bench: it saves a wake-up, and
+// one process does not wake itself.
 
 // benchItem is an ordinary message.
 type benchItem struct {
@@ -59,20 +60,6 @@ func benchRequests(b *testing.B, l *testLink) {
 			b.Fatal(err)
 		}
 	}
-}
-
-// BenchmarkReadTurn is a Request by a caller that reads the answer itself, and by
-// one that the reader wakes: another call is under way, so that it is not alone.
-func BenchmarkReadTurn(b *testing.B) {
-	b.Run("caller", func(b *testing.B) {
-		ours, _ := benchEnds(b, func(ours, theirs *testLink) {})
-		benchRequests(b, ours)
-	})
-	b.Run("reader", func(b *testing.B) {
-		ours, _ := benchEnds(b, func(ours, theirs *testLink) {})
-		go ours.Request(b.Context(), benchItem{"nobody answers this", 1}, nil)
-		benchRequests(b, ours)
-	})
 }
 
 // BenchmarkAnswer is a Request that is answered by who has read it, by a goroutine

@@ -16,6 +16,9 @@
 //   - exchange: the questions and the descriptors of the internal protocol;
 //   - workers: the goroutines that read and that answer requests.
 //
+// docs/timing.md says why readTurn, holdBack and workers decide as they do, with the
+// benchmark of each.
+//
 // Goroutines: one reads at a time, one of the workers or a caller of Request that
 // has the turn. It waits for nothing but the peer, except that it stops reading
 // while too much is undelivered. Each request of the peer is answered on a

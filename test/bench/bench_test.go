@@ -6,7 +6,6 @@ package bench_test
 // the same run. BENCHMARKS.md says what the ratios mean.
 
 import (
-	"context"
 	"fmt"
 	"io"
 	"net"
@@ -224,53 +223,6 @@ func BenchmarkMessagesNode(b *testing.B) {
 		require.NoError(b, err)
 		return messagesPerRound / (ns / 1e9)
 	})
-}
-
-// BenchmarkRoundTrip is the time of one Request, answered by Respond, both
-// decoded into structs. The baseline plays ping-pong with the same bytes
-// between two processes, without looking at them. The ratio is what the package
-// and JSON add to the system calls and wake-ups: 1.3 at most.
-func BenchmarkRoundTrip(b *testing.B) {
-	const trips = 3000
-	compare(b, "us", benchTrips(b, forkBench(b, benchPeer), trips), basePingPong(b, trips))
-}
-
-// BenchmarkRoundTripByHand is the same, and the baseline what one would write by
-// hand: bufio and encoding/json on both sides. The ratio is 1.05 at most.
-func BenchmarkRoundTripByHand(b *testing.B) {
-	const trips = 3000
-	compare(b, "us", benchTrips(b, forkBench(b, benchPeer), trips), baseEcho(b, trips))
-}
-
-// benchTrips is the time of a Request to w, in microseconds.
-func benchTrips(b *testing.B, w *cluster.Process, trips int) func() float64 {
-	return benchEach(trips, func(i int) {
-		var reply count
-		if err := w.Request(context.Background(), benchCount(i), &reply); err != nil || reply != benchCount(i) {
-			b.Fatal(reply, err)
-		}
-	})
-}
-
-// benchEach is the time of one call of do, in microseconds.
-func benchEach(trips int, do func(i int)) func() float64 {
-	return func() float64 {
-		begun := time.Now()
-		for i := range trips {
-			do(i)
-		}
-		return time.Since(begun).Seconds() * 1e6 / float64(trips)
-	}
-}
-
-// BenchmarkSendContext is the time until the worker has a message, and the
-// baseline that of a Request to it. The ratio is 1.1 at most.
-func BenchmarkSendContext(b *testing.B) {
-	const trips = 3000
-	w := forkBench(b, benchPeer)
-	compare(b, "us", benchEach(trips, func(i int) {
-		require.NoError(b, w.SendContext(context.Background(), benchCount(i)))
-	}), benchTrips(b, w, trips))
 }
 
 // ---- fork
