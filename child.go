@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"os"
 	"strings"
 	"sync"
@@ -39,9 +40,11 @@ type child struct {
 	listened  bool          // on whatever
 	exited    chan struct{} // closed at death, or when it could not be started
 	state     *os.ProcessState
-	cutOff    bool // it was killed because its drain took too long; constant once exited is closed
-	tickets   bool // it has asked for the keys of session tickets
-	saysReady bool // it tells when it is ready; else its listening does, as node's
+	cutOff    bool     // it was killed because its drain took too long; constant once exited is closed
+	listening net.Addr // that it tells of in this turn
+	built     build    // what it runs, as it tells
+	tickets   bool     // it has asked for the keys of session tickets
+	saysReady bool     // it tells when it is ready; else its listening does, as node's
 	queries   atomic.Int32
 	handed    atomic.Int64 // connections that the dispatcher handed to it
 }
@@ -203,11 +206,14 @@ func (s *fromWorker) Internal(w *wire.Message, h *handle.Handle) {
 		}
 		p.link.Listens()
 		m.call(func() {
+			p.child.listened, p.child.listening = true, addr
 			if !p.child.opts.ManualReady && !p.child.saysReady {
 				p.child.happened(supervise.GetsReady) // which it is when the callbacks look
 			}
-			p.child.listened = true
-			p.emitListening(addr)
+			if p.child.listening != nil { // else it was reported before ready
+				p.child.listening = nil
+				p.emitListening(addr)
+			}
 		})
 	case wire.ActClose:
 		stays := p.link.Closes(w.Key)
@@ -244,6 +250,7 @@ func (s *fromWorker) online(w *wire.Message) {
 	}
 	s.m.call(func() {
 		s.p.child.saysReady = w.Go != nil && w.Go.SaysReady
+		s.p.child.built.tell(w.Go)
 		s.p.child.happened(supervise.ComesOnline)
 	})
 	s.p.link.SetPeer(kind)

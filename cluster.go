@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"context"
+	"net"
 	"slices"
 	"sync"
 	"time"
@@ -41,6 +42,26 @@ type cluster struct {
 	// stranded is why this process must not become a master: it was started as a
 	// worker, and lacks its channel. Constant.
 	stranded error
+}
+
+// hooks are the cluster-wide callbacks. They are kept apart from the master, since
+// they outlive it and a worker has them too.
+type hooks struct {
+	fork, online, ready, disconnect callbacks[func(*Process)]
+	listening                       callbacks[func(*Process, net.Addr)]
+	message                         callbacks[func(*Process, Message)]
+	handle                          callbacks[handler]
+	request                         callbacks[requestHandler]
+	death                           callbacks[func(*Process, Exit)]
+	err                             callbacks[func(*Process, error)]
+	reload                          callbacks[func(ReloadResult)]
+	check                           callbacks[func(context.Context) error]
+
+	// Of package admin: see internal/operator.
+	reloading callbacks[func()]
+	scale     callbacks[func(workers int)]
+	trouble   callbacks[func(worker int, err error)]
+	stream    callbacks[func(net.Conn)]
 }
 
 func newCluster() *cluster {

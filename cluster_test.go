@@ -42,6 +42,7 @@ func TestLifeOfAWorker(t *testing.T) {
 	t.Cleanup(cluster.OnListening(func(w *cluster.Process, addr net.Addr) {
 		rec.Add("listening %s %v %v", addr.Network(), addr.(*net.TCPAddr).Port > 0, w.State() >= cluster.Online)
 	}))
+	t.Cleanup(cluster.OnReady(func(w *cluster.Process) { rec.Add("ready %v", w.State() >= cluster.Ready) }))
 	t.Cleanup(cluster.OnDisconnect(func(w *cluster.Process) { rec.Add("disconnect %v", w.IsConnected()) }))
 	t.Cleanup(cluster.OnDeath(func(w *cluster.Process, e cluster.Exit) {
 		rec.Add("death %d %v voluntary=%v dead=%v", e.Code, e.Signal, e.Voluntary, w.IsDead())
@@ -57,7 +58,7 @@ func TestLifeOfAWorker(t *testing.T) {
 	rec.Until(t, "death")
 	require.Empty(t, cluster.Workers())
 	require.Equal(t, []string{
-		"fork " + strconv.Itoa(w.ID()), "online true", "listening tcp true true", "disconnect false",
+		"fork " + strconv.Itoa(w.ID()), "online true", "listening tcp true true", "ready true", "disconnect false",
 		"death 0 <nil> voluntary=true dead=true",
 	}, rec.All())
 }

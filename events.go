@@ -2,7 +2,6 @@ package cluster
 
 import (
 	"bytes"
-	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -55,20 +54,6 @@ func deref[T any](list *[]T) []T {
 	return *list
 }
 
-// hooks are the cluster-wide callbacks. They are kept apart from the master, since
-// they outlive it and a worker has them too.
-type hooks struct {
-	fork, online, disconnect callbacks[func(*Process)]
-	listening                callbacks[func(*Process, net.Addr)]
-	message                  callbacks[func(*Process, Message)]
-	handle                   callbacks[handler]
-	request                  callbacks[requestHandler]
-	death                    callbacks[func(*Process, Exit)]
-	err                      callbacks[func(*Process, error)]
-	reload                   callbacks[func(ReloadResult)]
-	check                    callbacks[func(context.Context) error]
-}
-
 // OnFork registers fn for every worker forked from now on. It is called before
 // anything else about that worker is reported, so callbacks registered on w
 // inside fn miss nothing. The returned func unregisters fn.
@@ -93,6 +78,11 @@ func OnOnline(fn func(w *Process)) (stop func()) { return std.hooks.online.add(f
 func OnListening(fn func(w *Process, addr net.Addr)) (stop func()) {
 	return std.hooks.listening.add(fn)
 }
+
+// OnReady registers fn for workers that may take traffic: see [Process.Ready]. One
+// that never listens is never ready. A worker is reported once, after the address by
+// which it got ready.
+func OnReady(fn func(w *Process)) (stop func()) { return std.hooks.ready.add(fn) }
 
 // OnMessage registers fn for messages: from any worker in the master, from the
 // master (w is [Worker]) in a worker. A message that came before there was
@@ -406,6 +396,7 @@ func (e *events) dropWaiting() {
 func (e *events) error(err error) {
 	p := e.p
 	tell := func(fn func(*Process, error)) { fn(p, err) }
+	eachOf(e, &p.cluster.hooks.trouble, func(fn func(int, error)) { fn(p.id, err) })
 	eachOf(e, &p.onError, tell)
 	eachOf(e, &p.cluster.hooks.err, tell)
 	if len(p.onError.all())+len(p.cluster.hooks.err.all()) == 0 {
@@ -448,12 +439,9 @@ func (p *Process) accuse(err error) {
 // charge counts a report against the peer's input bound, until it is delivered.
 func (p *Process) charge(cost int) { p.link.Charge(cost) }
 
-// The emit methods queue the reports of the other events. Their callers hold
-// the order: the master's goroutine or the channel's reader.
-
-func (p *Process) emitFork() { p.emit(&p.cluster.hooks.fork, nil) }
-
-func (p *Process) emitOnline() { p.emit(&p.cluster.hooks.online, &p.onOnline) }
+// The emit methods queue the reports of the other events: emit those of fork, online
+// and ready. Their callers hold the order: the master's goroutine or the channel's
+// reader.
 
 func (p *Process) emitDisconnect() { p.emit(&p.cluster.hooks.disconnect, &p.onDisconnect) }
 

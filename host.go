@@ -107,7 +107,7 @@ func (h host) Resident(worker int) int64   { return process.Resident(h.workers[w
 func (h host) Tell(e supervise.Event) {
 	switch e := e.(type) {
 	case supervise.Changed:
-		h.workers[e.Worker].show(State(e.State))
+		h.changed(h.workers[e.Worker], State(e.State))
 	case supervise.Volunteered:
 		h.workers[e.Worker].voluntary.Store(e.Voluntary)
 	case supervise.Forked:
@@ -116,7 +116,7 @@ func (h host) Tell(e supervise.Event) {
 		h.hasEnded(h.workers[e.Worker])
 	case supervise.CameOnline:
 		h.workers[e.Worker].child.proc.LetDrain()
-		h.workers[e.Worker].emitOnline()
+		h.workers[e.Worker].emit(&h.cluster.hooks.online, &h.workers[e.Worker].onOnline)
 	case supervise.Up:
 		h.notifyUp()
 	case supervise.Drains:
@@ -136,10 +136,16 @@ func (h host) Tell(e supervise.Event) {
 		h.stopped(e)
 	case supervise.Retargeted:
 		h.setTarget(e.Workers)
+		for _, on := range h.cluster.hooks.scale.all() {
+			h.reports.Post(func() { on.fn(e.Workers) })
+		}
 	case supervise.Reloading:
 		h.outdated = h.newest
 		h.broker.Reload(h.outdated)
 		h.notifyReloading()
+		for _, on := range h.cluster.hooks.reloading.all() {
+			h.reports.Post(on.fn)
+		}
 	case supervise.Reloaded:
 		h.reloaded(e)
 	case supervise.GaveUp:
@@ -150,12 +156,26 @@ func (h host) Tell(e supervise.Event) {
 	}
 }
 
+// changed shows a worker's new state. By the address that made it ready it is reported
+// first.
+func (h host) changed(p *Process, to State) {
+	p.show(to)
+	if to != Ready {
+		return
+	}
+	if addr := p.child.listening; addr != nil {
+		p.child.listening = nil
+		p.emitListening(addr)
+	}
+	p.emit(&h.cluster.hooks.ready, &p.onReady)
+}
+
 // hasForked begins to listen to a worker, and to wait for its end.
 func (h host) hasForked(p *Process) {
 	p.child.forked = true
 	h.forked.Store(true)
 	h.cluster.live.add(p)
-	p.emitFork()
+	p.emit(&h.cluster.hooks.fork, nil)
 	h.broker.Join(p.id, p.slot, p.child.gen.number, (*coordPeer)(p))
 	p.link.Start(p.pid)
 	go p.child.reap()

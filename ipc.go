@@ -6,13 +6,17 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"time"
 
 	"github.com/go-cluster/cluster/internal/broker"
 	"github.com/go-cluster/cluster/internal/coordinate"
 	"github.com/go-cluster/cluster/internal/drain"
 	"github.com/go-cluster/cluster/internal/handle"
 	"github.com/go-cluster/cluster/internal/link"
+	"github.com/go-cluster/cluster/internal/operator"
 	"github.com/go-cluster/cluster/internal/parcel"
+	"github.com/go-cluster/cluster/internal/socket"
+	"github.com/go-cluster/cluster/internal/supervise"
 	"github.com/go-cluster/cluster/internal/wire"
 )
 
@@ -258,6 +262,9 @@ func (in *inside) newCoord() *broker.Client {
 // reportAlone tells the OnError callbacks of an error with no worker, or the log if
 // there are none.
 func (c *cluster) reportAlone(err error) {
+	for _, r := range c.hooks.trouble.all() {
+		c.reports.Post(func() { r.fn(0, err) })
+	}
 	all := c.hooks.err.all()
 	for _, r := range all {
 		c.reports.Post(func() { r.fn(nil, err) })
@@ -265,4 +272,96 @@ func (c *cluster) reportAlone(err error) {
 	if len(all) == 0 {
 		c.reports.Post(func() { c.master.log().Warn("cluster: error", "err", err) })
 	}
+}
+
+// What connects package admin: see internal/operator.
+
+// operatorCore is this process as package admin uses it.
+type operatorCore struct{ c *cluster }
+
+func (o operatorCore) OnStream(fn func(net.Conn)) (stop func()) { return o.c.hooks.stream.add(fn) }
+func (o operatorCore) OnReloading(fn func()) (stop func())      { return o.c.hooks.reloading.add(fn) }
+func (o operatorCore) OnScale(fn func(int)) (stop func())       { return o.c.hooks.scale.add(fn) }
+func (o operatorCore) OnTrouble(fn func(int, error)) (stop func()) {
+	return o.c.hooks.trouble.add(fn)
+}
+
+// OpenStream sends the worker one end of a new connection.
+func (o operatorCore) OpenStream(worker int) (net.Conn, error) {
+	var p *Process
+	o.c.call(func() { p = o.c.workers[worker] })
+	if p == nil || !p.IsConnected() || p.State() < Online {
+		return nil, fmt.Errorf("cluster: OpenStream: worker %d: %w", worker, ErrClosed)
+	}
+	ours, theirs, err := socket.Pair()
+	if err == nil {
+		if err = p.link.Lines().Stream(theirs); err != nil {
+			ours.Close()
+		}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("cluster: OpenStream: worker %d: %w", worker, err)
+	}
+	return ours, nil
+}
+
+// streamed is told of a connection that the master has opened, or of one whose
+// descriptor got lost.
+func (c *cluster) streamed(h *handle.Handle) {
+	all := c.hooks.stream.all()
+	if h == nil || len(all) == 0 {
+		h.Release()
+		return
+	}
+	conn, err := socket.NewConn(h)
+	if err != nil {
+		return // the master has closed its end
+	}
+	go all[len(all)-1].fn(conn)
+}
+
+func (o operatorCore) Restart(ctx context.Context, slot int) error {
+	select {
+	case a := <-o.c.ask(func(now time.Time, call int) { supervise.Orders{Machine: o.c.supervisor}.Restart(now, call, slot) }):
+		return a.err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (o operatorCore) Vacate(ctx context.Context, slot int) error {
+	return o.end(ctx, slot, supervise.Orders{Machine: o.c.supervisor}.Vacate)
+}
+
+func (o operatorCore) Respawn(ctx context.Context, slot int) error {
+	return o.end(ctx, slot, supervise.Orders{Machine: o.c.supervisor}.Respawn)
+}
+
+// end gives an order that ends a slot's worker, and waits for that.
+func (o operatorCore) end(ctx context.Context, slot int, order func(now time.Time, slot int) (worker int, err error)) (err error) {
+	var p *Process
+	o.c.call(func() {
+		var worker int
+		worker, err = order(time.Now(), slot)
+		p = o.c.workers[worker]
+	})
+	if err != nil || p == nil {
+		return err
+	}
+	select {
+	case <-p.child.exited:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (o operatorCore) Health() (h operator.Health) {
+	m := o.c.master
+	m.call(func() {
+		c := m.census()
+		h = operator.Health{Up: c.up, Need: c.need, Stopping: m.delay != nil || len(m.stops) > 0}
+	})
+	h.Stopping = h.Stopping || m.runner.isStopping()
+	return h
 }

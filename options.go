@@ -254,6 +254,7 @@ const (
 	ReasonScale   Reason = "scale"   // its slot was removed
 	ReasonStop    Reason = "stop"    // by Disconnect of the cluster or the end of Run
 	ReasonKill    Reason = "kill"    // by Kill
+	ReasonRestart Reason = "restart" // replaced by an order of package admin's, or a replacement that did not get ready
 	ReasonDrain   Reason = "drain"   // by Disconnect of the worker, a SIGTERM to it, or of its own accord with status 0
 )
 

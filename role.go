@@ -245,7 +245,9 @@ func newWorker(c *cluster, id int, ch *channel.Channel, hello announcement) *Pro
 	in.watchTerm() // before online: whoever has seen that may send it
 	online := &wire.Message{Act: wire.ActOnline}
 	if in.goMaster() {
-		online.Go = &wire.Extension{Version: wire.ProtocolVersion, SaysReady: true, MaxMessage: in.hello.MaxMessage}
+		b := ownBuild()
+		online.Go = &wire.Extension{Version: wire.ProtocolVersion, SaysReady: true, MaxMessage: in.hello.MaxMessage,
+			GoVersion: b.goVersion, ProgramVersion: b.version, Revision: b.revision}
 	}
 	p.link.Order(online)
 	leaveGroupSignals()
@@ -323,6 +325,9 @@ func (s *fromMaster) Internal(w *wire.Message, h *handle.Handle) {
 		return
 	case wire.ActPing:
 		s.in.pinged(w.Msg)
+	case wire.ActStream:
+		s.in.p.cluster.streamed(h)
+		return
 	case wire.ActStopping:
 		s.in.drain.Notice()
 	case wire.ActTickets:
@@ -462,7 +467,7 @@ func (in *inside) pinged(asked []byte) {
 			}
 		}
 		accepted, active := in.drain.Counts()
-		p := supervise.Pulse{Accepted: accepted, Active: int64(active)}
+		p := supervise.Pulse{Accepted: accepted, Active: int64(active), Goroutines: runtime.NumGoroutine()}
 		var mem runtime.MemStats
 		runtime.ReadMemStats(&mem)
 		p.Memory = int64(mem.Sys - mem.HeapReleased)

@@ -75,6 +75,13 @@ func (r *runner) stoppingChan() <-chan struct{} {
 	return r.stopping
 }
 
+// isStopping reports whether that is closed.
+func (r *runner) isStopping() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.stops
+}
+
 // announce closes that channel.
 func (r *runner) announce() {
 	r.mu.Lock()

@@ -13,6 +13,7 @@ import (
 
 	"github.com/go-cluster/cluster/internal/broker"
 	"github.com/go-cluster/cluster/internal/handle"
+	"github.com/go-cluster/cluster/internal/operator"
 	"github.com/go-cluster/cluster/internal/tickets"
 	"github.com/go-cluster/cluster/internal/wire"
 )
@@ -227,8 +228,9 @@ func nextProtos(protos []string, protocol string, with bool) []string {
 // place of signal.NotifyContext, which in a worker sees no signal: SIGTERM is a drain
 // there, and SIGINT is left to the master.
 func Context() context.Context {
-	// Package coord finds its part of the cluster in it.
-	return context.WithValue(std.context(), broker.Key{}, std.coord)
+	// Packages coord and admin find their part of the cluster in it.
+	ctx := context.WithValue(std.context(), broker.Key{}, std.coord)
+	return context.WithValue(ctx, operator.Key{}, operator.Core(operatorCore{std}))
 }
 
 func (c *cluster) context() context.Context {

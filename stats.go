@@ -4,12 +4,15 @@ import (
 	"cmp"
 	"encoding/json"
 	"math"
+	"runtime/debug"
 	"slices"
+	"strconv"
 	"time"
 
 	"github.com/go-cluster/cluster/internal/coordinate"
 	"github.com/go-cluster/cluster/internal/process"
 	"github.com/go-cluster/cluster/internal/supervise"
+	"github.com/go-cluster/cluster/internal/wire"
 )
 
 // Snapshot is what the master knows of its cluster at one moment. In JSON,
@@ -93,6 +96,17 @@ type WorkerStats struct {
 	Check        string  `json:"check,omitempty"` // the last heartbeat's error
 	RSS          int64   `json:"rss"`             // bytes
 	CPU          Seconds `json:"cpu"`             // used in all
+
+	// Name is what orders and logs of package admin call the worker: its slot if it
+	// has that, else "id" and its id (a plain Fork, a replacement that is not up, or
+	// who drains for one that is).
+	Name       string `json:"name"`
+	Goroutines int    `json:"goroutines"` // as of the last heartbeat; 0 for node
+
+	// What it was built of, as it says itself: "" where that is not known.
+	GoVersion string `json:"go_version"`
+	Version   string `json:"version"`  // of the main module, as "v1.2.3" or "(devel)"
+	Revision  string `json:"revision"` // of the version control; "+dirty" if files had changed
 }
 
 // ListenerStats is one shared address.
@@ -209,11 +223,48 @@ func (p *Process) stats(w supervise.WorkerInfo, now time.Time) WorkerStats {
 		Slot: p.slot, ID: p.id, PID: p.pid, State: p.State().String(), Generation: w.Slot.Number, Started: w.Worker.Started.Unix(),
 		Restarts: w.Slot.Restarts, LastExit: w.Slot.LastExit,
 		Accepted: watch.Pulse.Accepted, Active: watch.Pulse.Active, HeartbeatAge: Seconds(now.Sub(watch.Beat)), Check: watch.Pulse.Error,
-		Queue: p.link.Queued(),
+		Queue: p.link.Queued(), Goroutines: watch.Pulse.Goroutines,
+		Name: "id" + strconv.Itoa(p.id), GoVersion: p.child.built.goVersion, Version: p.child.built.version, Revision: p.child.built.revision,
+	}
+	if w.Owns {
+		s.Name = strconv.Itoa(p.slot)
 	}
 	s.MessagesIn, s.MessagesOut = p.link.Counts()
 	if at := w.Worker.ReadyAt; !at.IsZero() {
 		s.ReadyAfter = Seconds(at.Sub(w.Worker.Started))
 	}
 	return s
+}
+
+// build is what a program was built of.
+type build struct{ goVersion, version, revision string }
+
+// ownBuild is this program's.
+func ownBuild() (b build) {
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return b
+	}
+	b = build{goVersion: info.GoVersion, version: info.Main.Version}
+	for _, s := range info.Settings {
+		switch {
+		case s.Key == "vcs.revision":
+			b.revision = s.Value + b.revision
+		case s.Key == "vcs.modified" && s.Value == "true":
+			b.revision += "+dirty"
+		}
+	}
+	return b
+}
+
+// maxBuild bounds, in bytes, each part of what a worker says of its build.
+const maxBuild = 256
+
+// tell takes what a worker says in its online.
+func (b *build) tell(e *wire.Extension) {
+	if e == nil {
+		return
+	}
+	plain := func(s string) string { return wire.Plain(s[:min(len(s), maxBuild)]) }
+	*b = build{plain(e.GoVersion), plain(e.ProgramVersion), plain(e.Revision)}
 }

@@ -32,11 +32,11 @@ type Process struct {
 	pid       int
 	apart     bool // its messages are for its own callbacks alone; constant
 
-	onOnline, onDisconnect callbacks[func(*Process)]
-	onListening            callbacks[func(*Process, net.Addr)]
-	onMessage              callbacks[func(*Process, Message)]
-	onExit                 callbacks[func(*Process, Exit)]
-	onError                callbacks[func(*Process, error)]
+	onOnline, onReady, onDisconnect callbacks[func(*Process)]
+	onListening                     callbacks[func(*Process, net.Addr)]
+	onMessage                       callbacks[func(*Process, Message)]
+	onExit                          callbacks[func(*Process, Exit)]
+	onError                         callbacks[func(*Process, error)]
 
 	owner  owner
 	child  *child  // the owner in the master
@@ -290,6 +290,14 @@ func (w *Process) OnOnline(fn func(w *Process)) (stop func()) {
 		return func() {}
 	}
 	return w.onOnline.add(fn)
+}
+
+// OnReady is [OnReady] for this worker.
+func (w *Process) OnReady(fn func(w *Process)) (stop func()) {
+	if w == nil {
+		return func() {}
+	}
+	return w.onReady.add(fn)
 }
 
 // OnListening is [OnListening] for this worker.

@@ -5,15 +5,16 @@ import (
 	"errors"
 
 	"github.com/go-cluster/cluster/internal/errs"
+	"github.com/go-cluster/cluster/internal/handle"
 	"github.com/go-cluster/cluster/internal/wire"
 )
 
-// Lines is a link as package coord uses it. What that says goes beside the messages
-// and requests of the application, which cannot reach it. A question is a call like a
-// Request, but the reader of the other side answers it.
+// Lines is a link as packages coord and admin use it. What they say goes beside the
+// messages and requests of the application, which cannot reach it. A question is a
+// call like a Request, but the reader of the other side answers it.
 type Lines struct{ l *Link }
 
-// Lines returns the link as package coord uses it.
+// Lines returns the link as packages coord and admin use it.
 func (l *Link) Lines() Lines { return Lines{l} }
 
 // Call sends the question msg, a line, and waits for the answer.
@@ -65,5 +66,33 @@ func (n Lines) Send(line []byte) error {
 		return err
 	}
 	_, err := n.l.out.put(userLine, nil, line)
+	return err
+}
+
+// maxStreams bounds the connections on their way to one peer, which may be stopped:
+// the kernel lets a user have only so many descriptors under way.
+const maxStreams = 8
+
+// Stream sends the peer one end of a connection, which it takes over. The error is
+// errs.Backlog if the peer has not taken what was sent before.
+func (n Lines) Stream(h *handle.Handle) error {
+	defer h.Release()
+	l := n.l
+	if !l.SpeaksExtra() {
+		return errs.NotSupported
+	}
+	if l.streams.Add(1) > maxStreams {
+		l.streams.Add(-1)
+		return errs.Backlog
+	}
+	line, beside, kept := l.ch.Attach(wire.StreamLine(), h)
+	taken := func(error) {
+		l.streams.Add(-1)
+		kept.Release()
+	}
+	err := l.receipts.send(orderLine, beside, line, taken)
+	if err != nil {
+		taken(err)
+	}
 	return err
 }

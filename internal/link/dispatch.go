@@ -243,6 +243,8 @@ func (r *reader) ours(m wire.Extra, raw []byte) {
 		r.side.Coord(m.Act, m.ID, m.Msg)
 	case wire.ActHandle:
 		r.handed(m, raw)
+	case wire.ActStream:
+		r.side.Internal(&wire.Message{Cmd: wire.CmdExtra, Act: m.Act}, r.claim(raw))
 	default:
 		if len(m.Msg) > maxInternal {
 			r.fault("an internal message of %d bytes is ignored: %s", len(m.Msg), wire.Excerpt(m.Msg))

@@ -25,6 +25,7 @@ type Link struct {
 	exchange exchange
 	handover handovers
 	workers  workers
+	streams  atomic.Int32 // on their way to the peer
 }
 
 // core is what the parts of a link have in common: the channel and its two

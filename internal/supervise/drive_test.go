@@ -127,6 +127,22 @@ func (n *fakeCluster) reload() *call {
 	return c
 }
 
+func (n *fakeCluster) restart(place int) *call {
+	c := n.newCall()
+	n.in(func(m *Machine) { Orders{m}.Restart(n.now, c.id, place) })
+	return c
+}
+
+func (n *fakeCluster) vacate(place int) (worker int, err error) {
+	n.in(func(m *Machine) { worker, err = Orders{m}.Vacate(n.now, place) })
+	return worker, err
+}
+
+func (n *fakeCluster) respawn(place int) (worker int, err error) {
+	n.in(func(m *Machine) { worker, err = Orders{m}.Respawn(n.now, place) })
+	return worker, err
+}
+
 func (n *fakeCluster) kill(p *proc) error { return n.send(p, os.Kill, false) }
 
 func (n *fakeCluster) send(p *proc, sig os.Signal, probe bool) (err error) {

@@ -62,6 +62,8 @@ func (w *Worker) supersededBy() Reason {
 		return w.For
 	case s == nil || s.Mode == slotRemoved:
 		return ReasonScale
+	case s.Mode == slotStopped:
+		return ReasonDrain
 	}
 	return ReasonReload // its replacement was faster
 }

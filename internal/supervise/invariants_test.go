@@ -61,7 +61,7 @@ func (w *simulation) wrongReplacement() string {
 	r := st.Replacing
 	for _, p := range st.running() {
 		s, why := p.slot(), p.Reason
-		if s != nil && s.Mode != slotRemoved && st.Stop == nil && p.State >= Draining && (why == ReasonReload || why == ReasonRecycle) && (r == nil || r.Old != p.ID) {
+		if s != nil && s.Mode != slotRemoved && st.Stop == nil && p.State >= Draining && (why == ReasonReload || why == ReasonRecycle || why == ReasonRestart) && (r == nil || r.Old != p.ID) {
 			return fmt.Sprintf("worker %d has been replaced, and others are while it drains", p.ID)
 		}
 	}
@@ -82,8 +82,8 @@ func (w *simulation) wrongReplacement() string {
 		return "a replacement during a stop"
 	case r.Why == ReasonReload && (st.Reload == nil || r.Generation != st.Reload.Generation):
 		return "a replacement for a reload that is over"
-	case r.Why == ReasonRecycle && r.Old == 0 && st.Reload != nil && st.Reload.Opened:
-		return "a reload waits for a recycling that is not up"
+	case r.Why != ReasonReload && r.Old == 0 && st.Reload != nil && st.Reload.Opened:
+		return "a reload waits for another replacement that is not up"
 	case r.Old == 0 && (r.slot().Next != r.Next || r.slot().Mode == slotRemoved):
 		return fmt.Sprintf("the replacement of slot %d is not its next", r.slot().Place)
 	}
@@ -95,8 +95,8 @@ func (w *simulation) wrongReplacement() string {
 	return ""
 }
 
-// wrongCapacity: who drains because of a reload or of recycling has a successor
-// that is up.
+// wrongCapacity: who drains because of a reload, a restart or recycling has a
+// successor that is up.
 func (w *simulation) wrongCapacity() string {
 	for _, p := range w.list() {
 		if p.State() < Draining || w.draining[p] {
@@ -105,7 +105,7 @@ func (w *simulation) wrongCapacity() string {
 		w.draining[p] = true
 		r := p.worker()
 		s, why := r.slot(), r.Reason
-		if s == nil || s.Mode == slotRemoved || why != ReasonReload && why != ReasonRecycle {
+		if s == nil || s.Mode == slotRemoved || why != ReasonReload && why != ReasonRecycle && why != ReasonRestart {
 			continue
 		}
 		needed := Online

@@ -36,7 +36,7 @@ func randomLife(t *testing.T, seed uint64) {
 	o := Settings{Workers: 1 + r.IntN(4), ReadyFor: time.Duration(r.IntN(2)) * 5 * time.Second, MaxBootFailures: -1, ManualReady: r.IntN(2) == 0, Recycle: Recycle{Age: time.Duration(r.IntN(2)) * time.Minute}}
 	n := newFake(t, o)
 	require.NoError(t, n.autoFork())
-	var reloads []*call
+	var reloads []*call // and restarts
 	pick := func() *proc {
 		if all := n.list(); len(all) > 0 {
 			return all[r.IntN(len(all))]
@@ -46,7 +46,7 @@ func randomLife(t *testing.T, seed uint64) {
 	stopped := false
 	for range 60 {
 		p := pick()
-		switch op := r.IntN(14); {
+		switch op := r.IntN(17); {
 		case op == 0:
 			reloads = append(reloads, n.reload())
 		case op == 1:
@@ -57,6 +57,14 @@ func randomLife(t *testing.T, seed uint64) {
 			n.failing(nil)
 		case op == 5:
 			n.sleep(time.Duration(r.Int64N(int64(time.Minute))))
+		case op == 14:
+			reloads = append(reloads, n.restart(r.IntN(5)))
+		case op == 15:
+			if id, _ := n.vacate(r.IntN(5)); id != 0 {
+				n.die(n.proc(id), killed)
+			}
+		case op == 16:
+			n.respawn(r.IntN(5))
 		case p == nil:
 		case op == 6:
 			n.die(p, []int{0, 1, 2, killed}[r.IntN(4)])

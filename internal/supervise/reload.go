@@ -50,7 +50,7 @@ func (o opening) reload(m *Machine, g *generation, err error) {
 	}
 	m.st.enter(g)
 	job.Opened = true
-	// A recycling that is not up yet gives way.
+	// What is not up yet gives way.
 	if r := m.st.Replacing; r != nil && r.Old == 0 {
 		r.drop()
 	}
@@ -93,7 +93,7 @@ func (j *reload) next() {
 // and had taken over: what one new worker dies of, the next ones will.
 func (m *Machine) checkReload(s *slot, w *Worker, e Exit) {
 	job := m.st.Reload
-	asked := e.Voluntary || e.Code == 0 && w.Reason == ReasonDrain || w.isClean(e)
+	asked := e.Voluntary || w.Respawn || e.Code == 0 && w.Reason == ReasonDrain || w.isClean(e)
 	if job == nil || w.Generation != job.Generation || s.Mode == slotRemoved || asked {
 		return
 	}
@@ -147,6 +147,7 @@ func (j *reload) report(err error) {
 
 // cancelJobs ends the reload and every replacement, because the supervision ends.
 func (m *Machine) cancelJobs(why error) {
+	Orders{m}.cancel(why)
 	if r := m.st.Replacing; r != nil {
 		m.st.Replacing = nil
 		if m.st.Stop == nil {

@@ -3,14 +3,16 @@ package supervise
 import "time"
 
 // replacement is one slot's change of worker. There is one in the cluster at a
-// time: a reload's goes before recycling, and cancels a recycling that is not up.
+// time: a reload's goes before the others, which give way if the new worker is not
+// up, and come again after it.
 type replacement struct {
 	m *Machine
 
 	ID         int
 	Slot       int
 	Generation int
-	Why        Reason // reload or recycle
+	Why        Reason // reload, restart or recycle
+	Call       int    // of a restart
 	Pending    int    // the slot's, when this was decided
 	Begun      bool   // the new worker is ordered
 	Next       int    // the new worker, once it is forked
@@ -124,7 +126,10 @@ func (r *replacement) drop() {
 	if s.Current == 0 && s.Mode == slotLive && m.st.Stop == nil {
 		s.refork(0)
 	}
-	if w := s.current(); w != nil && r.Why == ReasonRecycle {
+	switch w := s.current(); {
+	case r.Why == ReasonRestart:
+		r.waitAgain()
+	case w != nil && r.Why == ReasonRecycle:
 		w.wantRecycling()
 	}
 }
@@ -154,19 +159,23 @@ func (r *replacement) end(err error) {
 		r.reloaded(err)
 	case ReasonRecycle:
 		r.recycled(err)
+	case ReasonRestart:
+		r.restarted(err)
 	}
 	m.nextJob()
 }
 
 // nextJob decides on the next replacement, if none is under way: the reload's, or
-// one that recycling waits for.
+// one that was ordered, or one that recycling waits for.
 func (m *Machine) nextJob() {
 	if m.st.Replacing != nil || m.st.Stop != nil {
 		return
 	}
 	switch job := m.st.Reload; {
 	case job == nil:
-		m.nextRecycling()
+		if !(Orders{m}).next() {
+			m.nextRecycling()
+		}
 		m.checkAllResigned() // the last may have resigned while a replacement was under way
 	case job.Opened:
 		job.next()

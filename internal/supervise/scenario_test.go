@@ -86,6 +86,30 @@ func recycling(due func(w *simulation, p *proc), stage State) func(w *simulation
 	}
 }
 
+// restarting orders a restart of the slot, and holds its replacement where stage
+// says.
+func restarting(stage State) func(w *simulation, at int) func() {
+	return func(w *simulation, at int) func() {
+		before := w.replacement()
+		w.restart(at)
+		w.settle()
+		r, next, old := w.began(before)
+		if next == nil || r.Why != ReasonRestart {
+			return noEnd
+		}
+		release := w.hold(next, old)
+		if stage >= Draining && old != nil {
+			w.will(old, ReasonRestart)
+			w.online(next)
+			if w.listen {
+				w.ready(next)
+			}
+			w.settle()
+		}
+		return release
+	}
+}
+
 // full is what a worker says that has accepted as many connections as it may.
 func full(w *simulation, p *proc) {
 	w.full(p)
@@ -301,6 +325,11 @@ var scenarios = []scenario{
 	}},
 	{name: "recycling by memory", begin: recycling(large, Starting), set: func(o *Settings) { o.Recycle.Memory = 1 << 30 }},
 	{name: "recycling by age", begin: recycling(aged, Starting), set: func(o *Settings) { o.Recycle.Age = 5 * time.Minute }},
+
+	{name: "restart, the new one starts", begin: restarting(Starting)},
+	{name: "restart, the old one drains", begin: restarting(Draining)},
+	{name: "Vacate", mode: slotStopped, begin: ordered(ReasonDrain, func(w *simulation, p *proc) { w.vacate(p.place) })},
+	{name: "Respawn", begin: ordered(ReasonKill, func(w *simulation, p *proc) { w.respawn(p.place) })},
 
 	{name: "scale up", begin: scaled(scale(plus(2))), target: plus(2)},
 	{name: "scale down", begin: scaled(scale(plus(-1))), target: plus(-1)},

@@ -249,7 +249,7 @@ func (w *simulation) calmUnlessHeld() {
 func (w *simulation) quiet() bool {
 	st := &w.m.st
 	if st.Stop != nil || st.Ending || st.forking() > 0 || len(st.Fills) > 0 || len(st.Openings) > 0 ||
-		st.Replacing != nil || st.Reload != nil || len(st.ReloadAsked) > 0 || len(st.Recycling) > 0 {
+		st.Replacing != nil || st.Reload != nil || len(st.ReloadAsked) > 0 || len(st.Restarts) > 0 || len(st.Recycling) > 0 {
 		return false
 	}
 	for _, s := range st.Slots {

@@ -44,7 +44,7 @@ type slotMode int
 
 const (
 	slotLive     slotMode = iota // is filled again
-	slotStopped                  // its worker's end was asked for: empty until AutoFork, Scale or Reload
+	slotStopped                  // its worker's end was asked for: empty until AutoFork, Scale, Reload or Restart
 	slotResigned                 // its worker said ExitNoRestart
 	slotRemoved                  // nothing is forked here any more
 )
@@ -227,7 +227,7 @@ func (s *slot) emptied(w *Worker, e Exit) {
 		m.st.LastOut = Failure{fmt.Errorf("the last with %v%s", e, said(e.LastWords))}
 		m.checkAllResigned()
 		return
-	case w.isClean(e):
+	case w.isClean(e) || w.Respawn:
 		s.Restarts++
 		s.refork(0)
 		return

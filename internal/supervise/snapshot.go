@@ -22,6 +22,7 @@ type WorkerInfo struct {
 	Worker Worker
 	Slot   SlotInfo // for a plain Fork only the generation's number
 	Up     bool     // it does its work: see upAt
+	Owns   bool     // it is its slot's: no replacement under way, nor one that drains for its successor
 }
 
 // SlotInfo is one slot.
@@ -46,7 +47,7 @@ func (m *Machine) Snapshot(now time.Time) Snapshot {
 	for _, w := range running {
 		i := WorkerInfo{Worker: *w}
 		if sl := w.slot(); sl != nil {
-			i.Slot = sl.info()
+			i.Slot, i.Owns = sl.info(), sl.Current == w.ID
 		}
 		i.Slot.Number = st.Generations[w.Generation].Number
 		i.Up = w.State == Ready || w.State == Online && w.upAt() == Online && now.Sub(w.OnlineAt) >= NeverListens

@@ -33,6 +33,7 @@ type state struct {
 	Completed    int     // the number of the last generation that reached every slot
 
 	Replacing   *replacement // there is one at a time
+	Restarts    []restart    // whose turn comes when Replacing is free, before that of Recycling
 	Recycling   []int        // workers whose turn comes when Replacing is free
 	Reload      *reload
 	ReloadAsked []int // calls that wait for the reload after this one

@@ -27,6 +27,8 @@ type Pulse struct {
 	Active   int64  `json:"active"`
 	Memory   int64  `json:"memory"` // bytes
 	Error    string `json:"error"`  // of its checks
+
+	Goroutines int `json:"goroutines"`
 }
 
 func (w *Worker) beginWatch() {

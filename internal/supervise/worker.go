@@ -45,6 +45,7 @@ const (
 	ReasonStop    Reason = "stop"
 	ReasonKill    Reason = "kill"
 	ReasonDrain   Reason = "drain"
+	ReasonRestart Reason = "restart"
 )
 
 // Exit is how a worker ended. The host fills in the first five fields, the Machine
@@ -92,6 +93,7 @@ type Worker struct {
 	Voluntary bool   // its end was asked for
 	Reason    Reason // why it ends, if that was decided here
 	Overdue   bool   // sent SIGKILL because its drain took too long
+	Respawn   bool   `json:",omitempty"` // killed so that another takes its place
 
 	// Of its fork:
 	Forking     bool   // it has no process yet

@@ -100,6 +100,11 @@ func HandleLine(msg []byte) []byte {
 	return append(append(b, bytes.TrimSuffix(msg, newline)...), closing...)
 }
 
+// StreamLine returns the line that goes with a descriptor which is a connection.
+func StreamLine() []byte {
+	return []byte(`{"cmd":"` + CmdExtra + `","act":"` + ActStream + `"}` + "\n")
+}
+
 // NodeHandleLine is HandleLine for node.
 func NodeHandleLine(t HandleType, msg []byte) []byte {
 	b := make([]byte, 0, CallHead+len(msg))

@@ -51,6 +51,7 @@ const (
 	ActCoord    = "coord"    // of package coord: a question, or what a process is to know
 	ActTopic    = "topic"    // a message that was published; its id is the topic's number
 	ActHandle   = "handle"   // with a descriptor: a message of the application and what came with it
+	ActStream   = "stream"   // with a descriptor: a connection that the master has opened to the worker
 	ActStderr   = "stderr"   // in NODE_CLUSTER, with a descriptor: the master's standard error
 )
 
@@ -129,6 +130,10 @@ type Extension struct {
 	Version    int  `json:"version,omitempty"`    // that this peer speaks NODE_GO_CLUSTER
 	SaysReady  bool `json:"saysReady,omitempty"`  // it tells that it is ready with ActReady, and not by listening
 	MaxMessage int  `json:"maxMessage,omitempty"` // bytes of the longest line that it takes
+
+	GoVersion      string `json:"goVersion,omitempty"`      // of its build
+	Revision       string `json:"revision,omitempty"`       // that was built
+	ProgramVersion string `json:"programVersion,omitempty"` // of its main module
 
 	// In queryServer.
 	Network    string `json:"network,omitempty"`
