@@ -20,9 +20,10 @@ import "context"
 //
 // In a master that has forked fn does not run; one that began before the fork has
 // its ctx ended by it. Several Leads of one name in a process are several
-// candidates; one that is called by the fn of another waits for that to return. What
-// prevents a candidacy (a name that is too long, a process with 4,096 of them, a
-// node primary) is reported through cluster.OnError.
+// candidates. What prevents a candidacy is reported through cluster.OnError, and stop
+// does nothing then: a name that is too long, a process with 4,096 candidacies, a
+// node primary, and a Lead that the fn which leads the name calls itself while its
+// ctx is alive, since nobody else leads until that has returned.
 func Lead(name string, fn func(ctx context.Context) error) (stop func()) {
 	return here.Lead(name, fn)
 }

@@ -212,7 +212,7 @@ func (b *Broker) do(member int, q *Question) Answer {
 		b.publish(q)
 		return Answer{}
 	case verbMissed:
-		b.st.Miss(uint64(q.Ticket), max(0, q.N))
+		b.st.Miss(q.Ticket, q.N)
 		return Answer{}
 	case verbLock, verbTryLock, verbOnce:
 		return b.enter(q, ref)

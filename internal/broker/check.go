@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"errors"
 	"fmt"
 	"math"
 	"time"
@@ -26,6 +27,12 @@ func (q *Question) check() error {
 		return fmt.Errorf("the ttl is %v: it must not be negative (0 is no end)", ttl)
 	case q.Verb == verbTake && (q.N < 0 || q.N > math.MaxInt32 || q.Ahead < 0 || q.Unused < 0):
 		return fmt.Errorf("%d tokens cannot be taken", q.N)
+	case q.Verb == verbTake && len(q.Key) > longestKey: // its Client has not hashed it
+		return tooLarge("the key", len(q.Key), longestKey)
+	case q.Verb == verbPublish && len(q.Message) == 0:
+		return errors.New("there is no message to publish")
+	case q.Verb == verbMissed && (q.N < 0 || q.N > math.MaxInt32):
+		return fmt.Errorf("%d messages cannot have been missed", q.N)
 	case q.Verb == verbRate && !(q.Rate >= 0):
 		return fmt.Errorf("the rate is %v: it must not be negative", q.Rate)
 	case q.Verb == verbRate && (q.N < 0 || q.N > math.MaxInt32):

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"time"
 
 	"github.com/go-cluster/cluster/internal/callback"
 	"github.com/go-cluster/cluster/internal/coordinate"
@@ -63,6 +64,7 @@ type Client struct {
 	numbers     map[uint64]*localTopic
 
 	limiters map[string]*Limiter
+	epoch    time.Time // what limiters count from: a difference costs half of time.Now
 }
 
 func newClient(up upstream, h Hooks) *Client {
@@ -71,7 +73,7 @@ func newClient(up upstream, h Hooks) *Client {
 		stands: make(map[uint64]*candidacy), leading: make(map[string]int),
 		waits: make(map[uint64]chan coordinate.What), gone: make(chan struct{}),
 		topics: make(map[string]*localTopic), numbers: make(map[uint64]*localTopic),
-		limiters: make(map[string]*Limiter),
+		limiters: make(map[string]*Limiter), epoch: time.Now(),
 	}
 }
 

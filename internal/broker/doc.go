@@ -17,6 +17,6 @@
 // which comes before all. The locks of a subscriber and of a limiter's key are taken
 // alone or under those. Functions of the application run under no lock.
 //
-// The tests connect Clients to a Broker without a channel; package coord's have real
-// processes.
+// The tests connect Clients to a Broker without a channel, and let a worker say
+// anything (FuzzQuestions); package coord's have real processes.
 package broker

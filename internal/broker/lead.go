@@ -4,17 +4,20 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
+	"strings"
 
 	"github.com/go-cluster/cluster/internal/coordinate"
 )
 
 // candidacy is one Lead. Client.mu guards what changes.
 type candidacy struct {
-	ticket uint64
-	name   string
-	fn     func(context.Context) error
-	cancel context.CancelFunc // while fn runs
-	ended  bool               // its context is
+	ticket    uint64
+	name      string
+	fn        func(context.Context) error
+	cancel    context.CancelFunc // while fn runs
+	ended     bool               // its context is
+	goroutine string             // that runs fn
 }
 
 // Lead makes this process a candidate for the name, until stop is called.
@@ -26,6 +29,11 @@ func (c *Client) Lead(name string, fn func(context.Context) error) (stop func())
 	c.mu.Lock()
 	if c.draining {
 		c.mu.Unlock()
+		return func() {}
+	}
+	if c.leadsHere(name) {
+		c.mu.Unlock()
+		c.hooks.Report(fmt.Errorf("coord: Lead(%.64q): %w", name, errInside))
 		return func() {}
 	}
 	s := &candidacy{ticket: c.next(), name: name, fn: fn}
@@ -41,7 +49,40 @@ func (c *Client) Lead(name string, fn func(context.Context) error) (stop func())
 		}
 		return func() {}
 	}
+	c.mu.Lock()
+	ended := c.draining && c.stands[s.ticket] != s
+	c.mu.Unlock()
+	if ended { // meanwhile, and perhaps the master has heard that before it heard of s
+		c.up.tell(&Question{Verb: verbReturned, Name: name, Ticket: s.ticket, Outcome: int(coordinate.HandedOver)})
+	}
 	return func() { c.stop(s) }
+}
+
+var errInside = errors.New("it is called by the function that leads this name, and nobody else leads until that has returned: " +
+	"return an error to run again, or call Lead elsewhere")
+
+// leadsHere reports whether the function that leads the name runs on this goroutine.
+// c.mu is held.
+func (c *Client) leadsHere(name string) bool {
+	if c.leading[name] == 0 {
+		return false
+	}
+	here := goroutine()
+	for _, s := range c.stands {
+		if s.name == name && s.cancel != nil && !s.ended && s.goroutine == here {
+			return true
+		}
+	}
+	return false
+}
+
+// goroutine is the number of this goroutine. The runtime tells it at the beginning of
+// a stack trace, and nowhere else: "goroutine 7 [running]:".
+func goroutine() string {
+	var b [32]byte
+	_, rest, _ := strings.Cut(string(b[:runtime.Stack(b[:], false)]), " ")
+	number, _, _ := strings.Cut(rest, " ")
+	return number
 }
 
 // Leads reports whether a function of this process leads the name.
@@ -122,6 +163,9 @@ var errGoexit = errors.New("the function has ended its goroutine instead of retu
 // lead runs the function of s, and tells the master how it returned.
 func (c *Client) lead(ctx context.Context, s *candidacy) {
 	defer c.running.End()
+	c.mu.Lock()
+	s.goroutine = goroutine()
+	c.mu.Unlock()
 	var err error
 	ended := false
 	defer func() {

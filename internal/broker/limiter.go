@@ -22,7 +22,7 @@ type Limiter struct {
 	look int // how many keys there may be until the old ones are dropped
 }
 
-// limited is one key. Times are since epoch.
+// limited is one key. Times are since Client.epoch.
 type limited struct {
 	mu      sync.Mutex
 	lot     int // tokens that were taken ahead
@@ -44,13 +44,10 @@ const (
 	largestLot      = 1 << 20
 	minKeys         = 1024
 	longKey         = 64
+	longestKey      = len("sha256:") + 2*sha256.Size
 	// longSleep bounds how long Wait sleeps until it asks again, for the same reason.
 	longSleep = time.Second
 )
-
-// epoch is what times are counted from: a difference of two costs half of
-// time.Now.
-var epoch = time.Now()
 
 // NewLimiter gives the limiter these numbers, in all processes.
 func (c *Client) NewLimiter(name string, perSecond float64, burst int) *Limiter {
@@ -92,7 +89,7 @@ func (l *Limiter) AllowN(ctx context.Context, key string, n int) (ok bool, retry
 	}
 	for {
 		k.mu.Lock()
-		now := time.Since(epoch)
+		now := time.Since(l.c.epoch)
 		switch {
 		case k.lot >= n && now < k.lotEnd:
 			k.lot -= n
@@ -156,7 +153,7 @@ func (l *Limiter) answered(ctx context.Context, k *limited, n int, asked time.Du
 		return true, 0, nil
 	}
 	retry = time.Duration(a.N)
-	now := time.Since(epoch)
+	now := time.Since(l.c.epoch)
 	k.refused, k.until, k.retry = n, now+min(retry, rememberRefusal), now+min(retry, coordinate.Forever-now)
 	return false, retry, nil
 }
@@ -181,7 +178,7 @@ func (l *Limiter) key(key string) (*limited, error) {
 
 // forget drops the keys of which nothing is known any more. l.mu is held.
 func (l *Limiter) forget() {
-	now := time.Since(epoch)
+	now := time.Since(l.c.epoch)
 	for key, k := range l.keys {
 		k.mu.Lock()
 		old := k.asking == nil && now >= k.lotEnd && now >= k.until && now-k.asked > coordinate.LotTime

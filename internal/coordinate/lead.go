@@ -181,18 +181,22 @@ func (st *State) before(a, b int) bool {
 	return a < b
 }
 
-// leave ends the candidacies of a member.
-func (st *State) leave(now time.Time, name string, l *lead, id int) {
-	l.Candidates = slices.DeleteFunc(l.Candidates, func(r Ref) bool {
-		if r.Member == id {
-			st.Members[id].Stands--
-		}
-		return r.Member == id
-	})
-	if l.Leader != nil && l.Leader.Member == id {
-		l.Leader.Ended = true
+// standNoMore ends the candidacies of a member, which is given nothing new.
+func (st *State) standNoMore(now time.Time, id int) {
+	m := st.Members[id]
+	if m == nil || m.Leaving {
+		return
 	}
-	st.dropLead(now, name, l)
+	m.Leaving = true
+	for name, l := range st.Leads {
+		l.Candidates = slices.DeleteFunc(l.Candidates, func(r Ref) bool {
+			if r.Member == id {
+				m.Stands--
+			}
+			return r.Member == id
+		})
+		st.dropLead(now, name, l)
+	}
 }
 
 // dropLead forgets a name that nobody asks for, when its failures count no more.

@@ -35,6 +35,7 @@ type Rate struct {
 
 type limiters struct {
 	rates   map[string]Rate
+	names   map[string]string // of rates: the string that their buckets share
 	buckets map[bucketName]*bucket
 	full    byTime[*bucket] // the next to be full first
 }
@@ -58,6 +59,7 @@ type lot struct {
 
 func (l *limiters) init() {
 	l.rates = make(map[string]Rate)
+	l.names = make(map[string]string)
 	l.buckets = make(map[bucketName]*bucket)
 }
 
@@ -72,6 +74,7 @@ func (st *State) SetRate(member int, name string, r Rate) error {
 		}
 		n.Limiters++
 		st.Lasting[p] = n
+		l.names[name] = name
 	}
 	l.rates[name] = r
 	return nil
@@ -142,6 +145,7 @@ func (l *limiters) bucket(now time.Time, t Take, r Rate, most int) (*bucket, err
 	if len(l.buckets) >= most {
 		return nil, tooMany("%d keys of limiters are in use", most)
 	}
+	name.Limiter = l.names[name.Limiter]
 	b := &bucket{bucketName: name, Level: float64(r.Burst), As: now, at: -1}
 	l.buckets[name] = b
 	return b, nil
@@ -272,9 +276,13 @@ func (l *limiters) UnmarshalJSON(b []byte) error {
 	if w.Rates != nil {
 		l.rates = w.Rates
 	}
+	for name := range l.rates {
+		l.names[name] = name
+	}
 	l.full = w.Buckets
 	for i, b := range l.full {
 		b.at = i
+		b.Limiter = l.names[b.Limiter]
 		l.buckets[b.bucketName] = b
 	}
 	heap.Init(&l.full)

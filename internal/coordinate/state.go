@@ -164,26 +164,25 @@ func (st *State) Alone() { st.Forked = false }
 // until a negative one says that the reload is over.
 func (st *State) Reload(outdated int) { st.Outdated = outdated }
 
-// Leave says that a member is drained: it is given nothing new. What it has it
-// gives back by itself.
+// Leave says that a member is drained: it is given nothing new, and ends what it leads.
+// What it has it gives back by itself.
 func (st *State) Leave(now time.Time, id int) {
-	m := st.Members[id]
-	if m == nil || m.Leaving {
-		return
-	}
-	m.Leaving = true
-	for name, l := range st.Leads {
-		st.leave(now, name, l, id)
+	st.standNoMore(now, id)
+	for _, l := range st.Leads {
+		if l.Leader != nil && l.Leader.Member == id {
+			l.Leader.Ended = true
+		}
 	}
 }
 
 // Lost says that a member cannot be reached any more. Its process may live: what it
-// leads and holds stays its own.
+// leads and holds stays its own. That alone does not ask what it leads to end, since
+// the channel of a process that crashes is lost before its death is known.
 func (st *State) Lost(now time.Time, id int) {
 	if st.Members[id] == nil {
 		return
 	}
-	st.Leave(now, id)
+	st.standNoMore(now, id)
 	for _, lines := range []map[string]*line{st.Locks, st.Onces} {
 		for name, q := range lines {
 			q.forget(st, id)
@@ -198,14 +197,10 @@ func (st *State) Dead(now time.Time, id int) (notes []Note) {
 	if st.Members[id] == nil {
 		return nil
 	}
-	alive := make(map[string]bool) // that it led, without having been asked to end
-	for name, l := range st.Leads {
-		alive[name] = l.Leader != nil && l.Leader.Member == id && !l.Leader.Ended
-	}
 	st.Lost(now, id)
 	for name, l := range st.Leads {
 		if l.Leader != nil && l.Leader.Member == id {
-			if alive[name] {
+			if !l.Leader.Ended {
 				st.failed(now, l)
 			}
 			st.resign(l)

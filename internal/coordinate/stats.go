@@ -70,9 +70,9 @@ func (st *State) Stats(now time.Time) (s Stats) {
 		s.Missed += t.Missed
 	}
 	slices.SortFunc(s.Topics, func(a, b TopicStats) int { return cmp.Compare(a.Name, b.Name) })
-	for name, keys := range st.Store.names {
-		show := StoreStats{Name: name, Keys: len(keys)}
-		for _, el := range keys {
+	for name, h := range st.Store.names {
+		show := StoreStats{Name: name, Keys: len(h.keys)}
+		for _, el := range h.keys {
 			show.Bytes += el.Value.(*entry).cost()
 		}
 		s.Stores = append(s.Stores, show)

@@ -27,11 +27,18 @@ const (
 // Store is what is kept for all, under a name and a key. What was used least
 // recently goes first when it is full.
 type Store struct {
-	names  map[string]map[string]*list.Element
+	names  map[string]*shelf
 	recent list.List      // of *entry, the last used first
 	ends   byTime[*entry] // those that end, the next first
 	bytes  int
 	max    int // bytes
+}
+
+// shelf is what is stored under one name. The entries share that string: each question
+// comes with one of its own.
+type shelf struct {
+	name string
+	keys map[string]*list.Element
 }
 
 type entry struct {
@@ -44,7 +51,7 @@ type entry struct {
 func (e *entry) cost() int { return len(e.Key) + len(e.Value) + EntryCost }
 
 func (s *Store) init() {
-	s.names = make(map[string]map[string]*list.Element)
+	s.names = make(map[string]*shelf)
 	s.recent.Init()
 }
 
@@ -101,14 +108,14 @@ func (s *Store) Incr(now time.Time, name, key string, n int64, ttl time.Duration
 
 // Delete removes a key, if it is there.
 func (s *Store) Delete(name, key string) {
-	if el := s.names[name][key]; el != nil {
+	if el := s.at(name, key); el != nil {
 		s.remove(el)
 	}
 }
 
 // DeletePrefix removes all keys that begin with the prefix.
 func (s *Store) DeletePrefix(name, prefix string) {
-	for key, el := range s.names[name] {
+	for key, el := range s.keys(name) {
 		if strings.HasPrefix(key, prefix) {
 			s.remove(el)
 		}
@@ -119,7 +126,7 @@ func (s *Store) DeletePrefix(name, prefix string) {
 func (s *Store) Keys(now time.Time, name, prefix string) []string {
 	s.expire(now)
 	keys := []string{}
-	for key := range s.names[name] {
+	for key := range s.keys(name) {
 		if strings.HasPrefix(key, prefix) {
 			keys = append(keys, key)
 		}
@@ -128,9 +135,20 @@ func (s *Store) Keys(now time.Time, name, prefix string) []string {
 	return keys
 }
 
+// keys are those under a name.
+func (s *Store) keys(name string) map[string]*list.Element {
+	if h := s.names[name]; h != nil {
+		return h.keys
+	}
+	return nil
+}
+
+// at is the entry of a key, if there is one.
+func (s *Store) at(name, key string) *list.Element { return s.keys(name)[key] }
+
 // find returns the entry if it has not ended, and notes that it is used.
 func (s *Store) find(now time.Time, name, key string) *entry {
-	el := s.names[name][key]
+	el := s.at(name, key)
 	if el == nil {
 		return nil
 	}
@@ -154,7 +172,7 @@ func (s *Store) put(now time.Time, name, key string, value []byte, ttl time.Dura
 		return fmt.Errorf("%w: the store has room for %d bytes", errs.TooLarge, s.max)
 	}
 	s.expire(now) // the key's old entry too, maybe
-	old := s.names[name][key]
+	old := s.at(name, key)
 	switch {
 	case s.names[name] == nil && len(s.names) >= maxNames:
 		return tooMany("%d stores have keys", maxNames)
@@ -176,10 +194,13 @@ func (s *Store) put(now time.Time, name, key string, value []byte, ttl time.Dura
 
 // insert puts a new entry first.
 func (s *Store) insert(e *entry) {
-	if s.names[e.Name] == nil {
-		s.names[e.Name] = make(map[string]*list.Element)
+	h := s.names[e.Name]
+	if h == nil {
+		h = &shelf{e.Name, make(map[string]*list.Element)}
+		s.names[e.Name] = h
 	}
-	s.names[e.Name][e.Key] = s.recent.PushFront(e)
+	e.Name = h.name
+	h.keys[e.Key] = s.recent.PushFront(e)
 	s.bytes += e.cost()
 	e.at = -1
 	if !e.End.IsZero() {
@@ -189,8 +210,9 @@ func (s *Store) insert(e *entry) {
 
 func (s *Store) remove(el *list.Element) {
 	e := s.recent.Remove(el).(*entry)
-	delete(s.names[e.Name], e.Key)
-	if len(s.names[e.Name]) == 0 {
+	keys := s.keys(e.Name)
+	delete(keys, e.Key)
+	if len(keys) == 0 {
 		delete(s.names, e.Name)
 	}
 	s.bytes -= e.cost()
@@ -202,7 +224,7 @@ func (s *Store) remove(el *list.Element) {
 // expire removes what has ended.
 func (s *Store) expire(now time.Time) {
 	for len(s.ends) > 0 && s.ends[0].ended(now) {
-		s.remove(s.names[s.ends[0].Name][s.ends[0].Key])
+		s.remove(s.at(s.ends[0].Name, s.ends[0].Key))
 	}
 }
 

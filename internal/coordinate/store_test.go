@@ -5,8 +5,10 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"testing"
 	"time"
+	"unsafe"
 
 	"github.com/go-cluster/cluster/internal/errs"
 	"github.com/stretchr/testify/require"
@@ -122,4 +124,32 @@ func TestStoreTooLarge(t *testing.T) {
 	v, ok := st.Store.Get(start, "s", "k")
 	require.True(t, ok)
 	require.Equal(t, "v", string(v))
+}
+
+// TestNamesAreShared: each question comes with a name of its own. What is kept under a
+// name has one string for all of it, also when it was written and read.
+func TestNamesAreShared(t *testing.T) {
+	st := New(usual, 1)
+	require.NoError(t, st.SetRate(0, "name", Rate{1, 1}))
+	for i := range 3 {
+		require.NoError(t, st.Store.Set(start, strings.Clone("name"), fmt.Sprint(i), nil, 0))
+		_, err := st.Take(start, 0, Take{Name: strings.Clone("name"), Key: fmt.Sprint(i), Tokens: 1})
+		require.NoError(t, err)
+	}
+	for range 2 {
+		names := make(map[*byte]bool)
+		for el := st.Store.recent.Front(); el != nil; el = el.Next() {
+			names[unsafe.StringData(el.Value.(*entry).Name)] = true
+		}
+		require.Len(t, names, 1)
+		for at := range st.Limiters.buckets {
+			names[unsafe.StringData(at.Limiter)] = true
+		}
+		require.Len(t, names, 2)
+		b, err := json.Marshal(st)
+		require.NoError(t, err)
+		st, err = Restore(b)
+		require.NoError(t, err)
+		require.Equal(t, 3, st.Stats(start).Buckets)
+	}
 }
