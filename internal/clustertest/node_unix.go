@@ -270,12 +270,20 @@ func (n *NodePrimary) read() {
 	for {
 		select {
 		case line := <-n.P.lines:
-			if answer, ok := strings.CutPrefix(line, "@"); !ok || !n.answers.take([]byte(answer)) {
-				n.Add("%s", line)
+			n.take(line)
+		case <-n.P.done: // all that it has printed has been read
+			for len(n.P.lines) > 0 {
+				n.take(<-n.P.lines)
 			}
-		case <-n.P.done:
 			return
 		}
+	}
+}
+
+// take takes a line: an answer or an event.
+func (n *NodePrimary) take(line string) {
+	if answer, ok := strings.CutPrefix(line, "@"); !ok || !n.answers.take([]byte(answer)) {
+		n.Add("%s", line)
 	}
 }
 

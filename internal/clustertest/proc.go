@@ -11,6 +11,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/go-cluster/cluster"
 	"github.com/stretchr/testify/require"
@@ -81,7 +82,8 @@ type Proc struct {
 	lines chan string
 	mu    sync.Mutex
 	log   strings.Builder
-	done  chan struct{} // closed when it has exited
+	read  chan struct{} // closed when all is read that it printed
+	done  chan struct{} // closed when it has exited, and all is read that it printed
 	group processGroup  // it and its workers
 }
 
@@ -94,7 +96,7 @@ func Start(t testing.TB, programName string, env ...string) *Proc {
 // StartCmd is start with a command that runs the test binary in its own way.
 func StartCmd(t testing.TB, cmd *exec.Cmd, programName string, env ...string) *Proc {
 	t.Helper()
-	p := &Proc{t: t, Cmd: cmd, lines: make(chan string, 10000), done: make(chan struct{})}
+	p := &Proc{t: t, Cmd: cmd, lines: make(chan string, 10000), read: make(chan struct{}), done: make(chan struct{})}
 	p.Cmd.Env = append(append(os.Environ(), ProgramEnv+"="+programName), env...)
 	ownGroup(p.Cmd)
 	r, w, err := os.Pipe()
@@ -102,20 +104,8 @@ func StartCmd(t testing.TB, cmd *exec.Cmd, programName string, env ...string) *P
 	p.Cmd.Stdout, p.Cmd.Stderr = w, w
 	require.NoError(t, p.Cmd.Start())
 	p.group = groupOf(p.Cmd.Process)
-	w.Close()
-	go func() {
-		defer r.Close()
-		for s := bufio.NewScanner(r); s.Scan(); {
-			p.mu.Lock()
-			fmt.Fprintln(&p.log, s.Text())
-			p.mu.Unlock()
-			p.lines <- s.Text()
-		}
-	}()
-	go func() {
-		p.Cmd.Wait()
-		close(p.done)
-	}()
+	go p.scan(r)
+	go p.wait(w)
 	t.Cleanup(func() {
 		p.group.kill()
 		<-p.done
@@ -124,6 +114,44 @@ func StartCmd(t testing.TB, cmd *exec.Cmd, programName string, env ...string) *P
 		}
 	})
 	return p
+}
+
+// endOfOutput is what the test writes behind all that a program has printed. The end
+// of the pipe is no such sign: other processes may have it too, and live on.
+const endOfOutput = "\x00 the end of the output \x00"
+
+// scan reads what the program and its workers print.
+func (p *Proc) scan(r *os.File) {
+	defer r.Close()
+	ended := sync.OnceFunc(func() { close(p.read) })
+	defer ended()
+	for s := bufio.NewScanner(r); s.Scan(); {
+		line, last := strings.CutSuffix(s.Text(), endOfOutput)
+		if line != "" || !last {
+			p.mu.Lock()
+			fmt.Fprintln(&p.log, line)
+			p.mu.Unlock()
+			p.lines <- line
+		}
+		if last {
+			ended()
+		}
+	}
+}
+
+// wait waits for the end of the program, and until all is read that it has printed to
+// w: who waits for its exit looks at its output next.
+func (p *Proc) wait(w *os.File) {
+	p.Cmd.Wait()
+	go func() {
+		fmt.Fprintln(w, endOfOutput)
+		w.Close()
+	}()
+	select {
+	case <-p.read:
+	case <-time.After(Patience): // somebody does not take the lines
+	}
+	close(p.done)
 }
 
 // Output is all that the program and its workers have printed.
