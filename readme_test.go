@@ -10,7 +10,6 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
-	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -47,6 +46,13 @@ const (
 	frameListens = `cluster.OnMessage(func(w *cluster.Process, m cluster.Message) { log.Print(m) })`
 )
 
+// block is a program that is made of a block of the README.
+type block struct {
+	*clustertest.Proc
+	*clustertest.Manager
+	address string
+}
+
 // TestReadmeRuns: every Go block of the README does what the text around it says. A
 // program runs as it stands, any other as a part of one.
 func TestReadmeRuns(t *testing.T) {
@@ -62,42 +68,44 @@ func TestReadmeRuns(t *testing.T) {
 		clustertest.Frame{In: "ListenAndServeTLS", Before: `os.Chdir(os.Getenv("CERTIFICATE"));` + frameForks},
 		clustertest.Frame{In: "my last words", Before: frameListens, After: frameServes},
 	)
-	run := func(in string, use func(t *testing.T, p *clustertest.Proc, address string)) {
+	run := func(in string, use func(t *testing.T, p *block)) {
 		t.Run(in, func(t *testing.T) {
 			t.Parallel()
-			address := "127.0.0.1:" + strconv.Itoa(clustertest.FreePort(t))
-			p := b.Start(t, in, address)
-			use(t, p, address)
+			address, manager := clustertest.UnusedAddress(t, "tcp", ""), clustertest.NewManager(t)
+			p := &block{b.Start(t, in, address, manager.Env), manager, address}
+			use(t, p)
 			p.GroupEmpty()
 		})
 	}
-	serving := func(t *testing.T, p *clustertest.Proc, address string) {
-		require.Regexp(t, `^(hello from worker \d\n)?$`, answer(t, nil, "http://"+address))
+	serving := func(t *testing.T, p *block) {
+		require.Regexp(t, `^(hello from worker \d\n)?$`, answer(t, nil, "http://"+p.address))
+		p.InRun()
 		p.Terminate()
 		require.Empty(t, p.Output())
 	}
 	run("package main", serving)
 	run("MODE=production", serving)
 	run("cluster.RoundRobin", serving)
-	run("cluster.Recycle", func(t *testing.T, p *clustertest.Proc, _ string) {
+	run("cluster.Recycle", func(t *testing.T, p *block) {
 		require.Zero(t, p.Exit())
 		require.Equal(t, "reloaded\n", p.Output())
 	})
-	run("time.AfterFunc", func(t *testing.T, p *clustertest.Proc, _ string) {
+	run("time.AfterFunc", func(t *testing.T, p *block) {
 		require.Regexp(t, `^exit status 3 after \S+, voluntary false$`, p.Expect("worker 1: "))
 		require.Zero(t, p.Exit())
 	})
-	run("type progress", func(t *testing.T, p *clustertest.Proc, _ string) {
+	run("type progress", func(t *testing.T, p *block) {
 		p.All("worker 1 has done 3", "worker 2 has done 3")
 		p.Terminate()
 	})
-	run("cluster.Respond", func(t *testing.T, p *clustertest.Proc, _ string) {
+	run("cluster.Respond", func(t *testing.T, p *block) {
 		p.Expect("5 <nil>")
 		p.Expect("5 <nil>")
 		p.Terminate()
 	})
-	run("my last words", func(t *testing.T, p *clustertest.Proc, address string) {
-		answer(t, nil, "http://"+address)
+	run("my last words", func(t *testing.T, p *block) {
+		answer(t, nil, "http://"+p.address)
+		p.InRun()
 		p.Signal(syscall.SIGTERM)
 		p.Expect(`"my last words"`)
 		require.Zero(t, p.Exit())
@@ -109,9 +117,10 @@ func TestReadmeRuns(t *testing.T) {
 		require.NoError(t, os.WriteFile(filepath.Join(dir, "cert.pem"), cert, 0o600))
 		require.NoError(t, os.WriteFile(filepath.Join(dir, "key.pem"), key, 0o600))
 		require.True(t, pool.AppendCertsFromPEM(cert))
-		address := "127.0.0.1:" + strconv.Itoa(clustertest.FreePort(t))
-		p := b.Start(t, "ListenAndServeTLS", address, "CERTIFICATE="+dir)
+		address, manager := clustertest.UnusedAddress(t, "tcp", ""), clustertest.NewManager(t)
+		p := b.Start(t, "ListenAndServeTLS", address, "CERTIFICATE="+dir, manager.Env)
 		require.Empty(t, answer(t, &tls.Config{RootCAs: pool}, "https://"+address))
+		manager.InRun()
 		p.Terminate()
 	})
 }

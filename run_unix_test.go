@@ -142,40 +142,6 @@ func TestSocketsOfAnotherProcess(t *testing.T) {
 	require.Zero(t, flags&unix.O_NONBLOCK)
 }
 
-// manager is a service manager's end of sd_notify: each datagram as it comes.
-func manager(t *testing.T) (socket string, datagrams chan string) {
-	t.Helper()
-	dir, err := os.MkdirTemp("", "notify") // short: sun_path has little room
-	require.NoError(t, err)
-	t.Cleanup(func() { os.RemoveAll(dir) })
-	socket = filepath.Join(dir, "s")
-	c, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: socket, Net: "unixgram"})
-	require.NoError(t, err)
-	t.Cleanup(func() { c.Close() })
-	datagrams = make(chan string, 10000)
-	go func() {
-		b := make([]byte, 64<<10)
-		for {
-			n, err := c.Read(b)
-			if err != nil {
-				return
-			}
-			datagrams <- string(b[:n])
-		}
-	}()
-	return socket, datagrams
-}
-
-// next is the next datagram that is no WATCHDOG=1.
-func next(t *testing.T, datagrams <-chan string) string {
-	t.Helper()
-	for {
-		if d := clustertest.Await(t, datagrams, "datagram"); d != "WATCHDOG=1" {
-			return d
-		}
-	}
-}
-
 // isReloading checks what systemd asks for: both in one datagram.
 func isReloading(t *testing.T, d string) {
 	t.Helper()
@@ -193,32 +159,32 @@ func isReady(t *testing.T, d string) {
 // wants to.
 func TestNotify(t *testing.T) {
 	t.Parallel()
-	socket, datagrams := manager(t)
+	manager := clustertest.NewManager(t)
 	broken := filepath.Join(t.TempDir(), "broken")
-	p, _ := clustertest.Supervise(t, clustertest.Supervision{Workers: 2, Env: []string{"FAIL=" + broken}}, "NOTIFY_SOCKET="+socket, "WATCHDOG_USEC=200000")
-	isReady(t, next(t, datagrams))
+	p, _ := clustertest.Supervise(t, clustertest.Supervision{Workers: 2, Env: []string{"FAIL=" + broken}}, manager.Env, "WATCHDOG_USEC=200000")
+	isReady(t, manager.Next())
 	for range 3 {
-		for clustertest.Await(t, datagrams, "datagram") != "WATCHDOG=1" {
+		for clustertest.Await(t, manager.Datagrams, "datagram") != "WATCHDOG=1" {
 		}
 	}
 	p.Signal(syscall.SIGHUP)
-	isReloading(t, next(t, datagrams))
-	d := next(t, datagrams)
+	isReloading(t, manager.Next())
+	d := manager.Next()
 	isReady(t, d)
 	require.Contains(t, d, "STATUS=generation 2")
 	p.Expect("reload 2 2 <nil>")
 
 	require.NoError(t, os.WriteFile(broken, nil, 0o644))
 	p.Signal(syscall.SIGHUP)
-	isReloading(t, next(t, datagrams))
-	d = next(t, datagrams)
+	isReloading(t, manager.Next())
+	d = manager.Next()
 	isReady(t, d)
 	require.Contains(t, d, "no database", "why it failed")
 	require.Equal(t, 2, strings.Count(d, "\n")+1, "%q", d)
 
 	p.Terminate()
-	require.Contains(t, next(t, datagrams), "STOPPING=1")
-	require.Empty(t, datagrams, "nothing after it")
+	require.Contains(t, manager.Next(), "STOPPING=1")
+	require.Empty(t, manager.Datagrams, "nothing after it")
 }
 
 // TestNotifyOnlyWhenUp: READY=1 waits until MinReady workers are up, and
@@ -226,19 +192,19 @@ func TestNotify(t *testing.T) {
 func TestNotifyOnlyWhenUp(t *testing.T) {
 	t.Parallel()
 	for need, min := range map[int]int{2: 0, 1: 1} {
-		socket, datagrams := manager(t)
+		manager := clustertest.NewManager(t)
 		s := clustertest.Supervision{Program: gated, Workers: 2, MinReady: min, Env: []string{"GATE=" + filepath.Join(t.TempDir(), "gate")}}
-		p := clustertest.Start(t, clustertest.Supervisor, clustertest.SuperviseEnv(t, &s, []string{"NOTIFY_SOCKET=" + socket})...)
+		p := clustertest.Start(t, clustertest.Supervisor, clustertest.SuperviseEnv(t, &s, []string{manager.Env})...)
 		for i := range 2 {
 			if i == need {
-				isReady(t, next(t, datagrams))
+				isReady(t, manager.Next())
 			}
-			require.Empty(t, datagrams)
+			require.Empty(t, manager.Datagrams)
 			require.NoError(t, os.WriteFile(s.Env[len(s.Env)-1][5:]+strconv.Itoa(i), nil, 0o644))
 			p.Event("up")
 		}
 		if need == 2 {
-			isReady(t, next(t, datagrams))
+			isReady(t, manager.Next())
 		}
 		p.Terminate()
 	}
@@ -248,10 +214,10 @@ func TestNotifyOnlyWhenUp(t *testing.T) {
 // as consumers of a queue, are up as well.
 func TestNotifyForThoseWhoNeverListen(t *testing.T) {
 	t.Parallel()
-	socket, datagrams := manager(t)
+	manager := clustertest.NewManager(t)
 	s := clustertest.Supervision{Program: clustertest.CommandWorker, Workers: 2}
-	p := clustertest.Start(t, clustertest.Supervisor, clustertest.SuperviseEnv(t, &s, []string{"NOTIFY_SOCKET=" + socket})...)
-	isReady(t, next(t, datagrams))
+	p := clustertest.Start(t, clustertest.Supervisor, clustertest.SuperviseEnv(t, &s, []string{manager.Env})...)
+	isReady(t, manager.Next())
 	p.Terminate()
 }
 

@@ -25,6 +25,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/go-cluster/cluster/internal/clustertest"
 	"github.com/stretchr/testify/require"
 )
 
@@ -58,15 +59,18 @@ type example struct {
 	lines chan string
 	done  chan struct{} // closed when it has exited
 
+	manager *clustertest.Manager
+	once    sync.Once // waits for it
+
 	mu  sync.Mutex
 	log strings.Builder
 }
 
 func start(t *testing.T, name string, args ...string) *example {
 	t.Helper()
-	e := &example{t: t, lines: make(chan string, 10000), done: make(chan struct{})}
+	e := &example{t: t, lines: make(chan string, 10000), done: make(chan struct{}), manager: clustertest.NewManager(t)}
 	e.cmd = exec.Command(filepath.Join(bin, name), args...)
-	e.cmd.Env = append(os.Environ(), "GOMAXPROCS=2")
+	e.cmd.Env = append(os.Environ(), "GOMAXPROCS=2", e.manager.Env)
 	e.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	r, w, err := os.Pipe()
 	require.NoError(t, err)
@@ -122,10 +126,17 @@ func (e *example) address() string {
 	return e.expect(`listening on (\S+)$`)[1]
 }
 
+// inRun waits until signals are handled: see clustertest.
+func (e *example) inRun() {
+	e.t.Helper()
+	e.once.Do(e.manager.InRun)
+}
+
 // ctrlC does what a terminal does: all processes of the group get a SIGINT.
 // The status must be 0, and no process of the group may be left.
 func (e *example) ctrlC() {
 	e.t.Helper()
+	e.inRun()
 	group := -e.cmd.Process.Pid
 	require.NoError(e.t, syscall.Kill(group, syscall.SIGINT))
 	e.end()
@@ -193,6 +204,7 @@ func TestHelloTerminated(t *testing.T) {
 	e := start(t, "hello", "-addr", "127.0.0.1:0")
 	addr := e.address()
 	get(t, client, "http://"+addr)
+	e.inRun()
 	require.NoError(t, e.cmd.Process.Signal(syscall.SIGTERM))
 	e.end()
 	refused(t, "tcp", addr)
@@ -454,6 +466,7 @@ func TestTLS(t *testing.T) {
 	answers(t, resumed)
 	old := serial(t, addr)
 	generate()
+	e.inRun()
 	require.NoError(t, e.cmd.Process.Signal(syscall.SIGHUP))
 	e.expect(`^reloaded 2 workers, error <nil>$`)
 	answers(t, resumed)

@@ -114,6 +114,7 @@ func TestSticky(t *testing.T) {
 	require.Equal(t, 40, strings.Count(text, `"1"`)+strings.Count(text, `"2"`))
 	require.Contains(t, text, `"1"`)
 	require.Contains(t, text, `"2"`)
+	e.inRun()
 	require.NoError(t, syscall.Kill(e.cmd.Process.Pid, syscall.SIGINT))
 	e.end()
 }

@@ -32,6 +32,7 @@ func TestProduction(t *testing.T) {
 		defer resp.Body.Close()
 		require.NoError(t, json.NewDecoder(resp.Body).Decode(&stats))
 	}
+	e.inRun() // and both workers are ready
 	tell()
 	require.Equal(t, 2, stats.Target)
 	require.Len(t, stats.Workers, 2)

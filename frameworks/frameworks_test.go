@@ -24,6 +24,7 @@ import (
 	"time"
 
 	coder "github.com/coder/websocket"
+	"github.com/go-cluster/cluster/internal/clustertest"
 	"github.com/stretchr/testify/require"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -127,12 +128,10 @@ type program struct {
 }
 
 func start(t *testing.T, name, backend string) *program {
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	p := &program{t: t, addr: ln.Addr().String(), lines: make(chan string, 1000), exited: make(chan struct{})}
-	require.NoError(t, ln.Close())
+	manager := clustertest.NewManager(t)
+	p := &program{t: t, addr: clustertest.UnusedAddress(t, "tcp", ""), lines: make(chan string, 1000), exited: make(chan struct{})}
 	p.cmd = exec.Command(bin, name)
-	p.cmd.Env = append(os.Environ(), "GOMAXPROCS=2", "ADDR="+p.addr, "BACKEND="+backend)
+	p.cmd.Env = append(os.Environ(), "GOMAXPROCS=2", "ADDR="+p.addr, "BACKEND="+backend, manager.Env)
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	r, w, err := os.Pipe()
 	require.NoError(t, err)
@@ -163,6 +162,7 @@ func start(t *testing.T, name, backend string) *program {
 	})
 	p.expect("listening")
 	p.expect("listening")
+	manager.InRun()
 	return p
 }
 

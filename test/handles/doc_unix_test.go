@@ -4,7 +4,6 @@ package handles_test
 
 import (
 	"net"
-	"strconv"
 	"testing"
 
 	"github.com/go-cluster/cluster/internal/clustertest"
@@ -19,8 +18,8 @@ func TestDocRuns(t *testing.T) {
 		Before: `if err := cluster.AutoFork(); err != nil { log.Fatal(err) }`,
 		After:  `if cluster.IsMaster() { if err := cluster.Run(context.Background()); err != nil { log.Fatal(err) }; return }; select {}`,
 	})
-	address := "127.0.0.1:" + strconv.Itoa(clustertest.FreePort(t))
-	p := b.Start(t, "SendHandle", address)
+	address, manager := clustertest.UnusedAddress(t, "tcp", ""), clustertest.NewManager(t)
+	p := b.Start(t, "SendHandle", address, manager.Env)
 	for range 2 {
 		var c net.Conn
 		clustertest.Eventually(t, func() (ok bool) {
@@ -32,6 +31,7 @@ func TestDocRuns(t *testing.T) {
 		id, _ := clustertest.Greeting(t, c)
 		require.Equal(t, 2, id)
 	}
+	manager.InRun()
 	p.Terminate()
 	p.GroupEmpty()
 }

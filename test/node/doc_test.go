@@ -63,11 +63,13 @@ func TestNodeDocRuns(t *testing.T) {
 		child.on('exit', (code, signal) => console.log('exit', code, signal));`)
 	address := "127.0.0.1:" + strconv.Itoa(clustertest.FreePort(t))
 
-	p := b.Start(t, `Exec: "node"`, address, "SCRIPTS="+dir, "PATH="+filepath.Dir(node)+string(os.PathListSeparator)+os.Getenv("PATH"))
+	manager := clustertest.NewManager(t)
+	p := b.Start(t, `Exec: "node"`, address, manager.Env, "SCRIPTS="+dir, "PATH="+filepath.Dir(node)+string(os.PathListSeparator)+os.Getenv("PATH"))
 	clustertest.Eventually(t, func() bool {
 		body, err := clustertest.Get("http://" + address)
 		return err == nil && body == "hello"
 	}, "an answer of the node workers")
+	manager.InRun()
 	p.Terminate()
 
 	p = clustertest.StartCmd(t, exec.Command(node, filepath.Join(dir, "parent.js")), "node parent", append(b.Env("cluster.Parent", address), "GO_PROGRAM="+b.Path)...)

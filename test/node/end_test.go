@@ -341,8 +341,9 @@ var nodeHolder = clustertest.Program("node-holder", func() {
 // TestNodeMasterKilled: when the master is killed its node workers exit and the
 // port is free.
 func TestNodeMasterKilled(t *testing.T) {
-	p := clustertest.Start(t, nodeHolder, "NODE_BINARY="+clustertest.NodeBinary(t), "SCRIPT="+clustertest.NodeScript(t, "worker.js"), `CODE=await listen(web(), 0, '127.0.0.1')`)
-	addr := p.Expect("listening")
+	addr := clustertest.UnusedAddress(t, "tcp", "") // nobody else gets it at the end
+	p := clustertest.Start(t, nodeHolder, "NODE_BINARY="+clustertest.NodeBinary(t), "SCRIPT="+clustertest.NodeScript(t, "worker.js"), `CODE=await listen(web(), `+addr[len("127.0.0.1:"):]+`, '127.0.0.1')`)
+	require.Equal(t, addr, p.Expect("listening"))
 	p.Signal(syscall.SIGKILL)
 	require.Equal(t, -1, p.Exit())
 	p.GroupEmpty()
@@ -353,8 +354,9 @@ func TestNodeMasterKilled(t *testing.T) {
 // TestNodeMasterStopped: SIGTERM to the master drains its node workers and ends
 // with 0.
 func TestNodeMasterStopped(t *testing.T) {
-	p := clustertest.Start(t, nodeHolder, "NODE_BINARY="+clustertest.NodeBinary(t), "SCRIPT="+clustertest.NodeScript(t, "worker.js"), `CODE=await listen(web(), 0, '127.0.0.1')`)
-	p.Expect("listening")
+	manager := clustertest.NewManager(t)
+	p := clustertest.Start(t, nodeHolder, manager.Env, "NODE_BINARY="+clustertest.NodeBinary(t), "SCRIPT="+clustertest.NodeScript(t, "worker.js"), `CODE=await listen(web(), 0, '127.0.0.1')`)
+	manager.InRun()
 	p.Signal(syscall.SIGTERM)
 	require.Equal(t, "<nil>", p.Expect("run"))
 	require.Equal(t, 0, p.Exit())
