@@ -1,6 +1,7 @@
 package cluster_test
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -22,9 +23,9 @@ import (
 
 func TestMain(m *testing.M) { clustertest.Main(m) }
 
-// idle listens on a free port, accepts and waits to be drained.
+// idle listens, on a free port or that of ADDRESS, accepts and waits to be drained.
 var idle = clustertest.Program("idle", func() {
-	ln, err := cluster.Listen("tcp", "127.0.0.1:0")
+	ln, err := cluster.Listen("tcp", cmp.Or(os.Getenv("ADDRESS"), "127.0.0.1:0"))
 	clustertest.Must(err)
 	go ln.Accept()
 	<-cluster.Context().Done()

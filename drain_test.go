@@ -384,33 +384,48 @@ func TestServeIdleConnection(t *testing.T) {
 	for _, mode := range webModes {
 		t.Run(mode, func(t *testing.T) {
 			t.Parallel()
-			p, addr := startWeb(t, mode)
-			var conns []*client
-			for range 4 {
-				c, err := dialHTTP(addr)
-				require.NoError(t, err)
-				defer c.c.Close()
-				_, close, err := c.do("GET", "/", nil)
-				require.NoError(t, err)
-				require.False(t, close)
-				conns = append(conns, c)
+			for !testIdleConnections(t, mode) {
+				t.Log("too late: once more")
 			}
-			begin := time.Now()
-			p.Signal(syscall.SIGTERM)
-			p.Expect("draining")
-			p.Expect("draining")
-			for _, c := range conns[:2] {
-				_, close, err := c.do("GET", "/", nil)
-				require.NoError(t, err)
-				require.Equal(t, mode != "naive", close)
-			}
-			for _, c := range conns {
-				c.c.SetDeadline(time.Now().Add(clustertest.Patience))
-				_, err := c.br.ReadByte()
-				require.ErrorIs(t, err, io.EOF)
-			}
-			require.Equal(t, 0, p.Exit())
-			require.Less(t, time.Since(begin), 15*time.Second)
 		})
 	}
+}
+
+// idleTime is how long the drain keeps an idle connection.
+const idleTime = time.Second
+
+// testIdleConnections reports whether it was in time with its requests: on a busy
+// machine the connections may be closed by then.
+func testIdleConnections(t *testing.T, mode string) bool {
+	p, addr := startWeb(t, mode)
+	var conns []*client
+	for range 4 {
+		c, err := dialHTTP(addr)
+		require.NoError(t, err)
+		defer c.c.Close()
+		_, close, err := c.do("GET", "/", nil)
+		require.NoError(t, err)
+		require.False(t, close)
+		conns = append(conns, c)
+	}
+	begin := time.Now()
+	p.Signal(syscall.SIGTERM)
+	p.Expect("draining")
+	p.Expect("draining")
+	for _, c := range conns[:2] {
+		_, close, err := c.do("GET", "/", nil)
+		if err != nil && time.Since(begin) > idleTime {
+			return false
+		}
+		require.NoError(t, err)
+		require.Equal(t, mode != "naive", close)
+	}
+	for _, c := range conns {
+		c.c.SetDeadline(time.Now().Add(clustertest.Patience))
+		_, err := c.br.ReadByte()
+		require.ErrorIs(t, err, io.EOF)
+	}
+	require.Equal(t, 0, p.Exit())
+	require.Less(t, time.Since(begin), 15*time.Second)
+	return true
 }

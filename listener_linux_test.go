@@ -28,7 +28,7 @@ func TestListenProtocol(t *testing.T) {
 		require.Equal(t, unix.IPPROTO_TCP, clustertest.Inspect(t, w, plain).Protocol)
 	}
 	if mptcpEnabled() {
-		multi := clustertest.MustListen(t, w, "tcp", freeAddress(t), cluster.ListenConfig{MultipathTCP: true})
+		multi := clustertest.MustListen(t, w, "tcp", clustertest.UnusedAddress(t, "tcp", ""), cluster.ListenConfig{MultipathTCP: true})
 		require.Equal(t, unix.IPPROTO_MPTCP, clustertest.Inspect(t, w, multi).Protocol)
 	}
 }
@@ -49,7 +49,7 @@ func TestListenBacklog(t *testing.T) {
 	workers := clustertest.SocketWorkers(t, 2, cluster.Options{})
 	somaxconn, err := os.ReadFile("/proc/sys/net/core/somaxconn")
 	require.NoError(t, err)
-	addr := freeAddress(t)
+	addr := clustertest.UnusedAddress(t, "tcp", "")
 	first := clustertest.MustListen(t, workers[0], "tcp", addr, cluster.ListenConfig{Backlog: 77})
 	second := clustertest.MustListen(t, workers[1], "tcp", addr, cluster.ListenConfig{Backlog: 5})
 	require.Equal(t, 77, clustertest.Inspect(t, workers[0], first).Backlog)
@@ -70,10 +70,10 @@ func TestListenKeepAlive(t *testing.T) {
 		"roundrobin": {Scheduling: cluster.RoundRobin},
 		"exclusive":  {Exclusive: true},
 	} {
-		_, settings := clustertest.GreetingFrom(t, "tcp", clustertest.MustListen(t, w, "tcp", freeAddress(t), lc).Addr)
+		_, settings := clustertest.GreetingFrom(t, "tcp", clustertest.MustListen(t, w, "tcp", clustertest.UnusedAddress(t, "tcp", ""), lc).Addr)
 		require.Equal(t, "15/15/9", settings, name)
 		lc.KeepAlive = ours
-		_, settings = clustertest.GreetingFrom(t, "tcp", clustertest.MustListen(t, w, "tcp", freeAddress(t), lc).Addr)
+		_, settings = clustertest.GreetingFrom(t, "tcp", clustertest.MustListen(t, w, "tcp", clustertest.UnusedAddress(t, "tcp", ""), lc).Addr)
 		require.Equal(t, "30/7/3", settings, name)
 	}
 }
@@ -135,7 +135,7 @@ func TestSocketsStayNonBlocking(t *testing.T) {
 	require.NoError(t, err)
 	defer early.Close()
 	workers := clustertest.SocketWorkers(t, 2, cluster.Options{})
-	shared, robin := freeAddress(t), freeAddress(t)
+	shared, robin := clustertest.UnusedAddress(t, "tcp", ""), clustertest.UnusedAddress(t, "tcp", "")
 	path := filepath.Join(t.TempDir(), "s")
 	check := func(workers []*cluster.Process) {
 		t.Helper()

@@ -86,7 +86,7 @@ func TestListenTwiceInOneWorker(t *testing.T) {
 			twice := clustertest.TryListen(t, workers[0], "tcp", r.Addr, cluster.ListenConfig{})
 			require.True(t, twice.InUse, twice.Err)
 
-			addr := freeAddress(t)
+			addr := clustertest.UnusedAddress(t, "tcp", "")
 			r = clustertest.MustListen(t, workers[0], "tcp", addr, cluster.ListenConfig{})
 			twice = clustertest.TryListen(t, workers[0], "tcp", addr, cluster.ListenConfig{})
 			require.True(t, twice.InUse, twice.Err)
@@ -99,23 +99,14 @@ func TestListenTwiceInOneWorker(t *testing.T) {
 	}
 }
 
-// freeAddress is a TCP address on which nobody listens.
-func freeAddress(t testing.TB) string {
-	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	defer ln.Close()
-	return ln.Addr().String()
-}
-
 // The cause of a failed Listen crosses the process boundary: errors.Is finds
 // it, and the text says what could not be opened, why, and by whom. A later
 // Listen tries again.
 func TestListenErrors(t *testing.T) {
-	foreign, err := net.Listen("tcp", "127.0.0.1:0")
+	addr := clustertest.UnusedAddress(t, "tcp", "") // it will be free again, and nobody else's
+	foreign, err := net.Listen("tcp", addr)
 	require.NoError(t, err)
 	defer foreign.Close()
-	addr := foreign.Addr().String()
 	w := clustertest.SocketWorkers(t, 1, cluster.Options{})[0]
 
 	r := clustertest.TryListen(t, w, "tcp", addr, cluster.ListenConfig{})
@@ -169,7 +160,7 @@ func TestListenAllowed(t *testing.T) {
 	require.Contains(t, r.Err, "cluster: listen tcp4 127.0.0.1:9: "+clustertest.ErrDenied.Error()+" (refused by AllowListen: no discard service, says the policy")
 	require.Equal(t, "tcp4 127.0.0.1:9", clustertest.Await(t, asks, "question"))
 	if clustertest.System.Has("unix") {
-		path := filepath.Join(clustertest.TempDir(t), "..", "s")
+		path := clustertest.TempDir(t) + "/sub/../s"
 		clustertest.MustListen(t, w, "unix", path, cluster.ListenConfig{})
 		require.Equal(t, "unix "+filepath.Clean(path), clustertest.Await(t, asks, "question"))
 	}
@@ -177,8 +168,9 @@ func TestListenAllowed(t *testing.T) {
 
 // Two clusters cannot have the same port.
 func TestListenTwoMasters(t *testing.T) {
-	first := clustertest.Start(t, listenAt, listenAtEnv+"=127.0.0.1:0")
-	addr := first.Expect("listening")
+	addr := clustertest.UnusedAddress(t, "tcp", "")
+	first := clustertest.Start(t, listenAt, listenAtEnv+"="+addr)
+	require.Equal(t, addr, first.Expect("listening"))
 	second := clustertest.Start(t, listenAt, listenAtEnv+"="+addr)
 	text := second.Expect("failed")
 	require.Contains(t, text, "true")

@@ -57,7 +57,7 @@ func TestRecycledWorker(t *testing.T) {
 func TestRecyclingTakesTurns(t *testing.T) {
 	t.Parallel()
 	const workers = 3
-	p, ups := clustertest.Supervise(t, clustertest.Supervision{Workers: workers, Recycle: cluster.Recycle{Age: 2 * time.Second, Jitter: -1, MinAge: 1}})
+	p, ups := clustertest.Supervise(t, clustertest.Supervision{Workers: workers, Recycle: cluster.Recycle{Age: 4 * time.Second, Jitter: -1, MinAge: 1}})
 	gone := make(map[int]bool)
 	for range workers {
 		pid, rest, _ := strings.Cut(p.Expect("census dead "), " ")

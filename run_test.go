@@ -83,21 +83,19 @@ func TestRunStops(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			p := clustertest.Start(t, runMaster, "RUN_WORKERS="+c.workers, "RUN_CTX="+name)
-			var addr string
+			addr := clustertest.UnusedAddress(t, "tcp", "")
+			p := clustertest.Start(t, runMaster, "RUN_WORKERS="+c.workers, "RUN_CTX="+name, "ADDRESS="+addr)
 			if c.workers == idle {
-				addr = strings.Fields(p.Expect("listening"))[1]
+				p.Expect("listening")
 				p.Expect("listening")
 			}
 			c.stop(p)
 			p.Expect("returned <nil>")
 			require.Zero(t, p.Exit())
 			p.GroupEmpty()
-			if addr != "" {
-				ln, err := net.Listen("tcp", addr)
-				require.NoError(t, err)
-				ln.Close()
-			}
+			ln, err := net.Listen("tcp", addr)
+			require.NoError(t, err)
+			ln.Close()
 			out := p.Output()
 			require.Equal(t, 2, strings.Count(out, "death 0 <nil> true\n"), "both workers drained")
 			require.Equal(t, 2, strings.Count(out, "death"))
@@ -131,7 +129,7 @@ func TestRunHadToKill(t *testing.T) {
 		timeout, workers, want string
 		signals                int
 	}{
-		"ShutdownTimeout": {"300ms", idle, "ctx false deadline true", 1},
+		"ShutdownTimeout": {"3s", idle, "ctx false deadline true", 1},
 		"second signal":   {"10m", idle, "ctx false deadline true", 2},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -459,7 +457,7 @@ var orphan = clustertest.Program("orphan", func() {
 func TestMasterKilled(t *testing.T) {
 	t.Parallel()
 	// A port of the system's choice somebody else may get once it is free.
-	addr := "127.0.0.1:" + strconv.Itoa(clustertest.FreePort(t))
+	addr := clustertest.UnusedAddress(t, "tcp", "")
 	p := clustertest.Start(t, runMaster, "RUN_WORKERS="+orphan, "ORPHAN_ADDRESS="+addr)
 	p.Expect("listening")
 	p.Expect("listening")

@@ -3,6 +3,7 @@ package cluster_test
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -28,6 +29,7 @@ import (
 // The settings of the program web.
 const (
 	modeEnv     = "CLUSTER_TEST_MODE"     // how it serves: see webModes
+	addressEnv  = "CLUSTER_TEST_ADDRESS"  // where: on a free port unless it is set
 	timeoutEnv  = "CLUSTER_TEST_TIMEOUT"  // Options.ShutdownTimeout
 	afterEnv    = "CLUSTER_TEST_AFTER"    // "hang": main does not return after Serve
 	fullBody    = 64 << 10                // bytes that a slow request is answered with
@@ -44,10 +46,16 @@ var web = clustertest.Program("web", func() {
 	if cluster.IsMaster() {
 		setupWebMaster()
 	} else {
+		said := make(chan struct{})
 		go func() {
 			<-cluster.Context().Done()
 			fmt.Println("draining", os.Getpid())
+			close(said)
 		}()
+		cluster.OnShutdown(func(context.Context) error { // one with nothing to do ends at once
+			<-said
+			return nil
+		})
 	}
 	mode := os.Getenv(modeEnv)
 	if cluster.IsMaster() && (mode == "naive" || strings.HasPrefix(mode, "tls")) {
@@ -63,10 +71,11 @@ var web = clustertest.Program("web", func() {
 })
 
 func serveWeb(mode string) error {
+	address := cmp.Or(os.Getenv(addressEnv), "127.0.0.1:0")
 	if mode == "listenAndServe" {
-		return cluster.ListenAndServe("127.0.0.1:0", webHandler())
+		return cluster.ListenAndServe(address, webHandler())
 	}
-	ln, err := cluster.Listen("tcp", "127.0.0.1:0")
+	ln, err := cluster.Listen("tcp", address)
 	if err != nil {
 		return err
 	}
@@ -164,9 +173,11 @@ func webHandler() http.Handler {
 // listen.
 func startWeb(t *testing.T, mode string, env ...string) (p *clustertest.Proc, addr string) {
 	t.Helper()
-	p = clustertest.Start(t, web, append(env, modeEnv+"="+mode)...)
-	p.Expect("listening")
-	return p, p.Expect("listening")
+	addr = clustertest.UnusedAddress(t, "tcp", "") // nobody else gets it at the end
+	p = clustertest.Start(t, web, append(env, modeEnv+"="+mode, addressEnv+"="+addr)...)
+	require.Equal(t, addr, p.Expect("listening"))
+	require.Equal(t, addr, p.Expect("listening"))
+	return p, addr
 }
 
 // fetched is the end of a request.

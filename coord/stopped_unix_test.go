@@ -3,7 +3,6 @@
 package coord_test
 
 import (
-	"syscall"
 	"testing"
 
 	"github.com/go-cluster/cluster"
@@ -21,7 +20,7 @@ func TestStoppedLeader(t *testing.T) {
 	require.Same(t, w[0], await(t, said, "leads "+name))
 	ask(t, w[0], "lock", name)
 	require.Same(t, w[0], await(t, said, "locked "+name))
-	require.NoError(t, w[0].OSProcess().Signal(syscall.SIGSTOP))
+	clustertest.PauseWorker(t, w[0])
 	ask(t, w[1], "lead", name)
 	ask(t, w[1], "lock", name)
 	drained := make(chan error, 1)

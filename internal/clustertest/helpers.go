@@ -72,16 +72,23 @@ func Dialable(addr net.Addr) string {
 }
 
 // FreePort returns a port that nobody has just now, of any address, and that
-// nobody is given who asks for a free one before the test comes to use it: it is
-// below those that systems give.
+// nobody is given until the end of the test who asks for a free one: it is below those
+// that systems give; of all who call FreePort, in whatever process, it is his who
+// listens on the one that is 6000 above it. So are the nine behind it.
 func FreePort(t testing.TB) int {
 	t.Helper()
 	for range 1000 {
-		port := 20000 + rand.IntN(12000)
-		ln, err := net.Listen("tcp", ":"+strconv.Itoa(port))
+		port := 20000 + 10*rand.IntN(600)
+		lock, err := net.Listen("tcp", "127.0.0.1:"+strconv.Itoa(port+6000))
 		if err != nil {
 			continue
 		}
+		ln, err := net.Listen("tcp", ":"+strconv.Itoa(port))
+		if err != nil {
+			lock.Close()
+			continue
+		}
+		t.Cleanup(func() { lock.Close() })
 		ln.Close()
 		// A process that is just forked has a duplicate until it executes its program.
 		Eventually(t, func() bool {

@@ -82,35 +82,46 @@ func TestLateListener(t *testing.T) {
 // TestQueueAtTheEnd: when nobody comes after this worker it takes what is queued,
 // and then the next client is refused. Else the socket is left to the others at once.
 func TestQueueAtTheEnd(t *testing.T) {
-	for why, taken := range map[Reason]int{ByStop: 3, ByOrphan: 3, ByMaster: 0, ByOther: 0} {
-		w := newWorker()
-		close(w.work)
-		src := listen(t, "tcp")
-		ln := w.Listener(src, src.Addr(), net.KeepAliveConfig{}, func() {})
-		for range 3 {
-			c, err := net.Dial("tcp", ln.Addr().String())
-			require.NoError(t, err)
-			defer c.Close()
-		}
-		w.hooks.Announce = func(Reason) {
-			go func() {
-				for {
-					c, err := ln.Accept()
-					if err != nil {
-						return
-					}
-					c.Close()
-				}
-			}()
-		}
-		w.Begin(why, patience)
-		w.ended(t)
-		_, err := net.Dial("tcp", ln.Addr().String())
-		require.Error(t, err)
-		accepted, _ := w.Counts()
-		require.EqualValues(t, taken, accepted)
-		require.NoError(t, ln.Close())
+	for _, why := range []Reason{ByMaster, ByOther} {
+		require.Zero(t, queuedAtTheEnd(t, why, 3))
 	}
+	for _, why := range []Reason{ByStop, ByOrphan} {
+		// On a busy machine the time for it may be over before Accept has been called.
+		for end := time.Now().Add(patience); queuedAtTheEnd(t, why, 3) < 3; {
+			require.True(t, time.Now().Before(end), "what is queued is taken")
+		}
+	}
+}
+
+// queuedAtTheEnd is how many of so many connections in the queue are taken.
+func queuedAtTheEnd(t *testing.T, why Reason, queued int) int64 {
+	w := newWorker()
+	close(w.work)
+	src := listen(t, "tcp")
+	ln := w.Listener(src, src.Addr(), net.KeepAliveConfig{}, func() {})
+	for range queued {
+		c, err := net.Dial("tcp", ln.Addr().String())
+		require.NoError(t, err)
+		defer c.Close()
+	}
+	w.hooks.Announce = func(Reason) {
+		go func() {
+			for {
+				c, err := ln.Accept()
+				if err != nil {
+					return
+				}
+				c.Close()
+			}
+		}()
+	}
+	w.Begin(why, patience)
+	w.ended(t)
+	_, err := net.Dial("tcp", ln.Addr().String())
+	require.Error(t, err)
+	accepted, _ := w.Counts()
+	require.NoError(t, ln.Close())
+	return accepted
 }
 
 // TestAccepts: the program's first Accept is told, whatever comes of it, and no other.

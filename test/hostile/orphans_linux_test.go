@@ -21,10 +21,10 @@ func asPID1() *exec.Cmd {
 	return exec.Command("unshare", args...)
 }
 
-// zombie reports whether a process has exited and nobody has waited for it.
-func zombie(pid string) bool {
+// ended reports whether a process has exited, and nobody or somebody has waited for it.
+func ended(pid string) bool {
 	b, err := os.ReadFile(filepath.Join("/proc", pid, "stat"))
-	return err == nil && bytes.HasPrefix(b[bytes.LastIndexByte(b, ')')+1:], []byte(" Z"))
+	return err != nil || bytes.HasPrefix(b[bytes.LastIndexByte(b, ')')+1:], []byte(" Z"))
 }
 
 // TestPID1: as the first process of a container the master waits for the
@@ -51,7 +51,7 @@ func TestPID1(t *testing.T) {
 		}
 		return orphan != ""
 	}, "an orphan")
-	clustertest.Eventually(t, func() bool { return zombie(orphan) }, "its end")
+	clustertest.Eventually(t, func() bool { return ended(orphan) }, "its end")
 	clustertest.Eventually(t, func() bool { return len(clustertest.Children(pid)) == 1 }, "that somebody waits for it")
 
 	clustertest.Kill(t, clustertest.Atoi(worker[0]), syscall.SIGKILL)

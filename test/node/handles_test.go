@@ -179,6 +179,7 @@ func TestNodeHandlesBeforeOnline(t *testing.T) {
 		requireAnswer(t, client, "node early ")
 	}
 	require.NoError(t, clustertest.Await(t, disconnected, "end"))
+	c.Death(w) // behind all messages: the Disconnect waits for no callback
 	require.Zero(t, c.Count("error"), "%v", c.All())
 	prefix := "message " + strconv.Itoa(w.ID()) + " "
 	require.Equal(t, 3, c.Count(prefix+`{"got":"behind"}`))

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -24,20 +25,25 @@ const (
 )
 
 // delayed serves with a ShutdownDelay, and prints what happens. A poke makes the master
-// stop as the environment says.
+// stop as the environment says, a second one ends the context of that.
 var delayed = clustertest.Program("delayed", func() {
 	who := fmt.Sprint("worker ", os.Getpid())
 	if cluster.IsMaster() {
 		who = "master"
 	}
-	go func() {
+	var said sync.WaitGroup
+	said.Go(func() {
 		<-cluster.Stopping()
 		fmt.Println("stopping", who)
-	}()
-	go func() {
+	})
+	said.Go(func() {
 		<-cluster.Context().Done()
 		fmt.Println("context", who)
-	}()
+	})
+	cluster.OnShutdown(func(context.Context) error { // one with nothing to do ends at once
+		said.Wait()
+		return nil
+	})
 	if cluster.IsWorker() {
 		clustertest.Must(cluster.ListenAndServe(os.Getenv(addrEnv), http.HandlerFunc(answer)))
 		return
@@ -66,8 +72,11 @@ var delayed = clustertest.Program("delayed", func() {
 		case "disconnect":
 			fmt.Println("disconnected", cluster.Disconnect(context.Background()))
 		case "disconnect in time":
-			short, cancel := context.WithTimeout(context.Background(), 100*time.Millisecond)
-			defer cancel()
+			short, cancel := context.WithCancel(context.Background())
+			go func() {
+				<-poked
+				cancel()
+			}()
 			fmt.Println("disconnected", cluster.Disconnect(short))
 		}
 	}()
@@ -143,11 +152,14 @@ func TestShutdownDelayEnds(t *testing.T) {
 				p.Signal(clustertest.SigPoke)
 			}
 			p.All("stopping master", "context master", "stopping worker", "stopping worker")
+			if stop == "disconnect in time" {
+				p.Signal(clustertest.SigPoke) // not before: it kills the workers
+			}
 			switch stop {
 			case "disconnect":
 				p.All("run", "disconnected <nil>")
 			case "disconnect in time":
-				p.All("run", "disconnected context deadline exceeded")
+				p.All("run", "disconnected context canceled")
 			default:
 				p.All("run")
 			}
