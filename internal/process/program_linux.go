@@ -48,14 +48,32 @@ func findStartPath(path, dir string) string {
 	if !filepath.IsAbs(path) {
 		path = filepath.Join(dir, path)
 	}
-	self, err := os.Stat(selfExe)
-	if err != nil {
-		return ""
+	if self, err := os.Stat(selfExe); err == nil {
+		if named, err := os.Stat(path); err != nil || !os.SameFile(self, named) {
+			return ""
+		}
+		return path
 	}
-	if named, err := os.Stat(path); err != nil || !os.SameFile(self, named) {
+	// Without /proc nothing tells more than that this can be executed.
+	if _, err := exec.LookPath(path); err != nil {
 		return ""
 	}
 	return path
+}
+
+// running is the program that this process runs. Where /proc is missing, as in a
+// chroot, it is whatever lies at its path.
+func (s *Self) running() (*Program, error) {
+	if _, err := os.Stat(selfExe); err == nil {
+		return &Program{path: selfExe, name: s.Executable, argv0: s.argv0}, nil
+	}
+	if s.Executable == "" {
+		return nil, fmt.Errorf("program: without /proc nothing tells which file this program is, and %q, by which it was started, leads to none: mount /proc, or set Options.Exec: %w", s.argv0, os.ErrNotExist)
+	}
+	if _, err := os.Stat(s.Executable); err != nil {
+		return nil, fmt.Errorf("program: /proc is missing, and so is the file by which this program was started: mount /proc, or set Options.Exec: %w", err)
+	}
+	return &Program{path: s.Executable, name: s.Executable, argv0: s.argv0}, nil
 }
 
 // Open finds the program at path: this one if path is "". For a reload that is
@@ -65,10 +83,7 @@ func (s *Self) Open(path string, reload bool) (*Program, error) {
 	if path == "" {
 		argv0 = s.argv0
 		if !reload || s.path == "" {
-			if _, err := os.Stat(selfExe); err == nil {
-				return &Program{path: selfExe, name: s.Executable, argv0: argv0}, nil
-			}
-			return &Program{path: s.Executable, name: s.Executable, argv0: argv0}, nil // no /proc here
+			return s.running()
 		}
 		path = s.path
 	}
@@ -169,6 +184,9 @@ func (p *Program) forExec(above int) (path string, done func(), err error) {
 	}
 	if p.f == nil {
 		return p.path, func() {}, nil
+	}
+	if _, err := os.Stat(selfExe); err != nil {
+		return p.path, func() {}, nil // no path leads to a descriptor
 	}
 	fd, err := unix.FcntlInt(p.f.Fd(), unix.F_DUPFD_CLOEXEC, above+16)
 	if err != nil {

@@ -26,6 +26,9 @@ func FindSelf() *Self {
 	s.Executable, _ = os.Executable()
 	s.Dir, _ = os.Getwd()
 	s.path = findStartPath(s.argv0, s.Dir)
+	if s.Executable == "" && s.path != "" { // no /proc: the file that the path leads to now
+		s.Executable, _ = filepath.EvalSymlinks(s.path)
+	}
 	s.dirInfo, _ = os.Stat(".")
 	s.dirLink = findDirLink(s.Dir, s.path)
 	return s
