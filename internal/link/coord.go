@@ -90,7 +90,7 @@ func (n Lines) Stream(h *handle.Handle) error {
 		l.streams.Add(-1)
 		kept.Release()
 	}
-	err := l.receipts.send(orderLine, beside, line, taken)
+	_, err := l.receipts.send(orderLine, beside, line, taken)
 	if err != nil {
 		taken(err)
 	}

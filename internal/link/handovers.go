@@ -131,7 +131,8 @@ func (x *handovers) pass(p passage) error {
 		if err := x.check(len(p.line), p.line, 0); err != nil { // known by now
 			return err
 		}
-		return x.receipts.send(p.kind, nil, p.line, p.told)
+		_, err := x.receipts.send(p.kind, nil, p.line, p.told)
+		return err
 	}
 	_, err := x.out.put(p.kind, nil, p.line)
 	return err
@@ -156,7 +157,7 @@ func (x *handovers) start(p passage) error {
 		return err
 	}
 	line, beside, kept := x.ch.Attach(framed, p.h)
-	err := x.receipts.send(p.kind, beside, line, func(err error) {
+	_, err := x.receipts.send(p.kind, beside, line, func(err error) {
 		x.flying.Add(-1)
 		kept.Release()
 		if p.told != nil {

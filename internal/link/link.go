@@ -131,7 +131,8 @@ func (l *Link) Send(v any, received func(error)) error {
 		case l.handover.blocked.Load():
 			return l.handover.behind(userLine, line, received)
 		case received != nil:
-			return l.receipts.send(userLine, nil, line, received)
+			_, err := l.receipts.send(userLine, nil, line, received)
+			return err
 		}
 		_, err := l.out.put(userLine, nil, line)
 		return err
@@ -156,14 +157,16 @@ func (l *Link) SendWith(v any, h *handle.Handle, as wire.HandleType, received fu
 func (l *Link) SendContext(ctx context.Context, v any) error {
 	c := newCall()
 	c.alone = !l.calls.any() && !l.receipts.any()
-	err := wire.EncodeUser(v, func(line []byte) error {
+	var receipt uint64
+	err := wire.EncodeUser(v, func(line []byte) (err error) {
 		if err := l.check(len(line), line, 0); err != nil {
 			return err
 		}
 		if l.handover.blocked.Load() {
 			return l.handover.behind(promptLine, line, c.end)
 		}
-		return l.receipts.send(promptLine, nil, line, c.end)
+		receipt, err = l.receipts.send(promptLine, nil, line, c.end)
+		return err
 	})
 	if err != nil {
 		return err
@@ -175,6 +178,7 @@ func (l *Link) SendContext(ctx context.Context, v any) error {
 		wait = func(ctx context.Context) bool { return l.in.waitFor(ctx, c) }
 	}
 	if !wait(ctx) {
+		l.receipts.forget(receipt)
 		return ctx.Err()
 	}
 	return c.err

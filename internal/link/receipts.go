@@ -1,6 +1,8 @@
 package link
 
 import (
+	"cmp"
+	"slices"
 	"sync"
 
 	"github.com/go-cluster/cluster/internal/handle"
@@ -14,23 +16,24 @@ import (
 type receipts struct {
 	*core
 
-	mu   sync.Mutex
-	peer PeerKind
-	sent uint64    // of numbers, all that were asked for or are to be
-	wait []receipt // oldest first
+	mu        sync.Mutex
+	peer      PeerKind
+	sent      uint64    // of numbers, all that were asked for or are to be
+	wait      []receipt // oldest first
+	forgotten int       // of those
 }
 
 // receipt is told when the peer has received all up to n.
 type receipt struct {
 	n    uint64
-	size int    // of the line
-	pos  uint64 // in the outbox, for a peer that gives no receipts
-	fn   func(error)
+	size int         // of the line
+	pos  uint64      // in the outbox, for a peer that gives no receipts
+	fn   func(error) // nil if it is forgotten
 }
 
 // send sends line, with h unless that is nil, which it takes over. fn is told when
-// it has arrived.
-func (r *receipts) send(kind lineKind, h *handle.Handle, line []byte, fn func(error)) (err error) {
+// it has arrived. n is what forget takes.
+func (r *receipts) send(kind lineKind, h *handle.Handle, line []byte, fn func(error)) (n uint64, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	one := receipt{n: r.sent + 1, size: len(line), fn: fn}
@@ -41,19 +44,48 @@ func (r *receipts) send(kind lineKind, h *handle.Handle, line []byte, fn func(er
 		one.pos, err = r.out.put(kind, h, line)
 	}
 	if err != nil {
-		return err
+		return 0, err
 	}
 	r.sent++
 	if r.peer == PeerNode {
 		// Under the lock, for the order of the callbacks: fn does not wait.
 		r.out.whenWritten(one.pos, fn)
-		return nil
+		return one.n, nil
 	}
 	r.wait = append(r.wait, one)
 	if kind != promptLine || r.peer == PeerUnknown { // else the caller may read it
 		r.turn.pickUp()
 	}
-	return nil
+	return one.n, nil
+}
+
+// forget is called when nobody waits for the receipt n any more. One that never comes
+// must not take memory for as long as the peer lives. What is forgotten is swept out
+// when it is the greater part, so that each costs little.
+func (r *receipts) forget(n uint64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	i, waits := slices.BinarySearchFunc(r.wait, n, func(one receipt, n uint64) int { return cmp.Compare(one.n, n) })
+	if !waits || r.wait[i].fn == nil {
+		return
+	}
+	r.wait[i].fn = nil
+	r.forgotten++
+	if 2*r.forgotten > len(r.wait) {
+		r.wait = r.remembered()
+		r.forgotten = 0
+	}
+}
+
+// remembered is a copy of wait without what is forgotten. r.mu is held.
+func (r *receipts) remembered() []receipt {
+	kept := make([]receipt, 0, len(r.wait)-r.forgotten)
+	for _, one := range r.wait {
+		if one.fn != nil {
+			kept = append(kept, one)
+		}
+	}
+	return kept
 }
 
 // setPeer is told what the peer understands. Receipts that wait for it are asked
@@ -62,10 +94,10 @@ func (r *receipts) setPeer(k PeerKind) {
 	r.mu.Lock()
 	r.peer = k
 	var written, dropped, kept []receipt
-	if k == PeerNode {
-		written = r.wait
+	if all := r.remembered(); k == PeerNode {
+		written = all
 	} else {
-		for _, one := range r.wait {
+		for _, one := range all {
 			if r.check(one.size, nil, 0) == nil {
 				kept = append(kept, one)
 			} else {
@@ -73,7 +105,7 @@ func (r *receipts) setPeer(k PeerKind) {
 			}
 		}
 	}
-	r.wait = kept
+	r.wait, r.forgotten = kept, 0
 	r.ask()
 	r.mu.Unlock()
 	for _, one := range written {
@@ -108,15 +140,20 @@ func (r *receipts) received(n uint64, dropped error) {
 	r.mu.Lock()
 	i := 0
 	for i < len(r.wait) && r.wait[i].n <= n {
+		if r.wait[i].fn == nil {
+			r.forgotten--
+		}
 		i++
 	}
 	told := r.wait[:i]
 	r.wait = r.wait[i:]
 	r.mu.Unlock()
 	for _, one := range told {
-		if one.n == n {
+		switch {
+		case one.fn == nil:
+		case one.n == n:
 			one.fn(dropped)
-		} else {
+		default:
 			one.fn(nil)
 		}
 	}
@@ -126,15 +163,15 @@ func (r *receipts) received(n uint64, dropped error) {
 func (r *receipts) any() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return len(r.wait) > 0
+	return len(r.wait) > r.forgotten
 }
 
 // close tells all who wait that nothing will come. The outbox is closed, so nobody
 // follows.
 func (r *receipts) close(err error) {
 	r.mu.Lock()
-	told := r.wait
-	r.wait = nil
+	told := r.remembered()
+	r.wait, r.forgotten = nil, 0
 	r.mu.Unlock()
 	for _, one := range told {
 		one.fn(err)
