@@ -221,6 +221,18 @@ func TestStartTimeoutEndsWithOnline(t *testing.T) {
 	}
 }
 
+// TestStartTimeoutWaitsForADebugger: what a debugger has stopped is not killed for being
+// late, and has all the time once more when that lets it go.
+func TestStartTimeoutWaitsForADebugger(t *testing.T) {
+	n, _ := born(t, Settings{Workers: 1})
+	n.traced = true
+	n.sleep(3 * startTimeout)
+	require.Empty(t, n.signals)
+	n.traced = false
+	n.sleep(startTimeout)
+	require.Len(t, n.signals, 1)
+}
+
 // TestForkFailureIsACrash: a replacement that cannot be started is tried again,
 // ever later, and works again when the cause is gone.
 func TestForkFailureIsACrash(t *testing.T) {

@@ -267,6 +267,10 @@ func (w *Worker) startExpired() {
 	if w.State >= need {
 		return
 	}
+	if m.host.Traced(w.ID) { // a debugger has it, and will let it go
+		w.StartBy = m.now.Add(w.settings().StartTimeout)
+		return
+	}
 	late := fmt.Errorf("not %v within %v (StartTimeout)", need, w.settings().StartTimeout)
 	m.host.Tell(Trouble{w.ID, fmt.Errorf("cluster: worker %d is killed: %w", w.ID, late)})
 	if r := m.st.Replacing; r != nil && r.Next == w.ID {
