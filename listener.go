@@ -255,7 +255,7 @@ func (p *member) AskHandleLine(line []byte, seq int64, h *handle.Handle, answere
 
 // query answers a worker's queryServer, on a goroutine of its own.
 func (m *master) query(p *Process, w *wire.Message) {
-	terms := share.Terms{Policy: share.Policy(p.child.opts.Scheduling), Guarded: p.child.opts.Credential.isOther()}
+	terms := share.Terms{Policy: share.Policy(p.child.opts.Scheduling), FDs: p.child.opts.ListenFDs, Guarded: p.child.opts.Credential.isOther()}
 	terms.Libuv = func() string {
 		return p.child.gen.libuv(p.child.opts.Credential.user())
 	}

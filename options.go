@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/go-cluster/cluster/internal/process"
+	"github.com/go-cluster/cluster/internal/socket"
 	"github.com/go-cluster/cluster/internal/supervise"
 )
 
@@ -23,7 +24,8 @@ type Options struct {
 	// Exec is the program that a worker runs. Default: the binary that runs as
 	// the master, even if another file lies at its path by now. A name without
 	// a slash is looked up in PATH; a relative path is taken from the directory
-	// in which the master was started.
+	// in which the master was started. Where /proc is missing, as in a chroot, the
+	// default is what lies at the path by which the master was started.
 	Exec string
 
 	// Args are the arguments of a worker, without the program's name.
@@ -96,7 +98,7 @@ type Options struct {
 
 	// StartTimeout is how long a worker may take until it is online, and under
 	// ManualReady until it is ready; past it the worker is killed, which counts
-	// as a crash. Default: 60 s, as puma's; systemd has 90 s.
+	// as a crash, unless a debugger has it (Linux). Default: 60 s, as puma's; systemd has 90 s.
 	StartTimeout time.Duration
 
 	// ReadyFor is how long a replacement (of [Reload], or of Recycle) must have been
@@ -126,6 +128,13 @@ type Options struct {
 	// another user (Credential) could have made are refused. It is called on a goroutine of its own, may block and may call
 	// anything. Default: any address is allowed.
 	AllowListen func(w *Process, network, address string) error
+
+	// ListenFDs are descriptors of the master that workers may listen on by their
+	// number, as node's listen({fd}) does, beside those of a service manager: sockets
+	// that listen, and bound UDP sockets. They must stay open for as long. AllowListen is
+	// told their real addresses. Not on Windows. Default: none; a worker that asks for
+	// another descriptor gets EACCES.
+	ListenFDs []int
 
 	// MaxMessage is the size of the largest message taken in, in bytes, without
 	// the newline that ends it, by the master and by each worker. Send and Request
@@ -306,7 +315,7 @@ func (o Options) resolve() (*settings, error) {
 		o.Args = os.Args[1:]
 	}
 	o.Args = slices.Clone(o.Args)
-	o.Env = slices.Clone(o.Env)
+	o.Env, o.ListenFDs = slices.Clone(o.Env), slices.Clone(o.ListenFDs)
 	if o.Dir != "" && !filepath.IsAbs(o.Dir) {
 		o.Dir = filepath.Join(self.Dir, o.Dir)
 	}
@@ -340,7 +349,7 @@ func findProgram(name string) (path string, err error) {
 // shown is s as Settings returns it: as Options, with every default filled in.
 func (s *settings) shown() Options {
 	o := s.Options
-	o.Args, o.Env = slices.Clone(o.Args), slices.Clone(o.Env)
+	o.Args, o.Env, o.ListenFDs = slices.Clone(o.Args), slices.Clone(o.Env), slices.Clone(o.ListenFDs)
 	o.Exec, o.MaxProcs, o.MemoryLimit = s.program, s.procs(), s.memory(os.Environ())
 	setDefault(&o.Exec, self.Executable)
 	return o
@@ -448,6 +457,11 @@ func (o *Options) validate() error {
 	for _, a := range append(slices.Clone(o.Args), o.Title) {
 		if strings.ContainsRune(a, 0) {
 			return fmt.Errorf("cluster: Options.Args or Title: %q contains a NUL byte", a)
+		}
+	}
+	for _, fd := range o.ListenFDs {
+		if _, _, err := socket.Listens(fd); err != nil {
+			return fmt.Errorf("cluster: Options.ListenFDs: %w", err)
 		}
 	}
 	if o.Credential != nil && !process.CanSwitchUser {

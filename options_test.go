@@ -39,6 +39,7 @@ func TestOptionsErrorsNameTheField(t *testing.T) {
 		"Exec":            {Exec: "no-such-program-anywhere"},
 		"Args":            {Args: []string{"a\x00b"}},
 		"Env":             {Env: []string{"novalue"}},
+		"ListenFDs":       {ListenFDs: []int{2}},
 	} {
 		require.ErrorContains(t, cluster.SetupMaster(o), "cluster: Options."+field)
 	}

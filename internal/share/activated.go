@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -117,21 +118,24 @@ func (a *activated) explain(want socket.Address, err error) error {
 // maxNamed is how many sockets explain names.
 const maxNamed = 3
 
-// offered returns what the descriptor fd really is, if it is one that may be asked
-// for by its number: a service manager's. No other socket of this process is a
-// worker's to have.
-func (a *activated) offered(fd int) (network, address string, err error) {
+// has reports whether the descriptor fd is one of them.
+func (a *activated) has(fd int) bool {
 	a.once.Do(a.init)
-	for _, s := range a.list {
-		if s.FD == fd {
-			network, addr, err := socket.Inspect(fd)
-			if err != nil {
-				return "", "", err
-			}
-			return network, addr.String(), nil
-		}
+	return slices.ContainsFunc(a.list, func(s activatedSocket) bool { return s.FD == fd })
+}
+
+// offered returns what the descriptor fd really is, if it is one that may be asked
+// for by its number: a service manager's, or one of those that the program offers. No
+// other socket of this process is a worker's to have.
+func (r *Registry) offered(fd int, byProgram []int) (network, address string, err error) {
+	if !slices.Contains(byProgram, fd) && !r.activated.has(fd) {
+		return "", "", fmt.Errorf("descriptor %d of the master is no socket of a service manager, nor in Options.ListenFDs", fd)
 	}
-	return "", "", fmt.Errorf("descriptor %d of the master is no socket of a service manager", fd)
+	network, addr, err := socket.Inspect(fd)
+	if err != nil {
+		return "", "", err
+	}
+	return network, addr.String(), nil
 }
 
 // Unused returns the service manager's sockets that nobody has asked for. It may

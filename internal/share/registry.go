@@ -61,6 +61,7 @@ type Host struct {
 type Terms struct {
 	Allow  func(network, address string) error // Options.AllowListen, or nil
 	Policy Policy                              // for addresses without one of their own
+	FDs    []int                               // Options.ListenFDs
 	// Guarded says that the workers are another user, whose symbolic links must not
 	// lead this process astray.
 	Guarded bool
@@ -125,7 +126,7 @@ func (r *Registry) Answer(m Member, w *wire.Message, terms Terms) error {
 	}
 	network, address := q.Network, q.Literal
 	if q.FD >= 0 {
-		if network, address, err = r.activated.offered(q.FD); err != nil {
+		if network, address, err = r.offered(q.FD, terms.FDs); err != nil {
 			r.Refuse(m, w, syscall.EACCES, err.Error())
 			return fmt.Errorf("listen on descriptor %d: %w", q.FD, err)
 		}

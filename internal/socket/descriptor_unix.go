@@ -19,25 +19,37 @@ import (
 // listen({fd})). A peer chose the number, so that only a socket that listens and
 // a bound UDP socket may be had: no connection, and no other worker's channel.
 func openDescriptor(a Address) (*handle.Handle, net.Addr, error) {
-	typ, err := unix.GetsockoptInt(a.FD, unix.SOL_SOCKET, unix.SO_TYPE)
+	packet, addr, err := Listens(a.FD)
 	if err != nil {
 		return nil, nil, err
 	}
-	listening, _ := unix.GetsockoptInt(a.FD, unix.SOL_SOCKET, unix.SO_ACCEPTCONN)
-	sa, err := unix.Getsockname(a.FD)
-	if err != nil {
-		return nil, nil, err
-	}
-	_, local := sa.(*unix.SockaddrUnix)
-	if packet := typ == unix.SOCK_DGRAM && !local; packet != a.IsPacket() || !packet && listening == 0 {
-		return nil, nil, fmt.Errorf("descriptor %d of the master is no listening socket: %w", a.FD, unix.EINVAL)
+	if packet != a.IsPacket() {
+		return nil, nil, fmt.Errorf("descriptor %d of the master is a socket of another type: %w", a.FD, unix.EINVAL)
 	}
 	h, err := DuplicateFD(a.FD)
 	if err != nil {
 		return nil, nil, err
 	}
 	unix.SetNonblock(h.FD(), true)
-	return h, addrOf(sa, a.Network), nil
+	return h, addr, nil
+}
+
+// Listens returns the address at which this process listens on fd, or reads datagrams
+// from it. It is an error if fd is anything else than a listening TCP or unix socket, or
+// a bound UDP socket.
+func Listens(fd int) (packet bool, addr net.Addr, err error) {
+	network, addr, err := Inspect(fd)
+	if err != nil {
+		return false, nil, fmt.Errorf("descriptor %d: %w", fd, err)
+	}
+	listening, _ := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ACCEPTCONN)
+	if network == "udp" {
+		listening = addr.(*net.UDPAddr).Port
+	}
+	if listening == 0 {
+		return false, nil, fmt.Errorf("descriptor %d is no listening socket: %w", fd, unix.EINVAL)
+	}
+	return network == "udp", addr, nil
 }
 
 // Inspect returns what kind of socket this process has at fd. It is an error if

@@ -103,7 +103,7 @@ func Duplicate(c syscall.Conn) (h *handle.Handle, err error) {
 	return h, errors.Join(ctlErr, err)
 }
 
-// DuplicateFD and Inspect are for sockets that a process is given by their numbers,
+// DuplicateFD, Inspect and Listens are for sockets that a process is given by their numbers,
 // as nothing here gives them.
 
 // DuplicateFD returns another handle of the socket fd.
@@ -113,6 +113,9 @@ func DuplicateFD(int) (*handle.Handle, error) { return nil, errs.NotSupported }
 func Inspect(int) (network string, addr net.Addr, err error) {
 	return "", nil, errs.NotSupported
 }
+
+// Listens returns the address at which this process listens on fd.
+func Listens(int) (packet bool, addr net.Addr, err error) { return false, nil, errs.NotSupported }
 
 // What follows is for sockets that no process here is sent.
 

@@ -5,6 +5,7 @@ package node_test
 // Node workers under a Go master: the sockets that it opens for them.
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -319,6 +320,47 @@ func TestNodeDescriptors(t *testing.T) {
 		require.NotNil(t, jsErr)
 		_, jsErr = c.Try(w, `await listen(web(), {fd: 2})`)
 		require.NotNil(t, jsErr)
+	})
+}
+
+// TestNodeOfferedDescriptors: those of Options.ListenFDs are had by their number, and
+// judged by their real address.
+func TestNodeOfferedDescriptors(t *testing.T) {
+	schedulings(t, func(t *testing.T, s cluster.Scheduling) {
+		offered := func() (ln net.Listener, fd int) {
+			ln, err := net.Listen("tcp", "127.0.0.1:0")
+			require.NoError(t, err)
+			t.Cleanup(func() { ln.Close() })
+			return ln, descriptor(t, ln.(syscall.Conn))
+		}
+		open, openFD := offered()
+		private, privateFD := offered()
+		dir := t.TempDir()
+		local, err := net.Listen("unix", filepath.Join(dir, "s"))
+		require.NoError(t, err)
+		defer local.Close()
+		packets, err := net.ListenPacket("udp4", "127.0.0.1:0")
+		require.NoError(t, err)
+		defer packets.Close()
+		localFD, packetsFD := descriptor(t, local.(syscall.Conn)), descriptor(t, packets.(syscall.Conn))
+		c := clustertest.NewNodeCluster(t, cluster.Options{
+			Scheduling: s, ListenFDs: []int{openFD, privateFD, localFD, packetsFD},
+			AllowListen: func(_ *cluster.Process, network, address string) error {
+				if address == private.Addr().String() {
+					return errors.New("private")
+				}
+				return nil
+			},
+		})
+		for _, w := range c.ForkN(2) {
+			c.Run(w, `await listen(web(), {fd: args[0]}); await listen(web(), {fd: args[1]})`, openFD, localFD)
+			c.Run(w, `await bind(dgram.createSocket('udp4'), {fd: args[0]})`, packetsFD)
+			_, jsErr := c.Try(w, `await listen(web(), {fd: args[0]})`, privateFD)
+			require.NotNil(t, jsErr)
+			require.Equal(t, "EACCES", jsErr.Code)
+		}
+		_, err = clustertest.Get("http://" + open.Addr().String())
+		require.NoError(t, err)
 	})
 }
 
