@@ -105,6 +105,7 @@ func (r *Registry) drop(e *entry) {
 		e.dispatcher.close()
 	}
 	for _, h := range e.sockets {
+		r.unwatch(h)
 		h.Release()
 	}
 	e.unlink()

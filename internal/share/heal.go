@@ -8,57 +8,113 @@ import (
 	"github.com/go-cluster/cluster/internal/socket"
 )
 
-// How an address heals when a worker has called shutdown(2) on the socket that all share,
-// as some libraries do to wake an accept. There is no event for that, so the sockets that
-// workers have are looked at now and then.
+// How an address heals when a worker has broken the socket that all share: by shutdown(2),
+// as some libraries do to wake an accept, or by connect(2) of one for datagrams, which then
+// hears of one peer only. The first is an event, so that a master at rest is not woken. The
+// second is none: while there are such sockets they are looked at now and then.
 
-// healTime is how often. It is long enough that an idle master costs nothing.
-const healTime = 2 * time.Second
+// healTime is how often, and after how long what could not be healed is tried again.
+const healTime = 5 * time.Second
 
-// tend sees to it that the sockets are looked at while there are any. It runs in the
-// mailbox.
-func (r *Registry) tend() {
-	if r.tending || len(r.entries) == 0 {
+// tend sees to it that e heals. It runs in the mailbox.
+func (r *Registry) tend(e *entry) {
+	if !socket.Heals || e.dispatcher != nil {
 		return
 	}
-	r.tending = true
+	if !e.query.IsPacket() {
+		e.watched = r.watch(e.sockets[0])
+	}
+	r.tick()
+}
+
+// watch has h watched. It reports false if there is no descriptor for that.
+func (r *Registry) watch(h *handle.Handle) bool {
+	if r.watcher == nil {
+		w, err := socket.NewWatch()
+		if err != nil {
+			return false
+		}
+		r.watcher = w
+		go func() {
+			for w.Wait() {
+				r.heal()
+			}
+		}()
+	}
+	if r.watcher.Add(h) == nil {
+		return true
+	}
+	r.unwatch(nil)
+	return false
+}
+
+// unwatch is to be called before h, if it is watched, is released.
+func (r *Registry) unwatch(h *handle.Handle) {
+	if r.watcher != nil && r.watcher.Remove(h) == 0 {
+		r.watcher.Close()
+		r.watcher = nil
+	}
+}
+
+// tick looks at what is not watched, while there is any of it. It runs in the mailbox.
+func (r *Registry) tick() {
+	needed := false
+	for _, e := range r.entries {
+		needed = needed || len(e.sockets) > 0 && e.dispatcher == nil && (!e.watched || e.broken)
+	}
+	if r.ticking || !needed {
+		return
+	}
+	r.ticking = true
 	time.AfterFunc(healTime, func() {
 		r.heal()
 		r.host.Turn(func() {
-			r.tending = false
-			r.tend()
+			r.ticking = false
+			r.tick()
 		})
 	})
 }
 
-// heal opens again what was shut down. Not in the mailbox: what workers have as well may
-// make a call wait.
+// heal mends what is broken. Not in the mailbox: what workers have as well may make a
+// call wait.
 func (r *Registry) heal() {
 	shared := make(map[*entry]*handle.Handle)
 	r.host.Turn(func() {
 		for _, e := range r.entries {
-			if len(e.sockets) > 0 && e.dispatcher == nil && e.granted {
+			if len(e.sockets) > 0 && e.dispatcher == nil {
 				shared[e] = e.sockets[0].Retain()
 			}
 		}
 	})
 	for e, h := range shared {
-		if socket.ShutDown(h) {
-			r.reopen(e, h)
+		mended := true
+		switch {
+		case socket.ShutDown(h):
+			mended = r.reopen(e, h)
+		case socket.Connected(h):
+			mended = socket.Unconnect(h, e.addr) == nil
 		}
 		h.Release()
+		if e.query.IsPacket() {
+			continue // it is looked at again anyway
+		}
+		r.host.Turn(func() {
+			e.broken = !mended
+			r.tick()
+		})
 	}
 }
 
 // reopen lets e's socket h listen again. A unix socket does not: another takes its place,
-// at the same path, for the workers that ask from now on. What fails is tried again.
-func (r *Registry) reopen(e *entry, h *handle.Handle) {
-	if ok, _ := socket.Relisten(h, e.query.Address, e.addr); ok {
-		return
+// at the same path, for the workers that ask from now on. It reports false if that is to
+// be tried again.
+func (r *Registry) reopen(e *entry, h *handle.Handle) bool {
+	if ok, err := socket.Relisten(h, e.query.Address, e.addr); ok {
+		return err == nil
 	}
 	h, _, file, err := socket.Open(context.Background(), e.query.Address)
 	if err != nil {
-		return
+		return false
 	}
 	h.CloseBy(r.closer.Close)
 	r.host.Turn(func() {
@@ -71,7 +127,10 @@ func (r *Registry) reopen(e *entry, h *handle.Handle) {
 		e.sockets, e.unlink, e.file = []*handle.Handle{h}, file.Unlink, file
 		clear(e.holders) // of the old one
 		for _, h := range old {
+			r.unwatch(h)
 			h.Release()
 		}
+		r.tend(e)
 	})
+	return true
 }

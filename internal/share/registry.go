@@ -75,7 +75,8 @@ type Registry struct {
 	entries   map[string]*entry // by Query.Key; in the mailbox
 	made      int               // entries, ever; in the mailbox
 	bereft    map[string]*entry // that ended to be opened anew, while held
-	tending   bool              // the sockets will be looked at; in the mailbox
+	watcher   *socket.Watch     // of sockets that workers can break; nil without any; in the mailbox
+	ticking   bool              // what is not watched will be looked at; in the mailbox
 	preopened preopened
 	activated activated
 	closer    handle.Closer // of sockets and connections, which workers have as well
@@ -100,6 +101,8 @@ type entry struct {
 	generation int                 // of the newest worker that was granted it
 	nth        int                 // of all entries ever
 	granted    bool                // some worker has had it
+	watched    bool                // an event tells when it is broken
+	broken     bool                // it could not be mended yet
 }
 
 // NewRegistry makes an empty registry.
@@ -305,13 +308,14 @@ func (r *Registry) commit(e *entry, o opened, err error) {
 	if len(o.sockets) > 1 {
 		e.query.Policy = RoundRobin // a worker takes one socket for an address
 	}
-	r.tend()
 	if p := policyOf(e.query); p != nil {
 		e.dispatcher, e.err = newDispatcher(e.key, o.sockets, o.lent, p, r.closer.Close, r.exhausted)
 		if e.err != nil {
 			r.drop(e)
+			return
 		}
 	}
+	r.tend(e)
 }
 
 // grant gives m its share of e, unless m is on its way out. It runs in the mailbox

@@ -3,10 +3,14 @@ package socket
 import (
 	"net"
 	"os"
+	"unsafe"
 
 	"github.com/go-cluster/cluster/internal/handle"
 	"golang.org/x/sys/unix"
 )
+
+// Heals says whether a shared socket that one process has broken can be mended.
+const Heals = true
 
 // ShutDown reports whether a process that shares the listening socket h has shut it down,
 // so that it takes no connection any more. Of a unix socket SO_ACCEPTCONN does not tell.
@@ -31,26 +35,58 @@ func Relisten(h *handle.Handle, a Address, real net.Addr) (ok bool, err error) {
 	if !ok {
 		return false, nil
 	}
-	sa, err := unix.Getsockname(h.FD())
-	if err != nil {
-		return true, os.NewSyscallError("getsockname", err)
-	}
-	switch sa := sa.(type) {
-	case *unix.SockaddrInet4:
-		sa.Port = tcp.Port
-		copy(sa.Addr[:], tcp.IP.To4())
-	case *unix.SockaddrInet6:
-		sa.Port = tcp.Port
-		copy(sa.Addr[:], tcp.IP.To16())
-	}
-	// A port that the system chose was given up, though getsockname shows it still. One
-	// that was asked for was not: then the socket is bound (EINVAL).
-	if err := unix.Bind(h.FD(), sa); err != nil && err != unix.EINVAL {
-		return true, os.NewSyscallError("bind", err)
+	if err := rebind(h, tcp.IP, tcp.Port); err != nil {
+		return true, err
 	}
 	backlog := a.Backlog
 	if backlog == 0 {
 		backlog = maxBacklog()
 	}
 	return true, os.NewSyscallError("listen", unix.Listen(h.FD(), backlog))
+}
+
+// rebind binds h again to what it was bound to. A port that the system chose is given up
+// by a socket that is shut down or disconnected, though getsockname may show it still. One
+// that was asked for is not: then the socket is bound (EINVAL).
+func rebind(h *handle.Handle, ip net.IP, port int) error {
+	sa, err := unix.Getsockname(h.FD())
+	if err != nil {
+		return os.NewSyscallError("getsockname", err)
+	}
+	switch sa := sa.(type) {
+	case *unix.SockaddrInet4:
+		sa.Port = port
+		copy(sa.Addr[:], ip.To4())
+	case *unix.SockaddrInet6:
+		sa.Port = port
+		copy(sa.Addr[:], ip.To16())
+	}
+	if err := unix.Bind(h.FD(), sa); err != nil && err != unix.EINVAL {
+		return os.NewSyscallError("bind", err)
+	}
+	return nil
+}
+
+// Connected reports whether a process that shares the datagram socket h has connected it,
+// so that nobody but that one peer is heard any more.
+func Connected(h *handle.Handle) bool {
+	typ, err := unix.GetsockoptInt(h.FD(), unix.SOL_SOCKET, unix.SO_TYPE)
+	if err != nil || typ != unix.SOCK_DGRAM {
+		return false
+	}
+	_, err = unix.Getpeername(h.FD())
+	return err == nil
+}
+
+// Unconnect undoes that, for a socket whose address is real.
+func Unconnect(h *handle.Handle, real net.Addr) error {
+	sa := unix.RawSockaddrAny{} // AF_UNSPEC
+	_, _, errno := unix.Syscall(unix.SYS_CONNECT, uintptr(h.FD()), uintptr(unsafe.Pointer(&sa)), unix.SizeofSockaddrInet4)
+	if errno != 0 {
+		return os.NewSyscallError("connect", errno)
+	}
+	if udp, ok := real.(*net.UDPAddr); ok {
+		return rebind(h, udp.IP, udp.Port)
+	}
+	return nil
 }
