@@ -195,12 +195,15 @@ func (a *Asker) Withdraw() {
 	}
 }
 
-// Release gives back what the master granted.
+// Release gives back what the master granted. A worker that drains says nothing of it:
+// the master would take it for the end of the address if it did not know of the drain yet.
 func (g *Grant) Release() {
 	g.asker.mu.Lock()
 	delete(g.asker.keys, g.key)
 	g.asker.mu.Unlock()
-	g.asker.close(g.key)
+	if !g.asker.worker.Go || !g.asker.worker.Draining() {
+		g.asker.close(g.key)
+	}
 	g.asker.dropIndex(g.Address)
 }
 

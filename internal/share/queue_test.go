@@ -16,10 +16,15 @@ import (
 type masterLink struct {
 	said  chan string
 	delay time.Duration // of every answer
+
+	orders []string // acts
 }
 
 func (l *masterLink) Ask(*wire.Message, func(*wire.Message, *handle.Handle)) {}
-func (l *masterLink) Order(*wire.Message) error                              { return nil }
+func (l *masterLink) Order(w *wire.Message) error {
+	l.orders = append(l.orders, w.Act)
+	return nil
+}
 func (l *masterLink) Answer(line []byte) {
 	time.Sleep(l.delay)
 	l.said <- string(line)
@@ -65,6 +70,23 @@ func TestGivesBackInADrain(t *testing.T) {
 	require.Contains(t, waitFor(t, l.said, "answer"), `"ack":2,"accepted":false`)
 	_, err := q.Accept()
 	require.ErrorIs(t, err, errTimeout)
+}
+
+// A listener that is closed in a drain does not end its address: the master may not have
+// heard of the drain yet. A node primary, which has no ends of addresses, is told.
+func TestCloseInADrain(t *testing.T) {
+	for _, speaksGo := range []bool{true, false} {
+		for _, drains := range []bool{true, false} {
+			l := &masterLink{}
+			a := NewAsker(Worker{Link: l, Go: speaksGo, Draining: func() bool { return drains }})
+			(&Grant{Query: resolved(t, "tcp", "127.0.0.1:1"), asker: a, key: "key"}).Release()
+			if speaksGo && drains {
+				require.Empty(t, l.orders)
+			} else {
+				require.Equal(t, []string{wire.ActClose}, l.orders)
+			}
+		}
+	}
 }
 
 // A closed queue gives back what it was offered; another key is no queue's.
