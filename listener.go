@@ -66,7 +66,8 @@ type Owner struct{ UID, GID int }
 // most programs exit and cut off what is in flight.
 //
 // In a master that has forked, Listen holds the address open for the workers
-// and its Accept waits until it is closed. In any other process it is net.Listen.
+// and its Accept waits until it is closed. In any other process it is net.Listen; the
+// workers of a process that forks later share that listener, and the end of Run closes it.
 //
 // The error wraps the system's, wherever it arose: errors.Is(err,
 // syscall.EADDRINUSE) holds in the worker too, and on Windows, where it is

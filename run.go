@@ -340,6 +340,7 @@ func (m *master) stopRun(cur *running, stops <-chan os.Signal) error {
 		m.notifyEnd()
 		s = m.beginStop()
 	})
+	m.registry.ClosePreopened()
 	m.runner.end()
 	done := make(chan error, 1)
 	go func() { done <- m.waitStopped(context.Background(), s) }()

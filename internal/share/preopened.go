@@ -20,13 +20,14 @@ type preopenedSocket struct {
 	socket.Address
 	real net.Addr
 	conn syscall.Conn
+	used bool // workers have it too
 }
 
 // Preopened notes that this process has opened a itself, at the real address real.
 func (r *Registry) Preopened(a socket.Address, real net.Addr, s any) {
 	if conn, ok := s.(syscall.Conn); ok {
 		a.Locate() // without it the path stands for itself
-		r.preopened.add(preopenedSocket{a, real, conn})
+		r.preopened.add(preopenedSocket{Address: a, real: real, conn: conn})
 	}
 }
 
@@ -54,7 +55,7 @@ func (p *preopened) find(a socket.Address) (*handle.Handle, net.Addr, func()) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	nth := 0
-	for _, s := range p.list {
+	for i, s := range p.list {
 		if a.FD >= 0 || s.Network != a.Network || s.Place() != a.Place() && !s.samePort(a) {
 			continue
 		}
@@ -62,10 +63,25 @@ func (p *preopened) find(a socket.Address) (*handle.Handle, net.Addr, func()) {
 			continue // the n-th free port is the n-th here too
 		}
 		if h, err := socket.Duplicate(s.conn); err == nil {
+			p.list[i].used = true
 			return h, s.real, s.keepFile()
 		}
 	}
 	return nil, nil, nil
+}
+
+// ClosePreopened closes what this process itself still has of the listening sockets that
+// its workers shared, at the end of the service: clients would go on to connect, and wait
+// for nobody. It follows CloseAll.
+func (r *Registry) ClosePreopened() {
+	p := &r.preopened
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, s := range p.list {
+		if ln, ok := s.conn.(net.Listener); ok && s.used {
+			ln.Close()
+		}
+	}
 }
 
 // keepFile leaves the file of a unix socket where it is when the program closes
