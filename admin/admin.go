@@ -1,0 +1,180 @@
+package admin
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"sync"
+	"sync/atomic"
+
+	"github.com/go-cluster/cluster"
+	"github.com/go-cluster/cluster/internal/operator"
+)
+
+// Options say where the master is asked, and by whom. The zero Options is a socket
+// for the master's own user and nothing else.
+type Options struct {
+	// Socket is the path of the unix socket, which has mode 0600. "-" is none. A
+	// directory that it lies in must be the user's own, since who can write there can
+	// put another socket in its place.
+	//
+	// Default: <program>.<pid>.sock in the directory cluster of the first of
+	// RUNTIME_DIRECTORY, XDG_RUNTIME_DIR, for root /run, else
+	// $TMPDIR/cluster-<uid>; <program>.sock there leads to the youngest master of the
+	// program. If that cannot be made it is logged and left out; that a given one
+	// cannot be is an error. On Windows there is none.
+	Socket string
+
+	// Address is a TCP address as well, "127.0.0.1:9090" say. Without Token only
+	// /stats, /events, /healthz and /readyz are given there. Default: none.
+	Address string
+
+	// Token is what lets in over Address for all the rest: the value of
+	// "Authorization: Bearer", or the password of Basic, with any user. What a worker
+	// is given of it (its arguments, its environment, its memory) a worker knows.
+	Token string
+
+	// Hosts are further names by which Address may be asked, beside IP addresses,
+	// localhost, the host's name and names without a dot. A browser that was led here
+	// by a page of somebody else's domain asks by another one.
+	Hosts []string
+
+	// Debug serves /debug/… of each process, at /workers/{name}/debug/…; a program
+	// that has imported net/http/pprof may give http.DefaultServeMux. Default: the
+	// profiles of runtime/pprof as net/http/pprof serves them, a trace, the
+	// variables of package expvar, and stacks. It does not import these packages,
+	// which would register themselves in http.DefaultServeMux, and be public there.
+	Debug http.Handler
+}
+
+// service is what Start makes of a process.
+type service struct {
+	o     Options
+	core  operator.Core
+	debug http.Handler
+
+	journal *journal // in a master
+	workers *workers // in a master
+	guard   guard
+	handler http.Handler // in a master
+	servers []*http.Server
+	closing chan struct{} // closed when the end begins: who follows is let go
+	close   func()
+	ends    []func()
+}
+
+// current is the service of this process, for Handler; nil if there is none.
+var current atomic.Pointer[service]
+
+// ErrStarted is returned by Start when it was called before, and not stopped.
+var ErrStarted = errors.New("admin: Start was called already in this process")
+
+// Start begins to answer: in a master to the operator, in a worker to the master. It
+// is called once in every process, before AutoFork. A process that has not forked is
+// a master without workers.
+//
+// Over the socket whoever runs as the same user, or as root, may do all. A worker,
+// and what it has started, may order nothing: on Linux the master looks up who asks.
+// That guards against accidents only, since a process of the same user can do to the
+// master what it likes: use cluster.Options.Credential where workers are not to be
+// trusted. Over Address nothing can be ordered, and no profile had, without Token.
+// Every order has to have the header "X-Cluster: 1", which no page of another origin
+// can send.
+//
+// stop ends it, and removes the socket, as the end of Run does. The error says what
+// could not be opened; it is ErrStarted if Start was called before.
+func Start(o Options) (stop func(), err error) {
+	core, _ := cluster.Context().Value(operator.Key{}).(operator.Core)
+	s := &service{o: o, core: core, debug: o.Debug, closing: make(chan struct{})}
+	s.close = sync.OnceFunc(func() { close(s.closing) })
+	if s.debug == nil {
+		s.debug = debugHandler()
+	}
+	if !current.CompareAndSwap(nil, s) {
+		return nil, ErrStarted
+	}
+	if cluster.IsWorker() {
+		s.answerMaster()
+	} else if err := s.answerOperator(); err != nil {
+		s.end(context.Background())
+		return nil, err
+	}
+	return func() { s.end(context.Background()) }, nil
+}
+
+// Handler returns what Address serves, to be mounted at the root of a server of the
+// master's own. As there, Options.Token is needed for orders, and Options.Hosts for
+// further names. Before Start, and in a worker, it answers 503.
+func Handler() http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if s := current.Load(); s != nil && s.journal != nil {
+			s.handler.ServeHTTP(w, r)
+			return
+		}
+		http.Error(w, "admin.Start was not called in this master", http.StatusServiceUnavailable)
+	})
+}
+
+// answerOperator opens socket and address in a master.
+func (s *service) answerOperator() error {
+	s.journal = newJournal()
+	s.workers = newWorkers(s.core)
+	s.guard = newGuard(s.o)
+	s.handler = s.routes()
+	s.ends = append(s.ends, s.journal.follow(s.core), s.workers.close)
+	s.ends = append(s.ends, cluster.OnShutdown(func(ctx context.Context) error { s.end(ctx); return nil }))
+	if s.o.Socket != "-" {
+		ln, remove, err := listenSocket(s.o.Socket)
+		switch {
+		case err == nil:
+			s.serve(ln)
+			s.ends = append(s.ends, remove)
+		case s.o.Socket != "":
+			return fmt.Errorf("admin: Options.Socket: %w", err)
+		default:
+			logger().Warn("admin: there is no socket", "err", err)
+		}
+	}
+	if s.o.Address != "" {
+		ln, err := net.Listen("tcp", s.o.Address)
+		if err != nil {
+			return fmt.Errorf("admin: Options.Address: %w", err)
+		}
+		s.serve(ln)
+	}
+	return nil
+}
+
+// serve serves on ln until the end.
+func (s *service) serve(ln net.Listener) {
+	srv := &http.Server{
+		Handler:           s.handler,
+		ConnContext:       func(ctx context.Context, c net.Conn) context.Context { return withPeer(ctx, c) },
+		ReadHeaderTimeout: readHeaderTimeout,
+		IdleTimeout:       idleTimeout,
+		MaxHeaderBytes:    maxHeader,
+		ErrorLog:          nowhere,
+	}
+	s.servers = append(s.servers, srv)
+	go srv.Serve(ln)
+}
+
+// end ends all of it, once. What is being answered is answered, until ctx ends.
+func (s *service) end(ctx context.Context) {
+	if !current.CompareAndSwap(s, nil) {
+		return
+	}
+	s.close()
+	ctx, cancel := context.WithTimeout(ctx, shutdownTimeout)
+	defer cancel()
+	for _, srv := range s.servers {
+		if srv.Shutdown(ctx) != nil {
+			srv.Close()
+		}
+	}
+	for _, end := range s.ends {
+		end()
+	}
+}
