@@ -34,6 +34,7 @@ type child struct {
 	proc        *process.Process // constant once started
 	started     time.Time        // constant once started
 	procs       int              // its share of the cores at first, if that follows the master's; else 0; constant once started
+	foreign     *foreign         // if it is a program without this package; constant
 
 	forked    bool          // its process exists, and that was reported
 	end       sync.Once     // reports that it has ended
@@ -58,7 +59,19 @@ func (c *child) osProcess() *os.Process {
 
 func (c *child) logger() *slog.Logger { return c.opts.logger() }
 
-func (c *child) ready() error { return callError("Ready", ErrNotWorker) }
+func (c *child) ready() (err error) {
+	if c.foreign == nil {
+		return callError("Ready", ErrNotWorker)
+	}
+	c.m.call(func() {
+		if c.p.IsDead() {
+			err = callError("Ready", ErrClosed)
+			return
+		}
+		c.happened(supervise.GetsReady)
+	})
+	return err
+}
 
 func (c *child) disconnect(ctx context.Context) error {
 	early := false
@@ -137,8 +150,12 @@ func (c *child) reap() {
 // come later, and is not reported any more.
 func (c *child) ended(state *os.ProcessState, undead bool) {
 	c.end.Do(func() {
-		c.p.link.PeerExited()
-		<-c.p.link.Done()
+		if c.foreign == nil {
+			c.p.link.PeerExited()
+			<-c.p.link.Done()
+		} else {
+			c.foreign.close()
+		}
 		c.m.post(func() {
 			c.state = state
 			e := exitOf(state)
@@ -146,7 +163,11 @@ func (c *child) ended(state *os.ProcessState, undead bool) {
 			if e.Signal != nil {
 				end.Signal = e.Signal.String()
 			}
-			end.Note = c.noteOn(end)
+			if c.foreign == nil {
+				end.Note = c.noteOn(end)
+			} else {
+				end.Asked = e.Signal == termSignal
+			}
 			c.m.supervisor.Exited(time.Now(), c.p.id, end)
 		})
 	})

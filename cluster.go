@@ -9,6 +9,7 @@ import (
 
 	"github.com/go-cluster/cluster/internal/broker"
 	"github.com/go-cluster/cluster/internal/logqueue"
+	"github.com/go-cluster/cluster/internal/process"
 )
 
 // Worker is this process as a worker: send to the master and hear from it
@@ -83,8 +84,12 @@ func (c *cluster) flushLogs(timeout time.Duration) {
 var std = newCluster()
 
 // Before main, and before the initialisation of whatever imports this package:
-// the master learns at once that its worker is online.
-func init() { Worker, Parent = joinCluster(std) }
+// the master learns at once that its worker is online. A process that is to become a
+// foreign worker has this program for no longer than that.
+func init() {
+	process.Become()
+	Worker, Parent = joinCluster(std)
+}
 
 // IsMaster reports whether this process is no worker: it is the master, or may
 // become one by forking.

@@ -37,17 +37,24 @@ func (g *generation) open(reload bool) (err error) {
 		g.dir = self.NewDir()
 	}
 	g.env = os.Environ()
+	if g.sockets, err = holdSockets(o); err != nil {
+		g.bin.Close()
+		return err
+	}
 	if o.Credential != nil {
 		g.userEnv = process.UserEnv(o.Credential.user())
 	}
 	return nil
 }
 
-// startProcess makes p's channel and process.
+// startProcess makes p's process, and its channel unless it is foreign.
 func startProcess(p *Process, env []string) error {
 	c := p.child
 	if !c.opts.NoSignals {
 		c.m.atTerminal.Do(outliveTerminalStops)
+	}
+	if c.foreign != nil {
+		return startForeign(p, env)
 	}
 	ours, theirs, err := channel.Pair()
 	if err != nil {
@@ -57,30 +64,32 @@ func startProcess(p *Process, env []string) error {
 	// The worker's end must not stay open here, or its death would be no EOF.
 	defer theirs.Close()
 
-	stdout, stderr, err := c.writers()
-	if err != nil {
-		p.link.Discard()
-		return err
-	}
 	end := process.ChannelEnd(theirs)
 	env = workerEnv(p, env, process.ChannelNumber(end))
-	c.proc, err = c.m.launcher.Start(process.Spec{
-		Program: c.gen.bin,
-		Title:   c.opts.Title,
-		Args:    process.InspectorArgs(c.opts.program, c.opts.Args, env, p.id),
-		Env:     env,
-		Dir:     c.gen.dir,
-		User:    c.opts.Credential.user(),
-		Stdin:   c.opts.Stdin,
-		Stdout:  stdout,
-		Stderr:  stderr,
+	err = c.launch(process.Spec{
+		Args: process.InspectorArgs(c.opts.program, c.opts.Args, env, p.id),
+		Env:  env,
 		// A program of another kind that inherits the master's standard error cannot be
 		// handed it later.
-		KeepTail: stderr != nil || c.gen.isGo,
+		KeepTail: c.gen.isGo,
 		Channel:  end,
 	})
 	if err != nil {
 		p.link.Discard()
+	}
+	return err
+}
+
+// launch starts the process that the spec tells what is particular to.
+func (c *child) launch(spec process.Spec) (err error) {
+	p := c.p
+	if spec.Stdout, spec.Stderr, err = c.writers(); err != nil {
+		return err
+	}
+	spec.KeepTail = spec.KeepTail || spec.Stderr != nil
+	spec.Program, spec.Title, spec.Dir = c.gen.bin, c.opts.Title, c.gen.dir
+	spec.User, spec.Stdin = c.opts.Credential.user(), c.opts.Stdin
+	if c.proc, err = c.m.launcher.Start(spec); err != nil {
 		if errors.Is(err, process.ErrClosed) {
 			return supervise.ErrSuperseded
 		}
@@ -123,9 +132,9 @@ func (p *Process) handOverStderr() {
 	}
 }
 
-// workerEnv is the environment of a worker: the master's without what is only
-// the master's, then Options.Env, then Fork's, then what makes it a worker.
-func workerEnv(p *Process, forkEnv []string, channelFD int) []string {
+// inheritedEnv is the environment of a worker without what makes it one: the master's
+// without what is only the master's, then Options.Env, then Fork's.
+func inheritedEnv(p *Process, forkEnv []string) []string {
 	o := p.child.opts
 	env := slices.DeleteFunc(slices.Clone(p.child.gen.env), func(kv string) bool {
 		k, _, _ := strings.Cut(kv, "=")
@@ -146,8 +155,15 @@ func workerEnv(p *Process, forkEnv []string, channelFD int) []string {
 		procs = 0
 	}
 	p.child.procs = procs
+	return env
+}
+
+// workerEnv is the environment of a worker with a channel.
+func workerEnv(p *Process, forkEnv []string, channelFD int) []string {
+	o := p.child.opts
+	env := inheritedEnv(p, forkEnv)
 	hello, _ := json.Marshal(announcement{
-		Version: wire.ProtocolVersion, Slot: p.slot, Title: o.Title, ManualReady: o.ManualReady, Connections: p.child.connections, Procs: procs,
+		Version: wire.ProtocolVersion, Slot: p.slot, Title: o.Title, ManualReady: o.ManualReady, Connections: p.child.connections, Procs: p.child.procs,
 		ShutdownTimeout: o.ShutdownTimeout, MaxMessage: o.MaxMessage, MaxQueue: o.MaxQueue, Tickets: true, Coord: true,
 	})
 	id := strconv.Itoa(p.id)

@@ -43,7 +43,10 @@ func (h host) Open(number int, reload bool) {
 }
 
 func (h host) Release(number int) {
-	h.programs[number].bin.Close()
+	g := h.programs[number]
+	g.bin.Close()
+	g.released = true
+	g.letGo()
 	delete(h.programs, number)
 }
 
@@ -58,7 +61,12 @@ func (h host) Start(o supervise.Order) {
 	p := newProcess(m.cluster, o.Worker, o.Place)
 	c := &child{m: m, p: p, opts: opts, gen: g, connections: o.Connections, exited: make(chan struct{})}
 	p.child, p.owner = c, c
-	p.connected.Store(true)
+	g.uses++
+	if opts.Foreign {
+		c.foreign = new(foreign)
+	} else {
+		p.connected.Store(true)
+	}
 	m.workers[p.id] = p
 	go func() {
 		err := startProcess(p, o.Env)
@@ -67,6 +75,7 @@ func (h host) Start(o supervise.Order) {
 				m.supervisor.StartFailed(time.Now(), p.id, err)
 			} else {
 				m.supervisor.Started(time.Now(), p.id, p.pid, c.started)
+				c.foreign.begin(c)
 			}
 		})
 	}()
@@ -81,6 +90,9 @@ func (h host) Signal(worker int, sig os.Signal) error {
 // one does not follow its cgroup by itself.
 func (h host) Ping(worker int) bool {
 	c := h.workers[worker].child
+	if c.foreign != nil {
+		return c.foreign.beats
+	}
 	var share []byte
 	if c.procs > 0 {
 		share, _ = json.Marshal(pulseRequest{Procs: c.opts.procs()})
@@ -90,7 +102,12 @@ func (h host) Ping(worker int) bool {
 }
 
 func (h host) Drain(worker int, timeout time.Duration) {
-	h.workers[worker].link.OrderDisconnect(timeout, len(h.stops) > 0)
+	p := h.workers[worker]
+	if p.child.foreign != nil {
+		p.child.foreign.terminate(p)
+		return
+	}
+	p.link.OrderDisconnect(timeout, len(h.stops) > 0)
 }
 
 func (h host) HandOver(worker int) {
@@ -176,8 +193,10 @@ func (h host) hasForked(p *Process) {
 	h.forked.Store(true)
 	h.cluster.live.add(p)
 	p.emit(&h.cluster.hooks.fork, nil)
-	h.broker.Join(p.id, p.slot, p.child.gen.number, (*coordPeer)(p))
-	p.link.Start(p.pid)
+	if p.child.foreign == nil {
+		h.broker.Join(p.id, p.slot, p.child.gen.number, (*coordPeer)(p))
+		p.link.Start(p.pid)
+	}
 	go p.child.reap()
 }
 
@@ -186,6 +205,8 @@ func (h host) hasEnded(p *Process) {
 	p.state.Store(int32(Dead))
 	p.connected.Store(false)
 	h.gone = append(h.gone, p.id)
+	p.child.gen.uses--
+	p.child.gen.letGo()
 	close(p.child.exited)
 }
 

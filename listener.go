@@ -55,6 +55,34 @@ type ListenConfig struct {
 // one or the other as it is.
 type Owner struct{ UID, GID int }
 
+// Scheduling says how the connections of one listening address are spread over
+// the workers.
+type Scheduling int
+
+const (
+	// Shared lets the workers accept on one shared socket: the kernel spreads
+	// the connections, the master is not involved, and a connection waits in
+	// the socket's queue until some worker takes it.
+	Shared Scheduling = 1 + iota
+	// RoundRobin makes the master accept and hand each connection to the next
+	// worker that is free, as node's SCHED_RR: an even spread, for the price of
+	// a trip through the master.
+	RoundRobin
+)
+
+// String returns the constant's name.
+func (s Scheduling) String() string {
+	switch s {
+	case 0:
+		return "default"
+	case Shared:
+		return "Shared"
+	case RoundRobin:
+		return "RoundRobin"
+	}
+	return fmt.Sprintf("Scheduling(%d)", int(s))
+}
+
 // Listen announces on an address: tcp, tcp4, tcp6 or unix. In a worker the
 // socket is shared: the master opens it once and keeps it open, so that
 // connections wait, and are not refused, while workers come and go. The address

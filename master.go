@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"net"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -63,13 +64,16 @@ type master struct {
 
 // generation is a program that is held open, and with what it is run.
 type generation struct {
-	number  int // the supervisor's
-	opts    *settings
-	bin     *process.Program
-	isGo    bool     // it is a program with this package
-	dir     string   // in which it runs; "": the master's
-	env     []string // the master's environment when it was opened
-	userEnv []string // what that says of the user, if it is another one's
+	number   int // the supervisor's
+	opts     *settings
+	bin      *process.Program
+	isGo     bool           // it is a program with this package
+	dir      string         // in which it runs; "": the master's
+	env      []string       // the master's environment when it was opened
+	userEnv  []string       // what that says of the user, if it is another one's
+	sockets  []net.Listener // of Options.Sockets; of master
+	uses     int            // workers that are not dead; in the mailbox
+	released bool           // nothing is started from it any more; in the mailbox
 
 	askLibuv sync.Once
 	uv       string

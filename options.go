@@ -32,6 +32,25 @@ type Options struct {
 	// Default: os.Args[1:] of the master. To pass none, use []string{}.
 	Args []string
 
+	// Foreign says that Exec is a program without this package, and not node, which
+	// takes its sockets as systemd passes them (LISTEN_FDS): those of Sockets. It gets
+	// no channel: Send and Request return ErrNotSupported. It is told to end by a
+	// SIGTERM, and is ready as ReadyAfter and ManualReady say. In a NOTIFY_SOCKET of
+	// its own (Linux) it may say READY=1, STATUS, STOPPING=1, MAINPID, and WATCHDOG=1, after
+	// which the Watchdog wants to hear that again and again. On Linux it is sent a
+	// SIGTERM as well when the master is gone; elsewhere it goes on then. Not on Windows:
+	// SetupMaster returns ErrNotSupported.
+	Foreign bool
+
+	// Sockets are those that a Foreign program gets, in this order from descriptor 3 on.
+	// The master opens them before it forks, and they stay open from one worker to the
+	// next, until a stop, or a Reload without them.
+	Sockets []Socket
+
+	// ReadyAfter is how long a Foreign worker must have run to be ready, unless
+	// ManualReady. Default: 1 s. It must be less than StartTimeout.
+	ReadyAfter time.Duration
+
 	// Title is the name by which ps, top and pgrep show a worker, which finds it in
 	// os.Args[0]; of its first 15 bytes Linux makes the name of a Go worker's process
 	// as well. Default: the program's name, as the master's.
@@ -93,7 +112,8 @@ type Options struct {
 	MemoryLimit int64
 
 	// ManualReady makes a worker ready only when it calls [Process.Ready],
-	// instead of at its first Accept or ReadFrom.
+	// instead of at its first Accept or ReadFrom. A Foreign one says READY=1 to its
+	// NOTIFY_SOCKET (sd_notify, Linux), or the master calls Ready of its Process.
 	ManualReady bool
 
 	// StartTimeout is how long a worker may take until it is online, and under
@@ -190,34 +210,6 @@ type Credential struct {
 	Groups   []uint32 // supplementary groups; none unless given, the master's are dropped
 }
 
-// Scheduling says how the connections of one listening address are spread over
-// the workers.
-type Scheduling int
-
-const (
-	// Shared lets the workers accept on one shared socket: the kernel spreads
-	// the connections, the master is not involved, and a connection waits in
-	// the socket's queue until some worker takes it.
-	Shared Scheduling = 1 + iota
-	// RoundRobin makes the master accept and hand each connection to the next
-	// worker that is free, as node's SCHED_RR: an even spread, for the price of
-	// a trip through the master.
-	RoundRobin
-)
-
-// String returns the constant's name.
-func (s Scheduling) String() string {
-	switch s {
-	case 0:
-		return "default"
-	case Shared:
-		return "Shared"
-	case RoundRobin:
-		return "RoundRobin"
-	}
-	return fmt.Sprintf("Scheduling(%d)", int(s))
-}
-
 // Backoff says how crashes in a row of one slot are answered: the first at
 // once, for it may be the only one; then after Min, and Factor times as long
 // after each further one, up to Max.
@@ -252,21 +244,6 @@ type Recycle struct {
 // says that it need not be tried again: it is not replaced.
 const ExitNoRestart = supervise.ExitNoRestart
 
-// Reason is why a worker ended, in [Exit].
-type Reason string
-
-const (
-	ReasonCrash   Reason = "crash"   // by itself, with an error or before it was ready
-	ReasonStall   Reason = "stall"   // the watchdog killed it
-	ReasonReload  Reason = "reload"  // replaced by Reload, or a replacement that did not get ready
-	ReasonRecycle Reason = "recycle" // replaced because of a limit of Recycle
-	ReasonScale   Reason = "scale"   // its slot was removed
-	ReasonStop    Reason = "stop"    // by Disconnect of the cluster or the end of Run
-	ReasonKill    Reason = "kill"    // by Kill
-	ReasonRestart Reason = "restart" // replaced by an order of package admin's, or a replacement that did not get ready
-	ReasonDrain   Reason = "drain"   // by Disconnect of the worker, a SIGTERM to it, or of its own accord with status 0
-)
-
 // settings are Options that are checked, with what they leave open filled in. What
 // they leave open on purpose stays so: a worker goes on running this program,
 // wherever that lies, and the workers go on sharing the cores when their number
@@ -281,6 +258,7 @@ type settings struct {
 const (
 	defaultStartTimeout    = 60 * time.Second
 	defaultReadyFor        = 500 * time.Millisecond
+	defaultReadyAfter      = time.Second
 	defaultShutdownTimeout = 30 * time.Second
 	defaultMaxMessage      = 16 << 20
 	defaultMaxQueue        = 64 << 20
@@ -296,6 +274,9 @@ func (o Options) resolve() (*settings, error) {
 	setDefault(&o.Workers, runtime.GOMAXPROCS(0))
 	setDefault(&o.StartTimeout, defaultStartTimeout)
 	setDefault(&o.ReadyFor, defaultReadyFor)
+	if err := o.resolveForeign(); err != nil {
+		return nil, err
+	}
 	setDefault(&o.ShutdownTimeout, defaultShutdownTimeout)
 	setDefault(&o.MaxMessage, defaultMaxMessage)
 	setDefault(&o.MaxQueue, defaultMaxQueue)
@@ -349,7 +330,8 @@ func findProgram(name string) (path string, err error) {
 // shown is s as Settings returns it: as Options, with every default filled in.
 func (s *settings) shown() Options {
 	o := s.Options
-	o.Args, o.Env, o.ListenFDs = slices.Clone(o.Args), slices.Clone(o.Env), slices.Clone(o.ListenFDs)
+	o.Args, o.Env = slices.Clone(o.Args), slices.Clone(o.Env)
+	o.ListenFDs, o.Sockets = slices.Clone(o.ListenFDs), slices.Clone(o.Sockets)
 	o.Exec, o.MaxProcs, o.MemoryLimit = s.program, s.procs(), s.memory(os.Environ())
 	setDefault(&o.Exec, self.Executable)
 	return o
@@ -390,10 +372,17 @@ func defaultMemory(env []string, workers int) int64 {
 
 // supervision is what the supervisor needs to know.
 func (s *settings) supervision() supervise.Settings {
-	return supervise.Settings{
+	settings := supervise.Settings{
 		Workers: s.Workers, StartTimeout: s.StartTimeout, ShutdownTimeout: s.ShutdownTimeout, ReadyFor: max(0, s.ReadyFor), ManualReady: s.ManualReady, MaxBootFailures: s.MaxBootFailures,
 		Backoff: supervise.Backoff(s.Backoff), Watchdog: supervise.Watchdog(s.Watchdog), Recycle: supervise.Recycle(s.Recycle),
 	}
+	if s.Foreign {
+		settings.ManualReady = true // it is sure to be ready
+		if !s.ManualReady {
+			settings.ReadyAfter = s.ReadyAfter
+		}
+	}
+	return settings
 }
 
 // logger returns Logger or its default, which is looked up at each use since a
@@ -422,6 +411,7 @@ func (o *Options) validate() error {
 		{"MemoryLimit", o.MemoryLimit},
 		{"StartTimeout", int64(o.StartTimeout)},
 		{"ShutdownTimeout", int64(o.ShutdownTimeout)},
+		{"ReadyAfter", int64(o.ReadyAfter)},
 		{"ShutdownDelay", int64(o.ShutdownDelay)},
 		{"MaxMessage", int64(o.MaxMessage)},
 		{"MaxQueue", int64(o.MaxQueue)},

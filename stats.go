@@ -93,9 +93,10 @@ type WorkerStats struct {
 	MessagesOut  int64   `json:"messages_out"`
 	Queue        int     `json:"queue"` // bytes that wait to be written to it
 	HeartbeatAge Seconds `json:"heartbeat_age"`
-	Check        string  `json:"check,omitempty"` // the last heartbeat's error
-	RSS          int64   `json:"rss"`             // bytes
-	CPU          Seconds `json:"cpu"`             // used in all
+	Check        string  `json:"check,omitempty"`  // the last heartbeat's error
+	Status       string  `json:"status,omitempty"` // what a Foreign worker last said of itself
+	RSS          int64   `json:"rss"`              // bytes
+	CPU          Seconds `json:"cpu"`              // used in all
 
 	// Name is what orders and logs of package admin call the worker: its slot if it
 	// has that, else "id" and its id (a plain Fork, a replacement that is not up, or
@@ -228,6 +229,9 @@ func (p *Process) stats(w supervise.WorkerInfo, now time.Time) WorkerStats {
 	}
 	if w.Owns {
 		s.Name = strconv.Itoa(p.slot)
+	}
+	if f := p.child.foreign; f != nil {
+		s.Status = f.status
 	}
 	s.MessagesIn, s.MessagesOut = p.link.Counts()
 	if at := w.Worker.ReadyAt; !at.IsZero() {

@@ -81,6 +81,21 @@ type Exit struct {
 	undead bool
 }
 
+// Reason is why a worker ended, in [Exit].
+type Reason string
+
+const (
+	ReasonCrash   Reason = "crash"   // by itself, with an error or before it was ready
+	ReasonStall   Reason = "stall"   // the watchdog killed it
+	ReasonReload  Reason = "reload"  // replaced by Reload, or a replacement that did not get ready
+	ReasonRecycle Reason = "recycle" // replaced because of a limit of Recycle
+	ReasonScale   Reason = "scale"   // its slot was removed
+	ReasonStop    Reason = "stop"    // by Disconnect of the cluster or the end of Run
+	ReasonKill    Reason = "kill"    // by Kill
+	ReasonRestart Reason = "restart" // replaced by an order of package admin's, or a replacement that did not get ready
+	ReasonDrain   Reason = "drain"   // by Disconnect of the worker, a SIGTERM to it, or of its own accord with status 0
+)
+
 // String returns "exit status 1 after 3s" or "signal: killed after 2m0s", and what
 // helps to understand it, as "exit status 0 after 3ms: main returned before it
 // listened".
@@ -234,6 +249,8 @@ func (w *Process) Request(ctx context.Context, v, reply any) error {
 
 func (w *Process) sendError(call string, err error) error {
 	switch _, remote := errors.AsType[*link.RemoteError](err); {
+	case err != nil && w.isForeign():
+		return fmt.Errorf("cluster: %s: %s is a Foreign program and has no channel: %w", call, w.name(), ErrNotSupported)
 	case err == nil, remote, errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
 		return err
 	case errors.Is(err, ErrBacklog):
@@ -275,8 +292,9 @@ func (w *Process) Kill(sig ...os.Signal) error {
 // Ready tells the master that this worker may take traffic. Without
 // Options.ManualReady that happens by itself with the first Accept or ReadFrom; a
 // program that accepts from a listener's descriptor itself calls Ready. A node
-// primary does not know the word, and nothing is sent. It returns ErrNotWorker
-// outside the worker itself.
+// primary does not know the word, and nothing is sent. In the master it is for
+// Foreign workers: whoever finds out that one is ready says so. It returns ErrNotWorker
+// in the master for any other worker, and ErrClosed for one that is dead.
 func (w *Process) Ready() error {
 	if w == nil {
 		return callError("Ready", ErrNotWorker)

@@ -13,7 +13,7 @@
 // the process. The end of the channel that a process is given stays the caller's
 // to close, and so do the files and writers of its Spec.
 //
-// Locks: a Program's, that of what a process wrote to its standard error, and that of
+// Locks: a Program's, that of the thread that forks, that of what a process wrote to its standard error, and that of
 // the copies which outlive their processes. None is held while another is taken, or
 // while a writer of the caller's runs.
 //
@@ -21,6 +21,10 @@
 // start (on Unix), or not in the list of what is inherited (on Windows), where
 // also a job ends the processes with their master. On Linux a process that is
 // PID 1 can reap the orphans that fall to it: [ReapOrphans].
+//
+// A process that is no program of this module ([Foreign]) is this program first,
+// which then becomes it. On Linux such processes are forked by one thread that lives
+// until all of them have ended: a goroutine of the Launcher, which ends then as well.
 //
 // The tests here are of what needs no worker. The rest is tested through package
 // cluster with real workers: its fork, output, leak and hostile tests.

@@ -29,6 +29,9 @@ type Spec struct {
 
 	// Channel is inherited, under the number that ChannelNumber tells.
 	Channel ChannelEnd
+
+	// Foreign is for a process that gets no channel. It is nil for all others.
+	Foreign *Foreign
 }
 
 // User is as whom a process runs.
@@ -41,6 +44,7 @@ type User struct {
 type Launcher struct {
 	shared
 	leftovers leftovers
+	forker    forker
 }
 
 // Process is a process that a Launcher has started.
@@ -60,6 +64,7 @@ type Process struct {
 	Muted error
 
 	launcher *Launcher
+	foreign  bool
 	output   outputPipes
 	tail     *stderrTail // nil if it is not kept
 }
@@ -80,12 +85,12 @@ func (l *Launcher) Start(spec Spec) (*Process, error) {
 		cmd.Stdin = spec.Stdin
 	}
 	l.prepare(cmd, &spec)
-	p := &Process{launcher: l}
+	p := &Process{launcher: l, foreign: spec.Foreign != nil}
 	if err := p.pipeOutput(cmd, &spec); err != nil {
 		return nil, err
 	}
 	p.Started = time.Now()
-	proc, err := spec.Program.start(cmd)
+	proc, err := l.execute(cmd, &spec)
 	p.output.begin()
 	if err != nil {
 		p.output.drain()
@@ -96,10 +101,20 @@ func (l *Launcher) Start(spec Spec) (*Process, error) {
 	return p, nil
 }
 
+func (l *Launcher) execute(cmd *exec.Cmd, spec *Spec) (*os.Process, error) {
+	if spec.Foreign != nil {
+		return l.startForeign(cmd, spec)
+	}
+	return spec.Program.start(cmd)
+}
+
 // Wait returns how the process has ended, once it has and its output has been
 // copied. It is to be called once.
 func (p *Process) Wait() (*os.ProcessState, error) {
 	state, err := waitExit(p.OS)
+	if p.foreign {
+		p.launcher.forker.ended()
+	}
 	p.output.drain()
 	return state, err
 }

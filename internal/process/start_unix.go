@@ -34,7 +34,9 @@ func (l *Launcher) prepare(cmd *exec.Cmd, spec *Spec) {
 	// Whoever started this process may have left descriptors open, and so may a
 	// library: no worker needs them.
 	l.seal.Do(sealDescriptors)
-	cmd.ExtraFiles = []*os.File{spec.Channel}
+	if spec.Foreign == nil {
+		cmd.ExtraFiles = []*os.File{spec.Channel}
+	}
 	as(cmd, spec.User)
 }
 

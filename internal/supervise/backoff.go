@@ -12,7 +12,8 @@ type Settings struct {
 	StartTimeout, ShutdownTimeout time.Duration
 	ReadyFor                      time.Duration // how long a replacement is watched before its predecessor drains
 	ManualReady                   bool
-	MaxBootFailures               int // negative: never give up
+	ReadyAfter                    time.Duration // a worker that has been online so long is ready without a word; 0: it says so
+	MaxBootFailures               int           // negative: never give up
 	Backoff                       Backoff
 	Watchdog                      Watchdog
 	Recycle                       Recycle

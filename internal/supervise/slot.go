@@ -192,7 +192,7 @@ func (s *slot) lost(w *Worker, e Exit) {
 
 // isClean reports whether the worker's exit is no crash: it had done its work.
 func (w *Worker) isClean(e Exit) bool {
-	return e.Code == 0 && w.wasReady() && w.m.now.Sub(w.ReadyAt) >= cleanAfter
+	return e.asked() && w.wasReady() && w.m.now.Sub(w.ReadyAt) >= cleanAfter
 }
 
 // heldFor is what an error says of a worker that came up and died too soon.

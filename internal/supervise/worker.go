@@ -48,12 +48,13 @@ const (
 	ReasonRestart Reason = "restart"
 )
 
-// Exit is how a worker ended. The host fills in the first five fields, the Machine
+// Exit is how a worker ended. The host fills in the first six fields, the Machine
 // the others.
 type Exit struct {
 	Code      int    // the exit status; -1 if a signal ended it
 	Signal    string // the signal that ended it, or ""
 	LastWords string // see Host
+	Asked     bool   // by the signal that asks a program to end, which that does not have to catch
 	Note      string // what the host has to add if it was not ready and ended by itself, or ""
 	Undead    bool   // it has not ended: see Outlives
 
@@ -78,6 +79,9 @@ func (e Exit) String() string {
 	}
 	return text
 }
+
+// asked reports whether the worker ended as one does that is asked to.
+func (e Exit) asked() bool { return e.Code == 0 || e.Asked }
 
 // Worker is what the supervision knows of one worker.
 type Worker struct {
@@ -105,6 +109,7 @@ type Worker struct {
 
 	Started, OnlineAt, ReadyAt time.Time
 	StartBy                    time.Time // when it must have started
+	ReadyBy                    time.Time // when it is ready without a word
 	KillBy                     time.Time // when its drain must be over
 	KillAt                     time.Time // when that is looked at
 	DieBy                      time.Time // when it must have ended of a SIGKILL
@@ -122,9 +127,10 @@ type deadline struct {
 	passed func(*Worker)
 }
 
-func (w *Worker) deadlines() [7]deadline {
+func (w *Worker) deadlines() [8]deadline {
 	return [...]deadline{
 		{&w.StartBy, (*Worker).startExpired},
+		{&w.ReadyBy, (*Worker).getReady},
 		{&w.KillAt, (*Worker).drainExpired},
 		{&w.DieBy, outlivesKill},
 		{&w.HoldBy, (*Worker).heldLong},
@@ -212,6 +218,9 @@ func (w *Worker) comeOnline() {
 	w.m.host.Tell(CameOnline{w.ID})
 	if w.mustReach() == Online {
 		w.StartBy = time.Time{}
+	}
+	if after := w.settings().ReadyAfter; after > 0 {
+		w.ReadyBy = w.m.now.Add(after)
 	}
 	w.stepUp()
 }
@@ -453,7 +462,7 @@ func (w *Worker) wasReady() bool { return !w.ReadyAt.IsZero() }
 
 // reasonFor is why the worker ended, if nobody is to blame.
 func (w *Worker) reasonFor(e Exit) Reason {
-	if e.Code == 0 && (w.wasReady() || e.Voluntary) {
+	if e.asked() && (w.wasReady() || e.Voluntary) {
 		return ReasonDrain
 	}
 	if e.Voluntary {

@@ -12,6 +12,10 @@
 // the goroutine of a mailbox of its own, since a socket can be full: datagrams
 // keep their order, and nobody waits for them but Flush. It has no locks.
 //
+// The other way round, an [Inbox] is where a program that this one has started tells how
+// it is (Linux). Its owner runs Serve on a goroutine, which ends with Close, and
+// judges who has sent what.
+//
 // The descriptors of Sockets belong to whoever asked first, and stay open.
 //
 // The tests here speak with a socket of their own; those of package cluster tell

@@ -1,0 +1,17 @@
+package link
+
+import "github.com/go-cluster/cluster/internal/channel"
+
+// NewClosed returns the link to a worker that has no channel: it is as one that has
+// ended, and Side.Closed is not called. It is not to be started.
+func NewClosed(to Receiver, s Side, o Options) (*Link, error) {
+	ours, theirs, err := channel.Pair()
+	if err != nil {
+		return nil, err
+	}
+	l := New(ours, to, s, PeerUnknown, o)
+	l.Discard()
+	theirs.Close()
+	close(l.done)
+	return l, nil
+}

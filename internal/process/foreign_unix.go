@@ -1,0 +1,173 @@
+//go:build unix
+
+package process
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"strconv"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// CanPassSockets reports whether a process can get sockets by their descriptors.
+const CanPassSockets = true
+
+// becomeTime bounds the wait for this program to become another one: it may be
+// stopped, or be of a slow file system.
+const becomeTime = time.Minute
+
+// Become makes this process the program that it was started for by a Launcher, and
+// returns at once if it was not. It comes before anything else in the process.
+func Become() {
+	text, ok := os.LookupEnv(becomeEnv)
+	if !ok {
+		return
+	}
+	os.Unsetenv(becomeEnv)
+	var b become
+	if json.Unmarshal([]byte(text), &b) != nil || b.Status <= firstSocket-1 {
+		return // somebody else's variable
+	}
+	pid := strconv.Itoa(os.Getpid())
+	for of, to := range map[string]string{"LISTEN_FDS": "LISTEN_PID", "WATCHDOG_USEC": "WATCHDOG_PID"} {
+		if os.Getenv(of) != "" {
+			os.Setenv(to, pid)
+		}
+	}
+	for fd := firstSocket; fd < firstSocket+b.Sockets; fd++ {
+		unix.SetNonblock(fd, true) // which the fork has ended, for all who have it
+	}
+	unix.CloseOnExec(b.Status)
+	if b.Held > 0 {
+		unix.CloseOnExec(b.Held)
+	}
+	// Not execve(2) itself: package syscall gives the limit of open files back, which
+	// the runtime has raised for this program.
+	err := syscall.Exec(b.Path, os.Args, os.Environ())
+	if b.Held > 0 {
+		err = syscall.Exec(fmt.Sprintf("/proc/self/fd/%d", b.Held), os.Args, os.Environ())
+	}
+	var errno syscall.Errno
+	errors.As(err, &errno)
+	unix.Write(b.Status, []byte(strconv.Itoa(int(errno))))
+	os.Exit(127)
+}
+
+// startForeign starts a process that becomes the Spec's program.
+func (l *Launcher) startForeign(cmd *exec.Cmd, spec *Spec) (*os.Process, error) {
+	if cmd.Dir != "" {
+		if _, err := os.Stat(cmd.Dir); err != nil {
+			return nil, err
+		}
+	}
+	name := spec.Program.nameToExec()
+	proc, err := l.startOnce(cmd, spec, name)
+	if err == nil && name != "" && !spec.Program.liesAt(name) {
+		// Another file was put there just now, and may be what was executed.
+		proc.Kill()
+		proc.Wait()
+		l.forker.ended()
+		proc, err = l.startOnce(cmd, spec, "")
+	}
+	return proc, err
+}
+
+// startOnce is startForeign by the name that leads to the held program, or by its
+// descriptor if that is "".
+func (l *Launcher) startOnce(cmd *exec.Cmd, spec *Spec, name string) (*os.Process, error) {
+	held, err := spec.Program.duplicate()
+	if err != nil {
+		return nil, err
+	}
+	sockets, err := duplicates(spec.Foreign)
+	defer func() {
+		for i, f := range sockets {
+			f.Close()
+			// Package os has made it blocking, for all who have it.
+			unix.SetNonblock(spec.Foreign.Sockets[i].FD(), true)
+		}
+	}()
+	if held != nil {
+		defer held.Close()
+	}
+	if err != nil {
+		return nil, err
+	}
+	told, tell, err := os.Pipe()
+	if err != nil {
+		return nil, err
+	}
+	defer told.Close()
+	defer tell.Close() // again
+	once := *cmd       // which runs once
+	once.ExtraFiles = append(sockets[:len(sockets):len(sockets)], tell)
+	b := become{Path: name, Status: firstSocket + len(sockets), Sockets: len(sockets)}
+	if held != nil {
+		once.ExtraFiles = append(once.ExtraFiles, held)
+		b.Held = b.Status + 1
+	}
+	if b.Path == "" {
+		b.Path = spec.Program.pathToExec(b.Held)
+	}
+	text, err := json.Marshal(b)
+	if err != nil {
+		return nil, err
+	}
+	once.Env = append(once.Env[:len(once.Env):len(once.Env)], becomeEnv+"="+string(text))
+	// A group of its own: what a terminal sends to all is for the master, which asks
+	// the process to end.
+	alone(&once)
+	proc, err := l.forker.start(func() (*os.Process, error) { return spec.Foreign.Self.start(&once) })
+	if err != nil {
+		return nil, err
+	}
+	tell.Close()
+	return l.became(proc, told, spec.Program)
+}
+
+// became waits until the process is the program, or cannot become it.
+func (l *Launcher) became(proc *os.Process, told *os.File, p *Program) (*os.Process, error) {
+	told.SetReadDeadline(time.Now().Add(becomeTime))
+	text, err := io.ReadAll(told)
+	if err == nil && len(text) == 0 {
+		return proc, nil
+	}
+	proc.Kill()
+	proc.Wait()
+	l.forker.ended()
+	if err != nil {
+		return nil, fmt.Errorf("%s was not executed within %v: %w", p.argv0, becomeTime, err)
+	}
+	errno, _ := strconv.Atoi(string(text))
+	return nil, &os.PathError{Op: "fork/exec", Path: p.argv0, Err: syscall.Errno(errno)}
+}
+
+// duplicates are files of the sockets, for package os, which closes none of them.
+func duplicates(f *Foreign) (files []*os.File, err error) {
+	for _, h := range f.Sockets {
+		fd, err := unix.FcntlInt(uintptr(h.FD()), unix.F_DUPFD_CLOEXEC, 0)
+		if err != nil {
+			return files, os.NewSyscallError("fcntl", err)
+		}
+		files = append(files, os.NewFile(uintptr(fd), "socket"))
+	}
+	return files, nil
+}
+
+// alone makes cmd run in a process group of its own, until this process ends.
+func alone(cmd *exec.Cmd) {
+	attr := syscall.SysProcAttr{}
+	if cmd.SysProcAttr != nil {
+		attr = *cmd.SysProcAttr
+	}
+	attr.Setpgid = true
+	endWithParent(&attr)
+	cmd.SysProcAttr = &attr
+}
