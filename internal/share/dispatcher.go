@@ -35,7 +35,9 @@ type dispatcher struct {
 	seats   map[Member]*seat
 	free    []*seat          // in the order in which they became free
 	pending []*handle.Handle // accepted and not handed over
+	flying  int              // handed over and not answered
 	closed  bool
+	last    []*handle.Handle // after that: what is left for workers that take more
 }
 
 // seat is a worker's place at a dispatcher.
@@ -98,6 +100,7 @@ func (d *dispatcher) accept(sock *socket.Acceptor) {
 		d.mu.Lock()
 		if d.closed {
 			seats := slices.Collect(maps.Values(d.seats))
+			d.flying += min(len(seats), 1)
 			d.mu.Unlock()
 			if len(seats) == 0 {
 				conn.Release()
@@ -175,6 +178,7 @@ func (d *dispatcher) dispatch() {
 		i := d.policy.next(d.free)
 		out = append(out, handover{d.free[i], d.pending[0]})
 		d.free, d.pending = without(d.free, i), d.pending[1:]
+		d.flying++
 	}
 	d.mu.Unlock()
 	for _, o := range out {
@@ -242,6 +246,14 @@ func (d *dispatcher) settle(o handover, w *wire.Message) {
 		o.seat.member.Took()
 	}
 	d.mu.Lock()
+	d.flying--
+	if d.closed {
+		if !accepted && !lost {
+			o.conn.Release()
+		}
+		d.goOn(o.seat, accepted)
+		return
+	}
 	switch {
 	case accepted:
 		o.seat.refusals = 0
@@ -249,10 +261,6 @@ func (d *dispatcher) settle(o handover, w *wire.Message) {
 			d.free = append(d.free, o.seat)
 		}
 	case lost:
-	case d.closed:
-		d.mu.Unlock()
-		o.conn.Release()
-		return
 	default:
 		d.pending = slices.Insert(d.pending, 0, o.conn)
 		if w != nil { // a dead worker is not put back into the rotation
@@ -306,32 +314,66 @@ func (d *dispatcher) remove(m Member) {
 	d.free = slices.DeleteFunc(d.free, func(f *seat) bool { return f == s })
 }
 
-// maxLast bounds how many connections a worker is handed at the end. It is less than
-// what a worker takes at a time.
+// maxLast bounds how many connections a worker is handed at once at the end. It is less
+// than what a worker takes at a time.
 const maxLast = maxOffers / 2
 
 // handOut hands over what waits, at the end of the address, to all workers in turn:
-// also to those that have not answered for their last one yet. What waits on a socket
-// that is lent stays for who else has it.
+// also to those that have not answered for their last one yet. What is more than they
+// take at a time follows as they answer. What waits on a socket that is lent stays for
+// who else has it.
 func (d *dispatcher) handOut() {
 	d.mu.Lock()
 	seats := slices.Collect(maps.Values(d.seats))
 	waiting := d.pending
 	d.pending, d.free, d.closed = nil, nil, true
-	for len(waiting) < maxLast*len(seats) {
+	for budget := socket.Budget(); len(seats) > 0; {
 		conn := d.tryAccept()
 		if conn == nil {
 			break
 		}
 		waiting = append(waiting, conn)
+		if conn.FD() >= budget {
+			break
+		}
+	}
+	now := waiting[:min(len(waiting), maxLast*len(seats))]
+	d.last = waiting[len(now):]
+	d.flying += len(now)
+	var refused []*handle.Handle
+	if len(seats) == 0 {
+		refused, d.last = d.last, nil
 	}
 	d.mu.Unlock()
-	for i, conn := range waiting {
-		if len(seats) == 0 {
-			conn.Release()
-			continue
-		}
+	for i, conn := range now {
 		d.handOver(handover{seats[i%len(seats)], conn})
+	}
+	releaseAll(refused)
+}
+
+// goOn is called after the end, when a worker has answered: if it took its connection it
+// gets another one of those that are left. When nobody can be expected to take more, they
+// are closed. It is called with d.mu held and gives it up.
+func (d *dispatcher) goOn(s *seat, took bool) {
+	var next *handle.Handle
+	var refused []*handle.Handle
+	switch {
+	case took && !s.left && len(d.last) > 0:
+		next, d.last = d.last[0], d.last[1:]
+		d.flying++
+	case d.flying == 0:
+		refused, d.last = d.last, nil
+	}
+	d.mu.Unlock()
+	if next != nil {
+		d.handOver(handover{s, next})
+	}
+	releaseAll(refused)
+}
+
+func releaseAll(conns []*handle.Handle) {
+	for _, conn := range conns {
+		conn.Release()
 	}
 }
 
@@ -343,9 +385,7 @@ func (d *dispatcher) close() {
 	d.pending, d.free = nil, nil
 	d.changed.Broadcast()
 	d.mu.Unlock()
-	for _, conn := range pending {
-		conn.Release()
-	}
+	releaseAll(pending)
 	for _, sock := range d.socks {
 		if d.lent { // an accept under way may have to be waited for
 			go sock.Close()
