@@ -128,6 +128,12 @@ func (d *Drain) Hold(ctx context.Context) error {
 // Begin starts the drain, or shortens the one under way. It does not wait.
 func (d *Drain) Begin(why Reason, timeout time.Duration) {
 	d.clock.set(timeout, func() { d.timeUp(timeout) })
+	if why == ByOrphan {
+		d.orphaned.Store(true)
+		if d.Draining() && !d.lastCall.Load() {
+			d.stopAll() // once more: the master has gone in the middle of a drain
+		}
+	}
 	d.once.Do(func() {
 		d.hooks.Begun()
 		// Nobody comes after this worker: what is queued it takes itself.

@@ -1,6 +1,7 @@
 package drain
 
 import (
+	"errors"
 	"net"
 	"sync"
 	"syscall"
@@ -75,7 +76,7 @@ func (c *packetConn) read(fn func() error) error {
 	for !c.tracker.Draining() {
 		c.asks()
 		err := fn()
-		if err == nil || !c.tracker.Draining() || !isTimeout(err) {
+		if err == nil || !c.tracker.Draining() || !isTimeout(err) && !errors.Is(err, net.ErrClosed) {
 			return err
 		}
 	}
@@ -89,6 +90,9 @@ func (c *packetConn) Close() error {
 		close(c.closed)
 		c.tracker.leave(c)
 		err = c.PacketSource.Close()
+		if c.tracker.orphaned.Load() && errors.Is(err, net.ErrClosed) {
+			err = nil // the drain was first
+		}
 		c.release()
 	})
 	return err
@@ -98,8 +102,14 @@ func (c *packetConn) errClosed(op string) error {
 	return &net.OpError{Op: op, Net: c.addr.Network(), Addr: c.addr, Err: net.ErrClosed}
 }
 
-// stop interrupts a read under way. A plain SetDeadline would stop writes too.
-func (c *packetConn) stop() { c.PacketSource.SetReadDeadline(past) }
+// stop interrupts a read under way. A plain SetDeadline would stop writes too. Where the
+// master is gone the next one wants the address, so that there the socket is closed.
+func (c *packetConn) stop() {
+	c.PacketSource.SetReadDeadline(past)
+	if c.tracker.orphaned.Load() {
+		c.PacketSource.Close()
+	}
+}
 
 func (c *packetConn) SetReadDeadline(t time.Time) error {
 	err := c.PacketSource.SetReadDeadline(t)

@@ -162,3 +162,36 @@ func TestUDPConn(t *testing.T) {
 		require.ErrorIs(t, result(t, end), net.ErrClosed, name)
 	}
 }
+
+// TestPacketConnOfAnOrphan: when the master is gone its successor can have the address,
+// whether a drain is under way or not. Reads wait all the same.
+func TestPacketConnOfAnOrphan(t *testing.T) {
+	for name, before := range map[string]bool{"at rest": false, "in a drain": true} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorker()
+			raw, err := net.ListenPacket("udp", "127.0.0.1:0")
+			require.NoError(t, err)
+			c := w.PacketConn(raw.(*net.UDPConn), raw.LocalAddr(), func() {})
+			read := make(chan error, 1)
+			go func() {
+				_, _, err := c.ReadFrom(make([]byte, 1))
+				read <- err
+			}()
+			if before {
+				w.Begin(ByStop, time.Hour)
+			}
+			w.Begin(ByOrphan, time.Hour)
+			require.Eventually(t, func() bool {
+				next, err := net.ListenPacket("udp", raw.LocalAddr().String())
+				if err == nil {
+					next.Close()
+				}
+				return err == nil
+			}, patience, time.Millisecond)
+			require.Empty(t, read)
+			require.NoError(t, c.Close())
+			require.ErrorIs(t, <-read, net.ErrClosed)
+			close(w.work)
+		})
+	}
+}

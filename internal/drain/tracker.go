@@ -13,6 +13,7 @@ import (
 type Tracker struct {
 	draining atomic.Bool
 	lastCall atomic.Bool // it has, but what is queued is still taken
+	orphaned atomic.Bool // the master is gone
 	limit    int64       // connections, ever, after which full is called; 0: never
 	full     func()
 	accepts  func() // is told of the first Accept or ReadFrom
