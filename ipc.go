@@ -60,7 +60,8 @@ func (m Message) HasHandle() bool { return m.parcel.Has() }
 // Conn takes the handle of the message, a TCP or unix connection. What the sender
 // had read from it is gone, and nothing else. In a worker it counts for the drain
 // as one that this worker accepted itself: the drain waits for its end. It is an
-// error if the connection was reset on the way.
+// error if the connection was reset on the way; on Windows the first Read may be
+// what says so.
 func (m Message) Conn() (net.Conn, error) {
 	c, err := m.parcel.Conn()
 	if err != nil {

@@ -208,7 +208,7 @@ func (w *Process) telling(received []func(error)) func(error) {
 // What was read from a connection does not travel; send it in v. A *tls.Conn and
 // other types without a descriptor cannot be sent, and the error says what to
 // send in place of them. The socket of a Listen in a master that has forked can
-// be sent, that of a RoundRobin listener is ErrNotSupported. So are all but
+// be sent, that of a RoundRobin listener is ErrNotSupported. So are all but TCP
 // connections and listeners on Windows, and a file or a unixgram socket for a node
 // peer; where that is not known yet, received or OnError is told. The error wraps ErrBacklog
 // also while 256 handles are on their way to the other side.

@@ -19,7 +19,10 @@
 // the tests here are of what Windows does differently.
 package channel
 
-import "errors"
+import (
+	"errors"
+	"time"
+)
 
 // FullRead is how much is read at once, in bytes.
 const FullRead = 64 << 10
@@ -32,3 +35,16 @@ var (
 	// as node does over the pipes of Windows.
 	ErrForeign = errors.New("channel: the other end is a node primary's")
 )
+
+// maxUnclosed bounds the descriptors that a worker can make this side hold by what it
+// does with them, so that to close them takes long. On Unix one read brings up to 253.
+const (
+	maxUnclosed  = 128
+	unclosedTime = time.Second
+)
+
+// Closes reports whether what was received and given up is closed, or nearly so. It
+// waits for a second at most.
+func (c *Channel) Closes() bool {
+	return c.closer == nil || c.closer.Await(maxUnclosed, unclosedTime)
+}

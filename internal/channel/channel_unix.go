@@ -332,6 +332,9 @@ func (c *Channel) Close() {
 	}
 }
 
+// AttachRoom is how many bytes Attach adds to a line: none.
+const AttachRoom = 0
+
 // Attach returns what carries h to the peer: the line as it is, and the descriptor
 // beside it. What is kept, here nothing, is to be released when the peer has it.
 func (c *Channel) Attach(line []byte, h *handle.Handle) (carrier []byte, beside, kept *handle.Handle) {
@@ -354,13 +357,6 @@ func (c *Channel) Claim(_ []byte, fds []int) (h *handle.Handle, rest []int) {
 // SetPeer tells the channel which process has the other end.
 func (c *Channel) SetPeer(int) {}
 
-// maxUnclosed bounds the descriptors that a worker can make this side hold by what it
-// does with them, so that to close them takes long. One read brings up to 253.
-const (
-	maxUnclosed  = 128
-	unclosedTime = time.Second
-)
-
 // Drop closes received descriptors that nobody claims.
 func (c *Channel) Drop(fds []int) {
 	for _, fd := range fds {
@@ -370,10 +366,4 @@ func (c *Channel) Drop(fds []int) {
 			unix.Close(fd)
 		}
 	}
-}
-
-// Closes reports whether what was received and given up is closed, or nearly so. It
-// waits for a second at most.
-func (c *Channel) Closes() bool {
-	return c.closer == nil || c.closer.Await(maxUnclosed, unclosedTime)
 }

@@ -32,8 +32,9 @@ type Channel struct {
 
 	out outgoing // of the one that sends
 
-	peer int  // the process that has the other end, in the master
-	own  bool // this process is a worker, and the channel its own
+	peer   int            // the process that has the other end, in the master
+	own    bool           // this process is a worker, and the channel its own
+	closer *handle.Closer // of what a worker has sent; nil in the worker, which trusts its master
 }
 
 // Client is the worker's end of a channel as the master has it: a handle that
@@ -55,6 +56,7 @@ func Pair() (*Channel, Client, error) {
 		windows.CloseHandle(client)
 		return nil, 0, err
 	}
+	ours.closer = new(handle.Closer)
 	return ours, Client(client), nil
 }
 
@@ -327,26 +329,34 @@ func (c *Channel) Close() {
 // first attach.
 func (c *Channel) SetPeer(pid int) { c.peer = pid }
 
-// Attach puts h's socket into the line that is to carry it, as a member "socket".
-// Nothing goes beside the line. To a worker that is what WSADuplicateSocket says of
-// it for the process that gets it. Without the socket, as when the worker has just
-// died, the worker's answer would be that none came.
+// A socket goes as a member "socket" at the end of its line.
+const (
+	memberHead = `,"socket":"`
+	memberTail = "\"}\n"
+
+	// AttachRoom is how many bytes Attach adds to a line at most.
+	AttachRoom = len(memberHead) + handle.TextLen + 1
+)
+
+// Attach puts h's socket into the line that is to carry it. Nothing goes beside the
+// line. To a worker that is what WSADuplicateSocket says of it for the process that
+// gets it. Without the socket, as when the worker has just died, the worker's answer
+// would be that none came. To the master it is the number that the socket has here,
+// where the master fetches it.
 //
-// To the master it is the number that the socket has here, where the master fetches
-// it: so h is kept, to be released when the master has it.
+// So h is kept, to be released when the peer has it: the master may not have fetched
+// it before, and a socket that WSADuplicateSocket has given to a process is only
+// certain to live on when that process has opened it.
 func (c *Channel) Attach(line []byte, h *handle.Handle) (carrier []byte, beside, kept *handle.Handle) {
 	text := strconv.Itoa(h.FD())
-	if c.own {
-		kept = h.Retain()
-	} else {
+	if !c.own {
 		var err error
 		if text, err = handle.Duplicate(h.Socket(), c.peer); err != nil {
 			return line, nil, nil
 		}
 	}
-	const tail = "}\n"
-	line = append(line[:len(line)-len(tail):len(line)-len(tail)], `,"socket":"`...)
-	return append(append(append(line, text...), '"'), tail...), nil, kept
+	head := line[:len(line)-len("}\n")]
+	return append(append(append(head[:len(head):len(head)], memberHead...), text...), memberTail...), nil, h.Retain()
 }
 
 // Claim takes the socket of a line that should have come with one. It returns nil
@@ -369,11 +379,11 @@ func (c *Channel) Claim(line []byte, fds []int) (h *handle.Handle, rest []int) {
 	if err != nil {
 		return nil, fds
 	}
+	if c.closer != nil {
+		h.CloseBy(c.closer.Later)
+	}
 	return h, fds
 }
 
 // Drop: none come beside the bytes.
 func (*Channel) Drop([]int) {}
-
-// Closes: there is nothing to wait for.
-func (*Channel) Closes() bool { return true }

@@ -33,6 +33,9 @@ func Duplicate(s windows.Handle, pid int) (string, error) {
 	return base64.StdEncoding.EncodeToString(unsafe.Slice((*byte)(unsafe.Pointer(&info)), unsafe.Sizeof(info))), nil
 }
 
+// TextLen is how many bytes the text of Duplicate has.
+const TextLen = (int(unsafe.Sizeof(windows.WSAProtocolInfo{})) + 2) / 3 * 4
+
 // Adopt opens in this process what Duplicate made of a socket.
 func Adopt(text string) (*Handle, error) {
 	var info windows.WSAProtocolInfo

@@ -137,6 +137,7 @@ func (r *reader) claim(raw []byte) *handle.Handle {
 		r.held--
 	}
 	r.fds = rest
+	r.claimed = r.claimed || h != nil
 	return h
 }
 

@@ -129,7 +129,8 @@ func (x *exchange) nextHandle() {
 	x.up = true
 	x.turn.pickUp()
 	one := &x.handles[0]
-	line, h, _ := x.ch.Attach(one.line, one.h)
+	line, h, kept := x.ch.Attach(one.line, one.h)
+	kept.Release() // it is kept here until it is acknowledged
 	pos, err := x.out.put(orderLine, h, line)
 	told := one.told
 	one.told = nil

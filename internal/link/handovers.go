@@ -6,6 +6,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"github.com/go-cluster/cluster/internal/channel"
 	"github.com/go-cluster/cluster/internal/errs"
 	"github.com/go-cluster/cluster/internal/handle"
 	"github.com/go-cluster/cluster/internal/wire"
@@ -153,9 +154,11 @@ func (x *handovers) start(p passage) error {
 		return nil
 	}
 	framed := wire.HandleLine(p.line)
-	if err := x.check(len(framed), p.line, 1); err != nil {
+	if err := x.check(len(framed)+channel.AttachRoom, p.line, 1); err != nil {
 		return err
 	}
+	counted := p.kind.bound == maxQueue
+	p.kind.bound = unbounded // it was looked at before: the peer may have the copy now
 	line, beside, kept := x.ch.Attach(framed, p.h)
 	_, err := x.receipts.send(p.kind, beside, line, func(err error) {
 		x.flying.Add(-1)
@@ -167,6 +170,9 @@ func (x *handovers) start(p passage) error {
 	if err != nil {
 		kept.Release()
 		return err
+	}
+	if counted {
+		x.out.messages.Add(1)
 	}
 	p.h.Release()
 	return nil

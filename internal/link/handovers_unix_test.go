@@ -262,6 +262,28 @@ func TestHandoversCountAgainstTheQueue(t *testing.T) {
 	l.peer.Close()
 }
 
+// TestHandoverIsNotRefusedHalfWay: one that fits is sent, though the question behind it
+// does not. On Windows the peer has the copy before the line is queued.
+func TestHandoverIsNotRefusedHalfWay(t *testing.T) {
+	l := newTestLink(t, PeerGo, Options{MaxQueue: 1 << 20})
+	for l.out.queued() == 0 { // the kernel takes no more
+		require.NoError(t, l.Send(strings.Repeat("x", 64<<10), nil))
+	}
+	room := l.out.max - l.out.queued()
+	require.NoError(t, l.Send(strings.Repeat("x", room-20), nil))
+	_, before := l.Counts()
+	k := l.mustSendWith("a", nil)
+	_, after := l.Counts()
+	require.Equal(t, before+1, after)
+	over, err := l.sendWith("b", nil)
+	require.ErrorIs(t, err, errs.Backlog)
+	over.requireClosed()
+	l.Discard()
+	l.peer.Close()
+	l.Close()
+	k.requireClosed()
+}
+
 // TestEndBehindAHandover: a node worker that ends of its own accord is acknowledged
 // behind what waits, however much that is, and once.
 func TestEndBehindAHandover(t *testing.T) {

@@ -1,6 +1,7 @@
 package link
 
 import (
+	"encoding/json"
 	"os"
 	"runtime"
 	"strings"
@@ -11,7 +12,9 @@ import (
 	"golang.org/x/sys/windows"
 
 	"github.com/go-cluster/cluster/internal/channel"
+	"github.com/go-cluster/cluster/internal/errs"
 	"github.com/go-cluster/cluster/internal/handle"
+	"github.com/go-cluster/cluster/internal/wire"
 )
 
 // openPeer takes over theirs.
@@ -46,6 +49,46 @@ func TestEndWakesAPausedReader(t *testing.T) {
 	l.peer.Close()
 	waitFor(t, l.ended, "end of the link")
 	require.Equal(t, "last", waitFor(t, l.internals, "last word").w.Act)
+}
+
+// TestHandedSocketIsKept until the peer has said that it has it, or cannot say so any
+// more. Its own copy is the peer's from the beginning.
+func TestHandedSocketIsKept(t *testing.T) {
+	l := newTestLink(t, PeerGo, Options{}).start()
+	l.ch.SetPeer(os.Getpid())
+	said, unsaid := someHandle(t), someHandle(t)
+	told := make(chan error, 2)
+	require.NoError(t, l.SendWith(1, said, wire.HandleType{}, func(err error) { told <- err }))
+	line := l.readLine()
+	require.Equal(t, `{"cmd":"NODE_GO_CLUSTER","act":"ask","n":1}`, l.readLine())
+	require.True(t, isOpenHandle(said))
+	l.write(`{"cmd":"NODE_GO_CLUSTER","act":"received","n":1}` + "\n")
+	require.NoError(t, waitFor(t, told, "receipt"))
+	require.False(t, isOpenHandle(said))
+	var carrier struct{ Socket string }
+	require.NoError(t, json.Unmarshal([]byte(line), &carrier))
+	h, err := handle.Adopt(carrier.Socket)
+	require.NoError(t, err)
+	h.Release()
+
+	require.NoError(t, l.SendWith(2, unsaid, wire.HandleType{}, func(err error) { told <- err }))
+	l.readLine()
+	require.True(t, isOpenHandle(unsaid))
+	l.peer.Close()
+	require.ErrorIs(t, waitFor(t, told, "receipt"), errs.Closed)
+	require.False(t, isOpenHandle(unsaid))
+}
+
+// TestSocketCountsWithItsLine: with what the system says of a socket a message may be
+// longer than the other side takes, which would be left with the copy.
+func TestSocketCountsWithItsLine(t *testing.T) {
+	l := newTestLink(t, PeerGo, Options{PeerMax: 1000}).start()
+	l.ch.SetPeer(os.Getpid())
+	require.NoError(t, l.SendWith("short", someHandle(t), wire.HandleType{}, nil))
+	require.LessOrEqual(t, len(l.readLine()), 1000)
+	h := someHandle(t)
+	require.ErrorIs(t, l.SendWith(strings.Repeat("x", 200), h, wire.HandleType{}, nil), errs.MessageTooLong)
+	require.False(t, isOpenHandle(h))
 }
 
 // inSelect waits until n goroutines are in a select of the function, of which

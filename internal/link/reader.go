@@ -35,6 +35,7 @@ type reader struct {
 	job      job    // the last request of this read
 	acked    bool   // an acknowledgement may have to be written
 	byCaller bool   // a caller reads
+	claimed  bool   // a descriptor came to its message in this read
 	stuck    bool   // the peer has sent too much that cannot be closed
 }
 
@@ -210,7 +211,9 @@ func (r *reader) take(in *channel.Input) {
 		r.held = min(len(r.fds), maxHeld)
 	}
 	r.dropDescriptors(r.held, len(r.fds))
-	if len(in.FDs) > 0 && !r.stuck && !r.ch.Closes() {
+	came := len(in.FDs) > 0 || r.claimed
+	r.claimed = false
+	if came && !r.stuck && !r.ch.Closes() {
 		r.stuck = true
 		r.fault("what it has sent cannot be closed")
 		r.side.Overrun()

@@ -34,7 +34,7 @@ func Pack(v any) (Outgoing, error) {
 		return Outgoing{}, err
 	}
 	kind, network := socket.KindOf(h)
-	if err := socket.Sendable(kind); err != nil {
+	if err := socket.Sendable(kind, network); err != nil {
 		h.Release()
 		return Outgoing{}, err
 	}
@@ -51,7 +51,7 @@ func duplicate(v any) (*handle.Handle, error) {
 	case holder:
 		return v.Socket()
 	case *os.File:
-		if err := socket.Sendable(socket.File); err != nil {
+		if err := socket.Sendable(socket.File, ""); err != nil {
 			return nil, err
 		}
 	case net.Conn, net.Listener, net.PacketConn:

@@ -14,19 +14,28 @@ import (
 	"golang.org/x/sys/windows"
 )
 
-// Conn is a TCP connection made of a socket that AcceptEx has accepted or
-// the master has handed over. Package net has no way from a socket to its own
-// type that leaves the socket as it is. What does the waiting is an os.File: it
-// puts the socket on the runtime's completion port, on which it is the first.
+// Conn is a TCP connection made of a socket that AcceptEx has accepted or another
+// process has sent. Package net has no way from a socket to its own type that leaves
+// the socket as it is.
 type Conn struct {
 	h             *handle.Handle
-	f             *os.File
+	f             waiter
 	local, remote net.Addr
 	once          sync.Once
 }
 
-// NewConn makes a connection of h, which nobody else holds, and takes h over. The
-// connection has the settings that package net gives one.
+// waiter is what reads and writes, and waits for that. An os.File does, or events.
+type waiter interface {
+	io.ReadWriteCloser // Close leaves the socket open
+	syscall.Conn
+	SetDeadline(t time.Time) error
+	SetReadDeadline(t time.Time) error
+	SetWriteDeadline(t time.Time) error
+}
+
+// NewConn makes a connection of h, which nobody else in this process uses, and takes
+// h over. Other processes may go on with theirs. The connection has the settings that
+// package net gives one.
 func NewConn(h *handle.Handle) (net.Conn, error) {
 	defer h.Release() // the connection has a reference of its own
 	c, err := newConn(h)
@@ -47,14 +56,42 @@ func newConn(h *handle.Handle) (*Conn, error) {
 	if err != nil {
 		return nil, os.NewSyscallError("getpeername", err)
 	}
-	c := &Conn{
-		h: h.Retain(), f: os.NewFile(uintptr(s), "tcp"),
-		local: addrOf(local), remote: addrOf(remote),
-	}
+	c := &Conn{h: h.Retain(), f: newWaiter(h), local: addrOf(local), remote: addrOf(remote)}
 	c.SetNoDelay(true)
 	c.SetKeepAliveConfig(net.KeepAliveConfig{Enable: true})
 	return c, nil
 }
+
+// newWaiter is an os.File if the socket is on no completion port yet: it puts the
+// socket on the runtime's. The socket of a connection that another process has read
+// from or written to is on that one's for good.
+func newWaiter(h *handle.Handle) waiter {
+	f := polled{os.NewFile(uintptr(h.Socket()), "tcp"), h.Socket()}
+	if f.SetDeadline(time.Time{}) == nil { // else it is not on the poller
+		return f
+	}
+	f.Close()
+	return newEvents(h)
+}
+
+// polled is a socket as an os.File.
+type polled struct {
+	*os.File
+	s windows.Handle
+}
+
+// Close ends all that waits. An os.File closes what it has with CloseHandle, which
+// is not for sockets: it would leave behind what Winsock knows of it. So the file is
+// made to fail at that, and what it does before is what is wanted.
+func (f polled) Close() error {
+	windows.SetHandleInformation(f.s, protectFromClose, protectFromClose)
+	f.File.Close()
+	windows.SetHandleInformation(f.s, protectFromClose, 0)
+	return nil
+}
+
+// protectFromClose is HANDLE_FLAG_PROTECT_FROM_CLOSE.
+const protectFromClose = 2
 
 // LocalAddr returns this end's address.
 func (c *Conn) LocalAddr() net.Addr { return c.local }
@@ -89,25 +126,16 @@ func (c *Conn) Write(p []byte) (int, error) {
 	return n, c.opError("write", err)
 }
 
-// Close closes the connection. An os.File closes what it has with CloseHandle,
-// which is not for sockets: it would leave behind what Winsock knows of it. So
-// the file is made to fail at that, and what it does before, which is to end all
-// that waits for it, is what is wanted.
+// Close closes the connection.
 func (c *Conn) Close() error {
 	err := c.opError("close", net.ErrClosed)
 	c.once.Do(func() {
-		s := c.h.Socket()
-		windows.SetHandleInformation(s, protectFromClose, protectFromClose)
 		c.f.Close()
-		windows.SetHandleInformation(s, protectFromClose, 0)
 		c.h.Release()
 		err = nil
 	})
 	return err
 }
-
-// protectFromClose is HANDLE_FLAG_PROTECT_FROM_CLOSE.
-const protectFromClose = 2
 
 func (c *Conn) SetDeadline(t time.Time) error {
 	return c.opError("set", c.f.SetDeadline(t))

@@ -9,7 +9,8 @@
 // descriptor that another process opened; an [Acceptor] accepts bare descriptors.
 // On Windows package net has no way from a socket to its own types that leaves
 // the socket usable by other processes, so that this package has a listener and
-// a connection of its own there.
+// a connection of its own there. What another process has on its completion port is
+// used by calls that report to events.
 //
 // The file of a unix socket is made, changed and removed at a place: a name in one
 // open directory. For a master whose workers are another user the way there is
@@ -17,9 +18,10 @@
 //
 // Descriptors have owners: what is returned as a [handle.Handle] belongs to the
 // caller, and the constructors of net's types take a duplicate or a reference of
-// their own. Nothing here starts a goroutine. There is one kind of lock, that of
-// an Acceptor on Windows; no other lock is taken, and nothing of another package
-// is called, while it is held.
+// their own. Nothing here starts a goroutine. There are locks on Windows
+// only: that of the calls on a socket, under which no other is taken but that of the
+// handle's watches, and those of who reads and who writes a connection by events,
+// which come before it.
 //
 // Addresses are tested by tables and by fuzzing (in package share, where they
 // come from a peer), sockets by using them, those of Windows under Wine as well.

@@ -54,6 +54,6 @@ func connected(c net.Conn) (net.Conn, error) {
 	return nil, &net.OpError{Op: "receive", Net: local.Network(), Source: local, Err: unix.ENOTCONN}
 }
 
-// Sendable says why a descriptor of the kind cannot go to another process. Here all
-// can.
-func Sendable(Kind) error { return nil }
+// Sendable says why a descriptor of the kind and network cannot go to another
+// process. Here all can.
+func Sendable(Kind, string) error { return nil }

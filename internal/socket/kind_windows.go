@@ -9,7 +9,7 @@ import (
 	"golang.org/x/sys/windows"
 )
 
-// KindOf returns what h is, and of a datagram socket the network.
+// KindOf returns what h is, and its network.
 func KindOf(h *handle.Handle) (k Kind, network string) {
 	typ, err := intOption(h.Socket(), soType)
 	switch {
@@ -20,10 +20,16 @@ func KindOf(h *handle.Handle) (k Kind, network string) {
 	case typ != windows.SOCK_STREAM:
 		return File, ""
 	}
-	if n, err := intOption(h.Socket(), soAcceptConn); err == nil && n != 0 {
-		return Listener, ""
+	network = "tcp"
+	if sa, err := windows.Getsockname(h.Socket()); err == nil {
+		if _, local := sa.(*windows.SockaddrUnix); local {
+			network = "unix"
+		}
 	}
-	return Stream, ""
+	if n, err := intOption(h.Socket(), soAcceptConn); err == nil && n != 0 {
+		return Listener, network
+	}
+	return Stream, network
 }
 
 // The options SO_TYPE and SO_ACCEPTCONN.
@@ -38,11 +44,16 @@ func intOption(s windows.Handle, name int32) (value int32, err error) {
 	return value, err
 }
 
-// Sendable says why a descriptor of the kind cannot go to another process.
-func Sendable(k Kind) error {
-	switch k {
-	case Listener:
+// Sendable says why a descriptor of the kind and network cannot go to another
+// process.
+func Sendable(k Kind, network string) error {
+	what := k.String()
+	switch {
+	case k != Stream && k != Listener:
+	case network == "unix":
+		what += " of a unix socket"
+	default:
 		return nil
 	}
-	return fmt.Errorf("%v on Windows: %w; send a listener", k, errs.NotSupported)
+	return fmt.Errorf("%s on Windows: %w; send a TCP connection or listener", what, errs.NotSupported)
 }

@@ -85,15 +85,9 @@ func (l *listener) SyscallConn() (syscall.RawConn, error) { return rawListener{l
 type rawListener struct{ l *listener }
 
 func (r rawListener) Control(f func(fd uintptr)) error {
-	r.l.a.mu.Lock()
-	if r.l.a.closed {
-		r.l.a.mu.Unlock()
+	if r.l.a.control(f) != nil { // it has no other reason
 		return r.l.opError("raw-control", net.ErrClosed)
 	}
-	h := r.l.a.h.Retain()
-	r.l.a.mu.Unlock()
-	defer h.Release()
-	f(uintptr(h.FD()))
 	return nil
 }
 

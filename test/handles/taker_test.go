@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"path/filepath"
 	"testing"
 	"time"
 
@@ -186,14 +187,18 @@ func takers(t *testing.T, n int, o cluster.Options) (all []*cluster.Process, out
 	return all, c
 }
 
+// addressOf is one to listen on.
+func addressOf(t *testing.T, network string) string {
+	if network == "unix" {
+		return filepath.Join(clustertest.TempDir(t), "s")
+	}
+	return "127.0.0.1:0"
+}
+
 // pair is both ends of a connection.
 func pair(t *testing.T, network string) (server, client net.Conn) {
 	t.Helper()
-	address := "127.0.0.1:0"
-	if network == "unix" {
-		address = clustertest.TempDir(t) + "/s"
-	}
-	ln, err := net.Listen(network, address)
+	ln, err := net.Listen(network, addressOf(t, network))
 	require.NoError(t, err)
 	defer ln.Close()
 	client, err = net.Dial(network, ln.Addr().String())
