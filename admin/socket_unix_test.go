@@ -18,6 +18,7 @@ import (
 // inDir makes a directory the place of default sockets.
 func inDir(t *testing.T) (dir string) {
 	dir = clustertest.TempDir(t)
+	t.Cleanup(func() { os.RemoveAll(dir) })
 	t.Setenv("RUNTIME_DIRECTORY", "")
 	t.Setenv("XDG_RUNTIME_DIR", dir)
 	return filepath.Join(dir, "cluster")
