@@ -1,7 +1,7 @@
 // Command foreign is a service that takes its sockets as systemd passes them, says when
 // it is ready, and ends on SIGTERM. It does not import package cluster.
 //
-// It runs as a worker of the command cluster, or of a master with Options.Foreign, and
+// It runs as a worker of a master with Options.Foreign, and
 // as a systemd service with a socket.
 package main
 
@@ -48,7 +48,7 @@ func main() {
 // inherited is the socket that this process was started with: sd_listen_fds(3).
 func inherited() (net.Listener, error) {
 	if os.Getenv("LISTEN_PID") != strconv.Itoa(os.Getpid()) {
-		return nil, fmt.Errorf("no socket: start it with cluster run --listen, or as a systemd service with a socket")
+		return nil, fmt.Errorf("no socket: start it as a Foreign worker of package cluster, or as a systemd service with a socket")
 	}
 	f := os.NewFile(3, "socket") // the first; LISTEN_FDS tells how many there are
 	defer f.Close()

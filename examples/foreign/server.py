@@ -14,7 +14,7 @@ def stop(*_):
     threading.Thread(target=server.shutdown).start()  # it waits for the loop, which waits for us
 
 if os.environ.get("LISTEN_PID") != str(os.getpid()):
-    sys.exit("no socket: start it with cluster run --listen, or as a systemd service with a socket")
+    sys.exit("no socket: start it as a Foreign worker of package cluster, or as a systemd service with a socket")
 server = http.server.ThreadingHTTPServer(("", 0), Hello, bind_and_activate=False)
 server.socket.close()
 server.socket = socket.socket(fileno=3)
