@@ -80,7 +80,31 @@ var coordWorker = clustertest.Program("coord", func() {
 			r.Val, r.OK, err = s.Get(ctx, o.Key)
 		case "incr":
 			r.N, err = s.Incr(ctx, o.Key, o.N, o.TTL)
-		case "lead", "leadfail", "leaddone", "leadstubborn":
+		case "set":
+			err = s.Set(ctx, o.Key, make([]byte, o.N), 0)
+		case "spend":
+			r.N, err = spend(o.Name, float64(o.N), o.TTL)
+		case "leadpanic": // when it is told to
+			now := make(chan bool)
+			h.take("now"+o.Name, func() { close(now) })
+			coord.Lead(o.Name, func(context.Context) error {
+				say("leads", o.Name)
+				<-now
+				panic("in what leads")
+			})
+		case "leadslow":
+			release := make(chan bool)
+			h.take("release"+o.Name, func() { close(release) })
+			h.take(verb+o.Name, coord.Lead(o.Name, func(ctx context.Context) error {
+				<-ctx.Done()
+				say("ending", o.Name)
+				<-release
+				say("leads no more", o.Name)
+				return nil
+			}))
+		case "panicker":
+			coord.Subscribe(o.Name, func(string) { panic("in a subscriber") })
+		case "lead", "leadfail", "leaddone":
 			h.take(verb+o.Name, coord.Lead(o.Name, func(ctx context.Context) error { return lead(ctx, verb, o.Name) }))
 		case "lock":
 			go func() {
@@ -130,8 +154,6 @@ func lead(ctx context.Context, verb, name string) error {
 		return fmt.Errorf("it fails")
 	case "leaddone":
 		return nil
-	case "leadstubborn":
-		select {}
 	}
 	<-ctx.Done()
 	say("leads no more", name)
