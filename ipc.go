@@ -232,7 +232,7 @@ func (s *settings) coord() coordinate.Settings {
 type coordPeer Process
 
 func (p *coordPeer) Answer(id uint64, msg []byte) { p.link.Lines().Reply(id, msg) }
-func (p *coordPeer) Tell(line []byte)             { p.link.Lines().Tell(line) }
+func (p *coordPeer) Tell(line []byte)             { p.link.Lines().Note(line) }
 func (p *coordPeer) Room() int                    { return p.child.opts.MaxMessage }
 func (p *coordPeer) Report(err error)             { (*Process)(p).accuse(err) }
 

@@ -18,7 +18,8 @@ import (
 type Peer interface {
 	// Answer answers the question id with msg, a line of JSON.
 	Answer(id uint64, msg []byte)
-	// Tell sends a line.
+	// Tell sends a line that the worker has asked for. One that asks for many and reads
+	// none is given up.
 	Tell(line []byte)
 	// Offer sends a line, unless too much waits for the worker already.
 	Offer(line []byte) (taken bool)

@@ -50,6 +50,10 @@ func (n Lines) Tell(line []byte) error {
 	return err
 }
 
+// Note sends what the peer has asked to be told. It counts with the answers: a peer that
+// asks for much and does not read is given up.
+func (n Lines) Note(line []byte) { n.l.answerAs(answerLine, line) }
+
 // Offer sends a line, unless more than most bytes would wait for the peer then. It
 // reports false if so; on a link that is closed the line is taken, and gone.
 func (n Lines) Offer(line []byte, most int) (taken bool) {

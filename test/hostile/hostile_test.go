@@ -53,6 +53,16 @@ var attacks = map[string]attack{
 	"receipts of nothing": {run: func() { rawFlood(`{"cmd":"NODE_GO_CLUSTER","act":"received","n":18446744073709551615}` + "\n") }},
 	"asks":                {run: func() { rawFlood(`{"cmd":"NODE_GO_CLUSTER","act":"ask","n":9}` + "\n") }},
 
+	"coord, unread answers": {run: func() { rawFlood(rawCoord(1, `{"verb":"keys","name":"x"}`)) }, report: "does not read", killed: true},
+	"coord, unread notes": {run: func() {
+		rawFlood(rawCoord(0, `{"verb":"stand","name":"x","ticket":1}`) + rawCoord(0, `{"verb":"returned","name":"x","ticket":1}`))
+	}, report: "does not read", killed: true},
+	"coord, unread topic": {run: func() {
+		rawSay(rawCoord(1, `{"verb":"subscribe","name":"x"}`))
+		rawFlood(rawCoord(0, `{"verb":"publish","name":"x","message":"`+strings.Repeat("x", 8<<10)+`"}`))
+	}, report: "misses messages"},
+	"coord, nonsense": {run: func() { rawFlood(rawCoord(0, `{"verb":"publish","name":"x"}`) + rawCoord(0, `[]`)) }},
+
 	"unread acknowledgements": {run: func() { rawFlood(`{"cmd":"NODE_CLUSTER","act":"exitedAfterDisconnect","seq":1}` + "\n") }, report: "does not read", killed: true},
 	"handles without handle":  {run: func() { rawFlood(`{"cmd":"NODE_HANDLE","msg":{"cmd":"NODE_CLUSTER"}}` + "\n") }, report: "does not read", killed: true},
 	"acknowledges nothing":    {run: func() { rawFlood(`{"cmd":"NODE_HANDLE_ACK"}` + "\n" + `{"cmd":"NODE_HANDLE_NACK"}` + "\n") }},
@@ -102,6 +112,11 @@ func rawListening(address string) string {
 func rawQuery(address string, index int, data string) string {
 	return fmt.Sprintf(`{"cmd":"NODE_CLUSTER","act":"queryServer","address":"%s","port":0,"addressType":4,"index":%d,"data":"%s","seq":%d}`+"\n",
 		address, index, data, index)
+}
+
+// rawCoord is a question of package coord's.
+func rawCoord(id int, msg string) string {
+	return fmt.Sprintf(`{"cmd":"NODE_GO_CLUSTER","act":"coord","id":%d,"msg":%s}`+"\n", id, msg)
 }
 
 // hostile is a worker that attacks as its environment says.

@@ -22,6 +22,8 @@ func init() {
 		"descriptors of a half": {run: func() { rawFloodWith("1", 253) }, report: "closed"},
 		"descriptors to keep": {run: func() { rawFloodWith(`{"cmd":"NODE_HANDLE","msg":{"cmd":"NODE_CLUSTER","act":"x"}}`+"\n", 1) },
 			report: "does not read", killed: true},
+		"handles nobody takes": {run: func() { rawFloodWith(`{"cmd":"NODE_GO_CLUSTER","act":"handle","msg":{"cmd":"nobody"}}`+"\n", 1) },
+			report: "wait for a handler"},
 		"nested handles": {run: func() {
 			rawFloodWith(strings.Repeat(`{"cmd":"NODE_HANDLE","msg":`, 60)+`"`+strings.Repeat("x", hostileMessage-3000)+`"`+strings.Repeat("}", 60)+"\n", 60)
 		}, report: "came with"},
