@@ -105,7 +105,8 @@ type worker struct{ id, pid int }
 // itself: from then on they hear all.
 func open(t *testing.T, users int) *room {
 	t.Parallel()
-	r := &room{t: t, proc: clustertest.StartCmd(t, exec.Command(os.Args[0], "-addr", "127.0.0.1:0"), chat, "GOMAXPROCS=3")}
+	manager := clustertest.NewManager(t)
+	r := &room{t: t, proc: clustertest.StartCmd(t, exec.Command(os.Args[0], "-addr", "127.0.0.1:0"), chat, "GOMAXPROCS=3", manager.Env)}
 	for range 3 {
 		m := regexp.MustCompile(`^(\d+) \(pid (\d+)\) listening on (\S+)$`).FindStringSubmatch(r.proc.Expect("worker "))
 		require.NotNil(t, m)
@@ -113,6 +114,7 @@ func open(t *testing.T, users int) *room {
 		pid, _ := strconv.Atoi(m[2])
 		r.workers, r.addr = append(r.workers, worker{id, pid}), m[3]
 	}
+	manager.InRun()
 	ctx, cancel := context.WithCancel(t.Context())
 	r.leave = cancel
 	t.Cleanup(r.left.Wait)

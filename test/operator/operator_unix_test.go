@@ -214,5 +214,5 @@ func TestObserved(t *testing.T) {
 	t.Cleanup(cluster.Handle("number", func(*cluster.Process, struct{ V int }) {}))
 	id := clustertest.Await(t, told, "trouble")
 	require.Positive(t, id)
-	require.Equal(t, fmt.Sprintf("error %d", id), rec.Until(t, "error"))
+	rec.Until(t, fmt.Sprintf("error %d", id)) // another worker's may have come before
 }
