@@ -13,6 +13,7 @@ import (
 	"github.com/go-cluster/cluster/internal/channel"
 	"github.com/go-cluster/cluster/internal/handle"
 	"github.com/go-cluster/cluster/internal/link"
+	"github.com/go-cluster/cluster/internal/roomtest"
 	"github.com/go-cluster/cluster/internal/supervise"
 	"github.com/go-cluster/cluster/internal/wire"
 )
@@ -64,7 +65,7 @@ func addSeeds(f *testing.F) {
 // fuzzPeer lets p read stream, in two writes of which the second comes with
 // descriptors, answers nothing and reads all; it returns when all that came is
 // delivered.
-func fuzzPeer(t *testing.T, p *Process, peer farEnd, stream []byte, fds uint8, cut uint16) {
+func fuzzPeer(t *testing.T, p *Process, peer roomtest.Peer, stream []byte, fds uint8, cut uint16) {
 	p.link.Start(0)
 	defer peer.Close()
 	drained := make(chan struct{})
@@ -78,8 +79,8 @@ func fuzzPeer(t *testing.T, p *Process, peer farEnd, stream []byte, fds uint8, c
 		writeFar(peer, rest, fds)
 	}
 	endFar(peer)
-	await(t, p.link.Done(), "end of the link")
-	await(t, drained, "end of the peer")
+	roomtest.Await(t, p.link.Done(), "end of the link")
+	roomtest.Await(t, drained, "end of the peer")
 	p.events.idle(nil)
 }
 
@@ -124,7 +125,7 @@ func FuzzMaster(f *testing.F) {
 		m.supervisor = supervise.New(fuzzHost{host{m}, p}, os.Kill, 0)
 		_, err = m.forkOne(nil)
 		require.NoError(t, err)
-		fuzzPeer(t, p, openFar(t, theirs), stream, fds, cut)
+		fuzzPeer(t, p, roomtest.OpenPeer(t, theirs), stream, fds, cut)
 		told.Wait()
 		m.call(func() { m.supervisor.Exited(time.Now(), p.id, supervise.Exit{}) })
 		for p.child.queries.Load() > 0 {
@@ -175,7 +176,7 @@ func FuzzWorker(f *testing.F) {
 		p.link = link.New(ours, (*inbox)(p), &fromMaster{in: in}, link.PeerGo, link.Options{Name: linkName(1), MaxMessage: 100 << 10, MaxQueue: defaultMaxQueue})
 		p.OnError(func(*Process, error) {})
 		told := owing(t, p.link)
-		fuzzPeer(t, p, openFar(t, theirs), stream, fds, cut)
+		fuzzPeer(t, p, roomtest.OpenPeer(t, theirs), stream, fds, cut)
 		told.Wait()
 	})
 }

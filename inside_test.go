@@ -9,7 +9,6 @@ import (
 	"io"
 	"log/slog"
 	"net"
-	"net/http/httptest"
 	"runtime"
 	"strings"
 	"testing"
@@ -19,6 +18,7 @@ import (
 	"github.com/go-cluster/cluster/internal/drain"
 	"github.com/go-cluster/cluster/internal/handle"
 	"github.com/go-cluster/cluster/internal/link"
+	"github.com/go-cluster/cluster/internal/roomtest"
 	"github.com/go-cluster/cluster/internal/tickets"
 	"github.com/go-cluster/cluster/internal/wire"
 	"github.com/stretchr/testify/require"
@@ -58,29 +58,11 @@ func TestPingsFollowEachOther(t *testing.T) {
 	}
 }
 
-// await returns what comes over c, or fails the test.
-func await[T any](t testing.TB, c <-chan T, what string) T {
-	t.Helper()
-	select {
-	case v := <-c:
-		return v
-	case <-time.After(patienceIn):
-		t.Fatalf("no %s", what)
-		panic("unreachable")
-	}
-}
-
-// farEnd is the other end of a channel, for a test.
-type farEnd interface {
-	io.ReadWriteCloser
-	SetReadDeadline(t time.Time) error
-}
-
 // peered is a Process over a real channel of which the test is the peer.
 type peered struct {
 	p      *Process
 	t      testing.TB
-	peer   farEnd
+	peer   roomtest.Peer
 	errors chan error
 	ended  chan struct{}
 }
@@ -99,7 +81,7 @@ func newPeered(t testing.TB, o Options) *peered {
 	require.NoError(t, err)
 	p := newProcess(std, 1, -1)
 	p.connected.Store(true)
-	l := &peered{p: p, t: t, peer: openFar(t, theirs), errors: make(chan error, 100000), ended: make(chan struct{})}
+	l := &peered{p: p, t: t, peer: roomtest.OpenPeer(t, theirs), errors: make(chan error, 100000), ended: make(chan struct{})}
 	p.link = link.New(ours, (*inbox)(p), l, link.PeerGo, link.Options{Name: linkName(1), MaxMessage: s.MaxMessage, MaxQueue: s.MaxQueue})
 	p.OnError(func(_ *Process, err error) { l.errors <- err })
 	std.live.add(p)
@@ -107,7 +89,7 @@ func newPeered(t testing.TB, o Options) *peered {
 		l.peer.Close()
 		std.live.remove(p)
 		never := make(chan struct{})
-		time.AfterFunc(patienceIn, func() { close(never) })
+		time.AfterFunc(roomtest.Patience, func() { close(never) })
 		p.events.idle(never)
 	})
 	return l
@@ -118,7 +100,7 @@ func (l *peered) start() *peered {
 	l.p.link.Start(0)
 	l.t.Cleanup(func() {
 		l.peer.Close()
-		await(l.t, l.ended, "end of the link")
+		roomtest.Await(l.t, l.ended, "end of the link")
 	})
 	return l
 }
@@ -147,14 +129,14 @@ func TestUnclaimedInput(t *testing.T) {
 			l := newPeered(t, Options{MaxQueue: 64 << 10}).start()
 			go l.peer.Write([]byte(repeated(count, line)))
 			go io.Copy(io.Discard, l.peer)
-			require.ErrorIs(t, await(t, l.errors, "report"), ErrBacklog)
+			require.ErrorIs(t, roomtest.Await(t, l.errors, "report"), ErrBacklog)
 			require.Empty(t, l.errors)
 
 			got := make(chan struct{}, count)
 			defer Handle("unclaimed", func(*Process, any) { got <- struct{}{} })()
 			defer Respond("unclaimed", func(*Process, any) (int, error) { got <- struct{}{}; return 1, nil })()
 			for range count {
-				await(t, got, "what waited")
+				roomtest.Await(t, got, "what waited")
 			}
 		})
 	}
@@ -179,7 +161,7 @@ func TestWaitingMessagesGoFirst(t *testing.T) {
 	l.write(`{"cmd":"late","n":1}` + "\n" + `{"cmd":"late","n":2}` + "\n" + `{"cmd":"register"}` + "\n" + `{"cmd":"late","n":3}` + "\n")
 	l.start()
 	for n := 1; n <= 3; n++ {
-		require.Equal(t, n, await(t, got, "message"))
+		require.Equal(t, n, roomtest.Await(t, got, "message"))
 	}
 }
 
@@ -195,14 +177,14 @@ func TestRegisteringDuringAFlood(t *testing.T) {
 			}
 		}()
 		got := make(chan int, count)
-		require.Eventually(t, l.hasEvents, patienceIn, 10*time.Microsecond)
+		require.Eventually(t, l.hasEvents, roomtest.Patience, 10*time.Microsecond)
 		stop := Handle("late", func(_ *Process, v struct{ N int }) { got <- v.N })
 		for n := range count {
-			require.Equal(t, n, await(t, got, "message"))
+			require.Equal(t, n, roomtest.Await(t, got, "message"))
 		}
 		stop()
 		l.peer.Close()
-		await(t, l.ended, "end")
+		roomtest.Await(t, l.ended, "end")
 	}
 }
 
@@ -210,7 +192,7 @@ func TestRegisteringDuringAFlood(t *testing.T) {
 func TestAHandlerThatUnregistersItself(t *testing.T) {
 	l := newPeered(t, Options{}).start()
 	l.write(repeated(3, `{"cmd":"once"}`))
-	require.Eventually(t, func() bool { in, _ := l.p.link.Counts(); return in == 3 }, patienceIn, time.Millisecond)
+	require.Eventually(t, func() bool { in, _ := l.p.link.Counts(); return in == 3 }, roomtest.Patience, time.Millisecond)
 	got := make(chan struct{}, 3)
 	var stop func()
 	registered := make(chan struct{})
@@ -220,14 +202,14 @@ func TestAHandlerThatUnregistersItself(t *testing.T) {
 		got <- struct{}{}
 	})
 	close(registered)
-	await(t, got, "first message")
+	roomtest.Await(t, got, "first message")
 	done := make(chan struct{})
 	l.p.events.post(event{fn: func() { close(done) }})
-	await(t, done, "the rest")
+	roomtest.Await(t, done, "the rest")
 	require.Empty(t, got)
 	defer Handle("once", func(*Process, any) { got <- struct{}{} })()
-	await(t, got, "second message")
-	await(t, got, "third message")
+	roomtest.Await(t, got, "second message")
+	roomtest.Await(t, got, "third message")
 }
 
 // TestGoexitInACallback: a callback that ends its goroutine keeps nothing back, of no
@@ -242,10 +224,10 @@ func TestGoexitInACallback(t *testing.T) {
 		runtime.Goexit()
 	}
 	l.write(repeated(each, `{"cmd":"waits"}`) + "1\n" + repeated(each, `{"cmd":"waits"}`))
-	require.Eventually(t, func() bool { in, _ := l.p.link.Counts(); return in == 2*each+1 }, patienceIn, time.Millisecond)
+	require.Eventually(t, func() bool { in, _ := l.p.link.Counts(); return in == 2*each+1 }, roomtest.Patience, time.Millisecond)
 	defer Handle("waits", func(*Process, any) { leave("waits") })()
 	for range 2 * each {
-		require.Equal(t, "waits", await(t, told, "message that waited"))
+		require.Equal(t, "waits", roomtest.Await(t, told, "message that waited"))
 	}
 	for _, name := range []string{"a", "b"} {
 		l.p.OnMessage(func(_ *Process, m Message) { leave(name + m.String()) })
@@ -254,11 +236,11 @@ func TestGoexitInACallback(t *testing.T) {
 		l.p.OnDisconnect(func(*Process) { leave(name + " disconnect") })
 		l.p.OnExit(func(*Process, Exit) { leave(name + " exit") })
 	}
-	require.Equal(t, "a1", await(t, told, "message"))
-	require.Equal(t, "b1", await(t, told, "message"))
+	require.Equal(t, "a1", roomtest.Await(t, told, "message"))
+	require.Equal(t, "b1", roomtest.Await(t, told, "message"))
 	l.write("2\n{\"cmd\":\"waits\"}\n3\n")
 	for _, want := range []string{"a2", "b2", `a{"cmd":"waits"}`, `b{"cmd":"waits"}`, "waits", "a3", "b3"} {
-		require.Equal(t, want, await(t, told, "message"))
+		require.Equal(t, want, roomtest.Await(t, told, "message"))
 	}
 	l.p.emitListening(&net.TCPAddr{})
 	l.p.report(errors.New("x"))
@@ -266,18 +248,14 @@ func TestGoexitInACallback(t *testing.T) {
 	l.p.emitDisconnect()
 	l.p.emitDeath(Exit{})
 	for _, what := range []string{"listening", "error", "received", "disconnect", "exit"} {
-		require.Equal(t, "a "+what, await(t, told, what))
-		require.Equal(t, "b "+what, await(t, told, what))
+		require.Equal(t, "a "+what, roomtest.Await(t, told, what))
+		require.Equal(t, "b "+what, roomtest.Await(t, told, what))
 	}
 	never := make(chan struct{})
-	defer time.AfterFunc(patienceIn, func() { close(never) }).Stop()
+	defer time.AfterFunc(roomtest.Patience, func() { close(never) }).Stop()
 	l.p.events.idle(never)
 	require.NotContains(t, std.live.all(), l.p, "its death has been told")
 }
-
-// patienceIn bounds every wait of the tests inside the package: it ends a test
-// that hangs, and measures nothing.
-const patienceIn = 30 * time.Second
 
 // TestReadyForReachesTheSupervisor: a negative one is none.
 func TestReadyForReachesTheSupervisor(t *testing.T) {
@@ -313,48 +291,30 @@ func TestTicketsAreHandedOut(t *testing.T) {
 	config := new(tls.Config)
 	in.tickets.Share(config)
 	in.gotTickets(answer.Msg)
-	require.True(t, resumes(t, keys.maker.Keys(), config))
+	require.True(t, roomtest.Resumes(t, withKeys(keys.maker.Keys()), config))
 
 	keys.maker = tickets.New(func() {})
-	require.False(t, resumes(t, keys.maker.Keys(), config))
+	require.False(t, roomtest.Resumes(t, withKeys(keys.maker.Keys()), config))
 	keys.spread(map[int]*Process{1: l.p, 2: silent.p})
 	text := line()
 	m, err := wire.Parse([]byte(text))
 	require.NoError(t, err)
 	(&fromMaster{in: in}).Internal(&m, nil)
-	require.True(t, resumes(t, keys.maker.Keys(), config))
+	require.True(t, roomtest.Resumes(t, withKeys(keys.maker.Keys()), config))
 	require.Zero(t, silent.p.link.Queued())
 
 	got := make(chan string, 10)
 	defer l.p.OnMessage(func(_ *Process, m Message) { got <- m.String() })()
 	l.start()
 	l.write(text + `"end"` + "\n")
-	require.Equal(t, `"end"`, await(t, got, "message"))
+	require.Equal(t, `"end"`, roomtest.Await(t, got, "message"))
 	in.gotTickets([]byte(`["secret"]`))
-	require.NotContains(t, await(t, l.errors, "report").Error(), "secret")
+	require.NotContains(t, roomtest.Await(t, l.errors, "report").Error(), "secret")
 }
 
-// resumes reports whether a server with config resumes a session of one that has the
-// keys.
-func resumes(t *testing.T, keys tickets.Keys, config *tls.Config) bool {
-	t.Helper()
-	s := httptest.NewUnstartedServer(nil)
-	s.StartTLS()
-	defer s.Close()
-	first := new(tls.Config)
-	first.SetSessionTicketKeys(keys)
-	client := &tls.Config{InsecureSkipVerify: true, ClientSessionCache: tls.NewLRUClientSessionCache(1), MaxVersion: tls.VersionTLS12}
-	var resumed bool
-	for _, server := range []*tls.Config{first, config} {
-		server.Certificates = s.TLS.Certificates
-		near, far := net.Pipe()
-		done := make(chan error, 1)
-		go func() { done <- tls.Server(far, server).Handshake() }()
-		c := tls.Client(near, client)
-		require.NoError(t, c.Handshake())
-		require.NoError(t, <-done)
-		resumed = c.ConnectionState().DidResume
-		near.Close()
-	}
-	return resumed
+// withKeys is the config of a server that has the keys.
+func withKeys(keys tickets.Keys) *tls.Config {
+	config := new(tls.Config)
+	config.SetSessionTicketKeys(keys)
+	return config
 }

@@ -14,19 +14,12 @@ import (
 
 	"github.com/go-cluster/cluster/internal/channel"
 	"github.com/go-cluster/cluster/internal/handle"
+	"github.com/go-cluster/cluster/internal/roomtest"
 	"github.com/go-cluster/cluster/internal/socket"
 )
 
-// openFar takes over theirs.
-func openFar(t testing.TB, theirs *os.File) farEnd {
-	defer theirs.Close()
-	conn, err := net.FileConn(theirs)
-	require.NoError(t, err)
-	return conn.(*net.UnixConn)
-}
-
 // writeFar writes p, with n descriptors beside it.
-func writeFar(peer farEnd, p []byte, n uint8) {
+func writeFar(peer roomtest.Peer, p []byte, n uint8) {
 	null, err := os.Open(os.DevNull)
 	if err != nil {
 		return
@@ -41,7 +34,7 @@ func writeFar(peer farEnd, p []byte, n uint8) {
 }
 
 // drainFar reads to the end.
-func drainFar(peer farEnd) {
+func drainFar(peer roomtest.Peer) {
 	p, oob := make([]byte, 4096), make([]byte, 4096)
 	for {
 		_, oobn, _, _, err := peer.(*net.UnixConn).ReadMsgUnix(p, oob)
@@ -55,7 +48,7 @@ func drainFar(peer farEnd) {
 }
 
 // endFar says that nothing more is written.
-func endFar(peer farEnd) { peer.(*net.UnixConn).CloseWrite() }
+func endFar(peer roomtest.Peer) { peer.(*net.UnixConn).CloseWrite() }
 
 // anyHandle is one that can be passed on.
 func anyHandle(t testing.TB) *handle.Handle {
@@ -82,5 +75,5 @@ func TestStopBehindControlSignals(t *testing.T) {
 		}
 	}
 	require.NoError(t, unix.Kill(os.Getpid(), syscall.SIGTERM))
-	require.Equal(t, syscall.SIGTERM, await(t, stops, "the stop"))
+	require.Equal(t, syscall.SIGTERM, roomtest.Await(t, stops, "the stop"))
 }

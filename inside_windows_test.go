@@ -2,15 +2,11 @@ package cluster
 
 import (
 	"net"
-	"os"
-	"runtime"
-	"strings"
 	"syscall"
 	"testing"
-	"time"
 
-	"github.com/go-cluster/cluster/internal/channel"
 	"github.com/go-cluster/cluster/internal/handle"
+	"github.com/go-cluster/cluster/internal/roomtest"
 	"github.com/go-cluster/cluster/internal/socket"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/windows"
@@ -55,53 +51,11 @@ func TestListenError(t *testing.T) {
 	require.NotErrorIs(t, err, syscall.EACCES)
 }
 
-// pending runs fn and returns what it returns, later.
-func pending(fn func() error) <-chan error {
-	done := make(chan error, 1)
-	go func() { done <- fn() }()
-	return done
-}
-
-// result waits for what pending began.
-func result(t *testing.T, c <-chan error) error {
-	t.Helper()
-	select {
-	case err := <-c:
-		return err
-	case <-time.After(patienceIn):
-		t.Fatal("it does not return")
-		return nil
-	}
-}
-
-// selecting waits until n goroutines are in a select of the function, of which
-// there is no other sign.
-func selecting(t *testing.T, function string, n int) {
-	t.Helper()
-	stacks := make([]byte, 1<<20)
-	require.Eventually(t, func() bool {
-		found := 0
-		for g := range strings.SplitSeq(string(stacks[:runtime.Stack(stacks, true)]), "\n\n") {
-			state, frames, _ := strings.Cut(g, "\n")
-			top, _, _ := strings.Cut(frames, "\n")
-			if strings.Contains(state, "[select") && strings.Contains(top, "."+function+"(") {
-				found++
-			}
-		}
-		return found == n
-	}, patienceIn, time.Millisecond, "%d in %s", n, function)
-}
-
-// openFar takes over theirs.
-func openFar(_ testing.TB, theirs channel.Client) farEnd {
-	return os.NewFile(uintptr(theirs), "peer")
-}
-
 // writeFar writes p: nothing can go beside it.
-func writeFar(peer farEnd, p []byte, _ uint8) { peer.Write(p) }
+func writeFar(peer roomtest.Peer, p []byte, _ uint8) { peer.Write(p) }
 
 // drainFar reads to the end.
-func drainFar(peer farEnd) {
+func drainFar(peer roomtest.Peer) {
 	p := make([]byte, 4096)
 	for {
 		if _, err := peer.Read(p); err != nil {
@@ -111,7 +65,7 @@ func drainFar(peer farEnd) {
 }
 
 // endFar says that nothing more is written: a pipe has no half to close.
-func endFar(peer farEnd) { peer.Close() }
+func endFar(peer roomtest.Peer) { peer.Close() }
 
 // anyHandle is one that can be passed on.
 func anyHandle(t testing.TB) *handle.Handle {

@@ -45,8 +45,12 @@ var apart = map[string][]string{
 	module + "/coord": {"broker", "coordinate"},
 }
 
-// testTools is what tests share. No product code imports it.
-const testTools = "clustertest"
+// testTools are what tests share, and whether they may import the rest of the module.
+// No product code imports them.
+var testTools = map[string]bool{
+	"clustertest": true,
+	"roomtest":    false,
+}
 
 // outside are the only packages of other modules that product code may import.
 const outside = "golang.org/x/sys/"
@@ -105,11 +109,12 @@ func (u unit) faults() (faults []string) {
 		faults = append(faults, fmt.Sprintf("%s imports %s: %s", u.ImportPath, to, why))
 	}
 	room, isRoom := roomOf(u.ImportPath)
-	if isRoom && room == testTools {
+	free, isTool := testTools[room]
+	if isRoom && isTool && free {
 		return nil
 	}
 	allowed, known := rooms[room]
-	if isRoom && !known {
+	if isRoom && !known && !isTool {
 		faults = append(faults, u.ImportPath+" is not in the table of rooms of .ci/house")
 	}
 	test := strings.HasPrefix(u.ImportPath, module+"/test/")
@@ -118,8 +123,11 @@ func (u unit) faults() (faults []string) {
 		toRoom, isRoomToo := roomOf(to)
 		switch {
 		case test: // free
-		case isRoomToo && toRoom == testTools:
+		case isRoomToo && isTestTool(toRoom):
 			fault(to, "only tests may")
+		case isTool && strings.Contains(to, module):
+			fault(to, "what the rooms' tests share imports no other package of the module")
+		case isTool: // testify
 		case isRoom && isRoomToo && toRoom != "errs" && !slices.Contains(allowed, toRoom):
 			fault(to, "not in the table of rooms of .ci/house")
 		case isRoom && to == module:
@@ -134,6 +142,11 @@ func (u unit) faults() (faults []string) {
 		fault(module, "nor may the tests of a room")
 	}
 	return faults
+}
+
+func isTestTool(room string) bool {
+	_, ok := testTools[room]
+	return ok
 }
 
 // roomOf returns the name of an internal package: "share" also for a package

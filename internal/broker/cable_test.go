@@ -13,10 +13,9 @@ import (
 
 	"github.com/go-cluster/cluster/internal/coordinate"
 	"github.com/go-cluster/cluster/internal/errs"
+	"github.com/go-cluster/cluster/internal/roomtest"
 	"github.com/stretchr/testify/require"
 )
-
-const patience = 30 * time.Second
 
 // settings are those of the tests.
 var settings = coordinate.Settings{
@@ -225,20 +224,10 @@ func (u up) Send(line []byte) error {
 
 func await[T any](t testing.TB, c <-chan T, what string) T {
 	t.Helper()
-	select {
-	case v := <-c:
-		return v
-	case <-time.After(patience):
-		t.Fatal("no " + what)
-		panic("unreachable")
-	}
+	return roomtest.Await(t, c, what)
 }
 
 func eventually(t testing.TB, cond func() bool, what string) {
 	t.Helper()
-	for end := time.Now().Add(patience); !cond(); time.Sleep(time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatal("not: " + what)
-		}
-	}
+	roomtest.Eventually(t, cond, what)
 }

@@ -5,9 +5,9 @@ import (
 	"runtime"
 	"testing"
 	"time"
-)
 
-const patience = 30 * time.Second
+	"github.com/go-cluster/cluster/internal/roomtest"
+)
 
 // TestLoopGoesOn: a step that ends its goroutine costs no other step.
 func TestLoopGoesOn(t *testing.T) {
@@ -25,7 +25,7 @@ func TestLoopGoesOn(t *testing.T) {
 	})
 	select {
 	case <-done:
-	case <-time.After(patience):
+	case <-time.After(roomtest.Patience):
 		t.Fatal("the loop has ended")
 	}
 	if n != steps {
@@ -44,7 +44,7 @@ func TestGuard(t *testing.T) {
 	go Guard(runtime.Goexit, func() { lost <- true })
 	select {
 	case <-lost:
-	case <-time.After(patience):
+	case <-time.After(roomtest.Patience):
 		t.Fatal("nothing is told")
 	}
 }

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/windows"
 
 	"github.com/go-cluster/cluster/internal/handle"
+	"github.com/go-cluster/cluster/internal/roomtest"
 )
 
 // TestFullPipe: a send that finds no room returns at once, whatever it is called
@@ -22,7 +23,7 @@ func TestFullPipe(t *testing.T) {
 	ours, theirs, err := Pair()
 	require.NoError(t, err)
 	defer ours.Close()
-	peer := openPeerEnd(theirs)
+	peer := roomtest.OpenPeer(t, theirs)
 	defer peer.Close()
 	chunk := []byte(strings.Repeat("0123456789abcdef", 1<<10))
 	sent := 0
@@ -39,10 +40,10 @@ func TestFullPipe(t *testing.T) {
 		_, err = ours.Send(chunk, -1)
 		require.True(t, IsNoRoom(err))
 	}
-	room := began(func() error { return ours.WaitRoom(ErrWouldBlock) })
+	room := roomtest.Pending(func() error { return ours.WaitRoom(ErrWouldBlock) })
 	require.Empty(t, room)
 	require.NoError(t, resultOfRead(peer, sent+len(chunk), chunk))
-	require.NoError(t, awaited(t, room, "room"))
+	require.NoError(t, roomtest.Await(t, room, "room"))
 	n, err := ours.Send(chunk, -1) // tells of the one that waited
 	require.NoError(t, err)
 	require.Equal(t, len(chunk), n)
@@ -68,23 +69,23 @@ func TestCloseOfAFullPipe(t *testing.T) {
 	for _, waits := range []bool{true, false} {
 		ours, theirs, err := Pair()
 		require.NoError(t, err)
-		peer := openPeerEnd(theirs)
+		peer := roomtest.OpenPeer(t, theirs)
 		for err == nil {
 			_, err = ours.Send(make([]byte, pipeBuffer), -1)
 		}
 		require.True(t, IsNoRoom(err))
 		room := make(<-chan error)
 		if waits {
-			room = began(func() error { return ours.WaitRoom(ErrWouldBlock) })
+			room = roomtest.Pending(func() error { return ours.WaitRoom(ErrWouldBlock) })
 			require.Eventually(t, func() bool {
 				ours.mu.Lock()
 				defer ours.mu.Unlock()
 				return ours.out.waiting
-			}, patience, time.Millisecond)
+			}, roomtest.Patience, time.Millisecond)
 		}
 		ours.Close()
 		if waits {
-			require.ErrorIs(t, awaited(t, room, "room"), os.ErrClosed)
+			require.ErrorIs(t, roomtest.Await(t, room, "room"), os.ErrClosed)
 		}
 		_, err = ours.Send([]byte("x"), -1)
 		require.ErrorIs(t, err, os.ErrClosed)
@@ -99,19 +100,19 @@ func TestHangup(t *testing.T) {
 	ours, theirs, err := Pair()
 	require.NoError(t, err)
 	defer ours.Close()
-	peer := openPeerEnd(theirs)
+	peer := roomtest.OpenPeer(t, theirs)
 	_, err = peer.Write([]byte("unread"))
 	require.NoError(t, err)
 	hangup := make(chan bool, 1)
 	watch := func() { hangup <- ours.WaitHangup() }
 	go watch()
 	ours.Interrupt()
-	require.False(t, awaited(t, hangup, "interruption"))
+	require.False(t, roomtest.Await(t, hangup, "interruption"))
 	ours.Resume()
 	go watch()
-	inSelect(t, ").WaitHangup", 1) // it has looked, and seen no end
+	roomtest.Selecting(t, "(*Channel).WaitHangup", 1) // it has looked, and seen no end
 	require.NoError(t, peer.Close())
-	require.True(t, awaited(t, hangup, "hangup"))
+	require.True(t, roomtest.Await(t, hangup, "hangup"))
 	require.Equal(t, len("unread"), ours.Unread())
 	ours.Interrupt()
 	in, err := ours.TryRecv()
@@ -180,7 +181,7 @@ func TestSocketInALine(t *testing.T) {
 	kept.Release()
 	require.Equal(t, addressOf(t, h), addressOf(t, got))
 	got.Release()
-	require.Eventually(t, func() bool { return worker.Closes() && ours.Closes() }, patience, time.Millisecond)
+	require.Eventually(t, func() bool { return worker.Closes() && ours.Closes() }, roomtest.Patience, time.Millisecond)
 	for _, bad := range []string{``, `-1`, `-2`, `0`, `999999996`, strconv.Itoa(int(event))} {
 		none, _ := ours.Claim([]byte(`{"socket":"`+bad+`"}`), nil)
 		require.Nil(t, none, bad)

@@ -2,9 +2,10 @@ package clustertest
 
 import (
 	"context"
-	"runtime"
 	"testing"
 	"time"
+
+	"github.com/go-cluster/cluster/internal/roomtest"
 )
 
 // Within returns a context for calls that must end by themselves.
@@ -16,27 +17,16 @@ func Within(t *testing.T, d time.Duration) context.Context {
 
 // Patience bounds every wait of a test: it is there to end a test that hangs,
 // not to measure anything.
-const Patience = 30 * time.Second
+const Patience = roomtest.Patience
 
 // Await returns what comes over c, or fails the test.
 func Await[T any](t testing.TB, c <-chan T, what string) T {
 	t.Helper()
-	select {
-	case v := <-c:
-		return v
-	case <-time.After(Patience):
-		stacks := make([]byte, 1<<20)
-		t.Fatalf("no %s within %v\n%s", what, Patience, stacks[:runtime.Stack(stacks, true)])
-		panic("unreachable")
-	}
+	return roomtest.Await(t, c, what)
 }
 
 // Eventually polls cond: for states of the system that send no event.
 func Eventually(t testing.TB, cond func() bool, what string) {
 	t.Helper()
-	for deadline := time.Now().Add(Patience); !cond(); time.Sleep(5 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("not within %v: %s", Patience, what)
-		}
-	}
+	roomtest.Eventually(t, cond, what)
 }

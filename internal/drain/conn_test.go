@@ -13,11 +13,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/go-cluster/cluster/internal/roomtest"
 	"github.com/stretchr/testify/require"
 )
-
-// patience bounds every wait: it ends a test that hangs, and measures nothing.
-const patience = 30 * time.Second
 
 // foreign is a stream connection that is none of package net's types.
 type foreign struct{ *net.TCPConn }
@@ -95,25 +93,6 @@ func eachKind(t *testing.T, test func(t *testing.T, server net.Conn, c *conn, cl
 	}
 }
 
-// pending runs fn and returns what it returns, later.
-func pending(fn func() error) <-chan error {
-	done := make(chan error, 1)
-	go func() { done <- fn() }()
-	return done
-}
-
-// result waits for what pending began.
-func result(t *testing.T, c <-chan error) error {
-	t.Helper()
-	select {
-	case err := <-c:
-		return err
-	case <-time.After(patience):
-		t.Fatal("it does not return")
-		return nil
-	}
-}
-
 func readByte(c net.Conn) func() error {
 	return func() error {
 		_, err := c.Read(make([]byte, 10))
@@ -127,24 +106,24 @@ func TestConnIsWhole(t *testing.T) {
 	eachKind(t, func(t *testing.T, server net.Conn, _ *conn, client net.Conn) {
 		rc, err := server.(syscall.Conn).SyscallConn()
 		require.NoError(t, err)
-		require.NoError(t, rc.Control(func(fd uintptr) { require.True(t, isSocket(fd)) }))
+		require.NoError(t, rc.Control(func(fd uintptr) { require.True(t, roomtest.IsSocket(fd)) }))
 		require.Equal(t, client.LocalAddr().String(), server.RemoteAddr().String())
 		require.Equal(t, client.RemoteAddr().String(), server.LocalAddr().String())
 
 		data := bytes.Repeat([]byte("0123456789"), 100_000)
-		echoed := pending(func() error {
+		echoed := roomtest.Pending(func() error {
 			_, err := io.Copy(server, server)
 			return errors.Join(err, server.(interface{ CloseWrite() error }).CloseWrite())
 		})
-		sent := pending(func() error {
+		sent := roomtest.Pending(func() error {
 			_, err := client.Write(data)
 			return errors.Join(err, client.(interface{ CloseWrite() error }).CloseWrite())
 		})
 		got, err := io.ReadAll(client)
 		require.NoError(t, err)
 		require.True(t, bytes.Equal(data, got))
-		require.NoError(t, result(t, sent))
-		require.NoError(t, result(t, echoed))
+		require.NoError(t, roomtest.Result(t, sent))
+		require.NoError(t, roomtest.Result(t, echoed))
 	})
 }
 
@@ -166,7 +145,7 @@ func TestConnReadFrom(t *testing.T) {
 	defer w.Close()
 	require.False(t, isRegularFile(r), "a pipe waits")
 
-	copied := pending(func() error {
+	copied := roomtest.Pending(func() error {
 		_, err := io.CopyN(server, f, 1000)
 		if err == nil {
 			_, err = io.Copy(server, f)
@@ -179,7 +158,7 @@ func TestConnReadFrom(t *testing.T) {
 	got, err := io.ReadAll(client)
 	require.NoError(t, err)
 	require.True(t, bytes.Equal(append(data, "tail"...), got))
-	require.NoError(t, result(t, copied))
+	require.NoError(t, roomtest.Result(t, copied))
 	require.Zero(t, c.writing.Load())
 }
 
@@ -192,15 +171,15 @@ func TestConnDeadlines(t *testing.T) {
 			require.NoError(t, set(past))
 			require.ErrorIs(t, readByte(server)(), os.ErrDeadlineExceeded)
 			require.NoError(t, set(time.Now().Add(20*time.Millisecond)))
-			require.ErrorIs(t, result(t, pending(readByte(server))), os.ErrDeadlineExceeded)
+			require.ErrorIs(t, roomtest.Result(t, roomtest.Pending(readByte(server))), os.ErrDeadlineExceeded)
 			require.NoError(t, set(time.Time{}))
-			reading := pending(readByte(server))
+			reading := roomtest.Pending(readByte(server))
 			require.NoError(t, set(past))
-			require.ErrorIs(t, result(t, reading), os.ErrDeadlineExceeded)
+			require.ErrorIs(t, roomtest.Result(t, reading), os.ErrDeadlineExceeded)
 			require.NoError(t, set(time.Time{}))
 			_, err := client.Write([]byte("x"))
 			require.NoError(t, err)
-			require.NoError(t, result(t, pending(readByte(server))))
+			require.NoError(t, roomtest.Result(t, roomtest.Pending(readByte(server))))
 		}
 		require.NoError(t, server.SetWriteDeadline(past))
 		_, err := server.Write([]byte("x"))
@@ -215,8 +194,8 @@ func TestConnDeadlines(t *testing.T) {
 // in package net.
 func TestConnClose(t *testing.T) {
 	eachKind(t, func(t *testing.T, server net.Conn, _ *conn, client net.Conn) {
-		reading := pending(readByte(server))
-		writing := pending(func() error {
+		reading := roomtest.Pending(readByte(server))
+		writing := roomtest.Pending(func() error {
 			for {
 				if _, err := server.Write(make([]byte, 64<<10)); err != nil {
 					return err
@@ -224,8 +203,8 @@ func TestConnClose(t *testing.T) {
 			}
 		})
 		require.NoError(t, server.Close())
-		require.ErrorIs(t, result(t, reading), net.ErrClosed)
-		require.ErrorIs(t, result(t, writing), net.ErrClosed)
+		require.ErrorIs(t, roomtest.Result(t, reading), net.ErrClosed)
+		require.ErrorIs(t, roomtest.Result(t, writing), net.ErrClosed)
 		require.ErrorIs(t, server.Close(), net.ErrClosed)
 		_, err := io.Copy(io.Discard, client)
 		require.NoError(t, err)
@@ -238,10 +217,10 @@ func TestConnClose(t *testing.T) {
 func TestConnCutIdle(t *testing.T) {
 	t.Run("idle", func(t *testing.T) {
 		eachKind(t, func(t *testing.T, server net.Conn, c *conn, client net.Conn) {
-			reading := pending(readByte(server))
-			require.Eventually(t, c.idle, patience, time.Millisecond)
+			reading := roomtest.Pending(readByte(server))
+			require.Eventually(t, c.idle, roomtest.Patience, time.Millisecond)
 			c.cutIdle()
-			require.ErrorIs(t, result(t, reading), io.EOF)
+			require.ErrorIs(t, roomtest.Result(t, reading), io.EOF)
 			require.ErrorIs(t, readByte(server)(), io.EOF)
 			_, err := server.Write([]byte("bye"))
 			require.NoError(t, err, "only the reading is cut")
@@ -268,16 +247,16 @@ func TestConnCutIdle(t *testing.T) {
 		eachKind(t, func(t *testing.T, server net.Conn, c *conn, client net.Conn) {
 			_, err := client.Write([]byte("requ"))
 			require.NoError(t, err)
-			whole := pending(func() error {
+			whole := roomtest.Pending(func() error {
 				_, err := io.ReadFull(server, make([]byte, 7))
 				return err
 			})
-			require.Eventually(t, c.busy.Load, patience, time.Millisecond)
+			require.Eventually(t, c.busy.Load, roomtest.Patience, time.Millisecond)
 			require.False(t, c.idle())
 			c.cutIdle() // as if it had been idle a moment ago
 			_, err = client.Write([]byte("est"))
 			require.NoError(t, err)
-			require.NoError(t, result(t, whole))
+			require.NoError(t, roomtest.Result(t, whole))
 		})
 	})
 	t.Run("deadline", func(t *testing.T) {
@@ -287,12 +266,12 @@ func TestConnCutIdle(t *testing.T) {
 		require.NoError(t, readByte(server)())
 		require.NoError(t, server.SetReadDeadline(time.Now().Add(50*time.Millisecond)))
 		c.cutIdle()
-		require.ErrorIs(t, result(t, pending(readByte(server))), os.ErrDeadlineExceeded)
+		require.ErrorIs(t, roomtest.Result(t, roomtest.Pending(readByte(server))), os.ErrDeadlineExceeded)
 	})
 	// A read of one byte is how net/http waits for the client to go away.
 	t.Run("one byte", func(t *testing.T) {
 		server, c, client := trackedPair(t, "tcp")
-		reading := pending(func() error {
+		reading := roomtest.Pending(func() error {
 			_, err := server.Read(make([]byte, 1))
 			return err
 		})
@@ -300,7 +279,7 @@ func TestConnCutIdle(t *testing.T) {
 		require.False(t, c.idle())
 		_, err := client.Write([]byte("x"))
 		require.NoError(t, err)
-		require.NoError(t, result(t, reading))
+		require.NoError(t, roomtest.Result(t, reading))
 	})
 }
 
@@ -360,8 +339,8 @@ func TestConnPhases(t *testing.T) {
 	hook := reportState(nil)
 	require.Same(t, c, connOf(wrapped{server}))
 	require.Nil(t, connOf(client))
-	reading := pending(readByte(server))
-	require.Eventually(t, c.idle, patience, time.Millisecond)
+	reading := roomtest.Pending(readByte(server))
+	require.Eventually(t, c.idle, roomtest.Patience, time.Millisecond)
 	hook(wrapped{server}, http.StateActive)
 	c.old.Store(true)
 	require.False(t, c.idle())
@@ -371,7 +350,7 @@ func TestConnPhases(t *testing.T) {
 	require.Equal(t, lameDuck, c.patience())
 	_, err := client.Write([]byte{tlsHandshake, 3, 1})
 	require.NoError(t, err)
-	require.NoError(t, result(t, reading))
+	require.NoError(t, roomtest.Result(t, reading))
 	require.Equal(t, lameDuck, c.patience())
 	hook(wrapped{server}, http.StateHijacked)
 	require.Equal(t, tlsLameDuck, c.patience())
@@ -397,7 +376,7 @@ func TestCopiedConnIsIdle(t *testing.T) {
 		require.NoError(t, err)
 		_, err = io.ReadFull(peer, make([]byte, 4))
 		require.NoError(t, err)
-		require.Eventually(t, c.idle, patience, time.Millisecond)
+		require.Eventually(t, c.idle, roomtest.Patience, time.Millisecond)
 	}
 	c.cutIdle()
 	_, err := peer.Read(make([]byte, 1))

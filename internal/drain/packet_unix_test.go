@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/go-cluster/cluster/internal/roomtest"
 	"github.com/stretchr/testify/require"
 )
 
@@ -61,13 +62,13 @@ func TestPacketConn(t *testing.T) {
 		<-source.begin
 		<-source.end
 	}
-	under := pending(read)
+	under := roomtest.Pending(read)
 	<-source.begin
 	w.Begin(ByMaster, time.Hour)
 	w.ended(t)
 	<-source.end // Until it has returned, it may still take what arrives.
 	require.NoError(t, c.SetReadDeadline(time.Time{}))
-	after := pending(read)
+	after := roomtest.Pending(read)
 	_, err = client.Write([]byte("too late"))
 	require.NoError(t, err)
 	_, err = c.WriteTo([]byte("answer"), from)
@@ -79,8 +80,8 @@ func TestPacketConn(t *testing.T) {
 	require.Empty(t, under)
 	require.Empty(t, after)
 	require.NoError(t, c.Close())
-	require.ErrorIs(t, result(t, under), net.ErrClosed)
-	require.ErrorIs(t, result(t, after), net.ErrClosed)
+	require.ErrorIs(t, roomtest.Result(t, under), net.ErrClosed)
+	require.ErrorIs(t, roomtest.Result(t, after), net.ErrClosed)
 	require.ErrorIs(t, c.Close(), net.ErrClosed)
 	<-released
 }
@@ -139,7 +140,7 @@ func TestUDPConn(t *testing.T) {
 	w.ended(t)
 	done := make(map[string]<-chan error)
 	for name, read := range reads {
-		done[name] = pending(func() error { _, err := read(); return err })
+		done[name] = roomtest.Pending(func() error { _, err := read(); return err })
 	}
 	for name, write := range map[string]func([]byte) error{
 		"WriteTo":            func(b []byte) error { _, err := c.WriteTo(b, to); return err },
@@ -159,7 +160,7 @@ func TestUDPConn(t *testing.T) {
 	}
 	require.NoError(t, c.Close())
 	for name, end := range done {
-		require.ErrorIs(t, result(t, end), net.ErrClosed, name)
+		require.ErrorIs(t, roomtest.Result(t, end), net.ErrClosed, name)
 	}
 }
 
@@ -187,7 +188,7 @@ func TestPacketConnOfAnOrphan(t *testing.T) {
 					next.Close()
 				}
 				return err == nil
-			}, patience, time.Millisecond)
+			}, roomtest.Patience, time.Millisecond)
 			require.Empty(t, read)
 			require.NoError(t, c.Close())
 			require.ErrorIs(t, <-read, net.ErrClosed)

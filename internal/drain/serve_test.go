@@ -11,6 +11,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/go-cluster/cluster/internal/roomtest"
 	"github.com/stretchr/testify/require"
 )
 
@@ -48,7 +49,7 @@ func serveHTTP(w *worker, src *source) (served <-chan error, ln *Listener) {
 		io.WriteString(rw, r.URL.Path)
 	})}
 	srv.RegisterOnShutdown(func() { w.note("shutdown") })
-	return pending(func() error { return w.Serve(ln, srv) }), ln
+	return roomtest.Pending(func() error { return w.Serve(ln, srv) }), ln
 }
 
 // TestServeTellsToClose: a client whose answer began before the drain has not been
@@ -95,7 +96,7 @@ func TestServeOwnError(t *testing.T) {
 		src := newSource()
 		ln := w.Listener(src, src.Addr(), net.KeepAliveConfig{}, func() {})
 		server := newEchoes(w)
-		served := pending(func() error { return w.Serve(ln, server) })
+		served := roomtest.Pending(func() error { return w.Serve(ln, server) })
 		synctest.Wait()
 		require.True(t, w.servers.any())
 		server.Shutdown(context.Background())
@@ -139,7 +140,7 @@ func TestToldAtTheBeginning(t *testing.T) {
 						close(over)
 					})
 				})
-				served := pending(func() error { return w.Serve(ln, srv) })
+				served := roomtest.Pending(func() error { return w.Serve(ln, srv) })
 				client := newHTTPClient(t, src.connect())
 				go func() {
 					time.Sleep(time.Second)
@@ -153,7 +154,7 @@ func TestToldAtTheBeginning(t *testing.T) {
 				late := &http.Server{}
 				late.RegisterOnShutdown(func() { told <- 0 })
 				lateLn := w.Listener(newSource(), src.Addr(), net.KeepAliveConfig{}, func() {})
-				lateServed := pending(func() error { return w.Serve(lateLn, late) })
+				lateServed := roomtest.Pending(func() error { return w.Serve(lateLn, late) })
 				require.Zero(t, <-told)
 				w.ended(t)
 				lateLn.Close()
@@ -279,7 +280,7 @@ func TestServeFunc(t *testing.T) {
 		src := newSource()
 		ln := w.Listener(src, src.Addr(), net.KeepAliveConfig{}, func() {})
 		shut := make(chan time.Duration, 1)
-		served := pending(func() error {
+		served := roomtest.Pending(func() error {
 			return w.ServeFunc(ln, simple, func(context.Context) error {
 				shut <- time.Since(w.start)
 				return ln.Close()
@@ -369,7 +370,7 @@ func TestServeFuncWrapped(t *testing.T) {
 		close(w.work)
 		src := newSource()
 		ln := w.Listener(src, src.Addr(), net.KeepAliveConfig{}, func() {})
-		served := pending(func() error {
+		served := roomtest.Pending(func() error {
 			return w.ServeFunc(&limited{limited{ln, 1}, 2}, simple, func(context.Context) error { return ln.Close() })
 		})
 		client := newHTTPClient(t, src.connect())

@@ -7,6 +7,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/go-cluster/cluster/internal/roomtest"
 	"github.com/stretchr/testify/require"
 )
 
@@ -24,12 +25,12 @@ func TestAcceptWaits(t *testing.T) {
 		require.NoError(t, ln.SetDeadline(time.Time{}))
 
 		accept := func() error { _, err := ln.Accept(); return err }
-		under := pending(accept)
+		under := roomtest.Pending(accept)
 		synctest.Wait()
 		w.Begin(ByMaster, time.Hour)
 		w.ended(t)
 		require.NoError(t, ln.SetDeadline(past))
-		after := pending(accept)
+		after := roomtest.Pending(accept)
 		synctest.Wait()
 		require.Empty(t, under)
 		require.Empty(t, after)
@@ -87,7 +88,7 @@ func TestQueueAtTheEnd(t *testing.T) {
 	}
 	for _, why := range []Reason{ByStop, ByOrphan} {
 		// On a busy machine the time for it may be over before Accept has been called.
-		for end := time.Now().Add(patience); queuedAtTheEnd(t, why, 3) < 3; {
+		for end := time.Now().Add(roomtest.Patience); queuedAtTheEnd(t, why, 3) < 3; {
 			require.True(t, time.Now().Before(end), "what is queued is taken")
 		}
 	}
@@ -115,7 +116,7 @@ func queuedAtTheEnd(t *testing.T, why Reason, queued int) int64 {
 			}
 		}()
 	}
-	w.Begin(why, patience)
+	w.Begin(why, roomtest.Patience)
 	w.ended(t)
 	_, err := net.Dial("tcp", ln.Addr().String())
 	require.Error(t, err)
@@ -132,12 +133,12 @@ func TestAccepts(t *testing.T) {
 		src := newSource()
 		ln := w.Listener(src, src.Addr(), net.KeepAliveConfig{}, func() {})
 		require.Zero(t, w.accepts.Load(), "listening is not enough")
-		accepted := pending(func() error { _, err := ln.Accept(); return err })
+		accepted := roomtest.Pending(func() error { _, err := ln.Accept(); return err })
 		synctest.Wait()
 		require.EqualValues(t, 1, w.accepts.Load())
 		defer src.connect().Close()
 		require.NoError(t, <-accepted)
-		pending(func() error { _, err := ln.Accept(); return err })
+		roomtest.Pending(func() error { _, err := ln.Accept(); return err })
 		synctest.Wait()
 		require.EqualValues(t, 1, w.accepts.Load())
 		require.NoError(t, ln.Close())
@@ -148,7 +149,7 @@ func TestAccepts(t *testing.T) {
 		ln = late.Listener(newSource(), src.Addr(), net.KeepAliveConfig{}, func() {})
 		late.Begin(ByMaster, time.Hour)
 		late.ended(t)
-		pending(func() error { _, err := ln.Accept(); return err })
+		roomtest.Pending(func() error { _, err := ln.Accept(); return err })
 		synctest.Wait()
 		require.Zero(t, late.accepts.Load(), "in a drain nothing is taken")
 		require.NoError(t, ln.Close())

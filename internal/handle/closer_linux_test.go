@@ -7,12 +7,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/go-cluster/cluster/internal/roomtest"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 )
-
-// patience is how long a test waits for what has to happen.
-const patience = 30 * time.Second
 
 // duplicate is another descriptor of c's, which is closed.
 func duplicate(t *testing.T, c interface {
@@ -56,7 +54,7 @@ func TestCloserDoesNotWait(t *testing.T) {
 		clients = append(clients, client)
 	}
 	require.False(t, c.Await(4, time.Millisecond))
-	require.True(t, c.Await(5, patience))
+	require.True(t, c.Await(5, roomtest.Patience))
 	r, w, err := os.Pipe()
 	require.NoError(t, err)
 	defer r.Close()
@@ -66,7 +64,7 @@ func TestCloserDoesNotWait(t *testing.T) {
 	for _, client := range clients {
 		client.Close()
 	}
-	require.True(t, c.Await(0, patience))
+	require.True(t, c.Await(0, roomtest.Patience))
 }
 
 // What cannot wait is closed when Close returns: above all a listener, even of which

@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/go-cluster/cluster/internal/channel"
+	"github.com/go-cluster/cluster/internal/roomtest"
 )
 
 // The benchmarks here compare a trick of timing with the same link without it. Both
@@ -47,8 +48,8 @@ func benchEnds(b *testing.B, prepare func(ours, theirs *testLink)) (ours, theirs
 	theirs.Start(0)
 	b.Cleanup(func() {
 		ours.Close()
-		waitFor(b, ours.ended, "end")
-		waitFor(b, theirs.ended, "end")
+		roomtest.Await(b, ours.ended, "end")
+		roomtest.Await(b, theirs.ended, "end")
 	})
 	return ours, theirs
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/go-cluster/cluster/internal/errs"
+	"github.com/go-cluster/cluster/internal/roomtest"
 	"github.com/go-cluster/cluster/internal/wire"
 )
 
@@ -95,7 +96,7 @@ func TestReplyWasTooLong(t *testing.T) {
 		var m struct{ ID int }
 		require.NoError(t, json.Unmarshal([]byte(l.readLine()), &m))
 		l.write(fmt.Sprintf(`{"cmd":"NODE_GO_CLUSTER","act":"reply","id":%d,"error":"so it is"%s}`+"\n", m.ID, code))
-		err := waitFor(t, result, "result")
+		err := roomtest.Await(t, result, "result")
 		require.EqualError(t, err, "so it is")
 		require.Equal(t, tooLong, errors.Is(err, errs.MessageTooLong))
 	}
@@ -109,7 +110,7 @@ func TestErrorsOfThePeerArePlain(t *testing.T) {
 	go func() { result <- l.Request(context.Background(), 1, nil) }()
 	l.readLine()
 	l.write(`{"cmd":"NODE_GO_CLUSTER","act":"reply","id":1,"error":"a\nb\u001b[31m` + strings.Repeat("x", 64<<10) + `"}` + "\n")
-	err := waitFor(t, result, "result")
+	err := roomtest.Await(t, result, "result")
 	require.Contains(t, err.Error(), `a\nb\x1b[31mxxx`)
 	require.Less(t, len(err.Error()), 2*wire.MaxText)
 	l.write(`{"cmd":"NODE_GO_CLUSTER","act":"` + strings.Repeat("y", 10) + `","msg":"` + strings.Repeat("x", maxInternal) + `"}` + "\n")
@@ -148,11 +149,11 @@ func TestReceiptOfWhatWasDropped(t *testing.T) {
 		require.NoError(t, l.Send(i, func(err error) { told <- err }))
 	}
 	l.write(`{"cmd":"NODE_GO_CLUSTER","act":"received","n":3,"error":"dropped","code":"tooLong"}` + "\n")
-	require.NoError(t, waitFor(t, told, "receipt"))
-	require.NoError(t, waitFor(t, told, "receipt"))
-	require.ErrorIs(t, waitFor(t, told, "receipt"), errs.MessageTooLong)
+	require.NoError(t, roomtest.Await(t, told, "receipt"))
+	require.NoError(t, roomtest.Await(t, told, "receipt"))
+	require.ErrorIs(t, roomtest.Await(t, told, "receipt"), errs.MessageTooLong)
 	l.write(`{"cmd":"NODE_GO_CLUSTER","act":"received","n":4}` + "\n")
-	require.NoError(t, waitFor(t, told, "receipt"))
+	require.NoError(t, roomtest.Await(t, told, "receipt"))
 }
 
 // TestTooLongBeforeThePeerIsKnown: its online decides. A node peer takes any length.
@@ -169,14 +170,14 @@ func TestTooLongBeforeThePeerIsKnown(t *testing.T) {
 		}
 		l.SetPeer(kind)
 		if kind == PeerNode {
-			require.ErrorIs(t, waitFor(t, result, "result"), errs.NotSupported)
-			require.NoError(t, waitFor(t, told, "receipt"))
-			require.NoError(t, waitFor(t, told, "receipt"))
+			require.ErrorIs(t, roomtest.Await(t, result, "result"), errs.NotSupported)
+			require.NoError(t, roomtest.Await(t, told, "receipt"))
+			require.NoError(t, roomtest.Await(t, told, "receipt"))
 			continue
 		}
-		require.ErrorIs(t, waitFor(t, result, "result"), errs.MessageTooLong)
-		require.ErrorIs(t, waitFor(t, told, "receipt"), errs.MessageTooLong)
+		require.ErrorIs(t, roomtest.Await(t, result, "result"), errs.MessageTooLong)
+		require.ErrorIs(t, roomtest.Await(t, told, "receipt"), errs.MessageTooLong)
 		l.write(`{"cmd":"NODE_GO_CLUSTER","act":"received","n":1}` + "\n")
-		require.NoError(t, waitFor(t, told, "receipt"))
+		require.NoError(t, roomtest.Await(t, told, "receipt"))
 	}
 }

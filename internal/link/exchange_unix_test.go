@@ -10,6 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/go-cluster/cluster/internal/handle"
+	"github.com/go-cluster/cluster/internal/roomtest"
 	"github.com/go-cluster/cluster/internal/wire"
 )
 
@@ -86,13 +87,13 @@ func TestPartingTakesBackHandles(t *testing.T) {
 			c.part(l)
 			tokens = append(tokens, send(3)) // too late
 			for i := 1; i <= 3; i++ {
-				require.Equal(t, i, waitFor(t, answers, "answer"))
+				require.Equal(t, i, roomtest.Await(t, answers, "answer"))
 				tokens[i].requireClosed()
 			}
 			require.Contains(t, l.readLine(), wire.CmdHandle)
 			require.Contains(t, l.readLine(), c.line)
 			l.write(`{"cmd":"NODE_HANDLE_NACK"}` + "\n")
-			require.Equal(t, 0, waitFor(t, answers, "answer"))
+			require.Equal(t, 0, roomtest.Await(t, answers, "answer"))
 			l.quiet()
 		})
 	}

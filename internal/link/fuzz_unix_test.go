@@ -6,6 +6,7 @@ import (
 	"net"
 	"testing"
 
+	"github.com/go-cluster/cluster/internal/roomtest"
 	"golang.org/x/sys/unix"
 )
 
@@ -38,7 +39,7 @@ func FuzzDescriptors(f *testing.F) {
 			stream = stream[n:]
 		}
 		l.peer.Close()
-		waitFor(t, l.ended, "end of the link")
+		roomtest.Await(t, l.ended, "end of the link")
 		for len(l.parcels) > 0 {
 			(<-l.parcels).h.Release()
 		}

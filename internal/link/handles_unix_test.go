@@ -15,6 +15,7 @@ import (
 
 	"github.com/go-cluster/cluster/internal/channel"
 	"github.com/go-cluster/cluster/internal/handle"
+	"github.com/go-cluster/cluster/internal/roomtest"
 	"github.com/go-cluster/cluster/internal/wire"
 )
 
@@ -33,7 +34,7 @@ func TestHandleSplitAnywhere(t *testing.T) {
 				l.write(handleLine[cut:])
 			}
 			require.Equal(t, `{"cmd":"NODE_HANDLE_ACK"}`, l.readLine())
-			got := waitFor(t, l.internals, "handle")
+			got := roomtest.Await(t, l.internals, "handle")
 			require.Equal(t, "k", got.w.Key)
 			k.sent().requireSame(got.h)
 			k.requireClosed()
@@ -57,7 +58,7 @@ func TestHandlesKeepTheirOrder(t *testing.T) {
 	l.start()
 	for i, k := range tokens {
 		require.Equal(t, fmt.Sprint(i), l.message())
-		k.requireSame(waitFor(t, l.internals, "handle").h)
+		k.requireSame(roomtest.Await(t, l.internals, "handle").h)
 		k.requireClosed()
 	}
 	require.Empty(t, l.errors)
@@ -104,7 +105,7 @@ func TestSurplusDescriptors(t *testing.T) {
 	mine, other := newToken(t), newToken(t)
 	l.writeWith(handleLine[:10], mine.file, other.file, other.file)
 	l.write(handleLine[10:])
-	mine.sent().requireSame(waitFor(t, l.internals, "handle").h)
+	mine.sent().requireSame(roomtest.Await(t, l.internals, "handle").h)
 	other.sent().requireClosed()
 	require.Contains(t, l.error(), "2 descriptors")
 }
@@ -114,11 +115,11 @@ func TestDescriptorOfALineTooLong(t *testing.T) {
 	l := newTestLink(t, PeerGo, Options{MaxMessage: 1000}).take().start()
 	lost, mine := newToken(t), newToken(t)
 	l.writeWith(`{"cmd":"NODE_HANDLE","msg":"`, lost.file)
-	require.Eventually(t, func() bool { return l.ch.Unread() == 0 }, patience, time.Millisecond)
+	require.Eventually(t, func() bool { return l.ch.Unread() == 0 }, roomtest.Patience, time.Millisecond)
 	l.write(strings.Repeat("x", 2000))
 	l.write(`"}` + "\n")
 	l.writeWith(handleLine, mine.file)
-	mine.sent().requireSame(waitFor(t, l.internals, "handle").h)
+	mine.sent().requireSame(roomtest.Await(t, l.internals, "handle").h)
 	lost.sent().requireClosed()
 }
 
@@ -142,7 +143,7 @@ func TestHandleOfAnApplication(t *testing.T) {
 	l.writeWith(`{"cmd":"NODE_HANDLE","type":"net.Socket","msg":{"hello":1}}`+"\n", k.file)
 	require.Equal(t, `{"cmd":"NODE_HANDLE_ACK"}`, l.readLine())
 	require.Equal(t, `{"hello":1}`, l.message())
-	got := waitFor(t, l.parcels, "handle")
+	got := roomtest.Await(t, l.parcels, "handle")
 	require.Equal(t, `{"hello":1}`, got.message)
 	require.Equal(t, len(got.message)+HandleCost, got.size)
 	k.sent().requireSame(got.h)
@@ -155,7 +156,7 @@ func TestHandleOfAnApplication(t *testing.T) {
 func (l *testLink) readHandle() (line string, fd int) {
 	l.t.Helper()
 	p, oob := make([]byte, 4096), make([]byte, 4096)
-	l.peer.SetReadDeadline(time.Now().Add(patience))
+	l.peer.SetReadDeadline(time.Now().Add(roomtest.Patience))
 	n, oobn, _, _, err := l.peer.(*net.UnixConn).ReadMsgUnix(p, oob)
 	require.NoError(l.t, err)
 	fds := channel.ParseRights(oob[:oobn])
@@ -207,7 +208,7 @@ func TestRefusedHandleIsSentAgain(t *testing.T) {
 		unix.Close(fd)
 		l.write(`{"cmd":"NODE_HANDLE_NACK"}` + "\n")
 	}
-	require.False(t, *waitFor(t, answered, "answer").Accepted)
+	require.False(t, *roomtest.Await(t, answered, "answer").Accepted)
 	refused.requireClosed()
 	line, fd := l.readHandle()
 	require.Contains(t, line, `"key":"b"`)
@@ -223,11 +224,11 @@ func TestHandlesOfAnEndedLink(t *testing.T) {
 	_, fd := l.readHandle()
 	unix.Close(fd)
 	l.peer.Close()
-	waitFor(t, l.ended, "end")
+	roomtest.Await(t, l.ended, "end")
 	c := l.sendToken("c", answer)
 	for _, k := range []*token{a, b, c} {
 		k.requireClosed()
-		require.Nil(t, waitFor(t, answers, "answer"))
+		require.Nil(t, roomtest.Await(t, answers, "answer"))
 	}
 }
 
@@ -259,9 +260,9 @@ func TestEndIsNotPutOff(t *testing.T) {
 			}
 			l.start()
 			l.write(strings.Repeat(more, 10))
-			waitFor(t, reading, "reading")
+			roomtest.Await(t, reading, "reading")
 			end(l)
-			waitFor(t, l.ended, "end of the link")
+			roomtest.Await(t, l.ended, "end of the link")
 		})
 	}
 }
@@ -304,12 +305,12 @@ func TestDescriptorThatLingers(t *testing.T) {
 			if unread {
 				closed := make(chan bool, 1)
 				go func() { l.Close(); closed <- true }()
-				waitFor(t, closed, "return of Close")
+				roomtest.Await(t, closed, "return of Close")
 			} else {
 				l.peer.Close()
 			}
 			l.start()
-			waitFor(t, l.ended, "end")
+			roomtest.Await(t, l.ended, "end")
 		})
 	}
 }
@@ -324,5 +325,5 @@ func TestDescriptorsThatCannotBeClosed(t *testing.T) {
 		f.Close()
 	}
 	l.start()
-	waitFor(t, l.overruns, "report that it goes too far")
+	roomtest.Await(t, l.overruns, "report that it goes too far")
 }

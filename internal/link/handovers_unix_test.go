@@ -15,6 +15,7 @@ import (
 	"github.com/go-cluster/cluster/internal/channel"
 	"github.com/go-cluster/cluster/internal/errs"
 	"github.com/go-cluster/cluster/internal/handle"
+	"github.com/go-cluster/cluster/internal/roomtest"
 	"github.com/go-cluster/cluster/internal/wire"
 )
 
@@ -47,7 +48,7 @@ func (l *testLink) readAll(n int) (lines []string, fds []int) {
 	l.t.Helper()
 	p, oob := make([]byte, 64<<10), make([]byte, 64<<10)
 	text := ""
-	l.peer.SetReadDeadline(time.Now().Add(patience))
+	l.peer.SetReadDeadline(time.Now().Add(roomtest.Patience))
 	for strings.Count(text, "\n") < n {
 		read, oobn, _, _, err := l.peer.(*net.UnixConn).ReadMsgUnix(p, oob)
 		require.NoError(l.t, err)
@@ -88,8 +89,8 @@ func TestHandoverToAGoPeer(t *testing.T) {
 	b.requireClosed()
 	require.Empty(t, told)
 	l.write(`{"cmd":"NODE_GO_CLUSTER","act":"received","n":2}` + "\n")
-	require.Equal(t, "a <nil>", waitFor(t, told, "receipt"))
-	require.Equal(t, "b <nil>", waitFor(t, told, "receipt"))
+	require.Equal(t, "a <nil>", roomtest.Await(t, told, "receipt"))
+	require.Equal(t, "b <nil>", roomtest.Await(t, told, "receipt"))
 	_, sent := l.Counts()
 	require.Equal(t, int64(4), sent)
 }
@@ -101,7 +102,7 @@ func TestHandoverToNode(t *testing.T) {
 	told := make(chan string, 10)
 	require.NoError(t, l.Send("before", nil))
 	a := l.mustSendWith("a", told)
-	require.Equal(t, "a <nil>", waitFor(t, told, "receipt"))
+	require.Equal(t, "a <nil>", roomtest.Await(t, told, "receipt"))
 	require.NoError(t, l.Send("between", func(err error) { told <- fmt.Sprint("between ", err) }))
 	b := l.mustSendWith("b", told)
 	require.NoError(t, l.Send("behind", nil))
@@ -118,14 +119,14 @@ func TestHandoverToNode(t *testing.T) {
 	lines, fds = l.readAll(2)
 	require.Equal(t, []string{`"between"`, `{"cmd":"NODE_HANDLE","type":"net.Socket","msg":"b"}`}, lines)
 	b.requireSame(handle.New(fds[0]))
-	require.Equal(t, "between <nil>", waitFor(t, told, "receipt"))
-	require.Equal(t, "b <nil>", waitFor(t, told, "receipt"))
+	require.Equal(t, "between <nil>", roomtest.Await(t, told, "receipt"))
+	require.Equal(t, "b <nil>", roomtest.Await(t, told, "receipt"))
 	require.Empty(t, flushed)
 	l.write(ack)
 	lines, _ = l.readAll(2)
 	require.Equal(t, `"behind"`, lines[0])
 	require.Contains(t, lines[1], `"act":"disconnect"`)
-	require.NoError(t, waitFor(t, flushed, "flush"))
+	require.NoError(t, roomtest.Await(t, flushed, "flush"))
 	a.requireClosed()
 	b.requireClosed()
 	_, sent := l.Counts()
@@ -184,8 +185,8 @@ func TestHandoverBeforeThePeerIsKnown(t *testing.T) {
 		if kind == PeerGo {
 			l.write(`{"cmd":"NODE_GO_CLUSTER","act":"received","n":2}` + "\n")
 		}
-		require.Equal(t, "a <nil>", waitFor(t, told, "receipt"))
-		require.Equal(t, "behind <nil>", waitFor(t, told, "receipt"))
+		require.Equal(t, "a <nil>", roomtest.Await(t, told, "receipt"))
+		require.Equal(t, "behind <nil>", roomtest.Await(t, told, "receipt"))
 		k.requireSame(handle.New(fds[0]))
 		k.requireClosed()
 	}
@@ -207,8 +208,8 @@ func TestHandoverThatNodeCannotHave(t *testing.T) {
 	lines, fds := l.readAll(1)
 	require.Equal(t, `"behind"`, lines[0])
 	require.Empty(t, fds)
-	require.ErrorIs(t, waitFor(t, told, "receipt"), errs.NotSupported)
-	require.ErrorIs(t, waitFor(t, l.errors, "report"), errs.NotSupported)
+	require.ErrorIs(t, roomtest.Await(t, told, "receipt"), errs.NotSupported)
+	require.ErrorIs(t, roomtest.Await(t, l.errors, "report"), errs.NotSupported)
 }
 
 // TestHandoversAreBounded: 256 on their way to one peer, whatever it is; what the
@@ -227,7 +228,7 @@ func TestHandoversAreBounded(t *testing.T) {
 		case PeerUnknown:
 			require.NoError(t, l.Send("a message does not count", nil))
 			l.peer.Close()
-			waitFor(t, l.ended, "end of the link")
+			roomtest.Await(t, l.ended, "end of the link")
 			for _, k := range sent {
 				k.requireClosed()
 			}
@@ -243,7 +244,7 @@ func TestHandoversAreBounded(t *testing.T) {
 			}
 			l.write(fmt.Sprintf(`{"cmd":"NODE_GO_CLUSTER","act":"received","n":%d}`+"\n", len(lines)/2))
 		}
-		require.Eventually(t, func() bool { return l.handover.flying.Load() < maxFlying }, patience, time.Millisecond)
+		require.Eventually(t, func() bool { return l.handover.flying.Load() < maxFlying }, roomtest.Patience, time.Millisecond)
 		l.mustSendWith("x", nil)
 	}
 }
@@ -298,7 +299,7 @@ func TestEndBehindAHandover(t *testing.T) {
 	require.Empty(t, l.overruns)
 	require.Equal(t, before+len(end.Line()), l.handover.size)
 	l.peer.Close()
-	waitFor(t, l.ended, "end of the link")
+	roomtest.Await(t, l.ended, "end of the link")
 }
 
 // TestHandoversOfAnEndedLink are closed, wherever they were, and who waits is told.
@@ -309,10 +310,10 @@ func TestHandoversOfAnEndedLink(t *testing.T) {
 		a, b := l.mustSendWith("a", told), l.mustSendWith("b", told)
 		require.NoError(t, l.Send("c", func(err error) { told <- fmt.Sprint("c ", err) }))
 		l.peer.Close()
-		waitFor(t, l.ended, "end of the link")
+		roomtest.Await(t, l.ended, "end of the link")
 		a.requireClosed()
 		b.requireClosed()
-		got := map[string]bool{waitFor(t, told, "receipt"): true, waitFor(t, told, "receipt"): true, waitFor(t, told, "receipt"): true}
+		got := map[string]bool{roomtest.Await(t, told, "receipt"): true, roomtest.Await(t, told, "receipt"): true, roomtest.Await(t, told, "receipt"): true}
 		require.True(t, got["b "+errs.Closed.Error()] && got["c "+errs.Closed.Error()], "%v", got)
 		late, err := l.sendWith("late", nil)
 		require.ErrorIs(t, err, errs.Closed)
@@ -337,7 +338,7 @@ func TestHandedByAGoPeer(t *testing.T) {
 		l.write("2\n")
 		require.Equal(t, `{"n":1}`, l.message())
 		require.Equal(t, `2`, l.message())
-		got := waitFor(t, l.parcels, "handle")
+		got := roomtest.Await(t, l.parcels, "handle")
 		require.Equal(t, parcelled{`{"n":1}`, got.h, len(`{"n":1}`) + HandleCost}, got)
 		k.sent().requireSame(got.h)
 		k.requireClosed()

@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"bytes"
 	"cmp"
-	"io"
 	"strings"
 	"sync"
 	"testing"
@@ -15,37 +14,16 @@ import (
 	"github.com/go-cluster/cluster/internal/channel"
 	"github.com/go-cluster/cluster/internal/handle"
 	"github.com/go-cluster/cluster/internal/mailbox"
+	"github.com/go-cluster/cluster/internal/roomtest"
 	"github.com/go-cluster/cluster/internal/wire"
 )
-
-// patience bounds every wait of these tests: it ends one that hangs, and measures
-// nothing.
-const patience = 30 * time.Second
-
-// waitFor returns what comes over c, or fails the test.
-func waitFor[T any](t testing.TB, c <-chan T, what string) T {
-	t.Helper()
-	select {
-	case v := <-c:
-		return v
-	case <-time.After(patience):
-		t.Fatalf("no %s", what)
-		panic("unreachable")
-	}
-}
-
-// peerEnd is the worker's end of a channel, for a test.
-type peerEnd interface {
-	io.ReadWriteCloser
-	SetReadDeadline(t time.Time) error
-}
 
 // testLink is a link over a real channel of which the test is the peer.
 type testLink struct {
 	*Link
 	t        testing.TB
 	p        *above
-	peer     peerEnd
+	peer     roomtest.Peer
 	lines    *bufio.Reader // of peer, for tests without descriptors
 	messages chan string
 	errors   chan error
@@ -179,7 +157,7 @@ func newTestLink(t testing.TB, kind PeerKind, o Options) *testLink {
 	o.MaxQueue = cmp.Or(o.MaxQueue, 64<<20)
 	ours, theirs, err := channel.Pair()
 	require.NoError(t, err)
-	peer := openPeer(t, theirs)
+	peer := roomtest.OpenPeer(t, theirs)
 	l := &testLink{
 		t: t, peer: peer, lines: bufio.NewReader(peer),
 		messages: make(chan string, 100000), errors: make(chan error, 100000),
@@ -197,7 +175,7 @@ func (l *testLink) start() *testLink {
 	go l.in.read()
 	l.t.Cleanup(func() {
 		l.peer.Close()
-		waitFor(l.t, l.ended, "end of the link")
+		roomtest.Await(l.t, l.ended, "end of the link")
 	})
 	return l
 }
@@ -217,7 +195,7 @@ func (l *testLink) write(s string) {
 // readLine returns what the link sent.
 func (l *testLink) readLine() string {
 	l.t.Helper()
-	l.peer.SetReadDeadline(time.Now().Add(patience))
+	l.peer.SetReadDeadline(time.Now().Add(roomtest.Patience))
 	line, err := l.lines.ReadString('\n')
 	require.NoError(l.t, err)
 	return strings.TrimSuffix(line, "\n")
@@ -231,9 +209,12 @@ func (l *testLink) quiet() {
 	require.Equal(l.t, `{"cmd":"NODE_GO_CLUSTER","act":"received","n":77}`, l.readLine())
 }
 
-func (l *testLink) message() string { l.t.Helper(); return waitFor(l.t, l.messages, "message") }
+func (l *testLink) message() string { l.t.Helper(); return roomtest.Await(l.t, l.messages, "message") }
 
-func (l *testLink) error() string { l.t.Helper(); return waitFor(l.t, l.errors, "error").Error() }
+func (l *testLink) error() string {
+	l.t.Helper()
+	return roomtest.Await(l.t, l.errors, "error").Error()
+}
 
 // many returns n lines.
 func many(n int, line string) string { return string(bytes.Repeat([]byte(line+"\n"), n)) }

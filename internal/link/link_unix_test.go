@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/go-cluster/cluster/internal/handle"
+	"github.com/go-cluster/cluster/internal/roomtest"
 	"github.com/go-cluster/cluster/internal/socket"
 )
 
@@ -50,7 +51,7 @@ func (k *token) sent() *token { k.file.Close(); return k }
 // requireClosed waits until nobody holds the descriptor.
 func (k *token) requireClosed() {
 	k.t.Helper()
-	k.watch.SetReadDeadline(time.Now().Add(patience))
+	k.watch.SetReadDeadline(time.Now().Add(roomtest.Patience))
 	_, err := k.watch.Read(make([]byte, 1))
 	require.ErrorIs(k.t, err, io.EOF)
 }
@@ -61,19 +62,11 @@ func (k *token) requireSame(h *handle.Handle) {
 	require.NotNil(k.t, h)
 	_, err := syscall.Write(h.FD(), []byte("x"))
 	require.NoError(k.t, err)
-	k.watch.SetReadDeadline(time.Now().Add(patience))
+	k.watch.SetReadDeadline(time.Now().Add(roomtest.Patience))
 	b := make([]byte, 1)
 	_, err = k.watch.Read(b)
 	require.NoError(k.t, err, "another descriptor")
 	h.Release()
-}
-
-// openPeer takes over theirs.
-func openPeer(t testing.TB, theirs *os.File) peerEnd {
-	defer theirs.Close()
-	conn, err := net.FileConn(theirs)
-	require.NoError(t, err)
-	return conn.(*net.UnixConn)
 }
 
 // someHandle is one that can be passed on.

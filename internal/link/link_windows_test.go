@@ -3,24 +3,17 @@ package link
 import (
 	"encoding/json"
 	"os"
-	"runtime"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/windows"
 
-	"github.com/go-cluster/cluster/internal/channel"
 	"github.com/go-cluster/cluster/internal/errs"
 	"github.com/go-cluster/cluster/internal/handle"
+	"github.com/go-cluster/cluster/internal/roomtest"
 	"github.com/go-cluster/cluster/internal/wire"
 )
-
-// openPeer takes over theirs.
-func openPeer(_ testing.TB, theirs channel.Client) peerEnd {
-	return os.NewFile(uintptr(theirs), "peer")
-}
 
 // someHandle is one that can be passed on.
 func someHandle(t testing.TB) *handle.Handle {
@@ -30,13 +23,7 @@ func someHandle(t testing.TB) *handle.Handle {
 }
 
 // isOpenHandle asks the system.
-func isOpenHandle(h *handle.Handle) bool { return isSocket(uintptr(h.FD())) }
-
-// isSocket asks the system.
-func isSocket(fd uintptr) bool {
-	_, err := windows.GetsockoptInt(windows.Handle(fd), windows.SOL_SOCKET, 0x1008 /* SO_TYPE */)
-	return err == nil
-}
+func isOpenHandle(h *handle.Handle) bool { return roomtest.IsSocket(uintptr(h.FD())) }
 
 // TestEndWakesAPausedReader: nothing is read while too much waits for a handler,
 // and a pipe does not tell of its end then.
@@ -45,10 +32,10 @@ func TestEndWakesAPausedReader(t *testing.T) {
 	l.write(many(5000, `"flood"`))
 	l.error()
 	l.write(`{"cmd":"NODE_CLUSTER","act":"last"}` + "\n")
-	inSelect(t, ").WaitHangup", 1)
+	roomtest.Selecting(t, "(*Channel).WaitHangup", 1)
 	l.peer.Close()
-	waitFor(t, l.ended, "end of the link")
-	require.Equal(t, "last", waitFor(t, l.internals, "last word").w.Act)
+	roomtest.Await(t, l.ended, "end of the link")
+	require.Equal(t, "last", roomtest.Await(t, l.internals, "last word").w.Act)
 }
 
 // TestHandedSocketIsKept until the peer has said that it has it, or cannot say so any
@@ -63,7 +50,7 @@ func TestHandedSocketIsKept(t *testing.T) {
 	require.Equal(t, `{"cmd":"NODE_GO_CLUSTER","act":"ask","n":1}`, l.readLine())
 	require.True(t, isOpenHandle(said))
 	l.write(`{"cmd":"NODE_GO_CLUSTER","act":"received","n":1}` + "\n")
-	require.NoError(t, waitFor(t, told, "receipt"))
+	require.NoError(t, roomtest.Await(t, told, "receipt"))
 	require.False(t, isOpenHandle(said))
 	var carrier struct{ Socket string }
 	require.NoError(t, json.Unmarshal([]byte(line), &carrier))
@@ -75,7 +62,7 @@ func TestHandedSocketIsKept(t *testing.T) {
 	l.readLine()
 	require.True(t, isOpenHandle(unsaid))
 	l.peer.Close()
-	require.ErrorIs(t, waitFor(t, told, "receipt"), errs.Closed)
+	require.ErrorIs(t, roomtest.Await(t, told, "receipt"), errs.Closed)
 	require.False(t, isOpenHandle(unsaid))
 }
 
@@ -89,22 +76,4 @@ func TestSocketCountsWithItsLine(t *testing.T) {
 	h := someHandle(t)
 	require.ErrorIs(t, l.SendWith(strings.Repeat("x", 200), h, wire.HandleType{}, nil), errs.MessageTooLong)
 	require.False(t, isOpenHandle(h))
-}
-
-// inSelect waits until n goroutines are in a select of the function, of which
-// there is no other sign.
-func inSelect(t *testing.T, function string, n int) {
-	t.Helper()
-	stacks := make([]byte, 1<<20)
-	require.Eventually(t, func() bool {
-		found := 0
-		for g := range strings.SplitSeq(string(stacks[:runtime.Stack(stacks, true)]), "\n\n") {
-			state, frames, _ := strings.Cut(g, "\n")
-			top, _, _ := strings.Cut(frames, "\n")
-			if strings.Contains(state, "[select") && strings.Contains(top, function) {
-				found++
-			}
-		}
-		return found == n
-	}, patience, time.Millisecond, "%d in %s", n, function)
 }

@@ -15,6 +15,7 @@ import (
 
 	"github.com/go-cluster/cluster/internal/channel"
 	"github.com/go-cluster/cluster/internal/errs"
+	"github.com/go-cluster/cluster/internal/roomtest"
 )
 
 // ---- bytes
@@ -39,7 +40,7 @@ func TestHalfALineAtTheEnd(t *testing.T) {
 	l.write("1\n{\"half\":")
 	l.peer.Close()
 	require.Equal(t, "1", l.message())
-	waitFor(t, l.ended, "end")
+	roomtest.Await(t, l.ended, "end")
 	require.Empty(t, l.messages)
 	require.Empty(t, l.errors)
 }
@@ -53,7 +54,7 @@ func TestResetIsTheEnd(t *testing.T) {
 	l.peer.Close()
 	l.start()
 	require.Equal(t, "1", l.message())
-	waitFor(t, l.ended, "end")
+	roomtest.Await(t, l.ended, "end")
 	require.Empty(t, l.errors)
 	require.ErrorIs(t, l.Send("late", nil), errs.Closed)
 }
@@ -70,7 +71,7 @@ func TestTooLongIsReportedAndSkipped(t *testing.T) {
 	require.Equal(t, fits, l.message())
 	require.Equal(t, `"next"`, l.message())
 	for range 2 {
-		require.ErrorIs(t, waitFor(t, l.errors, "error"), errs.MessageTooLong)
+		require.ErrorIs(t, roomtest.Await(t, l.errors, "error"), errs.MessageTooLong)
 	}
 	require.Empty(t, l.errors)
 }
@@ -133,10 +134,10 @@ func TestAsksWithoutReading(t *testing.T) {
 				for ask(lines) {
 				}
 			}()
-			waitFor(t, l.overruns, "overrun")
+			roomtest.Await(t, l.overruns, "overrun")
 			require.LessOrEqual(t, l.out.queued(), answersBound)
 			l.peer.Close()
-			waitFor(t, l.ended, "end")
+			roomtest.Await(t, l.ended, "end")
 			l.p.idle()
 			close(l.errors)
 		})
@@ -165,12 +166,12 @@ func TestBackPressure(t *testing.T) {
 		}
 		wrote <- nil
 	}()
-	require.Eventually(t, func() bool { return !l.flow.enter() }, patience, time.Millisecond)
+	require.Eventually(t, func() bool { return !l.flow.enter() }, roomtest.Patience, time.Millisecond)
 	require.LessOrEqual(t, l.flow.level(), bound+2*channel.FullRead)
 	require.Empty(t, wrote, "the peer is not slowed down")
 	close(gate)
 	for n := range count {
-		require.Equal(t, n, waitFor(t, all, "message"))
+		require.Equal(t, n, roomtest.Await(t, all, "message"))
 	}
 	require.NoError(t, <-wrote)
 }
@@ -191,7 +192,7 @@ func TestUnclaimedRequestsCostIsLinear(t *testing.T) {
 	for range 40 {
 		l.take_(lines)
 	}
-	require.Less(t, time.Since(begun), patience)
+	require.Less(t, time.Since(begun), roomtest.Patience)
 	l.DropRequests()
 }
 
@@ -210,7 +211,7 @@ func TestSmallReadsKeepLittle(t *testing.T) {
 		<-gate
 	})
 	l.take_(many(1000, "1"))
-	waitFor(t, called, "callback") // what comes from now on is queued
+	roomtest.Await(t, called, "callback") // what comes from now on is queued
 	const reads = 100
 	for range reads {
 		l.take_("2\n" + strings.Repeat(" ", channel.FullRead-3) + "\n")
@@ -257,11 +258,11 @@ func TestExitWakesAPausedReader(t *testing.T) {
 	l.p.onMessage(func(string) { <-gate })
 	go l.in.read()
 	l.write(many(5000, `"flood"`))
-	require.Eventually(t, func() bool { return !l.flow.enter() }, patience, time.Millisecond)
+	require.Eventually(t, func() bool { return !l.flow.enter() }, roomtest.Patience, time.Millisecond)
 	l.write(`{"cmd":"NODE_CLUSTER","act":"last"}` + "\n")
 	l.PeerExited() // what the reaper does
-	waitFor(t, l.ended, "end of the link")
-	require.Equal(t, "last", waitFor(t, l.internals, "last word").w.Act)
+	roomtest.Await(t, l.ended, "end of the link")
+	require.Equal(t, "last", roomtest.Await(t, l.internals, "last word").w.Act)
 }
 
 // TestLongInternalMessage is ignored: what an address is asked for with would
@@ -271,7 +272,7 @@ func TestLongInternalMessage(t *testing.T) {
 	l.write(`{"cmd":"NODE_CLUSTER","act":"queryServer","data":"` + strings.Repeat("x", maxInternal) + `"}` + "\n")
 	require.Contains(t, l.error(), "is ignored")
 	l.write(`{"cmd":"NODE_CLUSTER","act":"after"}` + "\n")
-	require.Equal(t, "after", waitFor(t, l.internals, "next").w.Act)
+	require.Equal(t, "after", roomtest.Await(t, l.internals, "next").w.Act)
 }
 
 // TestUnknownInternalMessages are ignored, as node does, and are no messages.
@@ -309,9 +310,9 @@ func TestReceiptOfAGoPeer(t *testing.T) {
 	l.quiet()
 	require.Empty(t, told)
 	l.write(`{"cmd":"NODE_GO_CLUSTER","act":"received","n":1}` + "\n")
-	require.Equal(t, "1 <nil>", waitFor(t, told, "receipt"))
+	require.Equal(t, "1 <nil>", roomtest.Await(t, told, "receipt"))
 	l.peer.Close()
-	require.Contains(t, waitFor(t, told, "receipt"), "2 "+errs.Closed.Error())
+	require.Contains(t, roomtest.Await(t, told, "receipt"), "2 "+errs.Closed.Error())
 }
 
 // TestReceiptsBeforeThePeerIsKnown are decided by its online: a Go peer is
@@ -342,7 +343,7 @@ func TestReceiptsBeforeThePeerIsKnown(t *testing.T) {
 			l.quiet()
 		}
 		for i := range 50 {
-			require.Equal(t, i, waitFor(t, told, "receipt"))
+			require.Equal(t, i, roomtest.Await(t, told, "receipt"))
 		}
 	}
 }
@@ -363,7 +364,7 @@ func TestReceiptsOfAPeerThatStarts(t *testing.T) {
 	require.Contains(t, l.readLine(), `"act":"disconnect"`)
 	l.write(`{"cmd":"NODE_GO_CLUSTER","act":"received","n":2}` + "\n")
 	for range 2 {
-		require.NoError(t, waitFor(t, told, "receipt"))
+		require.NoError(t, roomtest.Await(t, told, "receipt"))
 	}
 	ask := func(n string) string { return `{"cmd":"NODE_GO_CLUSTER","act":"ask","n":` + n + "}\n" }
 	l.write(ask("1") + `{"cmd":"NODE_CLUSTER","act":"here"}` + "\n" + ask("2"))
@@ -383,20 +384,20 @@ func TestReceiptsOfANodePeer(t *testing.T) {
 		}))
 	}
 	for i := range 200 {
-		require.Equal(t, i, waitFor(t, told, "receipt"))
+		require.Equal(t, i, roomtest.Await(t, told, "receipt"))
 	}
 	failed := make(chan error, 1)
 	require.NoError(t, l.Send(strings.Repeat("x", 8<<20), func(err error) { failed <- err }))
 	l.quietNode()
 	require.Empty(t, failed) // the kernel does not take that much
 	l.peer.Close()
-	require.ErrorIs(t, waitFor(t, failed, "receipt"), errs.Closed)
+	require.ErrorIs(t, roomtest.Await(t, failed, "receipt"), errs.Closed)
 }
 
 // quietNode returns when the link has read all that was written.
 func (l *testLink) quietNode() {
 	l.write(`{"cmd":"NODE_CLUSTER","act":"here"}` + "\n")
-	waitFor(l.t, l.internals, "marker")
+	roomtest.Await(l.t, l.internals, "marker")
 }
 
 // TestSocketsThatWereSent: what a node primary asks about them is answered, or its
@@ -417,7 +418,7 @@ func (l *testLink) held(n int) {
 		l.calls.mu.Lock()
 		defer l.calls.mu.Unlock()
 		return len(l.calls.held) == n
-	}, patience, time.Millisecond)
+	}, roomtest.Patience, time.Millisecond)
 }
 
 // TestRequestBeforeThePeerIsKnown waits for online; node answers none.
@@ -433,13 +434,13 @@ func TestRequestBeforeThePeerIsKnown(t *testing.T) {
 		require.ErrorIs(t, l.Request(gaveUp, "never sent", nil), context.Canceled)
 		l.SetPeer(kind)
 		if kind == PeerNode {
-			require.ErrorIs(t, waitFor(t, result, "result"), errs.NotSupported)
+			require.ErrorIs(t, roomtest.Await(t, result, "result"), errs.NotSupported)
 			require.ErrorIs(t, l.Request(context.Background(), "q", nil), errors.ErrUnsupported)
 			continue
 		}
 		require.Equal(t, `{"cmd":"NODE_GO_CLUSTER","act":"request","id":1,"msg":"q"}`, l.readLine())
 		l.write(`{"cmd":"NODE_GO_CLUSTER","act":"reply","id":1,"msg":"a"}` + "\n")
-		require.NoError(t, waitFor(t, result, "result"))
+		require.NoError(t, roomtest.Await(t, result, "result"))
 		require.Equal(t, "a", reply)
 		l.quiet()
 	}
@@ -457,7 +458,7 @@ func TestReplyDoesNotWaitForCallbacks(t *testing.T) {
 	l.write(many(1, `"go"`) + many(10000, `"flood"`))
 	require.Equal(t, `{"cmd":"NODE_GO_CLUSTER","act":"request","id":1,"msg":1}`, l.readLine())
 	l.write(many(10000, `"flood"`) + `{"cmd":"NODE_GO_CLUSTER","act":"reply","id":1,"msg":1}` + "\n")
-	require.NoError(t, waitFor(t, result, "reply"))
+	require.NoError(t, roomtest.Await(t, result, "reply"))
 }
 
 // TestRequestOfAClosedLink fails with errs.Closed, under way or not.
@@ -470,10 +471,10 @@ func TestRequestOfAClosedLink(t *testing.T) {
 			l.calls.mu.Lock()
 			defer l.calls.mu.Unlock()
 			return len(l.calls.held)+len(l.calls.byID) == 1
-		}, patience, time.Millisecond)
+		}, roomtest.Patience, time.Millisecond)
 		l.peer.Close()
-		require.ErrorIs(t, waitFor(t, result, "result"), errs.Closed)
-		waitFor(t, l.ended, "end")
+		require.ErrorIs(t, roomtest.Await(t, result, "result"), errs.Closed)
+		roomtest.Await(t, l.ended, "end")
 		require.ErrorIs(t, l.Request(context.Background(), 1, nil), errs.Closed)
 	}
 }
@@ -485,7 +486,7 @@ func TestReplyThatDoesNotFit(t *testing.T) {
 	go func() { result <- l.Request(context.Background(), 1, new(int)) }()
 	l.readLine()
 	l.write(`{"cmd":"NODE_GO_CLUSTER","act":"reply","id":1,"msg":"text"}` + "\n")
-	require.ErrorContains(t, waitFor(t, result, "result"), "reply")
+	require.ErrorContains(t, roomtest.Await(t, result, "result"), "reply")
 }
 
 // TestMessageOfAnyKind: any JSON value is a message, and arrives as it was.

@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/go-cluster/cluster/internal/errs"
+	"github.com/go-cluster/cluster/internal/roomtest"
 	"github.com/go-cluster/cluster/internal/wire"
 )
 
@@ -62,7 +63,7 @@ func (b *readTurn) who() holder {
 // machine is, until the caller has had the turn, and leaves it to nobody.
 func (l *testLink) callerLeads() {
 	l.t.Helper()
-	for n, deadline := 0, time.Now().Add(patience); ; n++ {
+	for n, deadline := 0, time.Now().Add(roomtest.Patience); ; n++ {
 		l.turn.mu.Lock()
 		l.turn.run, l.turn.end = soonRun, time.Since(epoch)+time.Hour
 		l.turn.mu.Unlock()
@@ -106,7 +107,7 @@ func TestCallerReads(t *testing.T) {
 			received := make(chan error, 1)
 			require.NoError(t, l.Send("x", func(err error) { received <- err }))
 			l.write(fmt.Sprintf(`{"cmd":"NODE_GO_CLUSTER","act":"received","n":%d}`+"\n", i/3+1))
-			require.NoError(t, waitFor(t, received, "receipt"))
+			require.NoError(t, roomtest.Await(t, received, "receipt"))
 			l.write(text + "\n")
 			require.Equal(t, text, l.message())
 		}
@@ -147,15 +148,15 @@ func TestEndOfTheLinkForACallerThatReads(t *testing.T) {
 				time.Sleep(time.Millisecond)
 			}
 			end(l)
-			require.ErrorIs(t, waitFor(t, failed, "error"), errs.Closed)
-			waitFor(t, l.ended, "end of the link")
+			require.ErrorIs(t, roomtest.Await(t, failed, "error"), errs.Closed)
+			roomtest.Await(t, l.ended, "end of the link")
 		})
 		t.Run(name+", nobody reads", func(t *testing.T) {
 			l := newTestLink(t, PeerGo, Options{}).start()
 			l.echoes()
 			l.callerLeads()
 			end(l)
-			waitFor(t, l.ended, "end of the link")
+			roomtest.Await(t, l.ended, "end of the link")
 		})
 	}
 }
@@ -190,7 +191,7 @@ func TestTwoCallersAtOnce(t *testing.T) {
 	const calls = 3000
 	l := newTestLink(t, PeerGo, Options{}).start()
 	l.echoes()
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), roomtest.Patience)
 	defer cancel()
 	var both sync.WaitGroup
 	for c, call := range []func(n int) error{

@@ -9,6 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/go-cluster/cluster/internal/errs"
+	"github.com/go-cluster/cluster/internal/roomtest"
 	"github.com/go-cluster/cluster/internal/wire"
 )
 
@@ -47,7 +48,7 @@ func TestForgottenReceipts(t *testing.T) {
 	require.Empty(t, first)
 	require.True(t, l.receipts.any())
 	l.write(string(wire.AppendCount(nil, wire.ActReceived, l.receipts.sent)))
-	require.NoError(t, waitFor(t, first, "receipt"))
+	require.NoError(t, roomtest.Await(t, first, "receipt"))
 	require.False(t, l.receipts.any(), "else the channel would be read whatever waits here")
 }
 
@@ -68,7 +69,7 @@ func TestReceiptsAmongForgotten(t *testing.T) {
 	}
 	for i := range 10 {
 		l.write(string(wire.AppendCount(nil, wire.ActReceived, uint64(3*i+1))))
-		require.Equal(t, i, waitFor(t, told, "receipt"))
+		require.Equal(t, i, roomtest.Await(t, told, "receipt"))
 		require.Empty(t, told)
 	}
 	require.False(t, l.receipts.any())

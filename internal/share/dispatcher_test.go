@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/go-cluster/cluster/internal/roomtest"
 	"github.com/stretchr/testify/require"
 )
 
@@ -25,10 +26,10 @@ func TestRefusal(t *testing.T) {
 	require.GreaterOrEqual(t, worker.offers.Load(), int32(2))
 
 	worker.take.Store(true)
-	waitFor(t, worker.taken, "connection").Release()
+	roomtest.Await(t, worker.taken, "connection").Release()
 	_, err := client.Read(make([]byte, 1))
 	require.ErrorIs(t, err, io.EOF, "the master has closed its copy as well")
-	require.Eventually(t, func() bool { return worker.took.Load() == 1 }, patience, time.Millisecond) // it is told after the close
+	require.Eventually(t, func() bool { return worker.took.Load() == 1 }, roomtest.Patience, time.Millisecond) // it is told after the close
 }
 
 // A worker that has closed its listener with a connection on its way to it may
@@ -39,7 +40,7 @@ func TestTakesItsLast(t *testing.T) {
 	worker.take.Store(true)
 	d.add(worker)
 	client := dial()
-	h := waitFor(t, worker.taken, "connection")
+	h := roomtest.Await(t, worker.taken, "connection")
 	d.remove(worker)
 	close(worker.may)
 	h.Release()
@@ -59,11 +60,11 @@ func TestDeadWorkersConnection(t *testing.T) {
 	heir.take.Store(true)
 	d.add(dead)
 	client := dial()
-	require.Eventually(t, func() bool { return dead.offers.Load() == 1 }, patience, time.Millisecond)
+	require.Eventually(t, func() bool { return dead.offers.Load() == 1 }, roomtest.Patience, time.Millisecond)
 	d.add(heir)
 	d.remove(dead)
 	close(dead.may)
-	h := waitFor(t, heir.taken, "connection")
+	h := roomtest.Await(t, heir.taken, "connection")
 	h.Release()
 	_, err := client.Read(make([]byte, 1))
 	require.ErrorIs(t, err, io.EOF)
@@ -84,13 +85,13 @@ func TestInTurn(t *testing.T) {
 		dial()
 	}
 	for _, w := range workers {
-		waitFor(t, w.taken, "connection").Release()
+		roomtest.Await(t, w.taken, "connection").Release()
 	}
 	for _, w := range workers {
 		require.EqualValues(t, 1, w.offers.Load(), "it has not answered")
 	}
 	close(workers[1].may)
-	waitFor(t, workers[1].taken, "connection").Release()
+	roomtest.Await(t, workers[1].taken, "connection").Release()
 }
 
 // At the end of the address all that waits is handed over, also what is more than a worker
@@ -104,7 +105,7 @@ func TestHandsOutAllThatWaits(t *testing.T) {
 			busy.take.Store(true)
 			d.add(busy)
 			dial()
-			waitFor(t, busy.taken, "connection").Release()
+			roomtest.Await(t, busy.taken, "connection").Release()
 			busy.take.Store(takes)
 			var clients []net.Conn
 			for range waiting {
@@ -115,7 +116,7 @@ func TestHandsOutAllThatWaits(t *testing.T) {
 			close(busy.may)
 			if takes {
 				for range waiting {
-					waitFor(t, busy.taken, "connection").Release()
+					roomtest.Await(t, busy.taken, "connection").Release()
 				}
 			}
 			for _, c := range clients { // the master keeps no copy

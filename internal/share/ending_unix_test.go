@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/go-cluster/cluster/internal/handle"
+	"github.com/go-cluster/cluster/internal/roomtest"
 	"github.com/go-cluster/cluster/internal/socket"
 	"github.com/stretchr/testify/require"
 )
@@ -20,8 +21,8 @@ func listening(t *testing.T, r *Registry, m *commandWorker, path string) string 
 	q := resolved(t, "unix", path)
 	w := q.message()
 	require.NoError(t, r.Answer(m, reread(t, w), Terms{}))
-	require.Contains(t, waitFor(t, m.answers, "answer"), `"errno":0`)
-	waitFor(t, m.sockets, "socket").Release()
+	require.Contains(t, roomtest.Await(t, m.answers, "answer"), `"errno":0`)
+	roomtest.Await(t, m.sockets, "socket").Release()
 	require.NoError(t, q.Locate())
 	return q.Key()
 }
@@ -136,7 +137,7 @@ func TestHandOut(t *testing.T) {
 	d.handOut()
 	d.close()
 	for range 6 {
-		waitFor(t, taken, "connection").Release()
+		roomtest.Await(t, taken, "connection").Release()
 	}
 	for _, w := range workers {
 		close(w.may)
@@ -160,7 +161,7 @@ func TestDescriptorByNumber(t *testing.T) {
 	}
 	r := newTestRegistry(t)
 	require.ErrorContains(t, ask(r, nil), "no socket of a service manager")
-	require.Contains(t, waitFor(t, m.answers, "answer"), `"key":"refused"`)
+	require.Contains(t, roomtest.Await(t, m.answers, "answer"), `"key":"refused"`)
 
 	r = newTestRegistry(t)
 	r.activated.load = func() []int { return []int{h.FD()} }
@@ -169,8 +170,8 @@ func TestDescriptorByNumber(t *testing.T) {
 		require.Equal(t, "tcp "+own.Addr().String(), network+" "+address)
 		return no
 	}), no)
-	waitFor(t, m.answers, "answer")
+	roomtest.Await(t, m.answers, "answer")
 	require.NoError(t, ask(r, func(string, string) error { return nil }))
-	waitFor(t, m.answers, "answer")
-	waitFor(t, m.sockets, "socket").Release()
+	roomtest.Await(t, m.answers, "answer")
+	roomtest.Await(t, m.sockets, "socket").Release()
 }

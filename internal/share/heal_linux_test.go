@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/go-cluster/cluster/internal/handle"
+	"github.com/go-cluster/cluster/internal/roomtest"
 	"github.com/go-cluster/cluster/internal/socket"
 )
 
@@ -30,8 +31,8 @@ func TestShutDownHeals(t *testing.T) {
 					m := newCommandWorker()
 					w := resolved(t, network, address).message()
 					require.NoError(t, r.Answer(m, reread(t, w), Terms{}))
-					require.Contains(t, waitFor(t, m.answers, "answer"), `"errno":0`)
-					return waitFor(t, m.sockets, "socket")
+					require.Contains(t, roomtest.Await(t, m.answers, "answer"), `"errno":0`)
+					return roomtest.Await(t, m.sockets, "socket")
 				}
 				listen := func() net.Listener {
 					h := ask()
@@ -54,7 +55,7 @@ func TestShutDownHeals(t *testing.T) {
 					var err error
 					c, err = net.Dial(network, real)
 					return err == nil
-				}, patience, 10*time.Millisecond)
+				}, roomtest.Patience, 10*time.Millisecond)
 				defer c.Close()
 				if network == "unix" {
 					ln = listen()
@@ -86,8 +87,8 @@ func TestConnectedHeals(t *testing.T) {
 			m := newCommandWorker()
 			w := resolved(t, network, address[1]).message()
 			require.NoError(t, r.Answer(m, reread(t, w), Terms{}))
-			require.Contains(t, waitFor(t, m.answers, "answer"), `"errno":0`)
-			h := waitFor(t, m.sockets, "socket")
+			require.Contains(t, roomtest.Await(t, m.answers, "answer"), `"errno":0`)
+			h := roomtest.Await(t, m.sockets, "socket")
 			defer h.Release()
 			require.False(t, socket.Connected(h))
 			before, err := unix.Getsockname(h.FD())
@@ -99,12 +100,12 @@ func TestConnectedHeals(t *testing.T) {
 				peer = &unix.SockaddrInet6{Port: in6.Port, Addr: [16]byte{15: 1}}
 			}
 			require.NoError(t, unix.Connect(h.FD(), peer))
-			require.Eventually(t, func() bool { return !socket.Connected(h) }, patience, 10*time.Millisecond)
+			require.Eventually(t, func() bool { return !socket.Connected(h) }, roomtest.Patience, 10*time.Millisecond)
 			require.Eventually(t, func() bool {
 				after, err := unix.Getsockname(h.FD())
 				require.NoError(t, err)
 				return assert.ObjectsAreEqual(before, after)
-			}, patience, 10*time.Millisecond)
+			}, roomtest.Patience, 10*time.Millisecond)
 
 			c, err := socket.NewPacketConn(h)
 			require.NoError(t, err)
@@ -118,7 +119,7 @@ func TestConnectedHeals(t *testing.T) {
 			defer client.Close()
 			_, err = client.Write([]byte("x"))
 			require.NoError(t, err)
-			c.SetReadDeadline(time.Now().Add(patience))
+			c.SetReadDeadline(time.Now().Add(roomtest.Patience))
 			_, _, err = c.ReadFrom(make([]byte, 1))
 			require.NoError(t, err)
 		})
@@ -142,7 +143,7 @@ func TestAtRest(t *testing.T) {
 		m := newCommandWorker()
 		w := resolved(t, network, address).message()
 		require.NoError(t, r.Answer(m, reread(t, w), Terms{}))
-		h := waitFor(t, m.sockets, "socket")
+		h := roomtest.Await(t, m.sockets, "socket")
 		defer h.Release()
 		sockets = append(sockets, h)
 	}
@@ -168,7 +169,7 @@ func TestAtRest(t *testing.T) {
 	for _, h := range sockets {
 		before = turns.Load()
 		require.NoError(t, unix.Shutdown(h.FD(), unix.SHUT_RDWR))
-		require.Eventually(t, func() bool { return turns.Load() > before }, patience, time.Millisecond)
+		require.Eventually(t, func() bool { return turns.Load() > before }, roomtest.Patience, time.Millisecond)
 	}
 	turn(r.CloseAll)
 	require.Nil(t, r.watcher)

@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/go-cluster/cluster/internal/handle"
+	"github.com/go-cluster/cluster/internal/roomtest"
 	"github.com/go-cluster/cluster/internal/socket"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
@@ -47,7 +48,7 @@ func TestTwoSpellings(t *testing.T) {
 	require.Equal(t, key, listening(t, r, last, filepath.Join(link, "s")))
 	require.Len(t, r.Listening(), 1)
 	require.NoError(t, r.Answer(last, reread(t, resolved(t, "unix", filepath.Join(dir, "s")).message()), Terms{}))
-	require.Contains(t, waitFor(t, last.answers, "answer"), fmt.Sprintf(`"errno":%d`, -int(syscall.EADDRINUSE)))
+	require.Contains(t, roomtest.Await(t, last.answers, "answer"), fmt.Sprintf(`"errno":%d`, -int(syscall.EADDRINUSE)))
 	r.CloseAll()
 	left, err := os.ReadDir(dir)
 	require.NoError(t, err)
@@ -103,12 +104,12 @@ func TestBothFamilies(t *testing.T) {
 	m.taken = make(chan *handle.Handle, 2)
 	close(m.may)
 	require.NoError(t, r.Answer(m, question(t, addr, Shared), Terms{}))
-	require.Contains(t, waitFor(t, m.answers, "answer"), `"sockname"`)
+	require.Contains(t, roomtest.Await(t, m.answers, "answer"), `"sockname"`)
 	require.Empty(t, r.Unused())
 	for _, host := range []string{"127.0.0.1", "[::1]"} {
 		c, err := net.Dial("tcp", host+addr)
 		require.NoError(t, err)
-		waitFor(t, m.taken, "connection to "+host).Release()
+		roomtest.Await(t, m.taken, "connection to "+host).Release()
 		c.Close()
 	}
 }
@@ -123,7 +124,7 @@ func TestUnrecognised(t *testing.T) {
 	wild := fmt.Sprintf(":%d", ln.Addr().(*net.TCPAddr).Port)
 	m := newCommandWorker()
 	require.NoError(t, r.Answer(m, question(t, wild, Shared), Terms{}))
-	answer := waitFor(t, m.answers, "answer")
+	answer := roomtest.Await(t, m.answers, "answer")
 	require.Contains(t, answer, "the service manager gave descriptor")
 	require.Contains(t, answer, ln.Addr().String())
 	_, err = r.HoldListener(t.Context(), resolved(t, "tcp", wild))
@@ -141,7 +142,7 @@ func TestGuardedAnswer(t *testing.T) {
 	for _, name := range []string{"s", "new"} {
 		w := reread(t, resolved(t, "unix", filepath.Join(link, name)).message())
 		require.ErrorIs(t, r.Answer(m, w, Terms{Guarded: true}), syscall.EACCES)
-		require.Contains(t, waitFor(t, m.answers, "answer"), "symbolic link")
+		require.Contains(t, roomtest.Await(t, m.answers, "answer"), "symbolic link")
 	}
 	require.NoFileExists(t, filepath.Join(dir, "new"))
 }

@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/go-cluster/cluster/internal/handle"
+	"github.com/go-cluster/cluster/internal/roomtest"
 	"github.com/go-cluster/cluster/internal/socket"
 )
 
@@ -29,7 +30,7 @@ func TestLentSocketThatBlocks(t *testing.T) {
 		c, err := net.Dial("tcp", addr.String())
 		require.NoError(t, err)
 		defer c.Close()
-		waitFor(t, worker.taken, "connection").Release()
+		roomtest.Await(t, worker.taken, "connection").Release()
 		d.remove(worker)
 	}
 	require.NoError(t, unix.SetNonblock(h.FD(), false))
@@ -42,7 +43,7 @@ func within(t *testing.T, fn func()) {
 	t.Helper()
 	done := make(chan bool, 1)
 	go func() { fn(); done <- true }()
-	waitFor(t, done, "return")
+	roomtest.Await(t, done, "return")
 }
 
 // A worker can make the close of a connection that it has taken wait. Its answer is
@@ -53,7 +54,7 @@ func TestTakenConnectionLingers(t *testing.T) {
 	worker.take.Store(true)
 	d.add(worker)
 	client := dial()
-	h := waitFor(t, worker.taken, "connection")
+	h := roomtest.Await(t, worker.taken, "connection")
 	var err error
 	for err == nil {
 		_, err = unix.Write(h.FD(), make([]byte, 64<<10))
@@ -62,6 +63,6 @@ func TestTakenConnectionLingers(t *testing.T) {
 	require.NoError(t, unix.SetsockoptLinger(h.FD(), unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1, Linger: 3600}))
 	h.Release()
 	close(worker.may)
-	require.Eventually(t, func() bool { return worker.took.Load() == 1 }, patience, time.Millisecond)
+	require.Eventually(t, func() bool { return worker.took.Load() == 1 }, roomtest.Patience, time.Millisecond)
 	client.Close()
 }

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/go-cluster/cluster/internal/handle"
+	"github.com/go-cluster/cluster/internal/roomtest"
 	"github.com/go-cluster/cluster/internal/socket"
 	"github.com/go-cluster/cluster/internal/wire"
 	"github.com/stretchr/testify/require"
@@ -65,9 +66,9 @@ func TestGivesBackInADrain(t *testing.T) {
 	require.Empty(t, l.said, "no Accept has come for it")
 	drains = true
 	require.NoError(t, q.SetDeadline(time.Unix(1, 0)))
-	require.Contains(t, waitFor(t, l.said, "answer"), `"ack":1,"accepted":false`)
+	require.Contains(t, roomtest.Await(t, l.said, "answer"), `"ack":1,"accepted":false`)
 	a.Offered(offered(2), someConn(t))
-	require.Contains(t, waitFor(t, l.said, "answer"), `"ack":2,"accepted":false`)
+	require.Contains(t, roomtest.Await(t, l.said, "answer"), `"ack":2,"accepted":false`)
 	_, err := q.Accept()
 	require.ErrorIs(t, err, errTimeout)
 }
@@ -94,9 +95,9 @@ func TestGivesBackWhenClosed(t *testing.T) {
 	l, a, q := newTestQueue(nil)
 	a.Offered(offered(1), someConn(t))
 	require.NoError(t, q.Close())
-	require.Contains(t, waitFor(t, l.said, "answer"), `"ack":1,"accepted":false`)
+	require.Contains(t, roomtest.Await(t, l.said, "answer"), `"ack":1,"accepted":false`)
 	a.Offered(offered(2), someConn(t))
-	require.Contains(t, waitFor(t, l.said, "answer"), `"ack":2,"accepted":false`)
+	require.Contains(t, roomtest.Await(t, l.said, "answer"), `"ack":2,"accepted":false`)
 	_, err := q.Accept()
 	require.ErrorIs(t, err, net.ErrClosed)
 }
@@ -120,13 +121,13 @@ func TestAcceptIsToldFirst(t *testing.T) {
 				told <- len(l.said)
 				accepted <- c
 			}()
-			require.Eventually(t, func() bool { q.mu.Lock(); defer q.mu.Unlock(); return q.waiting == 1 }, patience, time.Millisecond)
+			require.Eventually(t, func() bool { q.mu.Lock(); defer q.mu.Unlock(); return q.waiting == 1 }, roomtest.Patience, time.Millisecond)
 			go a.Offered(offered(1), someConn(t))
-			require.Eventually(t, func() bool { q.mu.Lock(); defer q.mu.Unlock(); return q.promised == 1 || q.waiting == 0 }, patience, time.Microsecond)
+			require.Eventually(t, func() bool { q.mu.Lock(); defer q.mu.Unlock(); return q.promised == 1 || q.waiting == 0 }, roomtest.Patience, time.Microsecond)
 			meanwhile(q)
-			c := waitFor(t, accepted, "connection")
+			c := roomtest.Await(t, accepted, "connection")
 			require.NotNil(t, c)
-			require.Equal(t, 1, waitFor(t, told, "count"))
+			require.Equal(t, 1, roomtest.Await(t, told, "count"))
 			c.Close()
 		})
 	}
@@ -135,7 +136,7 @@ func TestAcceptIsToldFirst(t *testing.T) {
 	c, err := q.Accept()
 	require.NoError(t, err)
 	c.Close()
-	require.Contains(t, waitFor(t, l.said, "answer"), `"accepted":true`)
+	require.Contains(t, roomtest.Await(t, l.said, "answer"), `"accepted":true`)
 }
 
 // The pause after a failed accept and the deadline of an Accept end, however
@@ -165,7 +166,7 @@ func TestWaitsEnd(t *testing.T) {
 			}
 			done := make(chan bool, 1)
 			go func() { group.Wait(); done <- true }()
-			require.True(t, waitFor(t, done, "end of all waits"))
+			require.True(t, roomtest.Await(t, done, "end of all waits"))
 		})
 	}
 }

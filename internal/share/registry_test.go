@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/go-cluster/cluster/internal/callback"
+	"github.com/go-cluster/cluster/internal/roomtest"
 	"github.com/go-cluster/cluster/internal/wire"
 	"github.com/stretchr/testify/require"
 )
@@ -40,7 +41,7 @@ func TestGrant(t *testing.T) {
 	worker.refuses = false
 	require.NoError(t, ask())
 	require.Contains(t, e.holders, Member(worker))
-	require.Contains(t, waitFor(t, worker.answers, "answer"), `"key":"key"`)
+	require.Contains(t, roomtest.Await(t, worker.answers, "answer"), `"key":"key"`)
 	require.ErrorIs(t, ask(), syscall.EADDRINUSE)
 	r.Close(worker, e.key, false)
 	worker.refuses = true
@@ -71,12 +72,12 @@ func TestAnswer(t *testing.T) {
 	}
 	asking.Wait()
 	for _, m := range workers {
-		require.Contains(t, waitFor(t, m.answers, "answer"), `"errno":0`)
-		waitFor(t, m.sockets, "socket").Release()
+		require.Contains(t, roomtest.Await(t, m.answers, "answer"), `"errno":0`)
+		roomtest.Await(t, m.sockets, "socket").Release()
 	}
 	require.Len(t, r.Listening(), 1)
 	require.NoError(t, r.Answer(workers[0], w, Terms{}))
-	require.Contains(t, waitFor(t, workers[0].answers, "answer"), `"uid":7`)
+	require.Contains(t, roomtest.Await(t, workers[0].answers, "answer"), `"uid":7`)
 	r.CloseAll()
 	require.Empty(t, r.Listening())
 }
@@ -91,21 +92,21 @@ func TestRefused(t *testing.T) {
 		return no
 	}})
 	require.ErrorIs(t, err, no)
-	require.Contains(t, waitFor(t, m.answers, "answer"), `"reason":"refused by AllowListen: not that one"`)
+	require.Contains(t, roomtest.Await(t, m.answers, "answer"), `"reason":"refused by AllowListen: not that one"`)
 	require.ErrorIs(t, r.Answer(m, question(t, "127.0.0.1:0", Shared), Terms{Allow: func(string, string) error {
 		runtime.Goexit()
 		return nil
 	}}), callback.ErrGoexit)
-	require.Contains(t, waitFor(t, m.answers, "answer"), `"reason":"refused by AllowListen: `)
+	require.Contains(t, roomtest.Await(t, m.answers, "answer"), `"reason":"refused by AllowListen: `)
 	// What it is told is what would be bound: of a group the wildcard.
 	err = r.Answer(m, reread(t, resolved(t, "udp", "239.1.2.3:9").message()), Terms{Allow: func(network, address string) error {
 		require.Equal(t, "udp4 0.0.0.0:9", network+" "+address)
 		return no
 	}})
 	require.ErrorIs(t, err, no)
-	waitFor(t, m.answers, "answer")
+	roomtest.Await(t, m.answers, "answer")
 	require.Error(t, r.Answer(m, &wire.Message{AddressType: []byte("9")}, Terms{}))
-	require.Contains(t, waitFor(t, m.answers, "answer"), `"key":"refused"`)
+	require.Contains(t, roomtest.Await(t, m.answers, "answer"), `"key":"refused"`)
 
 	m.leaving = true
 	require.NoError(t, r.Answer(m, question(t, "127.0.0.1:0", Shared), Terms{}))

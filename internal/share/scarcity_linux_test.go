@@ -4,6 +4,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/go-cluster/cluster/internal/roomtest"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 )
@@ -43,21 +44,21 @@ func TestNoDescriptorForAConnection(t *testing.T) {
 				accepted <- err
 			}()
 			for n := range int64(2) {
-				require.Eventually(t, func() bool { q.mu.Lock(); defer q.mu.Unlock(); return q.waiting == 1 }, patience, time.Millisecond)
+				require.Eventually(t, func() bool { q.mu.Lock(); defer q.mu.Unlock(); return q.waiting == 1 }, roomtest.Patience, time.Millisecond)
 				h := someConn(t)
 				withoutDescriptors(t, func() { a.Offered(offered(n+1), h) })
 				if c.drains {
 					break
 				}
-				require.Contains(t, waitFor(t, l.said, "answer"), `"accepted":false`)
+				require.Contains(t, roomtest.Await(t, l.said, "answer"), `"accepted":false`)
 			}
-			require.ErrorIs(t, waitFor(t, told, "report"), unix.EMFILE)
+			require.ErrorIs(t, roomtest.Await(t, told, "report"), unix.EMFILE)
 			require.Empty(t, told)
 			if c.drains {
 				drains = true
 				require.NoError(t, q.SetDeadline(time.Unix(1, 0)))
-				require.Contains(t, waitFor(t, l.said, "answer"), `"ack":1,"accepted":false`)
-				require.Error(t, waitFor(t, accepted, "end of Accept"))
+				require.Contains(t, roomtest.Await(t, l.said, "answer"), `"ack":1,"accepted":false`)
+				require.Error(t, roomtest.Await(t, accepted, "end of Accept"))
 				time.AfterFunc(3*exhaustedPause, func() { close(told) }) // beyond the pause it would have had
 				for range told {
 				}
@@ -65,8 +66,8 @@ func TestNoDescriptorForAConnection(t *testing.T) {
 				return
 			}
 			a.Offered(offered(3), someConn(t))
-			require.Contains(t, waitFor(t, l.said, "answer"), `"ack":3,"accepted":true`)
-			require.NoError(t, waitFor(t, accepted, "connection"))
+			require.Contains(t, roomtest.Await(t, l.said, "answer"), `"ack":3,"accepted":true`)
+			require.NoError(t, roomtest.Await(t, accepted, "connection"))
 		})
 	}
 }
@@ -78,9 +79,9 @@ func TestNoDescriptorToAccept(t *testing.T) {
 	r.host.Exhausted = func(err error) { told <- err }
 	worker := newCommandWorker()
 	require.NoError(t, r.Answer(worker, question(t, "127.0.0.1:0", RoundRobin), Terms{}))
-	waitFor(t, worker.answers, "answer")
+	roomtest.Await(t, worker.answers, "answer")
 	r.exhausted(unix.EMFILE)
 	r.exhausted(unix.EMFILE)
-	require.ErrorIs(t, waitFor(t, told, "report"), unix.EMFILE)
+	require.ErrorIs(t, roomtest.Await(t, told, "report"), unix.EMFILE)
 	require.Empty(t, told)
 }

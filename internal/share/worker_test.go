@@ -7,25 +7,11 @@ import (
 	"time"
 
 	"github.com/go-cluster/cluster/internal/handle"
+	"github.com/go-cluster/cluster/internal/roomtest"
 	"github.com/go-cluster/cluster/internal/socket"
 	"github.com/go-cluster/cluster/internal/wire"
 	"github.com/stretchr/testify/require"
 )
-
-// patience is how long a test waits for what has to happen.
-const patience = 30 * time.Second
-
-// waitFor receives from c.
-func waitFor[T any](t testing.TB, c <-chan T, what string) T {
-	t.Helper()
-	select {
-	case v := <-c:
-		return v
-	case <-time.After(patience):
-		t.Fatalf("no %s", what)
-		panic("unreachable")
-	}
-}
 
 // commandWorker is a member by hand. It answers each connection that it is handed
 // as take says, when it may.
@@ -90,7 +76,7 @@ func newDispatcherFor(t *testing.T) (d *dispatcher, dial func() net.Conn) {
 		client, err := net.Dial("tcp", addr.String())
 		require.NoError(t, err)
 		t.Cleanup(func() { client.Close() })
-		client.SetReadDeadline(time.Now().Add(patience))
+		client.SetReadDeadline(time.Now().Add(roomtest.Patience))
 		return client
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/go-cluster/cluster/internal/roomtest"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/windows"
 )
@@ -47,7 +48,7 @@ func TestSentConn(t *testing.T) {
 		_, err := from.Write([]byte(what))
 		require.NoError(t, err)
 		b := make([]byte, len(what))
-		to.SetReadDeadline(time.Now().Add(patience))
+		to.SetReadDeadline(time.Now().Add(roomtest.Patience))
 		_, err = io.ReadFull(to, b)
 		require.NoError(t, err)
 		require.Equal(t, what, string(b))
@@ -79,7 +80,7 @@ func TestSentConnInBulk(t *testing.T) {
 	all := make([]byte, 3*maxWrite+17)
 	rand.Read(all)
 	read := func(r io.Reader) <-chan error {
-		return pending(func() error {
+		return roomtest.Pending(func() error {
 			b := make([]byte, len(all))
 			if _, err := io.ReadFull(r, b); err != nil {
 				return err
@@ -91,13 +92,13 @@ func TestSentConnInBulk(t *testing.T) {
 		})
 	}
 	write := func(w io.Writer) <-chan error {
-		return pending(func() error {
+		return roomtest.Pending(func() error {
 			_, err := w.Write(all)
 			return err
 		})
 	}
 	for _, done := range []<-chan error{read(c), read(client), write(c), write(client)} {
-		require.NoError(t, result(t, done))
+		require.NoError(t, roomtest.Result(t, done))
 	}
 }
 
@@ -106,22 +107,22 @@ func TestSentConnInBulk(t *testing.T) {
 func TestSentConnDeadlines(t *testing.T) {
 	c, sender, client := sent(t)
 	require.NoError(t, sender.Close())
-	reading := pending(readByte(c))
-	selecting(t, "(*calls).waitOnce", 1)
+	reading := roomtest.Pending(readByte(c))
+	roomtest.Selecting(t, "(*calls).waitOnce", 1)
 	require.NoError(t, c.SetReadDeadline(time.Unix(1, 0)))
-	require.ErrorIs(t, result(t, reading), os.ErrDeadlineExceeded)
+	require.ErrorIs(t, roomtest.Result(t, reading), os.ErrDeadlineExceeded)
 	require.ErrorIs(t, readByte(c)(), os.ErrDeadlineExceeded)
 	require.NoError(t, c.SetReadDeadline(time.Now().Add(20*time.Millisecond)))
 	require.ErrorIs(t, readByte(c)(), os.ErrDeadlineExceeded)
 	require.NoError(t, c.SetDeadline(time.Time{}))
-	reading = pending(readByte(c))
-	selecting(t, "(*calls).waitOnce", 1)
+	reading = roomtest.Pending(readByte(c))
+	roomtest.Selecting(t, "(*calls).waitOnce", 1)
 	_, err := client.Write([]byte("x"))
 	require.NoError(t, err)
-	require.NoError(t, result(t, reading))
+	require.NoError(t, roomtest.Result(t, reading))
 
 	written := 0
-	writing := pending(func() (err error) {
+	writing := roomtest.Pending(func() (err error) {
 		for err == nil {
 			var n int
 			n, err = c.Write(make([]byte, maxWrite))
@@ -129,11 +130,11 @@ func TestSentConnDeadlines(t *testing.T) {
 		}
 		return err
 	})
-	selecting(t, "(*calls).waitOnce", 1)
+	roomtest.Selecting(t, "(*calls).waitOnce", 1)
 	require.NoError(t, c.SetWriteDeadline(time.Unix(1, 0)))
-	require.ErrorIs(t, result(t, writing), os.ErrDeadlineExceeded)
+	require.ErrorIs(t, roomtest.Result(t, writing), os.ErrDeadlineExceeded)
 	require.NoError(t, c.Close())
-	client.SetReadDeadline(time.Now().Add(patience))
+	client.SetReadDeadline(time.Now().Add(roomtest.Patience))
 	n, err := io.Copy(io.Discard, client)
 	require.NoError(t, err)
 	require.LessOrEqual(t, int64(written), n)
@@ -147,15 +148,15 @@ func TestSentConnClose(t *testing.T) {
 		o, err := c.f.(*events).in.begin()
 		require.NoError(t, err)
 		c.f.(*events).in.end(o) // the next one's
-		reading := pending(readByte(c))
+		reading := roomtest.Pending(readByte(c))
 		raw, err := c.SyscallConn()
 		require.NoError(t, err)
-		selecting(t, "(*calls).waitOnce", 1)
+		roomtest.Selecting(t, "(*calls).waitOnce", 1)
 		require.EqualValues(t, windows.STATUS_PENDING, o.ov.Internal)
 		require.NoError(t, c.Close())
 		require.NotEqualValues(t, windows.STATUS_PENDING, o.ov.Internal, "the kernel has it")
 		require.Zero(t, o.event, "a read is under way")
-		require.ErrorIs(t, result(t, reading), net.ErrClosed)
+		require.ErrorIs(t, roomtest.Result(t, reading), net.ErrClosed)
 		require.ErrorIs(t, raw.Control(func(uintptr) {}), net.ErrClosed)
 		require.ErrorIs(t, raw.Read(func(uintptr) bool { return true }), net.ErrClosed)
 		require.ErrorIs(t, raw.Write(func(uintptr) bool { return true }), net.ErrClosed)
@@ -179,19 +180,19 @@ func TestSentConnRaw(t *testing.T) {
 	rc, err := c.SyscallConn()
 	require.NoError(t, err)
 	buf, got := make([]byte, 10), 0
-	reading := pending(func() error {
+	reading := roomtest.Pending(func() error {
 		return rc.Read(func(fd uintptr) bool {
 			got = readWaiting(windows.Handle(fd), buf)
 			return got > 0
 		})
 	})
-	selecting(t, "(*calls).waitOnce", 1)
+	roomtest.Selecting(t, "(*calls).waitOnce", 1)
 	_, err = client.Write([]byte("raw"))
 	require.NoError(t, err)
-	require.NoError(t, result(t, reading))
+	require.NoError(t, roomtest.Result(t, reading))
 	require.Equal(t, "raw", string(buf[:got]))
-	require.NoError(t, rc.Control(func(fd uintptr) { require.True(t, isSocket(fd)) }))
-	require.NoError(t, rc.Write(func(fd uintptr) bool { return isSocket(fd) }))
+	require.NoError(t, rc.Control(func(fd uintptr) { require.True(t, roomtest.IsSocket(fd)) }))
+	require.NoError(t, rc.Write(func(fd uintptr) bool { return roomtest.IsSocket(fd) }))
 	require.ErrorIs(t, rc.Write(func(uintptr) bool { return false }), syscall.EWINDOWS)
 }
 
@@ -216,12 +217,12 @@ func TestSentConnsLeakNothing(t *testing.T) {
 	round := func(n int) {
 		for range n {
 			c, sender, client := sent(t)
-			reading := pending(readByte(c))
+			reading := roomtest.Pending(readByte(c))
 			_, err := c.Write([]byte("x"))
 			require.NoError(t, err)
 			require.NoError(t, readByte(client)())
 			require.NoError(t, c.Close())
-			require.Error(t, result(t, reading))
+			require.Error(t, roomtest.Result(t, reading))
 			sender.Close()
 			client.Close()
 		}

@@ -5,8 +5,6 @@ import (
 	"io/fs"
 	"net"
 	"os"
-	"runtime"
-	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -14,6 +12,7 @@ import (
 	"unsafe"
 
 	"github.com/go-cluster/cluster/internal/handle"
+	"github.com/go-cluster/cluster/internal/roomtest"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/windows"
 )
@@ -68,12 +67,12 @@ func TestSharedSocketIsSharedByProcesses(t *testing.T) {
 					ends <- err
 				}()
 			}
-			selecting(t, "(*calls).waitOnce", cap(ends))
+			roomtest.Selecting(t, "(*calls).waitOnce", cap(ends))
 			begun := time.Now()
 			require.NoError(t, ours.Close())
-			require.Less(t, time.Since(begun), patience/10)
+			require.Less(t, time.Since(begun), roomtest.Patience/10)
 			for range cap(ends) {
-				require.ErrorIs(t, waitFor(t, ends, "end of Accept"), net.ErrClosed)
+				require.ErrorIs(t, roomtest.Await(t, ends, "end of Accept"), net.ErrClosed)
 			}
 			require.ErrorIs(t, ours.Close(), net.ErrClosed)
 			for range 20 {
@@ -97,16 +96,16 @@ func TestCloseWaitsForItsAccepts(t *testing.T) {
 		o, err := a.begin()
 		require.NoError(t, err)
 		a.end(o) // the next one's
-		accept := pending(func() error {
+		accept := roomtest.Pending(func() error {
 			_, err := ln.Accept()
 			return err
 		})
-		selecting(t, "(*calls).waitOnce", 1)
+		roomtest.Selecting(t, "(*calls).waitOnce", 1)
 		require.EqualValues(t, windows.STATUS_PENDING, o.ov.Internal)
 		require.NoError(t, ln.Close())
 		require.NotEqualValues(t, windows.STATUS_PENDING, o.ov.Internal, "the kernel has it")
 		require.Zero(t, o.event, "an Accept is under way")
-		require.ErrorIs(t, result(t, accept), net.ErrClosed)
+		require.ErrorIs(t, roomtest.Result(t, accept), net.ErrClosed)
 	}
 }
 
@@ -135,7 +134,7 @@ func TestAbortWaitsForTheKernel(t *testing.T) {
 	}
 	require.NoError(t, o.abort(l, net.ErrClosed, slow), "the connection came in time")
 	require.NotEqualValues(t, windows.STATUS_PENDING, o.ov.Internal, "the kernel has it")
-	client := waitFor(t, dialed, "client")
+	client := roomtest.Await(t, dialed, "client")
 	require.NotNil(t, client)
 	require.NoError(t, client.Close())
 
@@ -151,48 +150,11 @@ func toAccept(t *testing.T, a *Acceptor) windows.Handle {
 	return s
 }
 
-// pending runs fn and returns what it returns, later.
-func pending(fn func() error) <-chan error {
-	done := make(chan error, 1)
-	go func() { done <- fn() }()
-	return done
-}
-
-// result waits for what pending began.
-func result(t *testing.T, c <-chan error) error {
-	t.Helper()
-	return waitFor(t, c, "return")
-}
-
 func readByte(c net.Conn) func() error {
 	return func() error {
 		_, err := c.Read(make([]byte, 10))
 		return err
 	}
-}
-
-// isSocket asks the system.
-func isSocket(fd uintptr) bool {
-	_, err := windows.GetsockoptInt(windows.Handle(fd), windows.SOL_SOCKET, 0x1008 /* SO_TYPE */)
-	return err == nil
-}
-
-// selecting waits until n goroutines are in a select of the function, of which
-// there is no other sign.
-func selecting(t *testing.T, function string, n int) {
-	t.Helper()
-	stacks := make([]byte, 1<<20)
-	require.Eventually(t, func() bool {
-		found := 0
-		for g := range strings.SplitSeq(string(stacks[:runtime.Stack(stacks, true)]), "\n\n") {
-			state, frames, _ := strings.Cut(g, "\n")
-			top, _, _ := strings.Cut(frames, "\n")
-			if strings.Contains(state, "[select") && strings.Contains(top, "."+function+"(") {
-				found++
-			}
-		}
-		return found == n
-	}, patience, time.Millisecond, "%d in %s", n, function)
 }
 
 // TestConnCloseIsClosesocket: what does the waiting would close the socket with
@@ -201,15 +163,15 @@ func TestConnCloseIsClosesocket(t *testing.T) {
 	_, ln := sharedSocket(t, "tcp", "127.0.0.1:0")
 	c, client := connected(t, ln)
 	h := c.h.Retain()
-	reading := pending(readByte(c))
+	reading := roomtest.Pending(readByte(c))
 	require.NoError(t, c.Close())
-	require.ErrorIs(t, result(t, reading), net.ErrClosed)
-	require.True(t, isSocket(uintptr(h.FD())), "it is closed")
+	require.ErrorIs(t, roomtest.Result(t, reading), net.ErrClosed)
+	require.True(t, roomtest.IsSocket(uintptr(h.FD())), "it is closed")
 	client.SetReadDeadline(time.Unix(1, 0))
 	require.ErrorIs(t, readByte(client)(), os.ErrDeadlineExceeded, "the client sees no end")
 	h.Release()
-	require.False(t, isSocket(uintptr(h.FD())), "it is left open")
-	client.SetReadDeadline(time.Now().Add(patience))
+	require.False(t, roomtest.IsSocket(uintptr(h.FD())), "it is left open")
+	client.SetReadDeadline(time.Now().Add(roomtest.Patience))
 	require.ErrorIs(t, readByte(client)(), io.EOF)
 }
 
@@ -219,7 +181,7 @@ func TestSharedSocketDeadline(t *testing.T) {
 	_, l := sharedSocket(t, "tcp", "127.0.0.1:0")
 	ln := l.(*listener)
 	accept := func() <-chan error {
-		return pending(func() error {
+		return roomtest.Pending(func() error {
 			c, err := ln.Accept()
 			if err == nil {
 				c.Close()
@@ -228,23 +190,23 @@ func TestSharedSocketDeadline(t *testing.T) {
 		})
 	}
 	require.NoError(t, ln.SetDeadline(time.Unix(1, 0)))
-	err := result(t, accept())
+	err := roomtest.Result(t, accept())
 	require.ErrorIs(t, err, os.ErrDeadlineExceeded)
 	var timeout net.Error
 	require.ErrorAs(t, err, &timeout)
 	require.True(t, timeout.Timeout())
 	require.NoError(t, ln.SetDeadline(time.Now().Add(20*time.Millisecond)))
-	require.ErrorIs(t, result(t, accept()), os.ErrDeadlineExceeded)
+	require.ErrorIs(t, roomtest.Result(t, accept()), os.ErrDeadlineExceeded)
 	require.NoError(t, ln.SetDeadline(time.Time{}))
 	waiting := accept()
 	require.NoError(t, ln.SetDeadline(time.Now().Add(time.Hour)))
 	require.NoError(t, ln.SetDeadline(time.Unix(1, 0)))
-	require.ErrorIs(t, result(t, waiting), os.ErrDeadlineExceeded)
+	require.ErrorIs(t, roomtest.Result(t, waiting), os.ErrDeadlineExceeded)
 	c, err := net.Dial("tcp", ln.Addr().String())
 	require.NoError(t, err)
 	defer c.Close()
 	require.NoError(t, ln.SetDeadline(time.Time{}))
-	require.NoError(t, result(t, accept()))
+	require.NoError(t, roomtest.Result(t, accept()))
 	require.NoError(t, ln.Close())
 	require.ErrorIs(t, ln.SetDeadline(time.Time{}), net.ErrClosed)
 }
@@ -283,7 +245,7 @@ func TestSharedSocketLeaksNothing(t *testing.T) {
 			})
 		}
 		for range clients * each {
-			waitFor(t, accepted, "connection").Close()
+			roomtest.Await(t, accepted, "connection").Close()
 		}
 		dialing.Wait()
 	}
@@ -393,21 +355,21 @@ func TestSocketRaw(t *testing.T) {
 	tries := make(chan struct{}, 100)
 	buf := make([]byte, 10)
 	got := 0
-	reading := pending(func() error {
+	reading := roomtest.Pending(func() error {
 		return rc.Read(func(fd uintptr) bool {
 			tries <- struct{}{}
 			got = readWaiting(windows.Handle(fd), buf)
 			return got > 0
 		})
 	})
-	waitFor(t, tries, "first try")
+	roomtest.Await(t, tries, "first try")
 	_, err = client.Write([]byte("raw"))
 	require.NoError(t, err)
-	require.NoError(t, result(t, reading))
+	require.NoError(t, roomtest.Result(t, reading))
 	require.Equal(t, "raw", string(buf[:got]))
 	raw, err := ln.(syscall.Conn).SyscallConn()
 	require.NoError(t, err)
-	require.NoError(t, raw.Control(func(fd uintptr) { require.True(t, isSocket(fd)) }))
+	require.NoError(t, raw.Control(func(fd uintptr) { require.True(t, roomtest.IsSocket(fd)) }))
 	require.NoError(t, ln.Close())
 	require.ErrorIs(t, raw.Control(func(uintptr) {}), net.ErrClosed)
 }

@@ -3,13 +3,12 @@ package tickets
 import (
 	"crypto/tls"
 	"encoding/json"
-	"net"
-	"net/http/httptest"
 	"runtime"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/go-cluster/cluster/internal/roomtest"
 	"github.com/stretchr/testify/require"
 )
 
@@ -89,30 +88,9 @@ func TestHolder(t *testing.T) {
 		defer h.mu.Unlock()
 		return len(h.configs) == 2
 	}, 30*time.Second, time.Millisecond)
-	require.True(t, sameKeys(t, early, late))
+	require.True(t, roomtest.Resumes(t, early, late))
 	h.Set(Keys{random()})
-	require.True(t, sameKeys(t, early, late))
+	require.True(t, roomtest.Resumes(t, early, late))
 	runtime.KeepAlive(early)
 	runtime.KeepAlive(late)
-}
-
-// sameKeys reports whether a session of one server is resumed by the other.
-func sameKeys(t *testing.T, a, b *tls.Config) bool {
-	s := httptest.NewUnstartedServer(nil)
-	s.StartTLS()
-	defer s.Close()
-	client := &tls.Config{InsecureSkipVerify: true, ClientSessionCache: tls.NewLRUClientSessionCache(1), MaxVersion: tls.VersionTLS12}
-	var resumed bool
-	for _, server := range []*tls.Config{a, b} {
-		server.Certificates = s.TLS.Certificates
-		near, far := net.Pipe()
-		done := make(chan error, 1)
-		go func() { done <- tls.Server(far, server).Handshake() }()
-		c := tls.Client(near, client)
-		require.NoError(t, c.Handshake())
-		require.NoError(t, <-done)
-		resumed = c.ConnectionState().DidResume
-		near.Close()
-	}
-	return resumed
 }
