@@ -48,6 +48,7 @@ type child struct {
 	saysReady bool     // it tells when it is ready; else its listening does, as node's
 	queries   atomic.Int32
 	handed    atomic.Int64 // connections that the dispatcher handed to it
+	tallies   tallies
 }
 
 func (c *child) osProcess() *os.Process {
@@ -250,6 +251,8 @@ func (s *fromWorker) Internal(w *wire.Message, h *handle.Handle) {
 		m.call(func() { m.tickets.give(m, p, w.Seq) })
 	case wire.ActPong:
 		s.beat(w.Msg)
+	case wire.ActRoom:
+		m.call(func() { m.registry.HasRoom((*member)(p)) })
 	case wire.ActFull:
 		m.call(func() { p.child.happened(supervise.IsFull) })
 	case wire.ActDraining:
@@ -275,6 +278,9 @@ func (s *fromWorker) online(w *wire.Message) {
 		s.p.child.happened(supervise.ComesOnline)
 	})
 	s.p.link.SetPeer(kind)
+	if kind == link.PeerGo && w.Go.Gauge {
+		s.p.child.giveGauge()
+	}
 	s.m.call(func() { s.p.child.tellStopping() })
 }
 
@@ -315,5 +321,6 @@ func (s *fromWorker) beat(raw json.RawMessage) {
 		return
 	}
 	p.Error = wire.Plain(p.Error)
+	s.p.child.tallies.beat(p)
 	s.m.call(func() { s.m.supervisor.Beat(time.Now(), s.p.id, p) })
 }

@@ -163,7 +163,7 @@ func workerEnv(p *Process, forkEnv []string, channelFD int) []string {
 	o := p.child.opts
 	env := inheritedEnv(p, forkEnv)
 	hello, _ := json.Marshal(announcement{
-		Version: wire.ProtocolVersion, Slot: p.slot, Title: o.Title, ManualReady: o.ManualReady, Connections: p.child.connections, Procs: p.child.procs,
+		Version: wire.ProtocolVersion, Slot: p.slot, Title: o.Title, ManualReady: o.ManualReady, Connections: p.child.connections, MaxConnections: o.MaxConnections, Procs: p.child.procs,
 		ShutdownTimeout: o.ShutdownTimeout, MaxMessage: o.MaxMessage, MaxQueue: o.MaxQueue, Tickets: true, Coord: true,
 	})
 	id := strconv.Itoa(p.id)

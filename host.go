@@ -207,6 +207,7 @@ func (h host) hasEnded(p *Process) {
 	h.gone = append(h.gone, p.id)
 	p.child.gen.uses--
 	p.child.gen.letGo()
+	p.child.tallies.page.Load().Close()
 	close(p.child.exited)
 }
 

@@ -27,10 +27,11 @@ import (
 // testInside is a worker's own side of p whose drain ends nothing.
 func testInside(p *Process, hello announcement) *inside {
 	in := newInside(p, hello)
-	in.drain = drain.New(p.id, hello.Connections, drain.Hooks{
+	in.drain = drain.New(p.id, drain.Limits{Ever: hello.Connections}, drain.Hooks{
 		Begun:     func() {},
 		Announce:  func(drain.Reason) {},
 		Full:      func() {},
+		Room:      func() {},
 		Accepts:   func() {},
 		Work:      func() {},
 		Flush:     func(context.Context) {},
@@ -48,7 +49,7 @@ func testInside(p *Process, hello announcement) *inside {
 func TestPingsFollowEachOther(t *testing.T) {
 	l := newPeered(t, Options{})
 	in := newInside(l.p, announcement{})
-	in.drain = drain.New(1, 0, in.drainHooks())
+	in.drain = drain.New(1, drain.Limits{}, in.drainHooks())
 	lines := bufio.NewReader(l.peer)
 	for range 100 {
 		in.pinged(nil)

@@ -68,7 +68,18 @@ const (
 	// worker that is free, as node's SCHED_RR: an even spread, for the price of
 	// a trip through the master.
 	RoundRobin
+	_ // kept
+	// LeastConnections makes the master accept and hand each connection to the worker
+	// that has the fewest open ones, in turn where several have: for connections that
+	// stay, as those of websockets and gRPC. The price is that of RoundRobin. A worker
+	// that does not answer for 100 ms is passed over. A node worker does not tell what
+	// it has closed: it counts as having of the connections that it took as large a part
+	// as the Go workers have of theirs, or all of them where there are no Go workers.
+	LeastConnections
 )
+
+// known reports whether there is such a constant; 0 is none, and known.
+func (s Scheduling) known() bool { return share.Policy(s).Known() }
 
 // String returns the constant's name.
 func (s Scheduling) String() string {
@@ -79,6 +90,8 @@ func (s Scheduling) String() string {
 		return "Shared"
 	case RoundRobin:
 		return "RoundRobin"
+	case LeastConnections:
+		return "LeastConnections"
 	}
 	return fmt.Sprintf("Scheduling(%d)", int(s))
 }
@@ -204,7 +217,7 @@ func listen[T any](ctx context.Context, lc ListenConfig, k socketKind[T], networ
 // query is what lc asks for at the address. With an error it has what an error
 // message needs.
 func (lc ListenConfig) query(network, address string) (share.Query, error) {
-	if lc.Backlog < 0 || lc.Scheduling < 0 || lc.Scheduling > RoundRobin {
+	if lc.Backlog < 0 || !lc.Scheduling.known() {
 		return share.Query{Address: socket.Address{Network: network, Named: address}},
 			fmt.Errorf("bad ListenConfig: Backlog %d, Scheduling %v", lc.Backlog, lc.Scheduling)
 	}
@@ -270,7 +283,15 @@ func (p *member) Grants(key string) bool {
 	return !p.Leaving() && p.connected.Load() && p.link.Grants(key)
 }
 
-func (p *member) Took() { p.child.counted(int(p.child.handed.Add(1))) }
+func (p *member) Took() {
+	p.child.tallies.since.Add(1)
+	p.child.counted(int(p.child.handed.Add(1)))
+}
+
+func (p *member) Load() (share.Load, bool) {
+	c, ok := p.child.counts()
+	return share.Load(c), ok
+}
 
 func (p *member) Generation() int { return p.child.gen.number }
 
@@ -318,11 +339,21 @@ func (in *inside) newAsker() *share.Asker {
 		Go:       in.goMaster(),
 		Draining: func() bool { return in.drain.Draining() },
 		WhoOpens: whoOpens,
+		Places:   (*places)(in),
 		Exhausted: func(err error) {
 			in.p.logger().Warn("cluster: a connection is given back: no descriptor is free in this worker", "worker", in.p.id, "err", err)
 		},
 	})
 }
+
+// places are those of this worker's drain, which is set later.
+type places inside
+
+var _ share.Places = (*places)(nil)
+
+func (in *places) Reserve() bool { return in.drain.Reserve() }
+func (in *places) Unreserve()    { in.drain.Unreserve() }
+func (in *places) Full() bool    { return in.drain.Full() }
 
 // exhausted logs why the master cannot accept connections.
 func (m *master) exhausted(err error) {

@@ -94,9 +94,18 @@ type Options struct {
 	// SetupMaster returns an error.
 	Credential *Credential
 
-	// Scheduling says how connections reach the workers: [Shared] or
-	// [RoundRobin]. Zero is Shared. A [ListenConfig] can differ for one address.
+	// Scheduling says how connections reach the workers: [Shared], [RoundRobin] or
+	// [LeastConnections]. Zero is Shared. A [ListenConfig] can differ for one address.
 	Scheduling Scheduling
+
+	// MaxConnections is how many connections a worker has at a time, of all its
+	// listeners together. A worker that has as many accepts no more until one is
+	// closed: what comes waits in the kernel's queue, for other workers or for the next
+	// place ([ListenerStats].Backlog), and is refused when that queue is full. A
+	// connection that is kept alive counts as long as it is open, so that a server wants
+	// an IdleTimeout. Connections that come with a message are taken beyond it, and
+	// count. Default: 0, any number. Node workers do not know it.
+	MaxConnections int
 
 	// MaxProcs is the GOMAXPROCS of a worker. Default: the master's
 	// runtime.GOMAXPROCS(0) divided by Workers, at least 1; a GOMAXPROCS in Env
@@ -407,6 +416,7 @@ func (o *Options) validate() error {
 		value int64
 	}{
 		{"Workers", int64(o.Workers)},
+		{"MaxConnections", int64(o.MaxConnections)},
 		{"MaxProcs", int64(o.MaxProcs)},
 		{"MemoryLimit", o.MemoryLimit},
 		{"StartTimeout", int64(o.StartTimeout)},
@@ -430,8 +440,8 @@ func (o *Options) validate() error {
 			return fmt.Errorf("cluster: Options.%s is %d: it must not be negative (0 is the default)", f.name, f.value)
 		}
 	}
-	if o.Scheduling < 0 || o.Scheduling > RoundRobin {
-		return fmt.Errorf("cluster: Options.Scheduling is %d: use Shared or RoundRobin", int(o.Scheduling))
+	if !o.Scheduling.known() {
+		return fmt.Errorf("cluster: Options.Scheduling is %d: use Shared, RoundRobin or LeastConnections", int(o.Scheduling))
 	}
 	switch b := o.Backoff; {
 	case b.Factor != 0 && !(b.Factor >= 1):

@@ -20,6 +20,7 @@ import (
 	"github.com/go-cluster/cluster/internal/callback"
 	"github.com/go-cluster/cluster/internal/channel"
 	"github.com/go-cluster/cluster/internal/drain"
+	"github.com/go-cluster/cluster/internal/gauge"
 	"github.com/go-cluster/cluster/internal/handle"
 	"github.com/go-cluster/cluster/internal/link"
 	"github.com/go-cluster/cluster/internal/process"
@@ -49,9 +50,10 @@ type announcement struct {
 	Title           string        `json:"title,omitempty"`
 	ManualReady     bool          `json:"manualReady,omitempty"`
 	Connections     int           `json:"connections,omitempty"` // after which it is full
-	Coord           bool          `json:"coord,omitempty"`       // the master answers package coord
-	Procs           int           `json:"procs,omitempty"`       // its share of the cores, if that follows the master's
-	ShutdownTimeout time.Duration `json:"shutdownTimeout"`       // ns
+	MaxConnections  int           `json:"maxConnections,omitempty"`
+	Coord           bool          `json:"coord,omitempty"` // the master answers package coord
+	Procs           int           `json:"procs,omitempty"` // its share of the cores, if that follows the master's
+	ShutdownTimeout time.Duration `json:"shutdownTimeout"` // ns
 	MaxMessage      int           `json:"maxMessage"`
 	MaxQueue        int           `json:"maxQueue"`
 	Tickets         bool          `json:"tickets,omitempty"` // it can be asked for the keys of session tickets
@@ -129,7 +131,7 @@ func readAnnouncement(text string) announcement {
 	node := announcement{Slot: -1, ShutdownTimeout: defaultShutdownTimeout, MaxMessage: defaultMaxMessage, MaxQueue: defaultMaxQueue}
 	hello := node
 	if json.Unmarshal([]byte(text), &hello) != nil ||
-		hello.Slot < -1 || hello.ShutdownTimeout <= 0 || hello.MaxMessage <= 0 || hello.MaxQueue <= 0 {
+		hello.Slot < -1 || hello.MaxConnections < 0 || hello.ShutdownTimeout <= 0 || hello.MaxMessage <= 0 || hello.MaxQueue <= 0 {
 		return node
 	}
 	return hello
@@ -229,7 +231,7 @@ func newWorker(c *cluster, id int, ch *channel.Channel, hello announcement) *Pro
 	surviveSIGPIPE()
 	process.SetName(cmp.Or(hello.Title, filepath.Base(os.Args[0])))
 	in := newInside(p, hello)
-	in.drain = drain.New(id, hello.Connections, in.drainHooks())
+	in.drain = drain.New(id, drain.Limits{Ever: hello.Connections, Open: hello.MaxConnections}, in.drainHooks())
 	p.inside, p.owner = in, in
 	p.connected.Store(true)
 	p.advance(Online)
@@ -246,7 +248,7 @@ func newWorker(c *cluster, id int, ch *channel.Channel, hello announcement) *Pro
 	online := &wire.Message{Act: wire.ActOnline}
 	if in.goMaster() {
 		b := ownBuild()
-		online.Go = &wire.Extension{Version: wire.ProtocolVersion, SaysReady: true, MaxMessage: in.hello.MaxMessage,
+		online.Go = &wire.Extension{Version: wire.ProtocolVersion, SaysReady: true, MaxMessage: in.hello.MaxMessage, Gauge: gauge.Supported,
 			GoVersion: b.goVersion, ProgramVersion: b.version, Revision: b.revision}
 	}
 	p.link.Order(online)
@@ -269,6 +271,7 @@ func (in *inside) drainHooks() drain.Hooks {
 		Begun:     func() { p.advance(Draining); p.cluster.coord.Drain() },
 		Announce:  in.announceDrain,
 		Full:      func() { p.link.OrderExtra(wire.ActFull) },
+		Room:      in.asker.HasRoom,
 		Accepts:   in.accepts,
 		Work:      func() { p.link.Answered(); p.cluster.coord.Idle() },
 		Flush:     func(ctx context.Context) { p.link.Flush(ctx) },
@@ -332,6 +335,8 @@ func (s *fromMaster) Internal(w *wire.Message, h *handle.Handle) {
 		s.in.drain.Notice()
 	case wire.ActTickets:
 		s.in.gotTickets(w.Msg)
+	case wire.ActGauge:
+		s.in.gotGauge(h)
 	case wire.ActStderr:
 		if h != nil {
 			process.ReplaceStderr(h.FD())

@@ -1,9 +1,12 @@
 package cluster_test
 
 import (
+	"fmt"
 	"net"
+	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/go-cluster/cluster"
 	"github.com/go-cluster/cluster/internal/clustertest"
@@ -176,4 +179,166 @@ func TestSchedulingOfOneAddress(t *testing.T) {
 	require.ErrorContains(t, workers[0].Request(t.Context(), clustertest.SocketOrder{Cmd: "inspect", N: 0}, &info), "not supported", "no socket")
 	clustertest.GreetingFrom(t, "tcp", addr)
 	clustertest.GreetingFrom(t, "tcp", r.Addr)
+}
+
+// greeted is a connection to a socket worker that stays open.
+type greeted struct {
+	net.Conn
+	id int // the worker's; 0 if the connection was reset before it was answered
+}
+
+func dialGreeted(t *testing.T, addr string) greeted {
+	t.Helper()
+	c, err := net.DialTimeout("tcp", addr, clustertest.Patience)
+	require.NoError(t, err)
+	t.Cleanup(func() { c.Close() })
+	g := greeted{Conn: c}
+	buf := make([]byte, 100)
+	c.SetReadDeadline(time.Now().Add(clustertest.Patience))
+	if n, err := c.Read(buf); err == nil {
+		_, err := fmt.Sscanf(string(buf[:n]), "worker %d ", &g.id)
+		require.NoError(t, err)
+	} else {
+		require.NotErrorIs(t, err, os.ErrDeadlineExceeded)
+	}
+	return g
+}
+
+// LeastConnections gives each connection to the worker with the fewest, also while one
+// dies and another takes its place: in the end all have as many.
+func TestLeastConnectionsEvenSpread(t *testing.T) {
+	n, each := 4, 25
+	if clustertest.Long() {
+		n, each = 8, 125
+	}
+	workers := clustertest.SocketWorkers(t, n, cluster.Options{Scheduling: cluster.LeastConnections})
+	addr := ""
+	for _, w := range workers {
+		addr = clustertest.MustListen(t, w, "tcp", "127.0.0.1:0", cluster.ListenConfig{}).Addr
+	}
+	require.Equal(t, "LeastConnections", cluster.Stats().Listeners[0].Scheduling)
+	var conns []greeted
+	spread := func(workers ...*cluster.Process) (fewest, most int) {
+		count := make(map[int]int)
+		for _, c := range conns {
+			count[c.id]++
+		}
+		for i, w := range workers {
+			if c := count[w.ID()]; i == 0 {
+				fewest, most = c, c
+			} else {
+				fewest, most = min(fewest, c), max(most, c)
+			}
+		}
+		return fewest, most
+	}
+	for len(conns) < n*each/2 {
+		conns = append(conns, dialGreeted(t, addr))
+		fewest, most := spread(workers...)
+		require.LessOrEqual(t, most-fewest, 2)
+	}
+	dead := workers[0]
+	require.NoError(t, dead.Kill())
+	workers = workers[1:]
+	lost := 0
+	for i := range n * each / 2 {
+		if i == n*each/4 {
+			next := clustertest.Fork(t)
+			clustertest.MustListen(t, next, "tcp", "127.0.0.1:0", cluster.ListenConfig{})
+			workers = append(workers, next)
+		}
+		if c := dialGreeted(t, addr); c.id != 0 && c.id != dead.ID() {
+			conns = append(conns, c)
+		} else {
+			lost++ // the dead worker had it
+		}
+	}
+	require.LessOrEqual(t, lost, 1, "more than one could be on its way to a worker that dies")
+	for _, c := range conns {
+		if c.id == dead.ID() {
+			conns = append(conns, dialGreeted(t, addr))
+		}
+	}
+	fewest, most := spread(workers...)
+	require.LessOrEqual(t, most-fewest, 2, "%d workers", len(workers))
+}
+
+// The worker with the fewest connections is not waited for when it is stopped.
+func TestLeastConnectionsStoppedWorker(t *testing.T) {
+	workers := clustertest.SocketWorkers(t, 2, cluster.Options{Scheduling: cluster.LeastConnections})
+	addr := ""
+	for _, w := range workers {
+		addr = clustertest.MustListen(t, w, "tcp", "127.0.0.1:0", cluster.ListenConfig{}).Addr
+	}
+	clustertest.PauseWorker(t, workers[0])
+	answers := dialMany(t, 20, "tcp", addr)
+	for range 19 {
+		require.Equal(t, workers[1].ID(), clustertest.Await(t, answers, "answer of the worker that runs"))
+	}
+	clustertest.Kill(t, workers[0].PID(), clustertest.SigCont)
+	require.Equal(t, workers[0].ID(), clustertest.Await(t, answers, "answer of the worker that goes on"))
+}
+
+// A worker that has as many connections as it may leaves the rest to the other, at once;
+// when all have, connections wait until one ends.
+func TestMaxConnections(t *testing.T) {
+	for _, policy := range []cluster.Scheduling{cluster.Shared, cluster.RoundRobin, cluster.LeastConnections} {
+		t.Run(policy.String(), func(t *testing.T) {
+			workers := clustertest.SocketWorkers(t, 2, cluster.Options{Scheduling: policy, MaxConnections: 1})
+			addr := ""
+			for _, w := range workers {
+				addr = clustertest.MustListen(t, w, "tcp", "127.0.0.1:0", cluster.ListenConfig{}).Addr
+			}
+			pinned := dialGreeted(t, addr)
+			var last greeted
+			for range 50 {
+				last = dialGreeted(t, addr)
+				require.NotEqual(t, pinned.id, last.id)
+				require.NotZero(t, last.id)
+				require.NoError(t, last.Close())
+			}
+			last = dialGreeted(t, addr)
+			require.Equal(t, workers[0].ID()+workers[1].ID(), pinned.id+last.id)
+
+			answers := dialMany(t, 3, "tcp", addr)
+			if clustertest.System.Backlog {
+				clustertest.Eventually(t, func() bool { return cluster.Stats().Listeners[0].Backlog == 3 }, "three that wait")
+			}
+			require.Empty(t, answers)
+			// dialMany leaves its connections open.
+			for _, c := range []greeted{last, pinned} {
+				require.NoError(t, c.Close())
+				require.Equal(t, c.id, clustertest.Await(t, answers, "answer of the worker that has room"))
+			}
+			require.Empty(t, answers)
+			clustertest.KillAndWait(t, workers[0])
+			w := clustertest.Fork(t)
+			clustertest.MustListen(t, w, "tcp", "127.0.0.1:0", cluster.ListenConfig{})
+			require.Equal(t, w.ID(), clustertest.Await(t, answers, "answer of the successor"))
+		})
+	}
+}
+
+// The connections of all listeners of a worker count together.
+func TestMaxConnectionsOfAllListeners(t *testing.T) {
+	w := clustertest.SocketWorkers(t, 1, cluster.Options{MaxConnections: 2})[0]
+	var addrs []string
+	for _, lc := range []cluster.ListenConfig{{}, {Scheduling: cluster.RoundRobin}, {Exclusive: true}} {
+		addrs = append(addrs, clustertest.MustListen(t, w, "tcp", "127.0.0.1:0", lc).Addr)
+	}
+	for i := range addrs {
+		addr := addrs[i]
+		first, second := dialGreeted(t, addrs[(i+1)%3]), dialGreeted(t, addrs[(i+2)%3])
+		answer := dialMany(t, 1, "tcp", addr)
+		require.Empty(t, answer)
+		require.NoError(t, first.Close())
+		require.Equal(t, w.ID(), clustertest.Await(t, answer, "answer"))
+		require.NoError(t, second.Close())
+		require.Equal(t, w.ID(), dialGreeted(t, addr).id)
+		clustertest.KillAndWait(t, w) // which ends all its connections
+		w = clustertest.Fork(t)
+		for j, lc := range []cluster.ListenConfig{{}, {Scheduling: cluster.RoundRobin}, {Exclusive: true}} {
+			addrs[j] = clustertest.MustListen(t, w, "tcp", "127.0.0.1:0", lc).Addr
+		}
+	}
 }

@@ -7,9 +7,13 @@ import (
 	"runtime/debug"
 	"slices"
 	"strconv"
+	"sync/atomic"
 	"time"
 
 	"github.com/go-cluster/cluster/internal/coordinate"
+	"github.com/go-cluster/cluster/internal/drain"
+	"github.com/go-cluster/cluster/internal/gauge"
+	"github.com/go-cluster/cluster/internal/handle"
 	"github.com/go-cluster/cluster/internal/process"
 	"github.com/go-cluster/cluster/internal/supervise"
 	"github.com/go-cluster/cluster/internal/wire"
@@ -87,8 +91,8 @@ type WorkerStats struct {
 	ReadyAfter   Seconds `json:"ready_after"` // from the fork; 0 if it is not ready
 	Restarts     int     `json:"restarts"`    // of the slot
 	LastExit     string  `json:"last_exit"`   // of the slot
-	Accepted     int64   `json:"accepted"`    // connections, as of the last heartbeat
-	Active       int64   `json:"active"`
+	Accepted     int64   `json:"accepted"`    // connections; of now, but on Windows as of the last heartbeat
+	Active       int64   `json:"active"`      // of those, not closed
 	MessagesIn   int64   `json:"messages_in"` // from the worker
 	MessagesOut  int64   `json:"messages_out"`
 	Queue        int     `json:"queue"` // bytes that wait to be written to it
@@ -112,10 +116,11 @@ type WorkerStats struct {
 
 // ListenerStats is one shared address.
 type ListenerStats struct {
-	Network string `json:"network"`
-	Address string `json:"address"`
-	Backlog int    `json:"backlog"` // connections that wait to be accepted; TCP on Linux
-	Limit   int    `json:"limit"`   // how many may
+	Network    string `json:"network"`
+	Address    string `json:"address"`
+	Scheduling string `json:"scheduling"` // "Shared", …; what a datagram socket has is always "Shared"
+	Backlog    int    `json:"backlog"`    // connections that wait to be accepted; TCP on Linux
+	Limit      int    `json:"limit"`      // how many may
 }
 
 // ReloadStats is the last reload, or that under way.
@@ -209,7 +214,7 @@ func (m *master) snapshot() Snapshot {
 		return cmp.Or(cmp.Compare(a.Slot, b.Slot), cmp.Compare(a.ID, b.ID))
 	})
 	for _, l := range listening {
-		s.Listeners = append(s.Listeners, ListenerStats{Network: l.Network, Address: l.Address, Backlog: l.Backlog, Limit: l.Limit})
+		s.Listeners = append(s.Listeners, ListenerStats{Network: l.Network, Address: l.Address, Scheduling: Scheduling(l.Policy).String(), Backlog: l.Backlog, Limit: l.Limit})
 	}
 	slices.SortFunc(s.Listeners, func(a, b ListenerStats) int {
 		return cmp.Compare(a.Network+a.Address, b.Network+b.Address)
@@ -223,7 +228,7 @@ func (p *Process) stats(w supervise.WorkerInfo, now time.Time) WorkerStats {
 	s := WorkerStats{
 		Slot: p.slot, ID: p.id, PID: p.pid, State: p.State().String(), Generation: w.Slot.Number, Started: w.Worker.Started.Unix(),
 		Restarts: w.Slot.Restarts, LastExit: w.Slot.LastExit,
-		Accepted: watch.Pulse.Accepted, Active: watch.Pulse.Active, HeartbeatAge: Seconds(now.Sub(watch.Beat)), Check: watch.Pulse.Error,
+		HeartbeatAge: Seconds(now.Sub(watch.Beat)), Check: watch.Pulse.Error,
 		Queue: p.link.Queued(), Goroutines: watch.Pulse.Goroutines,
 		Name: "id" + strconv.Itoa(p.id), GoVersion: p.child.built.goVersion, Version: p.child.built.version, Revision: p.child.built.revision,
 	}
@@ -233,6 +238,11 @@ func (p *Process) stats(w supervise.WorkerInfo, now time.Time) WorkerStats {
 	if f := p.child.foreign; f != nil {
 		s.Status = f.status
 	}
+	c, ok := p.child.tallies.page.Load().Read()
+	if !ok {
+		c = gauge.Counts{Accepted: watch.Pulse.Accepted, Open: watch.Pulse.Active}
+	}
+	s.Accepted, s.Active = c.Accepted, c.Open
 	s.MessagesIn, s.MessagesOut = p.link.Counts()
 	if at := w.Worker.ReadyAt; !at.IsZero() {
 		s.ReadyAfter = Seconds(at.Sub(w.Worker.Started))
@@ -271,4 +281,51 @@ func (b *build) tell(e *wire.Extension) {
 	}
 	plain := func(s string) string { return wire.Plain(s[:min(len(s), maxBuild)]) }
 	*b = build{plain(e.GoVersion), plain(e.ProgramVersion), plain(e.Revision)}
+}
+
+// tallies are what a worker tells of its connections. For anyone.
+type tallies struct {
+	page  atomic.Pointer[gauge.Page] // nil if it has none
+	open  atomic.Int64               // connections, by the last heartbeat
+	since atomic.Int64               // that the dispatcher has handed to it since
+}
+
+// beat is told of a heartbeat.
+func (t *tallies) beat(p supervise.Pulse) {
+	t.since.Store(0)
+	t.open.Store(p.Active)
+}
+
+// counts returns how many connections the worker has, and false for a worker that does
+// not tell. Without a page it is what the last heartbeat said, and what was handed to it
+// since. It does not wait.
+func (c *child) counts() (gauge.Counts, bool) {
+	if now, ok := c.tallies.page.Load().Read(); ok {
+		return now, true
+	}
+	return gauge.Counts{Accepted: c.handed.Load(), Open: min(max(0, c.tallies.open.Load()), 1<<48) + c.tallies.since.Load()}, c.p.link.SpeaksExtra()
+}
+
+// giveGauge gives a worker that knows what to do with it a page for its numbers. Where
+// the system has none its heartbeats have to do.
+func (c *child) giveGauge() {
+	if c.tallies.page.Load() != nil {
+		return // online twice
+	}
+	page, fd, err := gauge.New()
+	if err != nil {
+		return
+	}
+	c.tallies.page.Store(page)
+	c.p.link.AskHandle(wire.TypeNative, &wire.Message{Act: wire.ActGauge}, handle.New(fd), nil)
+}
+
+// gotGauge begins to write this worker's numbers to the page of h.
+func (in *inside) gotGauge(h *handle.Handle) {
+	if h == nil {
+		return
+	}
+	if page, err := gauge.Map(h.FD()); err == nil {
+		in.drain.Publish(func(c drain.Counts) { page.Set(gauge.Counts(c)) })
+	}
 }

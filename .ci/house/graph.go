@@ -33,6 +33,7 @@ var rooms = map[string][]string{
 	"systemd":   {"mailbox"},
 	"operator":  {},
 	"goodbye":   {},
+	"gauge":     {},
 	"tickets":   {},
 
 	"coordinate": {},

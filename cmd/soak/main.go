@@ -36,7 +36,9 @@ func main() {
 	seed := flag.Uint64("seed", uint64(time.Now().UnixNano()), "what the order of events follows from")
 	workers := flag.Int("workers", 4, "workers to begin with")
 	clients := flag.Int("clients", 8, "clients of each kind: keep-alive and one-shot")
-	robin := flag.Bool("roundrobin", false, "let the master hand the connections out")
+	policy := flag.String("scheduling", "Shared", "how connections reach the workers: Shared, RoundRobin or LeastConnections")
+	robin := flag.Bool("roundrobin", false, "the same as -scheduling RoundRobin")
+	most := flag.Int("max", 0, "the MaxConnections of a worker")
 	verbose := flag.Bool("v", false, "print every event")
 	flag.Parse()
 	if cluster.IsWorker() {
@@ -47,12 +49,28 @@ func main() {
 		rand: rand.New(rand.NewPCG(*seed, 0)), verbose: *verbose,
 		done: make(map[string]int), deaths: deaths{killed: make(map[int]bool)}, workers: *workers,
 	}
-	fmt.Printf("soak: seed %d, %v, %d workers, %d + %d clients, round robin: %v\n", *seed, *length, *workers, *clients, *clients, *robin)
-	if !s.run(*length, *clients, *robin) {
+	if *robin {
+		*policy = "RoundRobin"
+	}
+	o := cluster.Options{Scheduling: scheduling(*policy), MaxConnections: *most}
+	fmt.Printf("soak: seed %d, %v, %d workers with %d connections at most, %d + %d clients, %v\n", *seed, *length, *workers, *most, *clients, *clients, o.Scheduling)
+	if !s.run(*length, *clients, o) {
 		fmt.Printf("soak: FAILED; again with -seed %d\n", *seed)
 		os.Exit(1)
 	}
 	fmt.Println("soak: ok")
+}
+
+// scheduling is the one of that name.
+func scheduling(name string) cluster.Scheduling {
+	for _, s := range []cluster.Scheduling{cluster.Shared, cluster.RoundRobin, cluster.LeastConnections} {
+		if s.String() == name {
+			return s
+		}
+	}
+	fmt.Fprintf(os.Stderr, "soak: there is no scheduling %q\n", name)
+	os.Exit(2)
+	return 0
 }
 
 // order is what the master tells a worker to do to itself.
@@ -114,13 +132,10 @@ type soak struct {
 	errors  int
 }
 
-func (s *soak) run(length time.Duration, clients int, robin bool) bool {
-	o := cluster.Options{Workers: s.workers, ShutdownTimeout: 10 * time.Second, Logger: slog.New(slog.DiscardHandler),
-		Output:  func(*cluster.Process) (io.Writer, io.Writer) { return io.Discard, io.Discard },
-		Backoff: cluster.Backoff{Max: 500 * time.Millisecond}}
-	if robin {
-		o.Scheduling = cluster.RoundRobin
-	}
+func (s *soak) run(length time.Duration, clients int, o cluster.Options) bool {
+	o.Workers, o.ShutdownTimeout, o.Logger = s.workers, 10*time.Second, slog.New(slog.DiscardHandler)
+	o.Output = func(*cluster.Process) (io.Writer, io.Writer) { return io.Discard, io.Discard }
+	o.Backoff = cluster.Backoff{Max: 500 * time.Millisecond}
 	dir, err := os.MkdirTemp("", "soak")
 	check(err)
 	defer os.RemoveAll(dir)

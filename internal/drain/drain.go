@@ -30,6 +30,9 @@ type Hooks struct {
 	// Full is called when as many connections as New was told have been accepted.
 	Full func()
 
+	// Room is called when a worker that had as many connections as it may has fewer.
+	Room func()
+
 	// Accepts is called when the program first asks for a connection or a datagram.
 	Accepts func()
 
@@ -82,11 +85,10 @@ type Drain struct {
 	atOnce   atOnce
 }
 
-// New returns the Drain of a worker, which does not begin by itself. After full
-// connections Hooks.Full is called; 0 is never.
-func New(worker, full int, hooks Hooks) *Drain {
+// New returns the Drain of a worker, which does not begin by itself.
+func New(worker int, limits Limits, hooks Hooks) *Drain {
 	d := &Drain{
-		Tracker: newTracker(full, hooks.Full, hooks.Accepts),
+		Tracker: newTracker(limits, hooks.Full, hooks.Accepts, hooks.Room),
 		worker:  worker,
 		hooks:   hooks,
 		closed:  make(chan struct{}),

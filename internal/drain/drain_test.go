@@ -25,17 +25,21 @@ type worker struct {
 	exits chan int
 
 	accepts atomic.Int32 // how often the first Accept was told
+	rooms   atomic.Int32 // how often it was told that there is room
 
 	mu    sync.Mutex
 	notes []string
 }
 
-func newWorker() *worker {
+func newWorker() *worker { return newWorkerWith(Limits{Ever: 2}) }
+
+func newWorkerWith(limits Limits) *worker {
 	w := &worker{start: time.Now(), work: make(chan struct{}), exits: make(chan int, 10)}
-	w.Drain = New(7, 2, Hooks{
+	w.Drain = New(7, limits, Hooks{
 		Begun:     func() { w.note("begun, draining %t", w.Draining()) },
 		Announce:  func(why Reason) { w.note("announce %d, draining %t", why, w.Draining()) },
 		Full:      func() { w.note("full") },
+		Room:      func() { w.rooms.Add(1) },
 		Accepts:   func() { w.accepts.Add(1) },
 		Work:      func() { <-w.work; w.note("work") },
 		Flush:     func(context.Context) { w.note("flush") },

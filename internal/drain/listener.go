@@ -34,12 +34,24 @@ type Listener struct {
 
 	once   sync.Once // closes
 	closed chan struct{}
+
+	reserves bool // its source asks for a place itself
+
+	mu          sync.Mutex
+	limit       time.Time   // of SetDeadline
+	interrupted bool        // the source has a deadline that has passed, since the worker is full
+	timer       *time.Timer // of SetDeadline, for an Accept that waits for room
 }
+
+// Reserver is a Source that takes a place (Tracker.Reserve) for each connection that it
+// is about to return.
+type Reserver interface{ Reserves() }
 
 // Listener wraps source, whose address is given as addr. keepAlive, if enabled,
 // is set on every connection. release is called when the listener is closed.
 func (t *Tracker) Listener(source Source, addr net.Addr, keepAlive net.KeepAliveConfig, release func()) *Listener {
 	l := &Listener{tracker: t, source: source, addr: addr, keepAlive: keepAlive, release: release, asks: t.asks, closed: make(chan struct{})}
+	_, l.reserves = source.(Reserver)
 	t.enter(l)
 	return l
 }
@@ -58,6 +70,7 @@ func (l *Listener) Close() error {
 		if l.tracker.Draining() && errors.Is(err, net.ErrClosed) {
 			err = nil // the drain was first
 		}
+		l.tracker.lookAgain()
 		l.release()
 	})
 	return err
@@ -83,37 +96,117 @@ func (l *Listener) SetDeadline(t time.Time) error {
 	if l.tracker.Draining() {
 		return nil
 	}
-	err := l.source.SetDeadline(t)
+	err := l.setLimit(t)
 	if l.tracker.Draining() { // it has begun meanwhile
 		l.stop()
 	}
+	l.tracker.lookAgain()
 	return err
+}
+
+// setLimit is SetDeadline without a drain.
+func (l *Listener) setLimit(t time.Time) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.limit = t
+	if l.timer != nil {
+		l.timer.Stop()
+	}
+	if d := time.Until(t); !t.IsZero() && d > 0 && l.tracker.most > 0 {
+		l.timer = time.AfterFunc(d, l.tracker.lookAgain)
+	}
+	if l.interrupted {
+		return nil // the next Accept sets it
+	}
+	return l.source.SetDeadline(t)
+}
+
+// ended reports whether an Accept returns at once: the listener is closed, or its
+// deadline has passed.
+func (l *Listener) ended() bool {
+	select {
+	case <-l.closed:
+		return true
+	default:
+		return l.expired()
+	}
+}
+
+// expired reports whether the application's deadline has passed.
+func (l *Listener) expired() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return !l.limit.IsZero() && !time.Now().Before(l.limit)
+}
+
+// interrupt ends an Accept under way, as the worker is full.
+func (l *Listener) interrupt() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !l.tracker.Draining() {
+		l.interrupted = true
+		l.source.SetDeadline(past)
+	}
+}
+
+// resume undoes interrupt, and reports whether there was one.
+func (l *Listener) resume() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !l.interrupted {
+		return false
+	}
+	l.interrupted = false
+	if !l.tracker.Draining() {
+		l.source.SetDeadline(l.limit)
+	}
+	return true
+}
+
+// wasInterrupted reports whether an Accept that timed out did so for want of room alone.
+func (l *Listener) wasInterrupted() bool {
+	l.mu.Lock()
+	interrupted := l.interrupted
+	l.mu.Unlock()
+	return interrupted && !l.expired()
 }
 
 // SyscallConn gives access to this worker's descriptor of the socket.
 func (l *Listener) SyscallConn() (syscall.RawConn, error) { return l.source.SyscallConn() }
 
 // Accept returns the next connection. In a drain it waits until the listener is
-// closed.
+// closed, and in a worker that has as many connections as it may until one is.
 func (l *Listener) Accept() (net.Conn, error) {
-	if !l.tracker.beginAccept() {
-		<-l.closed
-		return nil, l.errClosed("accept")
-	}
-	l.asks()
-	raw, err := l.source.Accept()
-	if err != nil {
-		l.tracker.endAccept(nil)
-		if l.tracker.Draining() && (isTimeout(err) || errors.Is(err, net.ErrClosed)) {
+	for {
+		if !l.tracker.beginAccept(l) {
 			<-l.closed
 			return nil, l.errClosed("accept")
 		}
-		return nil, err
+		l.asks()
+		// What has filled up the worker before this it did not interrupt.
+		if l.resume() && l.tracker.Full() && !l.ended() {
+			l.tracker.endAccept(l, nil)
+			continue
+		}
+		raw, err := l.source.Accept()
+		if err == nil {
+			l.setKeepAlive(raw)
+			wrapped, c := l.tracker.track(l, raw)
+			l.tracker.endAccept(l, c)
+			return wrapped, nil
+		}
+		l.tracker.endAccept(l, nil)
+		if l.tracker.Draining() && (isTimeout(err) || errors.Is(err, net.ErrClosed)) {
+			if isTimeout(err) && l.tracker.lastCall.Load() && l.wasInterrupted() {
+				continue
+			}
+			<-l.closed
+			return nil, l.errClosed("accept")
+		}
+		if !isTimeout(err) || !l.wasInterrupted() {
+			return nil, err
+		}
 	}
-	l.setKeepAlive(raw)
-	wrapped, c := l.tracker.track(l, raw)
-	l.tracker.endAccept(c)
-	return wrapped, nil
 }
 
 func (l *Listener) setKeepAlive(c net.Conn) {

@@ -16,6 +16,8 @@ type Tracker struct {
 	orphaned atomic.Bool // the master is gone
 	limit    int64       // connections, ever, after which full is called; 0: never
 	full     func()
+	most     int    // connections at a time; 0: any number
+	room     func() // is told that there is room again
 	accepts  func() // is told of the first Accept or ReadFrom
 	asked    atomic.Bool
 
@@ -24,6 +26,9 @@ type Tracker struct {
 	conns     map[*conn]struct{}   // accepted and not closed
 	accepted  int64                // connections, ever
 	accepting int                  // Accept calls that may come back with a connection
+	reserved  int                  // connections that an Accept is certain to return
+	publish   func(Counts)         // or nil
+	roomier   sync.Cond            // with mu: what beginAccept waits for may have changed
 	files     map[*file]struct{}
 }
 
@@ -33,13 +38,21 @@ type stopper interface{ stop() }
 // file is that of a unix socket which is this worker's alone.
 type file struct{ remove func() }
 
-func newTracker(limit int, full, accepts func()) *Tracker {
-	return &Tracker{
-		limit: int64(limit), full: full, accepts: accepts,
+// Limits are how many connections a worker takes. 0 is any number.
+type Limits struct {
+	Ever int // after so many Hooks.Full is called
+	Open int // so many at a time: see places.go
+}
+
+func newTracker(limits Limits, full, accepts, room func()) *Tracker {
+	t := &Tracker{
+		limit: int64(limits.Ever), full: full, most: limits.Open, room: room, accepts: accepts,
 		stoppers: make(map[stopper]struct{}),
 		conns:    make(map[*conn]struct{}),
 		files:    make(map[*file]struct{}),
 	}
+	t.roomier.L = &t.mu
+	return t
 }
 
 // Draining reports whether the drain has begun.
@@ -96,6 +109,7 @@ func (t *Tracker) stopAll() {
 	for _, s := range t.entered() {
 		s.stop()
 	}
+	t.lookAgain() // Accept calls that waited for room
 }
 
 // entered returns what a drain stops.
@@ -113,52 +127,65 @@ func (t *Tracker) asks() {
 	}
 }
 
-// beginAccept notes that a connection may come, unless a drain has begun. A
-// connection that accept(2) has returned and no server knows yet is in nobody's
-// list, but in this count.
-func (t *Tracker) beginAccept() bool {
+// beginAccept notes that a connection may come to l, unless a drain has begun. It waits
+// for room. A connection that accept(2) has returned and no server knows yet is in
+// nobody's list, but in this count.
+func (t *Tracker) beginAccept(l *Listener) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.Draining() && !t.lastCall.Load() {
-		return false
+	for {
+		if t.Draining() && !t.lastCall.Load() {
+			return false
+		}
+		if l.reserves || !t.isFull() || l.ended() {
+			t.accepting++
+			return true
+		}
+		t.roomier.Wait()
 	}
-	t.accepting++
-	return true
 }
 
-// endAccept notes how that ended: c, unless nil, is in flight until it is closed.
-func (t *Tracker) endAccept(c *conn) {
+// endAccept notes how an Accept of l ended: c, unless nil, is in flight until it is
+// closed.
+func (t *Tracker) endAccept(l *Listener, c *conn) {
 	t.mu.Lock()
 	t.accepting--
-	full := c != nil && t.note(c)
-	t.mu.Unlock()
-	if full {
-		t.full()
+	if c != nil && l.reserves {
+		t.reserved--
 	}
+	t.noteAndUnlock(c)
 }
 
 // arrived notes that c is in flight, which no Accept here has returned.
 func (t *Tracker) arrived(c *conn) {
 	t.mu.Lock()
-	full := t.note(c)
+	t.noteAndUnlock(c)
+}
+
+// noteAndUnlock notes that c, unless nil, is in flight, and calls who is to know of
+// that. It is called with t.mu held.
+func (t *Tracker) noteAndUnlock(c *conn) {
+	last, filled := false, false
+	if c != nil {
+		t.conns[c] = struct{}{}
+		t.accepted++
+		last, filled = t.accepted == t.limit, t.isFull()
+		t.show()
+	}
 	t.mu.Unlock()
-	if full {
+	if filled {
+		t.interrupt()
+	}
+	if last {
 		t.full()
 	}
 }
 
-// note notes that c is in flight, and reports whether it is the last one that this
-// worker should take. t.mu is held.
-func (t *Tracker) note(c *conn) (full bool) {
-	t.conns[c] = struct{}{}
-	t.accepted++
-	return t.accepted == t.limit
-}
-
 func (t *Tracker) forget(c *conn) {
 	t.mu.Lock()
-	defer t.mu.Unlock()
+	was := t.isFull()
 	delete(t.conns, c)
+	t.leftAndUnlock(was)
 }
 
 // inFlight appends the connections that are open to conns, and tells how many

@@ -31,10 +31,23 @@ type Worker struct {
 	Go       bool                 // the master speaks more than node's protocol
 	Draining func() bool          // this worker takes no connection any more
 	WhoOpens func(uid int) string // names the user that opens sockets, for errors
+	Places   Places
 
 	// Exhausted is told, once a minute, that a connection is given back because no
 	// descriptor is free.
 	Exhausted func(err error)
+}
+
+// Places are those that a worker has for connections. The master is told, with the answer
+// to an offer, that the last one is taken, and by HasRoom that one is free again.
+type Places interface {
+	// Reserve takes a place for a connection that Accept is certain to return. It
+	// reports false if there is none.
+	Reserve() bool
+	// Unreserve gives it back: there is no connection.
+	Unreserve()
+	// Full reports whether there is none.
+	Full() bool
 }
 
 // Asker is a worker's side of the shared addresses. It asks the master for them
@@ -46,6 +59,9 @@ type Asker struct {
 	indexes map[string]map[int]bool // of the open sockets, by network and address
 	queues  map[string]*handedQueue // of what the master accepts, by its key
 	keys    map[string]bool         // the master's, of what is open
+
+	saying   sync.Mutex // orders what the master is told of this worker's room
+	toldFull bool       // with saying: it believes that there is none
 
 	scarce scarcity
 }

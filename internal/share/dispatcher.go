@@ -15,7 +15,9 @@ import (
 // dispatcher accepts the connections of one address in the master and hands each
 // to a free worker. A worker that has been handed a connection is not free until
 // it has answered for it, so that one that is stopped holds up at most one. The
-// dispatcher accepts only while a worker is free; the rest wait in the kernel.
+// dispatcher accepts only while its policy has a worker for the next connection; the
+// rest wait in the kernel. A worker that has said that it is full is offered nothing
+// until it has said that it has room.
 //
 // Answers come on the readers of the workers' channels while accept waits on its
 // own goroutine. A reader that frees a worker takes the next connection for it at
@@ -36,6 +38,7 @@ type dispatcher struct {
 	free    []*seat          // in the order in which they became free
 	pending []*handle.Handle // accepted and not handed over
 	flying  int              // handed over and not answered
+	timer   *time.Timer      // looks again; nil if nobody has to
 	closed  bool
 	last    []*handle.Handle // after that: what is left for workers that take more
 }
@@ -44,7 +47,14 @@ type dispatcher struct {
 type seat struct {
 	member   Member
 	left     bool // it gets no more
+	full     bool // nor until it has room
 	refusals int  // in a row
+
+	offered time.Time // when it was offered what it has not answered for; or zero
+	given   int64     // connections that it has taken here
+
+	load  float64 // open connections, when the policy last looked
+	tells bool    // it says itself how many those are
 }
 
 // handover is a connection on its way to a worker.
@@ -158,15 +168,27 @@ func (d *dispatcher) waitFree() (open bool) {
 	return !d.closed
 }
 
-// hungry reports whether a worker is free and no connection waits for it. d.mu is
-// held.
-func (d *dispatcher) hungry() bool { return len(d.free) > 0 && len(d.pending) == 0 }
+// hungry reports whether there is a worker for the next connection and no connection
+// waits for it. d.mu is held.
+func (d *dispatcher) hungry() bool {
+	if len(d.free) == 0 || len(d.pending) > 0 {
+		return false
+	}
+	i, _ := d.policy.next(time.Now(), d.free, d.seats)
+	return i >= 0
+}
 
 // dispatch hands over what it can. It is called with d.mu held and gives it up
 // before it sends: a channel that is closed calls answered at once.
 func (d *dispatcher) dispatch() {
 	var out []handover
 	for len(d.free) > 0 && !d.closed {
+		now := time.Now()
+		i, wait := d.policy.next(now, d.free, d.seats)
+		if i < 0 {
+			d.lookIn(wait)
+			break
+		}
 		if len(d.pending) == 0 {
 			conn := d.tryAccept()
 			if conn == nil {
@@ -175,7 +197,7 @@ func (d *dispatcher) dispatch() {
 			}
 			d.pending = append(d.pending, conn)
 		}
-		i := d.policy.next(d.free)
+		d.free[i].offered = now
 		out = append(out, handover{d.free[i], d.pending[0]})
 		d.free, d.pending = without(d.free, i), d.pending[1:]
 		d.flying++
@@ -184,6 +206,19 @@ func (d *dispatcher) dispatch() {
 	for _, o := range out {
 		d.handOver(o)
 	}
+}
+
+// lookIn sees to it that somebody dispatches after wait, if nothing happens before. d.mu
+// is held.
+func (d *dispatcher) lookIn(wait time.Duration) {
+	if wait <= 0 || d.timer != nil {
+		return
+	}
+	d.timer = time.AfterFunc(wait, func() {
+		d.mu.Lock()
+		d.timer = nil
+		d.dispatch()
+	})
 }
 
 // tryAccept accepts a connection if one waits and accept(2) is certain not to wait.
@@ -245,7 +280,9 @@ func (d *dispatcher) settle(o handover, w *wire.Message) {
 	if accepted {
 		o.seat.member.Took()
 	}
+	full := w != nil && w.Full
 	d.mu.Lock()
+	o.seat.offered = time.Time{}
 	d.flying--
 	if d.closed {
 		if !accepted && !lost {
@@ -257,13 +294,14 @@ func (d *dispatcher) settle(o handover, w *wire.Message) {
 	switch {
 	case accepted:
 		o.seat.refusals = 0
-		if !o.seat.left {
+		o.seat.given++
+		if o.seat.full = full; !full && !o.seat.left {
 			d.free = append(d.free, o.seat)
 		}
 	case lost:
 	default:
 		d.pending = slices.Insert(d.pending, 0, o.conn)
-		if w != nil { // a dead worker is not put back into the rotation
+		if o.seat.full = full; w != nil && !full { // a dead worker is not put back into the rotation
 			d.rest(o.seat)
 		}
 	}
@@ -287,6 +325,16 @@ func (d *dispatcher) again(s *seat) {
 	d.dispatch()
 }
 
+// hasRoom puts a worker that was full back into the rotation.
+func (d *dispatcher) hasRoom(m Member) {
+	d.mu.Lock()
+	if s := d.seats[m]; s != nil && s.full {
+		s.full = false
+		d.free = append(d.free, s)
+	}
+	d.dispatch()
+}
+
 // add gives m a seat.
 func (d *dispatcher) add(m Member) {
 	d.mu.Lock()
@@ -294,7 +342,7 @@ func (d *dispatcher) add(m Member) {
 		d.mu.Unlock()
 		return
 	}
-	s := &seat{member: m}
+	s := &seat{member: m, given: headStart(d.seats)}
 	d.seats[m] = s
 	d.free = append(d.free, s)
 	d.dispatch()
@@ -304,14 +352,12 @@ func (d *dispatcher) add(m Member) {
 // answers or its channel closes.
 func (d *dispatcher) remove(m Member) {
 	d.mu.Lock()
-	defer d.mu.Unlock()
-	s := d.seats[m]
-	if s == nil {
-		return
+	if s := d.seats[m]; s != nil {
+		s.left = true
+		delete(d.seats, m)
+		d.free = slices.DeleteFunc(d.free, func(f *seat) bool { return f == s })
 	}
-	s.left = true
-	delete(d.seats, m)
-	d.free = slices.DeleteFunc(d.free, func(f *seat) bool { return f == s })
+	d.dispatch() // it may have been the one to wait for
 }
 
 // maxLast bounds how many connections a worker is handed at once at the end. It is less
@@ -319,12 +365,15 @@ func (d *dispatcher) remove(m Member) {
 const maxLast = maxOffers / 2
 
 // handOut hands over what waits, at the end of the address, to all workers in turn:
-// also to those that have not answered for their last one yet. What is more than they
-// take at a time follows as they answer. What waits on a socket that is lent stays for
-// who else has it.
+// also to those that have not answered for their last one yet, but to a full one only if
+// all are. What is more than they take at a time follows as they answer. What waits on a
+// socket that is lent stays for who else has it.
 func (d *dispatcher) handOut() {
 	d.mu.Lock()
 	seats := slices.Collect(maps.Values(d.seats))
+	if room := slices.DeleteFunc(slices.Clone(seats), func(s *seat) bool { return s.full }); len(room) > 0 {
+		seats = room
+	}
 	waiting := d.pending
 	d.pending, d.free, d.closed = nil, nil, true
 	for budget := socket.Budget(); len(seats) > 0; {
@@ -383,6 +432,9 @@ func (d *dispatcher) close() {
 	d.closed = true
 	pending := d.pending
 	d.pending, d.free = nil, nil
+	if d.timer != nil {
+		d.timer.Stop()
+	}
 	d.changed.Broadcast()
 	d.mu.Unlock()
 	releaseAll(pending)

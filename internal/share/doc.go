@@ -4,8 +4,8 @@
 //
 // In the master a [Registry] holds the addresses. A worker asks for one, and is
 // answered with the socket itself (the policy [Shared]: every worker accepts on
-// it) or with its key ([RoundRobin]: a dispatcher accepts in the master and hands
-// over one connection at a time). In a worker an [Asker] asks, and makes of the
+// it) or with its key ([RoundRobin], [LeastConnections]: a dispatcher accepts in the
+// master and hands over one connection at a time). In a worker an [Asker] asks, and makes of the
 // answer the source of connections that a listener accepts from: a listener of
 // package net, or a handedQueue of what the dispatcher hands over.
 //
@@ -19,10 +19,12 @@
 // The entries of the Registry have no lock: they belong to the mailbox that
 // [Host].Turn runs functions in. It is the same that orders workers to disconnect,
 // so that an address is granted either before that order goes out or not at all.
-// There are five locks, none of which is taken while another one is held: that
-// of a dispatcher, of an Asker, of a handedQueue, and of the two lists of sockets
-// that are open before anybody asks. Nothing is sent and no [Member] is called
-// under them.
+// There are six locks, none of which is taken while another one is held: that
+// of a dispatcher, of an Asker, of a handedQueue, of the two lists of sockets
+// that are open before anybody asks, and of what the master is told of a worker's room.
+// Nothing is sent and no [Member] is called under them, with two exceptions: a
+// dispatcher asks for Member.Load, which does not wait, and what the master is told is sent
+// under the lock that orders it.
 //
 // Dispatcher, queue and registry are tested against members and links made by
 // hand; what peers may write about addresses is fuzzed.

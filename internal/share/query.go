@@ -24,7 +24,16 @@ const (
 	Shared Policy = 1 + iota
 	// RoundRobin accepts in the master and hands connections over in turn.
 	RoundRobin
+	_ // kept for sockets that change hands
+	// LeastConnections accepts in the master and hands each connection to the worker
+	// that has the fewest.
+	LeastConnections
 )
+
+// Known reports whether p is a policy, or 0.
+func (p Policy) Known() bool {
+	return p >= 0 && p <= RoundRobin || p == LeastConnections
+}
 
 // Query is what a worker asks the master for: an address, and how its connections
 // are to be spread. Policy is 0 where the cluster's default is wanted.
@@ -111,7 +120,7 @@ func readQuery(w *wire.Message) (Query, error) {
 		if len(x.Owner) == 2 {
 			q.Owner = &socket.Owner{UID: x.Owner[0], GID: x.Owner[1]}
 		}
-		if q.Policy < 0 || q.Policy > RoundRobin {
+		if !q.Policy.Known() {
 			return q, fmt.Errorf("scheduling %d", x.Scheduling)
 		}
 	}

@@ -80,13 +80,32 @@ func (a *Asker) answer(o offer, accepted bool) {
 	if !accepted {
 		o.h.Release()
 	}
-	a.worker.Link.Answer(wire.AcceptedLine(o.seq, accepted))
+	a.saying.Lock()
+	defer a.saying.Unlock()
+	full := a.worker.Go && a.worker.Places.Full()
+	a.toldFull = a.toldFull || full
+	a.worker.Link.Answer(wire.AcceptedLine(o.seq, accepted, full))
 }
+
+// HasRoom tells the master that this worker takes connections again, if it has been told
+// otherwise.
+func (a *Asker) HasRoom() {
+	a.saying.Lock()
+	defer a.saying.Unlock()
+	if a.toldFull && !a.worker.Places.Full() {
+		a.toldFull = false
+		a.worker.Link.Answer((&wire.Message{Cmd: wire.CmdExtra, Act: wire.ActRoom}).Line())
+	}
+}
+
+// Reserves says that each connection that Accept returns has taken a place.
+func (q *handedQueue) Reserves() {}
 
 // take takes the connection or refuses it.
 func (q *handedQueue) take(o offer) {
+	full := q.asker.worker.Places.Full()
 	q.mu.Lock()
-	if q.over || len(q.offers) >= maxOffers {
+	if q.over || full || len(q.offers) >= maxOffers {
 		q.mu.Unlock()
 		q.asker.answer(o, false)
 		return
@@ -113,14 +132,19 @@ func (q *handedQueue) take(o offer) {
 }
 
 // accept makes the connection of an offer, and only then tells the master that this
-// worker has it. It returns nil if there is none: the client is gone, or no descriptor
-// is free here, and the connection goes to another worker or waits.
+// worker has it. It returns nil if there is none: the client is gone, or no place or no
+// descriptor is free here, and the connection goes to another worker or waits.
 func (q *handedQueue) accept(o offer) net.Conn {
+	if !q.asker.worker.Places.Reserve() {
+		q.asker.answer(o, false)
+		return nil
+	}
 	c, err := socket.NewConn(o.h)
 	if err == nil {
 		q.asker.answer(o, true)
 		return c
 	}
+	q.asker.worker.Places.Unreserve()
 	o.h = nil // NewConn has taken it
 	if !socket.Exhausted(err) {
 		q.asker.answer(o, true) // nothing is left to be served

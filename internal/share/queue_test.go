@@ -3,6 +3,7 @@ package share
 import (
 	"net"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -31,10 +32,23 @@ func (l *masterLink) Answer(line []byte) {
 	l.said <- string(line)
 }
 
+// testPlaces are as many as most; 0 is any number.
+type testPlaces struct{ most, taken atomic.Int32 }
+
+func (p *testPlaces) Full() bool { return p.most.Load() > 0 && p.taken.Load() >= p.most.Load() }
+func (p *testPlaces) Unreserve() { p.taken.Add(-1) }
+func (p *testPlaces) Reserve() bool {
+	if p.Full() {
+		return false
+	}
+	p.taken.Add(1)
+	return true
+}
+
 // newTestQueue is the queue of an address in a worker that drains when told.
 func newTestQueue(drains *bool) (*masterLink, *Asker, *handedQueue) {
 	l := &masterLink{said: make(chan string, 100)}
-	a := NewAsker(Worker{Link: l, Draining: func() bool { return drains != nil && *drains }})
+	a := NewAsker(Worker{Link: l, Places: new(testPlaces), Draining: func() bool { return drains != nil && *drains }})
 	return l, a, a.newQueue("key")
 }
 

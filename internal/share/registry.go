@@ -39,8 +39,16 @@ type Member interface {
 	Leaving() bool
 	// Took is told that the worker has taken a connection that the master accepted.
 	Took()
+	// Load is how many connections the worker has, and false if nobody knows. It
+	// is called with a lock held, and must not wait.
+	Load() (Load, bool)
 	// Generation is the number of the program that the worker runs. Numbers grow.
 	Generation() int
+}
+
+// Load is how many connections a worker has.
+type Load struct {
+	Accepted, Open int64 // ever, and now
 }
 
 // Host is the process that a Registry is in.
@@ -305,7 +313,7 @@ func (r *Registry) commit(e *entry, o opened, err error) {
 		return
 	}
 	e.sockets, e.addr, e.unlink, e.file = o.sockets, o.addr, o.unlink, o.file
-	if len(o.sockets) > 1 {
+	if len(o.sockets) > 1 && e.query.Policy != LeastConnections {
 		e.query.Policy = RoundRobin // a worker takes one socket for an address
 	}
 	if p := policyOf(e.query); p != nil {
@@ -348,6 +356,15 @@ func (r *Registry) grant(m Member, w *wire.Message, e *entry) error {
 	return nil
 }
 
+// HasRoom is told that m, which has said that it is full, is so no more.
+func (r *Registry) HasRoom(m Member) {
+	for _, e := range r.entries {
+		if e.dispatcher != nil {
+			e.dispatcher.hasRoom(m)
+		}
+	}
+}
+
 // Leave takes m out of the rotations. What it was handed it keeps.
 func (r *Registry) Leave(m Member) {
 	for _, e := range r.entries {
@@ -368,6 +385,7 @@ func (r *Registry) Forget(m Member) {
 // Listening is an open address, as Stats shows it.
 type Listening struct {
 	Network, Address string
+	Policy           Policy
 	Backlog, Limit   int // how many connections wait, and may; 0 where that cannot be told
 }
 
@@ -378,7 +396,7 @@ func (r *Registry) Listening() []Listening {
 		if len(e.sockets) == 0 {
 			continue
 		}
-		l := Listening{Network: e.addr.Network(), Address: e.query.Shown(e.addr).String()}
+		l := Listening{Network: e.addr.Network(), Address: e.query.Shown(e.addr).String(), Policy: e.query.Policy}
 		l.Backlog, l.Limit = socket.Queue(e.sockets[0])
 		all = append(all, l)
 	}

@@ -22,6 +22,8 @@ type commandWorker struct {
 	dead   atomic.Bool   // it ends with the connection instead of an answer
 	offers atomic.Int32
 	took   atomic.Int32
+	full   atomic.Bool          // it says so with each answer
+	load   atomic.Pointer[Load] // or it does not tell
 
 	leaving    bool
 	generation int
@@ -37,6 +39,12 @@ func newCommandWorker() *commandWorker {
 func (w *commandWorker) Leaving() bool      { return w.leaving }
 func (w *commandWorker) Grants(string) bool { return !w.refuses }
 func (w *commandWorker) Generation() int    { return w.generation }
+func (w *commandWorker) Load() (Load, bool) {
+	if l := w.load.Load(); l != nil {
+		return *l, true
+	}
+	return Load{}, false
+}
 func (w *commandWorker) Took()              { w.took.Add(1) }
 func (w *commandWorker) Answer(line []byte) { w.answers <- string(line) }
 func (w *commandWorker) SendHandle(typ string, m *wire.Message, h *handle.Handle) {
@@ -58,7 +66,7 @@ func (w *commandWorker) AskHandleLine(_ []byte, _ int64, h *handle.Handle, answe
 			answered(nil, nil)
 			return
 		}
-		answered(&wire.Message{Accepted: &take}, nil)
+		answered(&wire.Message{Accepted: &take, Full: w.full.Load()}, nil)
 	}()
 }
 

@@ -149,15 +149,19 @@ func AppendNewConn(b []byte, key string) []byte {
 // CloseNewConn ends a line of AppendNewConn.
 const CloseNewConn = "}}\n"
 
-// AcceptedLine answers such a line, of which ack is the number.
-func AcceptedLine(ack *int64, accepted bool) []byte {
+// AcceptedLine answers such a line, of which ack is the number. full says, to a master that
+// speaks more than node's protocol, that the worker takes no more until it says ActRoom.
+func AcceptedLine(ack *int64, accepted, full bool) []byte {
 	if ack == nil {
-		return (&Message{Cmd: CmdCluster, Accepted: &accepted, Seq: NextSeq()}).Line()
+		return (&Message{Cmd: CmdCluster, Accepted: &accepted, Full: full, Seq: NextSeq()}).Line()
 	}
 	b := append([]byte(nil), `{"cmd":"`+CmdCluster+`","ack":`...)
 	b = strconv.AppendInt(b, *ack, 10)
 	b = append(b, `,"accepted":`...)
 	b = strconv.AppendBool(b, accepted)
+	if full {
+		b = append(b, `,"full":true`...)
+	}
 	b = append(b, `,"seq":`...)
 	b = strconv.AppendInt(b, *NextSeq(), 10)
 	return append(b, "}\n"...)

@@ -48,10 +48,12 @@ const (
 	ActStopping = "stopping" // all will be told to stop, after Options.ShutdownDelay
 	ActTickets  = "tickets"  // the keys of TLS session tickets; in NODE_CLUSTER: a worker asks for them
 	ActFull     = "full"     // the worker has accepted as many connections as it should
+	ActRoom     = "room"     // the worker, which was full, takes connections again
 	ActCoord    = "coord"    // of package coord: a question, or what a process is to know
 	ActTopic    = "topic"    // a message that was published; its id is the topic's number
 	ActHandle   = "handle"   // with a descriptor: a message of the application and what came with it
 	ActStream   = "stream"   // with a descriptor: a connection that the master has opened to the worker
+	ActGauge    = "gauge"    // in NODE_CLUSTER, with a descriptor: the page for the worker's numbers
 	ActStderr   = "stderr"   // in NODE_CLUSTER, with a descriptor: the master's standard error
 )
 
@@ -94,6 +96,7 @@ type Message struct {
 	Key      string `json:"key,omitempty"`
 	Ack      *int64 `json:"ack,omitempty"`
 	Accepted *bool  `json:"accepted,omitempty"`
+	Full     bool   `json:"full,omitempty"` // with accepted, of a Go worker: and it takes no more for now
 	Count    *int   `json:"count,omitempty"`
 
 	Index       int             `json:"index,omitempty"`
@@ -130,6 +133,7 @@ type Extension struct {
 	Version    int  `json:"version,omitempty"`    // that this peer speaks NODE_GO_CLUSTER
 	SaysReady  bool `json:"saysReady,omitempty"`  // it tells that it is ready with ActReady, and not by listening
 	MaxMessage int  `json:"maxMessage,omitempty"` // bytes of the longest line that it takes
+	Gauge      bool `json:"gauge,omitempty"`      // it takes a page for its numbers
 
 	GoVersion      string `json:"goVersion,omitempty"`      // of its build
 	Revision       string `json:"revision,omitempty"`       // that was built

@@ -95,9 +95,11 @@ func TestLinesByHand(t *testing.T) {
 	require.JSONEq(t, string(outer.Line()), string(AppendNewConn(nil, inner.Key))+"5"+CloseNewConn)
 
 	for _, ack := range []*int64{nil, new(int64(7))} {
-		var got Message
-		require.NoError(t, json.Unmarshal(AcceptedLine(ack, true), &got))
-		require.NotNil(t, got.Seq)
-		require.Equal(t, Message{Cmd: CmdCluster, Ack: ack, Accepted: new(true), Seq: got.Seq}, got)
+		for _, full := range []bool{true, false} {
+			var got Message
+			require.NoError(t, json.Unmarshal(AcceptedLine(ack, true, full), &got))
+			require.NotNil(t, got.Seq)
+			require.Equal(t, Message{Cmd: CmdCluster, Ack: ack, Accepted: new(true), Full: full, Seq: got.Seq}, got)
+		}
 	}
 }

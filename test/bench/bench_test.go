@@ -356,13 +356,14 @@ func requestRate(b *testing.B, addr string) float64 {
 }
 
 // BenchmarkConnections is new connections per second to two workers, each
-// accepted, greeted with a byte and reset by the client. The baseline of Shared
-// and of RoundRobin is two processes started by hand that inherit a listener;
+// accepted, greeted with a byte and reset by the client. The baseline of Shared,
+// of RoundRobin and of LeastConnections is two processes started by hand that inherit a listener;
 // that of RoundRobin against node is node's SCHED_RR with two workers. Shared
 // is to reach 0.95 of the first, RoundRobin 2 times node.
 func BenchmarkConnections(b *testing.B) {
 	b.Run("Shared", func(b *testing.B) { benchConnections(b, cluster.Shared, basePair(b, baseAccept)) })
 	b.Run("RoundRobin", func(b *testing.B) { benchConnections(b, cluster.RoundRobin, basePair(b, baseAccept)) })
+	b.Run("LeastConnections", func(b *testing.B) { benchConnections(b, cluster.LeastConnections, basePair(b, baseAccept)) })
 	b.Run("RoundRobinNode", func(b *testing.B) {
 		n := startNode(b, "bench_connections.js")
 		benchConnections(b, cluster.RoundRobin, "127.0.0.1:"+n.line())

@@ -1,0 +1,100 @@
+package drain
+
+// How many connections a worker has at a time. A worker that is full accepts no more:
+// what comes waits in the kernel's queue, for other workers or for the next place here.
+//
+// An Accept of a shared socket waits for a place before it begins. When a worker fills up,
+// by whatever listener, the Accept calls that are under way are interrupted (by the
+// deadline of the source) and wait as well. A source whose connections another process
+// has accepted asks for a place itself, with Reserve, since it can give them back.
+
+// Counts are how many connections a worker has.
+type Counts struct {
+	Accepted int64 // ever
+	Open     int64 // not closed, with those that an Accept is certain to return
+}
+
+// Publish calls fn with the numbers of now, and from now on at each change. fn is called
+// with the lock held, by one goroutine at a time.
+func (t *Tracker) Publish(fn func(Counts)) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.publish = fn
+	t.show()
+}
+
+// show publishes the numbers. t.mu is held.
+func (t *Tracker) show() {
+	if t.publish != nil {
+		t.publish(Counts{t.accepted, int64(t.taken())})
+	}
+}
+
+// taken is how many places are. t.mu is held.
+func (t *Tracker) taken() int { return len(t.conns) + t.reserved }
+
+// isFull is Full with t.mu held.
+func (t *Tracker) isFull() bool { return t.most > 0 && t.taken() >= t.most }
+
+// Full reports whether this worker has as many connections as it may.
+func (t *Tracker) Full() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.isFull()
+}
+
+// Reserve takes a place for a connection that an Accept is certain to return. It reports
+// false if there is none.
+func (t *Tracker) Reserve() bool {
+	t.mu.Lock()
+	if t.isFull() {
+		t.mu.Unlock()
+		return false
+	}
+	t.reserved++
+	t.show()
+	filled := t.isFull()
+	t.mu.Unlock()
+	if filled {
+		t.interrupt()
+	}
+	return true
+}
+
+// Unreserve gives a place of Reserve back: no connection comes.
+func (t *Tracker) Unreserve() {
+	t.mu.Lock()
+	was := t.isFull()
+	t.reserved--
+	t.leftAndUnlock(was)
+}
+
+// leftAndUnlock tells of a place that has become free, where was says whether there was
+// none. It is called with t.mu held.
+func (t *Tracker) leftAndUnlock(was bool) {
+	t.show()
+	now := was && !t.isFull()
+	if now {
+		t.roomier.Broadcast()
+	}
+	t.mu.Unlock()
+	if now {
+		t.room()
+	}
+}
+
+// lookAgain wakes the Accept calls that wait for room.
+func (t *Tracker) lookAgain() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.roomier.Broadcast()
+}
+
+// interrupt makes the Accept calls under way wait for room.
+func (t *Tracker) interrupt() {
+	for _, s := range t.entered() {
+		if l, ok := s.(*Listener); ok && !l.reserves {
+			l.interrupt()
+		}
+	}
+}
