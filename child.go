@@ -8,6 +8,8 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -324,3 +326,87 @@ func (s *fromWorker) beat(raw json.RawMessage) {
 	s.p.child.tallies.beat(p)
 	s.m.call(func() { s.m.supervisor.Beat(time.Now(), s.p.id, p) })
 }
+
+// exitOf is how a process ended, without why.
+func exitOf(state *os.ProcessState) Exit {
+	e := Exit{Code: -1, State: state}
+	if state != nil {
+		e.Code, e.Signal = state.ExitCode(), process.SignalOf(state)
+	}
+	return e
+}
+
+// handOverStderr gives a worker that does its work the master's own standard
+// error in place of the pipe, where that is possible.
+func (p *Process) handOverStderr() {
+	if !p.child.proc.Settle() || !p.link.SpeaksExtra() {
+		return
+	}
+	if fd, err := process.DupStderr(); err == nil {
+		p.link.AskHandle(wire.TypeNative, &wire.Message{Act: wire.ActStderr}, handle.New(fd), nil)
+	}
+}
+
+// ---- its environment
+
+// inheritedEnv is the environment of a worker without what makes it one: the master's
+// without what is only the master's, then Options.Env, then Fork's.
+func inheritedEnv(p *Process, forkEnv []string) []string {
+	o := p.child.opts
+	env := slices.DeleteFunc(slices.Clone(p.child.gen.env), func(kv string) bool {
+		k, _, _ := strings.Cut(kv, "=")
+		k = process.EnvName(k)
+		return slices.Contains(roleEnv, k) || slices.Contains(masterEnv, k) || o.Credential != nil && slices.Contains(userEnv, k)
+	})
+	given := append(slices.Clone(o.Env), forkEnv...)
+	procs := o.procs()
+	share := append(runtimeEnv(procs, o.memory(env)), p.child.gen.userEnv...)
+	env = append(append(env, share...), given...)
+	if !o.shares {
+		env = append(env, runtimeEnv(procs, 0)...)
+	}
+	if !o.divides {
+		env = append(env, runtimeEnv(0, o.MemoryLimit)...)
+	}
+	if _, fixed := process.Lookup(given, "GOMAXPROCS"); fixed || !o.shares {
+		procs = 0
+	}
+	p.child.procs = procs
+	return env
+}
+
+// workerEnv is the environment of a worker with a channel.
+func workerEnv(p *Process, forkEnv []string, channelFD int) []string {
+	o := p.child.opts
+	env := inheritedEnv(p, forkEnv)
+	hello, _ := json.Marshal(announcement{
+		Version: wire.ProtocolVersion, Slot: p.slot, Title: o.Title, ManualReady: o.ManualReady, Connections: p.child.connections, MaxConnections: o.MaxConnections, Procs: p.child.procs,
+		ShutdownTimeout: o.ShutdownTimeout, MaxMessage: o.MaxMessage, MaxQueue: o.MaxQueue, Tickets: true, Coord: true,
+	})
+	id := strconv.Itoa(p.id)
+	return append(env,
+		envWorkerID+"="+id,
+		envUniqueID+"="+id,
+		envChannelFD+"="+strconv.Itoa(channelFD),
+		envSerialization+"=json",
+		envAnnouncement+"="+string(hello),
+	)
+}
+
+// runtimeEnv sets what a worker's runtime may use. 0 sets nothing.
+func runtimeEnv(procs int, memory int64) (env []string) {
+	if procs > 0 {
+		env = append(env, "GOMAXPROCS="+strconv.Itoa(procs))
+	}
+	if memory > 0 {
+		env = append(env, "GOMEMLIMIT="+strconv.FormatInt(memory, 10))
+	}
+	return env
+}
+
+// masterEnv stays with the master: sockets and notifications that a service
+// manager has addressed to its pid.
+var masterEnv = []string{"NOTIFY_SOCKET", "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "WATCHDOG_PID", "WATCHDOG_USEC"}
+
+// userEnv says who the master's user is.
+var userEnv = []string{"HOME", "USER", "LOGNAME"}

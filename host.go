@@ -7,6 +7,8 @@ import (
 	"os"
 	"time"
 
+	"github.com/go-cluster/cluster/internal/channel"
+	"github.com/go-cluster/cluster/internal/link"
 	"github.com/go-cluster/cluster/internal/process"
 	"github.com/go-cluster/cluster/internal/supervise"
 	"github.com/go-cluster/cluster/internal/wire"
@@ -300,4 +302,100 @@ func (h host) complain(e supervise.Event) {
 		p := h.workers[e.Worker]
 		p.logger().Warn("cluster: the replacement of a worker that is due failed", "worker", p.id, "slot", e.Place, "err", e.Err, "retry", e.Retry)
 	}
+}
+
+// ---- what a worker's process is started with
+
+// self is this program as it was started: before anything changes the working
+// directory.
+var self = process.FindSelf()
+
+// module is this package's.
+const module = "github.com/go-cluster/cluster"
+
+// open finds what the generation's workers are started with. Files may be slow.
+func (g *generation) open(reload bool) (err error) {
+	o := g.opts
+	if g.bin, err = self.Open(o.program, reload); err != nil {
+		return err
+	}
+	g.isGo = o.program == "" || g.bin.Imports(module)
+	g.dir = o.Dir
+	if reload && o.Dir == "" {
+		g.dir = self.NewDir()
+	}
+	g.env = os.Environ()
+	if g.sockets, err = holdSockets(o); err != nil {
+		g.bin.Close()
+		return err
+	}
+	if o.Credential != nil {
+		g.userEnv = process.UserEnv(o.Credential.user())
+	}
+	return nil
+}
+
+// startProcess makes p's process, and its channel unless it is foreign.
+func startProcess(p *Process, env []string) error {
+	c := p.child
+	if !c.opts.NoSignals {
+		c.m.atTerminal.Do(outliveTerminalStops)
+	}
+	if c.foreign != nil {
+		return startForeign(p, env)
+	}
+	ours, theirs, err := channel.Pair()
+	if err != nil {
+		return err
+	}
+	p.link = link.New(ours, (*inbox)(p), &fromWorker{m: c.m, p: p}, link.PeerUnknown, link.Options{Name: p.name(), MaxMessage: c.opts.MaxMessage, MaxQueue: c.opts.MaxQueue})
+	// The worker's end must not stay open here, or its death would be no EOF.
+	defer theirs.Close()
+
+	end := process.ChannelEnd(theirs)
+	env = workerEnv(p, env, process.ChannelNumber(end))
+	err = c.launch(process.Spec{
+		Args: process.InspectorArgs(c.opts.program, c.opts.Args, env, p.id),
+		Env:  env,
+		// A program of another kind that inherits the master's standard error cannot be
+		// handed it later.
+		KeepTail: c.gen.isGo,
+		Channel:  end,
+	})
+	if err != nil {
+		p.link.Discard()
+	}
+	return err
+}
+
+// launch starts the process that the spec tells what is particular to.
+func (c *child) launch(spec process.Spec) (err error) {
+	p := c.p
+	if spec.Stdout, spec.Stderr, err = c.writers(); err != nil {
+		return err
+	}
+	spec.KeepTail = spec.KeepTail || spec.Stderr != nil
+	spec.Program, spec.Title, spec.Dir = c.gen.bin, c.opts.Title, c.gen.dir
+	spec.User, spec.Stdin = c.opts.Credential.user(), c.opts.Stdin
+	if c.proc, err = c.m.launcher.Start(spec); err != nil {
+		if errors.Is(err, process.ErrClosed) {
+			return supervise.ErrSuperseded
+		}
+		return err
+	}
+	p.pid, c.started = c.proc.PID, c.proc.Started
+	if err := c.proc.Unbound; err != nil {
+		p.logger().Warn("cluster: a worker is in no job and may outlive the master", "worker", p.id, "pid", p.pid, "err", err)
+	}
+	if err := c.proc.Muted; err != nil {
+		p.logger().Warn("cluster: Options.Output gets nothing of a worker", "worker", p.id, "pid", p.pid, "err", err)
+	}
+	return nil
+}
+
+func (c *Credential) user() *process.User {
+	if c == nil {
+		return nil
+	}
+	return &process.User{UID: c.UID, GID: c.GID, Groups: c.Groups}
 }
