@@ -5,6 +5,10 @@ package bench_test
 import (
 	"context"
 	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"syscall"
 	"testing"
 	"time"
 
@@ -127,4 +131,95 @@ func BenchmarkLimiter(b *testing.B) {
 		rates = append(rates, float64(times*len(workers))/1e6/time.Since(begun).Seconds())
 	})
 	b.ReportMetric(median(rates), "M/s")
+}
+
+// lockEnv names the file that the baseline of BenchmarkLeadMoves locks.
+const lockEnv = "BENCH_LOCK"
+
+// benchLeader says that it leads, and that it would.
+var benchLeader = clustertest.Program("bench leader", func() {
+	coord.Lead("bench", func(ctx context.Context) error {
+		clustertest.Must(cluster.Worker.Send(count{"leads", cluster.Worker.ID()}))
+		<-ctx.Done()
+		return nil
+	})
+	_, _, err := coord.Open("bench").Get(context.Background(), "") // the master knows
+	clustertest.Must(err)
+	clustertest.Must(cluster.Worker.Send(count{"stands", cluster.Worker.ID()}))
+	<-cluster.Context().Done()
+	select {}
+})
+
+// baseLeader does the same with a lock on a file, and writes a byte when it has it.
+var baseLeader = clustertest.Program("base leader", func() {
+	f, err := os.OpenFile(os.Getenv(lockEnv), os.O_RDWR, 0)
+	clustertest.Must(err)
+	os.Stdout.Write([]byte("s"))
+	clustertest.Must(syscall.Flock(int(f.Fd()), syscall.LOCK_EX))
+	os.Stdout.Write([]byte("l"))
+	select {}
+})
+
+// BenchmarkLeadMoves is the time from the death of the worker that leads until the
+// next one's function runs and the master has its word. The baseline is a process that
+// is killed with a lock on a file for which another one waits. Under 10 ms.
+func BenchmarkLeadMoves(b *testing.B) {
+	clustertest.WithMaster(b, benchLeader, cluster.Options{Backoff: cluster.Backoff{Reset: time.Nanosecond}})
+	stands, leads := make(chan int, 1000), make(chan int, 1000)
+	b.Cleanup(cluster.Handle("stands", func(_ *cluster.Process, c count) { stands <- c.N }))
+	b.Cleanup(cluster.Handle("leads", func(_ *cluster.Process, c count) { leads <- c.N }))
+	workers := make(map[int]*cluster.Process)
+	fork := func() {
+		w, err := cluster.Fork()
+		require.NoError(b, err)
+		workers[w.ID()] = w
+		clustertest.Await(b, stands, "candidate")
+	}
+	fork()
+	leader := clustertest.Await(b, leads, "leader")
+	lead := func() float64 {
+		fork()
+		begun := time.Now()
+		require.NoError(b, workers[leader].OSProcess().Kill())
+		leader = clustertest.Await(b, leads, "leader")
+		return time.Since(begun).Seconds() * 1e3
+	}
+	compare(b, "ms", lead, lockMoves(b))
+}
+
+// lockMoves measures the same of two processes and a file.
+func lockMoves(b *testing.B) func() float64 {
+	path := filepath.Join(b.TempDir(), "lock")
+	require.NoError(b, os.WriteFile(path, nil, 0o600))
+	expect := func(out *os.File, want string) {
+		buf := make([]byte, 1)
+		_, err := out.Read(buf)
+		require.NoError(b, err)
+		require.Equal(b, want, string(buf))
+	}
+	start := func(says string) (c *exec.Cmd, out *os.File) {
+		c, out = baseProcess(b, baseLeader)
+		c.Env = append(c.Env, lockEnv+"="+path)
+		require.NoError(b, c.Start())
+		c.Stdout.(*os.File).Close()
+		for _, s := range says {
+			expect(out, string(s))
+		}
+		return c, out
+	}
+	return func() float64 {
+		holder, out := start("sl")
+		defer out.Close()
+		next, nextOut := start("s")
+		defer nextOut.Close()
+		time.Sleep(5 * time.Millisecond) // until it waits, which nothing tells
+		begun := time.Now()
+		require.NoError(b, holder.Process.Kill())
+		expect(nextOut, "l")
+		took := time.Since(begun)
+		next.Process.Kill()
+		holder.Wait()
+		next.Wait()
+		return took.Seconds() * 1e3
+	}
 }
