@@ -154,7 +154,7 @@ func TestStatsAsJSON(t *testing.T) {
 	require.ElementsMatch(t, []string{"pid", "uptime", "generation", "target", "workers", "listeners", "exits", "reload", "coord"}, keys(m))
 	require.ElementsMatch(t, []string{"slot", "id", "pid", "state", "generation", "started", "ready_after", "restarts", "last_exit", "accepted",
 		"active", "messages_in", "messages_out", "queue", "heartbeat_age", "rss", "cpu", "name", "goroutines", "go_version", "version", "revision"}, keys(m["workers"].([]any)[0]))
-	require.ElementsMatch(t, []string{"network", "address", "backlog", "limit"}, keys(m["listeners"].([]any)[0]))
+	require.ElementsMatch(t, []string{"network", "address", "scheduling", "backlog", "limit"}, keys(m["listeners"].([]any)[0]))
 	require.InDelta(t, time.Duration(s.Uptime).Seconds(), m["uptime"], 1e-6)
 
 	var again cluster.Snapshot
