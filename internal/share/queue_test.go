@@ -156,7 +156,7 @@ func TestAcceptIsToldFirst(t *testing.T) {
 // The pause after a failed accept and the deadline of an Accept end, however
 // closely the timer comes upon the wait for it.
 func TestWaitsEnd(t *testing.T) {
-	const tries = 5_000
+	const tries = 2_500
 	for name, wait := range map[string]func(d time.Duration){
 		"sleep": func(delay time.Duration) {
 			d := new(dispatcher)
