@@ -17,10 +17,11 @@ import (
 type Frame struct {
 	In            string // a part of the block, by which it is known
 	Before, After string
+	Test          bool // the block is a file of tests of the program: see Blocks.Test
 }
 
 // Blocks is a program made of all Go blocks of a document.
-type Blocks struct{ Path string }
+type Blocks struct{ Path, overlay string }
 
 // BuildBlocks compiles the Go blocks of a document, each in its frame: there is one
 // for each, in their order. A block that is a program by itself has an empty one.
@@ -42,15 +43,19 @@ func BuildBlocks(t *testing.T, document string, frames ...Frame) *Blocks {
 	table := ""
 	for i, f := range frames {
 		require.Contains(t, found[i][1], f.In, "block %d of %s", i, document)
+		if f.Test {
+			add(fmt.Sprintf("block%d_test.go", i), withImports(found[i][1]))
+			continue
+		}
 		add(fmt.Sprintf("block%d.go", i), f.source(found[i][1], i))
 		table += fmt.Sprintf("%q: block%d,\n", f.In, i)
 	}
 	add("main.go", "package main\n\nimport (\n\"log\"\n\"os\"\n)\n\nfunc main() {\nlog.SetFlags(0)\nmap[string]func(){\n"+table+"}[os.Getenv(\"BLOCK\")]()\n}\n")
 	list, err := json.Marshal(map[string]any{"Replace": overlay})
 	require.NoError(t, err)
-	require.NoError(t, os.WriteFile(filepath.Join(dir, "overlay.json"), list, 0o600))
-	b := &Blocks{filepath.Join(dir, "blocks")}
-	cmd := exec.Command("go", "build", "-overlay="+filepath.Join(dir, "overlay.json"), "-o", b.Path, "./blocks")
+	b := &Blocks{filepath.Join(dir, "blocks"), filepath.Join(dir, "overlay.json")}
+	require.NoError(t, os.WriteFile(b.overlay, list, 0o600))
+	cmd := exec.Command("go", "build", "-overlay="+b.overlay, "-o", b.Path, "./blocks")
 	cmd.Dir = Path()
 	out, err := cmd.CombinedOutput()
 	require.NoError(t, err, "%s", out)
@@ -58,7 +63,8 @@ func BuildBlocks(t *testing.T, document string, frames ...Frame) *Blocks {
 }
 
 // blockImports are what blocks and frames may use without saying so.
-var blockImports = []string{"context", "crypto/tls", "errors", "fmt", "log", "net", "net/http", "os", "os/signal", "syscall", "time", "github.com/go-cluster/cluster"}
+var blockImports = []string{"context", "crypto/tls", "database/sql", "database/sql/driver", "encoding/json", "errors", "expvar", "fmt", "log",
+	"net", "net/http", "os", "os/signal", "syscall", "testing", "time", "github.com/go-cluster/cluster"}
 
 // blockAddress is an address that a block serves on.
 var blockAddress = regexp.MustCompile(`"(localhost)?:8\d\d\d"`)
@@ -73,15 +79,34 @@ func (f Frame) source(block string, n int) string {
 		rest = strings.Replace(rest, "func main()", fmt.Sprintf("func block%d()", n), 1)
 		return "package main\n\nimport \"os\"\n" + rest
 	}
-	block = f.Before + "\n" + block + "\n" + f.After
+	return withImports(fmt.Sprintf("func block%d() {\n%s\n%s\n%s\n}\n", n, f.Before, block, f.After))
+}
+
+// withImports is a file of the declarations and what they use.
+func withImports(declarations string) string {
 	source := "package main\n\n"
-	code := comments.ReplaceAllString(block, "")
+	code := comments.ReplaceAllString(declarations, "")
 	for _, path := range blockImports {
 		if name := path[strings.LastIndex(path, "/")+1:]; regexp.MustCompile(`\b` + name + `\.[A-Z]`).MatchString(code) {
 			source += fmt.Sprintf("import %q\n", path)
 		}
 	}
-	return source + fmt.Sprintf("\nfunc block%d() {\n%s\n}\n", n, block)
+	return source + "\n" + declarations
+}
+
+// Test runs the tests among the blocks, as those of the program that the block is that
+// has in.
+func (b *Blocks) Test(t *testing.T, in, address string, env ...string) {
+	t.Helper()
+	tests := b.Path + ".test"
+	build := exec.Command("go", "test", "-c", "-vet=off", "-overlay="+b.overlay, "-o", tests, "./blocks")
+	build.Dir = Path()
+	out, err := build.CombinedOutput()
+	require.NoError(t, err, "%s", out)
+	run := exec.Command(tests)
+	run.Env = append(append(os.Environ(), env...), b.Env(in, address)...)
+	out, err = run.CombinedOutput()
+	require.NoError(t, err, "%s", out)
 }
 
 // Start runs the block that has in, on the address.
