@@ -195,6 +195,9 @@ func ExampleProcess_OnMessage() {
 func ExampleProcess_Send() {
 	if cluster.IsWorker() {
 		cluster.OnMessage(func(master *cluster.Process, m cluster.Message) { fmt.Println("worker:", m) })
+		if err := cluster.Worker.Send("listening to you"); err != nil {
+			log.Fatal(err)
+		}
 		select {}
 	}
 	if err := cluster.SetupMaster(cluster.Options{Env: again("ExampleProcess_Send")}); err != nil {
@@ -204,6 +207,9 @@ func ExampleProcess_Send() {
 	if err != nil {
 		log.Fatal(err)
 	}
+	listens := make(chan bool)
+	defer w.OnMessage(func(*cluster.Process, cluster.Message) { close(listens) })()
+	<-listens
 	received := make(chan error)
 	if err := w.Send([]int{1, 2, 3}, func(err error) { received <- err }); err != nil {
 		log.Fatal(err)
