@@ -37,7 +37,7 @@ func TestNodeDocNamesItsProofs(t *testing.T) {
 	require.Greater(t, len(named), 50)
 	for name := range tests {
 		if strings.HasPrefix(name, "TestNode") && !strings.HasPrefix(name, "TestNodeDoc") {
-			require.Contains(t, string(b), "`"+name+"`", "a test that docs/node.md does not name")
+			require.True(t, strings.Contains(string(b), "`"+name+"`"), "docs/node.md does not name %s", name)
 		}
 	}
 }
