@@ -262,7 +262,7 @@ var unclaimed = clustertest.Program("unclaimed", func() {
 	os.Exit(0)
 })
 
-// TestLargeMessages: 16 MiB arrive both ways, also one that is larger than
+// TestLargeMessages: 4 MiB arrive both ways, also one that is larger than
 // MaxQueue when nothing else is queued.
 func TestLargeMessages(t *testing.T) {
 	if clustertest.Apart(t) {
@@ -272,7 +272,7 @@ func TestLargeMessages(t *testing.T) {
 	w := forkOnline(t)
 	got := make(chan cluster.Message, 1)
 	t.Cleanup(w.OnMessage(func(_ *cluster.Process, m cluster.Message) { got <- m }))
-	big := strings.Repeat("x", 16<<20-2)
+	big := strings.Repeat("x", 4<<20-2)
 	require.NoError(t, w.SendContext(t.Context(), big))
 	var back string
 	require.NoError(t, clustertest.Await(t, got, "message").Decode(&back))
