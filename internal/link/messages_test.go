@@ -76,10 +76,10 @@ func TestTooLongIsReportedAndSkipped(t *testing.T) {
 	require.Empty(t, l.errors)
 }
 
-// TestLargeMessageBothWays: 16 MiB, which no socket buffer takes at once, arrive.
+// TestLargeMessageBothWays: 4 MiB, which no socket buffer takes at once, arrive.
 func TestLargeMessageBothWays(t *testing.T) {
 	l := newTestLink(t, PeerGo, Options{}).take().start()
-	big := `"` + strings.Repeat("z", 16<<20-2) + `"`
+	big := `"` + strings.Repeat("z", 4<<20-2) + `"`
 	go l.peer.Write([]byte(big + "\n"))
 	require.True(t, big == l.message(), "in")
 	require.NoError(t, l.Send(json.RawMessage(big), nil))
