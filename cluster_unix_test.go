@@ -16,6 +16,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/go-cluster/cluster"
 	"github.com/go-cluster/cluster/internal/clustertest"
@@ -364,4 +365,27 @@ func TestReaderOfTheLogGoes(t *testing.T) {
 	var said strings.Builder
 	c.Stdout, c.Stderr = w, &said
 	require.NoError(t, c.Run(), &said)
+}
+
+// The connections of a worker are those of now, and not of the last heartbeat, also in
+// the worker that is its successor.
+func TestStatsAreOfNow(t *testing.T) {
+	w := clustertest.SocketWorkers(t, 1, cluster.Options{Watchdog: cluster.Watchdog{Interval: time.Hour}})[0]
+	for range 2 {
+		addr := clustertest.MustListen(t, w, "tcp", "127.0.0.1:0", cluster.ListenConfig{}).Addr
+		first, second := dialGreeted(t, addr), dialGreeted(t, addr)
+		is := func(accepted, active int64) func() bool {
+			return func() bool {
+				s := cluster.Stats().Workers
+				return len(s) == 1 && s[0].PID == w.PID() && s[0].Accepted == accepted && s[0].Active == active
+			}
+		}
+		clustertest.Eventually(t, is(2, 2), "two open connections")
+		first.Close()
+		clustertest.Eventually(t, is(2, 1), "one open connection")
+		second.Close()
+		clustertest.Eventually(t, is(2, 0), "no open connection")
+		clustertest.KillAndWait(t, w)
+		w = clustertest.Fork(t)
+	}
 }

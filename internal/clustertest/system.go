@@ -22,7 +22,6 @@ var systems = map[bool]traits{
 		OpenedBy:   "the master opens it, as uid ",
 		Networks:   []string{"tcp", "unix"},
 		SharedUDP:  true,
-		SharedMem:  true,
 		Term:       true,
 		Dump:       true,
 		PathList:   ":",
@@ -48,7 +47,6 @@ type traits struct {
 	OpenedBy   string   // who opens sockets, in the error of a Listen
 	Networks   []string // of streams, that workers can share
 	SharedUDP  bool     // and of datagrams
-	SharedMem  bool     // and memory, for numbers
 	Term       bool     // one process can be asked to stop by somebody else: SIGTERM
 	Dump       bool     // one that hangs can be asked for its goroutines: SIGQUIT
 	Exe        string   // how the name of a program ends
