@@ -2,7 +2,6 @@ package share
 
 import (
 	"io"
-	"net"
 	"testing"
 	"time"
 
@@ -92,37 +91,4 @@ func TestInTurn(t *testing.T) {
 	}
 	close(workers[1].may)
 	roomtest.Await(t, workers[1].taken, "connection").Release()
-}
-
-// At the end of the address all that waits is handed over, also what is more than a worker
-// takes at a time; and if the workers take no more, what is left is closed.
-func TestHandsOutAllThatWaits(t *testing.T) {
-	const waiting = 3 * maxOffers
-	for name, takes := range map[string]bool{"taken": true, "refused": false} {
-		t.Run(name, func(t *testing.T) {
-			d, dial := newDispatcherFor(t)
-			busy := newCommandWorker()
-			busy.take.Store(true)
-			d.add(busy)
-			dial()
-			roomtest.Await(t, busy.taken, "connection").Release()
-			busy.take.Store(takes)
-			var clients []net.Conn
-			for range waiting {
-				clients = append(clients, dial())
-			}
-			d.handOut()
-			d.close()
-			close(busy.may)
-			if takes {
-				for range waiting {
-					roomtest.Await(t, busy.taken, "connection").Release()
-				}
-			}
-			for _, c := range clients { // the master keeps no copy
-				_, err := c.Read(make([]byte, 1))
-				require.ErrorIs(t, err, io.EOF)
-			}
-		})
-	}
 }

@@ -4,6 +4,7 @@ package share
 
 import (
 	"errors"
+	"io"
 	"net"
 	"os"
 	"path/filepath"
@@ -174,4 +175,38 @@ func TestDescriptorByNumber(t *testing.T) {
 	require.NoError(t, ask(r, func(string, string) error { return nil }))
 	roomtest.Await(t, m.answers, "answer")
 	roomtest.Await(t, m.sockets, "socket").Release()
+}
+
+// At the end of the address all that waits is handed over, also what is more than a worker
+// takes at a time; and if the workers take no more, what is left is closed. (Windows tells
+// nobody whether a connection waits: there what waits is reset.)
+func TestHandsOutAllThatWaits(t *testing.T) {
+	const waiting = 3 * maxOffers
+	for name, takes := range map[string]bool{"taken": true, "refused": false} {
+		t.Run(name, func(t *testing.T) {
+			d, dial := newDispatcherFor(t)
+			busy := newCommandWorker()
+			busy.take.Store(true)
+			d.add(busy)
+			dial()
+			roomtest.Await(t, busy.taken, "connection").Release()
+			busy.take.Store(takes)
+			var clients []net.Conn
+			for range waiting {
+				clients = append(clients, dial())
+			}
+			d.handOut()
+			d.close()
+			close(busy.may)
+			if takes {
+				for range waiting {
+					roomtest.Await(t, busy.taken, "connection").Release()
+				}
+			}
+			for _, c := range clients { // the master keeps no copy
+				_, err := c.Read(make([]byte, 1))
+				require.ErrorIs(t, err, io.EOF)
+			}
+		})
+	}
 }
