@@ -366,7 +366,7 @@ func FuzzQuestions(f *testing.F) {
 		{Verb: verbOnce, Name: "y"}, {Verb: verbOnceFailed, Name: "y"}, {Verb: verbSubscribe, Name: "x"}, {Verb: verbPublish, Name: "x"},
 		{Verb: verbPublish, Name: "x", Message: json.RawMessage(`"m"`)}, {Verb: verbMissed, Ticket: 1, N: math.MaxInt64}, {Verb: verbUnsubscribe, Name: "x"},
 		{Verb: verbSet, Name: "s", Key: "k", Value: []byte("1")}, {Verb: verbIncr, Name: "s", Key: "k", N: 1}, {Verb: verbKeys, Name: "s"},
-		{Verb: verbRate, Name: "l", Rate: 1, N: 5}, {Verb: verbTake, Name: "l", Key: "k", N: 1, Ahead: 3}, {Verb: verbTake, Name: "l", Key: "k", N: 1, Unused: 1 << 40},
+		{Verb: verbRate, Name: "l", Rate: 1, N: 5}, {Verb: verbTake, Name: "l", Key: "k", N: 1, Ahead: 3}, {Verb: verbTake, Name: "l", Key: "k", N: 1, Unused: 1 << 30},
 		{Verb: verbTake, Name: "l", Key: strings.Repeat("k", 1000), N: 1}, {Verb: "none"},
 	} {
 		b, err := json.Marshal(q)
