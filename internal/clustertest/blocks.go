@@ -112,7 +112,7 @@ func (b *Blocks) Test(t *testing.T, in, address string, env ...string) {
 // Start runs the block that has in, on the address.
 func (b *Blocks) Start(t *testing.T, in, address string, env ...string) *Proc {
 	t.Helper()
-	return StartCmd(t, exec.Command(b.Path), "block", append(env, b.Env(in, address)...)...)
+	return StartCmd(t, exec.Command(b.Path), "block", append(b.Env(in, address), env...)...)
 }
 
 // Env makes a process of Path run the block that has in, on the address, with two

@@ -24,7 +24,7 @@ func TestExampleGo(t *testing.T) {
 	require.NoError(t, err, "%s", out)
 	o := guest()
 	o.Exec, o.ManualReady = program, true
-	loseNothing(t, o)
+	loseNothing(t, o, func(int) {})
 }
 
 // TestExamplePython: the script of examples/foreign. By that time it has begun to serve,
@@ -34,14 +34,24 @@ func TestExamplePython(t *testing.T) {
 	o := guest()
 	o.Exec = clustertest.Path("examples", "foreign", "server.py")
 	o.ReadyAfter = 0
-	loseNothing(t, o)
+	loseNothing(t, o, func(int) {})
 }
 
-// TestGunicorn: it is a master with workers itself, and says when it is ready.
+// TestGunicorn: it is a master with workers itself, and says when it is ready. That
+// is before its worker handles signals: a SIGTERM in between is lost, and gunicorn
+// waits for that worker until its graceful timeout. So this waits for the workers.
 func TestGunicorn(t *testing.T) {
-	o := guest("--chdir", clustertest.Path("test", "foreign", "testdata"), "wsgi:app")
+	booted := t.TempDir()
+	t.Setenv("BOOTED", booted)
+	data := clustertest.Path("test", "foreign", "testdata")
+	o := guest("--chdir", data, "--config", filepath.Join(data, "gunicorn.conf.py"), "wsgi:app")
 	o.Exec, o.ManualReady = needs(t, "gunicorn"), true
-	loseNothing(t, o)
+	loseNothing(t, o, func(workers int) {
+		clustertest.Eventually(t, func() bool {
+			files, err := os.ReadDir(booted)
+			return err == nil && len(files) == workers
+		}, "gunicorn's workers")
+	})
 }
 
 func needs(t *testing.T, program string) string {
@@ -54,8 +64,9 @@ func needs(t *testing.T, program string) string {
 	return path
 }
 
-// loseNothing reloads two workers while they are asked, and stops them.
-func loseNothing(t *testing.T, o cluster.Options) {
+// loseNothing reloads two workers while they are asked, and stops them. It calls
+// booted before each of the two, with the number of workers that have begun until then.
+func loseNothing(t *testing.T, o cluster.Options, booted func(workers int)) {
 	o.Workers = 2
 	clustertest.WithMaster(t, "none", o)
 	require.NoError(t, cluster.AutoFork())
@@ -66,6 +77,7 @@ func loseNothing(t *testing.T, o cluster.Options) {
 	for _, w := range cluster.Workers() {
 		before = append(before, w.PID())
 	}
+	booted(2)
 	at := "http://" + address(t)
 	var failed atomic.Value
 	stop, stopped := make(chan bool), make(chan bool)
@@ -97,6 +109,7 @@ func loseNothing(t *testing.T, o cluster.Options) {
 	for _, pid := range before {
 		require.NoDirExists(t, "/proc/"+strconv.Itoa(pid))
 	}
+	booted(4)
 	require.NoError(t, cluster.Disconnect(clustertest.Within(t, clustertest.Patience)))
 	http.DefaultClient.CloseIdleConnections()
 }
