@@ -27,6 +27,11 @@ type Options struct {
 	// cannot be is an error. On Windows there is none.
 	Socket string
 
+	// Name is what the default Socket is called by, instead of the program's name, and
+	// by which the command cluster knows this master. What is no letter, digit, "-", "_"
+	// or "." becomes "_".
+	Name string
+
 	// Address is a TCP address as well, "127.0.0.1:9090" say. Without Token only
 	// /stats, /events, /healthz and /readyz are given there. Default: none.
 	Address string
@@ -126,7 +131,7 @@ func (s *service) answerOperator() error {
 	s.ends = append(s.ends, s.journal.follow(s.core), s.workers.close)
 	s.ends = append(s.ends, cluster.OnShutdown(func(ctx context.Context) error { s.end(ctx); return nil }))
 	if s.o.Socket != "-" {
-		ln, remove, err := listenSocket(s.o.Socket)
+		ln, remove, err := listenSocket(s.o.Socket, s.o.Name)
 		switch {
 		case err == nil:
 			s.serve(ln)

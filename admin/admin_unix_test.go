@@ -43,6 +43,11 @@ func TestLife(t *testing.T) {
 	until(t, events, "listening", func(e admin.Event) bool { return e.Address == "tcp "+s.listen })
 	until(t, events, "ready", whichever)
 
+	past := s.follow("/events?follow=0")
+	until(t, past, "ready", whichever)
+	for range past { // which end by themselves
+	}
+
 	s.post("/reload", "200")
 	e = until(t, events, "reload", whichever)
 	require.Empty(t, e.Result)

@@ -17,7 +17,8 @@ const keepAlive = 15 * time.Second
 func number(n int) string { return strconv.Itoa(n) }
 
 // events tells what has happened, and goes on telling: as server-sent events, or as
-// JSON lines if those are asked for. It begins after Last-Event-ID, or ?after=.
+// JSON lines if those are asked for. It begins after Last-Event-ID, or ?after=. With
+// ?follow=0 it ends with what has happened so far.
 func (s *service) events(w http.ResponseWriter, r *http.Request) {
 	from := r.Header.Get("Last-Event-ID")
 	if q := r.URL.Query(); q.Has("after") {
@@ -34,7 +35,7 @@ func (s *service) events(w http.ResponseWriter, r *http.Request) {
 			out.write(e, e.N)
 			n = e.N
 		}
-		if out.flush() != nil {
+		if out.flush() != nil || r.URL.Query().Get("follow") == "0" {
 			return
 		}
 		select {

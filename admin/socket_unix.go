@@ -23,9 +23,9 @@ import (
 // <program>.<pid>.sock, and <program>.sock leads to the youngest. It is bound there
 // and not moved, since /proc/net/unix goes on to tell the name of the bind.
 
-// listenSocket opens the socket at the path, or at the default one if that is "".
-// remove removes its file, once it is closed.
-func listenSocket(path string) (ln net.Listener, remove func(), err error) {
+// listenSocket opens the socket at the path, or at the default one of the name if that is
+// "". remove removes its file, once it is closed.
+func listenSocket(path, name string) (ln net.Listener, remove func(), err error) {
 	link := ""
 	if path == "" {
 		dir, err := socketDir()
@@ -33,7 +33,10 @@ func listenSocket(path string) (ln net.Listener, remove func(), err error) {
 			return nil, nil, err
 		}
 		clearStale(dir)
-		program := fileName(filepath.Base(os.Args[0]))
+		if name == "" {
+			name = filepath.Base(os.Args[0])
+		}
+		program := fileName(name)
 		path = filepath.Join(dir, program+"."+strconv.Itoa(os.Getpid())+".sock")
 		link = filepath.Join(dir, program+".sock")
 	}

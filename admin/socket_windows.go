@@ -7,6 +7,6 @@ import (
 )
 
 // listenSocket is not supported: a socket does not tell here who connected to it.
-func listenSocket(string) (ln net.Listener, remove func(), err error) {
+func listenSocket(_, _ string) (ln net.Listener, remove func(), err error) {
 	return nil, nil, cluster.ErrNotSupported
 }
