@@ -32,11 +32,13 @@
 // # Locks
 //
 // Tracker.mu guards the sets of what is in flight, conn.mu a connection's read
-// deadline, Listener.mu that of an Accept, clock.mu the timers, servers.mu the Serve calls, atOnce.mu and
-// ShutdownHooks.mu their functions. None is taken while another one is held, but for Listener.mu in Tracker.mu, and none is held during
-// a hook, a callback of the application or a call of a listening source. conn.mu and Listener.mu are
-// held while the deadline of the connection or source below is set, and Tracker.mu while
-// the numbers of connections are published, which is a write to memory.
+// deadline, Listener.mu that of an Accept, calls.mu which calls of a socket are under way,
+// clock.mu the timers, servers.mu the Serve calls, atOnce.mu and ShutdownHooks.mu their
+// functions. None is taken while another one is held, but for Listener.mu in Tracker.mu
+// and calls.mu in Listener.mu. None is held during a hook, a callback of the application
+// or a call of a listening source. conn.mu and Listener.mu are held while the deadline of
+// the connection or source below is set, and Tracker.mu while the numbers of connections
+// are published, which is a write to memory.
 //
 // # Tests
 //

@@ -36,11 +36,12 @@ type Listener struct {
 	closed chan struct{}
 
 	reserves bool // its source asks for a place itself
+	calls    calls
 
 	mu          sync.Mutex
 	limit       time.Time   // of SetDeadline
 	interrupted bool        // the source has a deadline that has passed, since the worker is full
-	timer       *time.Timer // of SetDeadline, for an Accept that waits for room
+	timer       *time.Timer // of SetDeadline, for timeUp
 }
 
 // Reserver is a Source that takes a place (Tracker.Reserve) for each connection that it
@@ -66,7 +67,7 @@ func (l *Listener) Close() error {
 	l.once.Do(func() {
 		close(l.closed)
 		l.tracker.leave(l)
-		err = l.source.Close()
+		err = l.free()
 		if l.tracker.Draining() && errors.Is(err, net.ErrClosed) {
 			err = nil // the drain was first
 		}
@@ -84,8 +85,14 @@ func (l *Listener) errClosed(op string) error {
 // descriptor of the socket. While others have the socket its queue is not lost; when
 // the last one has closed it, clients are refused.
 func (l *Listener) stop() {
+	l.free()
+}
+
+// free closes this process's descriptor, also while an Accept waits in the kernel.
+func (l *Listener) free() error {
 	l.source.SetDeadline(past)
-	l.source.Close()
+	l.calls.rouse(l.source)
+	return l.source.Close()
 }
 
 // past is a deadline that ends what is under way.
@@ -112,8 +119,8 @@ func (l *Listener) setLimit(t time.Time) error {
 	if l.timer != nil {
 		l.timer.Stop()
 	}
-	if d := time.Until(t); !t.IsZero() && d > 0 && l.tracker.most > 0 {
-		l.timer = time.AfterFunc(d, l.tracker.lookAgain)
+	if !t.IsZero() {
+		l.timer = time.AfterFunc(time.Until(t), l.timeUp)
 	}
 	if l.interrupted {
 		return nil // the next Accept sets it
@@ -121,14 +128,23 @@ func (l *Listener) setLimit(t time.Time) error {
 	return l.source.SetDeadline(t)
 }
 
+// timeUp ends the Accept calls that the deadline of the source does not end: those that
+// wait for room, and those that wait in the kernel.
+func (l *Listener) timeUp() {
+	l.tracker.lookAgain()
+	l.calls.rouseLate(l.source)
+}
+
 // ended reports whether an Accept returns at once: the listener is closed, or its
 // deadline has passed.
-func (l *Listener) ended() bool {
+func (l *Listener) ended() bool { return l.isClosed() || l.expired() }
+
+func (l *Listener) isClosed() bool {
 	select {
 	case <-l.closed:
 		return true
 	default:
-		return l.expired()
+		return false
 	}
 }
 
@@ -146,6 +162,7 @@ func (l *Listener) interrupt() {
 	if !l.tracker.Draining() {
 		l.interrupted = true
 		l.source.SetDeadline(past)
+		l.calls.rouseLate(l.source)
 	}
 }
 
@@ -188,7 +205,9 @@ func (l *Listener) Accept() (net.Conn, error) {
 			l.tracker.endAccept(l, nil)
 			continue
 		}
+		n := l.calls.begin()
 		raw, err := l.source.Accept()
+		l.calls.end(n)
 		if err == nil {
 			l.setKeepAlive(raw)
 			wrapped, c := l.tracker.track(l, raw)
@@ -196,6 +215,9 @@ func (l *Listener) Accept() (net.Conn, error) {
 			return wrapped, nil
 		}
 		l.tracker.endAccept(l, nil)
+		if isTimeout(err) && l.isClosed() {
+			return nil, l.errClosed("accept") // the deadline was that of free
+		}
 		if l.tracker.Draining() && (isTimeout(err) || errors.Is(err, net.ErrClosed)) {
 			if isTimeout(err) && l.tracker.lastCall.Load() && l.wasInterrupted() {
 				continue

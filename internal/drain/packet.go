@@ -24,6 +24,7 @@ type packetConn struct {
 	addr    net.Addr
 	release func()
 	asks    func() // the program asks for a datagram
+	calls   calls
 
 	once   sync.Once // closes
 	closed chan struct{}
@@ -75,7 +76,12 @@ func (c *packetConn) ReadFrom(b []byte) (n int, from net.Addr, err error) {
 func (c *packetConn) read(fn func() error) error {
 	for !c.tracker.Draining() {
 		c.asks()
+		n := c.calls.begin()
 		err := fn()
+		c.calls.end(n)
+		if isTimeout(err) && c.isClosed() {
+			break // the deadline was that of Close
+		}
 		if err == nil || !c.tracker.Draining() || !isTimeout(err) && !errors.Is(err, net.ErrClosed) {
 			return err
 		}
@@ -89,6 +95,8 @@ func (c *packetConn) Close() error {
 	c.once.Do(func() {
 		close(c.closed)
 		c.tracker.leave(c)
+		c.PacketSource.SetReadDeadline(past)
+		c.calls.rouse(c.PacketSource)
 		err = c.PacketSource.Close()
 		if c.tracker.orphaned.Load() && errors.Is(err, net.ErrClosed) {
 			err = nil // the drain was first
@@ -96,6 +104,15 @@ func (c *packetConn) Close() error {
 		c.release()
 	})
 	return err
+}
+
+func (c *packetConn) isClosed() bool {
+	select {
+	case <-c.closed:
+		return true
+	default:
+		return false
+	}
 }
 
 func (c *packetConn) errClosed(op string) error {
@@ -106,6 +123,7 @@ func (c *packetConn) errClosed(op string) error {
 // master is gone the next one wants the address, so that there the socket is closed.
 func (c *packetConn) stop() {
 	c.PacketSource.SetReadDeadline(past)
+	c.calls.rouse(c.PacketSource)
 	if c.tracker.orphaned.Load() {
 		c.PacketSource.Close()
 	}
