@@ -7,6 +7,8 @@
 // connections. [Listen] and [ListenPacket] open it for this process alone.
 // [NewListener], [NewPacketConn] and [NewConn] make package net's types of a
 // descriptor that another process opened; an [Acceptor] accepts bare descriptors.
+// On Linux [OpenGroup] opens several sockets of one address, a [Merged] accepts from some
+// of them, and a [Traffic] tells when the first connection comes to any.
 // On Windows package net has no way from a socket to its own types that leaves
 // the socket usable by other processes, so that this package has a listener and
 // a connection of its own there. What another process has on its completion port is
@@ -18,8 +20,8 @@
 //
 // Descriptors have owners: what is returned as a [handle.Handle] belongs to the
 // caller, and the constructors of net's types take a duplicate or a reference of
-// their own. Nothing here starts a goroutine. There are locks on Windows
-// only: that of the calls on a socket, under which no other is taken but that of the
+// their own. Nothing here starts a goroutine. There are locks in a Merged, that of its
+// list and one for each socket, of which one at a time is held; and on Windows: that of the calls on a socket, under which no other is taken but that of the
 // handle's watches, and those of who reads and who writes a connection by events,
 // which come before it.
 //

@@ -1,0 +1,139 @@
+package socket
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"os"
+	"strconv"
+	"syscall"
+
+	"github.com/go-cluster/cluster/internal/handle"
+	"golang.org/x/sys/unix"
+)
+
+// Several sockets of one address (SO_REUSEPORT). The kernel chooses by a hash of the
+// connection, or of a datagram's addresses, or as a program says.
+
+// Group are the sockets that [OpenGroup] has opened.
+type Group struct {
+	Sockets []*handle.Handle // in the order in which a program of the group numbers them
+	Addr    net.Addr
+	Lack    error // why there is only the first, as [Open] opens it; or nil
+	Refused error // why the system took no program, so that its hash has the choice; or nil
+}
+
+// OpenGroup opens n sockets of a, for streams or for datagrams. The first it opens without
+// the option: another cluster, or whoever else wants the address for itself, is told that
+// it is in use.
+//
+// choose, if not nil, is attached before more than the first socket can have traffic. It
+// is never replaced or detached: to do so under traffic is a use after free in many
+// kernels (CVE-2026-52910).
+func OpenGroup(ctx context.Context, a Address, n int, choose []unix.SockFilter) (g Group, err error) {
+	first, addr, _, err := Open(ctx, a)
+	if err != nil {
+		return g, err
+	}
+	g = Group{Sockets: []*handle.Handle{first}, Addr: addr}
+	if g.Lack = setReusePort(first.FD(), 1); g.Lack != nil {
+		return g, nil
+	}
+	host, _, _ := net.SplitHostPort(a.Literal)
+	_, port := ipPort(addr)
+	again := a
+	again.Literal = net.JoinHostPort(host, strconv.Itoa(port))
+	for len(g.Sockets) < n {
+		h, err := openMember(ctx, again)
+		if err != nil {
+			g.undo(err)
+			return g, nil
+		}
+		g.Sockets = append(g.Sockets, h)
+		if len(g.Sockets) == 2 && choose != nil {
+			g.Refused = attach(h.FD(), choose)
+		}
+	}
+	return g, nil
+}
+
+// undo leaves the first socket, as it was before the others.
+func (g *Group) undo(why error) {
+	for _, h := range g.Sockets[1:] {
+		h.Release()
+	}
+	g.Sockets, g.Lack = g.Sockets[:1], why
+	setReusePort(g.Sockets[0].FD(), 0)
+}
+
+// openMember opens a further socket of a's group.
+func openMember(ctx context.Context, a Address) (*handle.Handle, error) {
+	lc := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) (err error) {
+		ctlErr := c.Control(func(fd uintptr) { err = setReusePort(int(fd), 1) })
+		if ctlErr != nil {
+			return ctlErr
+		}
+		return err
+	}}
+	lc.SetMultipathTCP(a.Multipath)
+	if a.IsPacket() {
+		c, err := lc.ListenPacket(ctx, a.Network, a.Literal)
+		if err != nil {
+			return nil, err
+		}
+		defer c.Close()
+		return Duplicate(c.(syscall.Conn))
+	}
+	ln, err := lc.Listen(ctx, a.Network, a.Literal)
+	if err != nil {
+		return nil, err
+	}
+	defer ln.Close()
+	if a.Backlog > 0 {
+		if err := relisten(ln.(syscall.Conn), a.Backlog); err != nil {
+			return nil, err
+		}
+	}
+	return Duplicate(ln.(syscall.Conn))
+}
+
+func setReusePort(fd, on int) error {
+	return os.NewSyscallError("setsockopt", unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, on))
+}
+
+// attach lets a program choose the socket of fd's group: its result is the index, in the
+// order of listen (TCP) or of bind (UDP). A result that is out of range leaves the choice
+// to the hash. That needs no privilege.
+func attach(fd int, program []unix.SockFilter) error {
+	prog := unix.SockFprog{Len: uint16(len(program)), Filter: &program[0]}
+	if err := unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_REUSEPORT_CBPF, &prog); err != nil {
+		return fmt.Errorf("a program that chooses by the client's address: %w", os.NewSyscallError("setsockopt", err))
+	}
+	return nil
+}
+
+// ByClient is a program that chooses one of n sockets of a group by the client's address,
+// IPv4 or IPv6; a v4-mapped client is one of IPv4. It is nil if there is nothing to choose.
+func ByClient(n int) []unix.SockFilter {
+	const network = 0x100000000 - 0x100000 // SKF_NET_OFF: the packet from its IP header on
+	op := func(code uint16, k uint32) unix.SockFilter { return unix.SockFilter{Code: code, K: k} }
+	load := func(at uint32) unix.SockFilter { return op(unix.BPF_LD|unix.BPF_W|unix.BPF_ABS, network+at) }
+	program := []unix.SockFilter{
+		op(unix.BPF_LD|unix.BPF_B|unix.BPF_ABS, network),
+		op(unix.BPF_ALU|unix.BPF_RSH|unix.BPF_K, 4),
+		{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: 6, Jt: 2},
+		load(12),
+		{Code: unix.BPF_JMP | unix.BPF_JA, K: 10},
+		load(8), // the four words of an IPv6 address, as one
+	}
+	for at := uint32(12); at <= 20; at += 4 {
+		program = append(program, op(unix.BPF_MISC|unix.BPF_TAX, 0), load(at), op(unix.BPF_ALU|unix.BPF_XOR|unix.BPF_X, 0))
+	}
+	const golden = 0x9e3779b1 // 2³² divided by the golden ratio: it spreads what differs in few bits
+	return append(program,
+		op(unix.BPF_ALU|unix.BPF_MUL|unix.BPF_K, golden),
+		op(unix.BPF_ALU|unix.BPF_RSH|unix.BPF_K, 16),
+		op(unix.BPF_ALU|unix.BPF_MOD|unix.BPF_K, uint32(n)),
+		op(unix.BPF_RET|unix.BPF_A, 0),
+	)
+}

@@ -1,0 +1,192 @@
+package socket
+
+import (
+	"errors"
+	"net"
+	"os"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/go-cluster/cluster/internal/errs"
+	"github.com/go-cluster/cluster/internal/handle"
+	"golang.org/x/sys/unix"
+)
+
+// Merged accepts from several sockets as if they were one listener. Sockets come and go
+// while it accepts.
+//
+// It waits by an epoll instance of its own, which the runtime's poller has, and takes the
+// connection from the socket that has one by package net's Accept. What net makes of a
+// descriptor (FileConn) costs a duplicate and five more system calls for each connection.
+type Merged struct {
+	epoll *os.File
+	rc    syscall.RawConn
+
+	mu     sync.Mutex
+	closed bool
+	all    map[int]*member // by index
+}
+
+// member is one of the sockets.
+type member struct {
+	mu sync.Mutex // who accepts
+	ln *net.TCPListener
+}
+
+// NewMerged makes a listener without sockets.
+func NewMerged() (*Merged, error) {
+	f, rc, err := newEpollFile()
+	if err != nil {
+		return nil, err
+	}
+	return &Merged{epoll: f, rc: rc, all: make(map[int]*member)}, nil
+}
+
+// Add accepts from h as well, of which it takes a descriptor of its own. index is what
+// Remove calls it; a socket that has the index already goes.
+func (m *Merged) Add(index int, h *handle.Handle) error {
+	ln, err := NewListener(h)
+	if err != nil {
+		return err
+	}
+	tcp, ok := ln.(*net.TCPListener)
+	if !ok {
+		ln.Close()
+		return &net.OpError{Op: "listen", Net: ln.Addr().Network(), Addr: ln.Addr(), Err: errs.NotSupported}
+	}
+	m.Remove(index)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.closed {
+		tcp.Close()
+		return net.ErrClosed
+	}
+	if err := m.control(unix.EPOLL_CTL_ADD, index, tcp); err != nil {
+		tcp.Close()
+		return err
+	}
+	m.all[index] = &member{ln: tcp}
+	return nil
+}
+
+// Remove accepts from the socket no more.
+func (m *Merged) Remove(index int) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if s := m.all[index]; s != nil {
+		delete(m.all, index)
+		m.control(unix.EPOLL_CTL_DEL, index, s.ln) // others have the socket, so that its close would not
+		s.ln.Close()
+	}
+}
+
+func (m *Merged) control(op, index int, ln *net.TCPListener) error {
+	rc, err := ln.SyscallConn()
+	if err != nil {
+		return err
+	}
+	// By level: what one look leaves the next one sees.
+	e := unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(index)}
+	outerErr := m.rc.Control(func(epoll uintptr) {
+		innerErr := rc.Control(func(fd uintptr) { err = unix.EpollCtl(int(epoll), op, int(fd), &e) })
+		if err == nil {
+			err = innerErr
+		}
+	})
+	if outerErr != nil {
+		return outerErr
+	}
+	return os.NewSyscallError("epoll_ctl", err)
+}
+
+// overtaken bounds an Accept of a socket that had a connection a moment ago: another
+// process may have taken it since.
+const overtaken = time.Millisecond
+
+// Accept waits for a connection at any of the sockets.
+func (m *Merged) Accept() (net.Conn, error) {
+	for {
+		index, err := m.ready()
+		if err != nil {
+			return nil, err
+		}
+		m.mu.Lock()
+		s := m.all[index]
+		m.mu.Unlock()
+		if s == nil {
+			continue // it has just gone
+		}
+		c, err := s.accept()
+		if err == nil {
+			return c, nil
+		}
+		if !errors.Is(err, os.ErrDeadlineExceeded) && !errors.Is(err, net.ErrClosed) {
+			return nil, err
+		}
+	}
+}
+
+func (s *member) accept() (net.Conn, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.ln.SetDeadline(time.Now().Add(overtaken))
+	defer s.ln.SetDeadline(time.Time{}) // it would wake this process
+	return s.ln.Accept()
+}
+
+// ready returns the index of a socket that has a connection. One at a time: the kernel
+// goes round.
+func (m *Merged) ready() (index int, err error) {
+	var events [1]unix.EpollEvent
+	waitErr := m.rc.Read(func(fd uintptr) bool {
+		n, waitErr := unix.EpollWait(int(fd), events[:], 0)
+		index = int(events[0].Fd)
+		if err = waitErr; err == unix.EINTR {
+			err = nil
+		}
+		return n > 0 || err != nil
+	})
+	switch {
+	case waitErr == nil:
+		return index, os.NewSyscallError("epoll_wait", err)
+	case errors.Is(waitErr, os.ErrDeadlineExceeded):
+		return 0, waitErr
+	}
+	return 0, net.ErrClosed
+}
+
+// SetDeadline bounds Accept.
+func (m *Merged) SetDeadline(t time.Time) error { return m.epoll.SetReadDeadline(t) }
+
+// Close closes this process's descriptors of all of them, and ends a waiting Accept.
+func (m *Merged) Close() error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.closed {
+		return net.ErrClosed
+	}
+	m.closed = true
+	for _, s := range m.all {
+		s.ln.Close()
+	}
+	clear(m.all)
+	return m.epoll.Close()
+}
+
+// Len is how many sockets there are.
+func (m *Merged) Len() int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return len(m.all)
+}
+
+// SyscallConn gives access to one of the sockets.
+func (m *Merged) SyscallConn() (syscall.RawConn, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, s := range m.all {
+		return s.ln.SyscallConn()
+	}
+	return nil, errs.NotSupported
+}
