@@ -1,0 +1,135 @@
+//go:build unix
+
+package main
+
+import (
+	"context"
+	"io"
+	"os"
+	"path/filepath"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/go-cluster/cluster"
+)
+
+// For how long nobody leads although somebody could: a worker is ready and runs, and the
+// one that was chosen, if any, is not stopped. Who leads has a lock on a file, which ends
+// with the process; that is looked at every 10 ms.
+
+const (
+	lookTime = 10 * time.Millisecond
+	// maxGap is how long a gap may be. A leader's death, a start after Options.Backoff and
+	// the way there are in it.
+	maxGap = time.Second
+	// leaderFile is locked by who leads. That is a lock of fcntl(2): of those the master can
+	// ask without taking one.
+	leaderFile = "leader"
+)
+
+// gap adds up the time of a gap: that in which this machine ran. A look that comes late
+// has been waited for by everybody, workers too. So it counts as two looks at most.
+type gap struct {
+	last    time.Time // the look before
+	lasts   time.Duration
+	longest time.Duration
+}
+
+// look notes whether there is a gap now.
+func (g *gap) look(now time.Time, is bool) {
+	ran := min(now.Sub(g.last), 2*lookTime)
+	g.last = now
+	if !is {
+		g.lasts = 0
+		return
+	}
+	g.lasts += ran
+	g.longest = max(g.longest, g.lasts)
+}
+
+// pauses are the workers that are stopped, by pid. A worker may be stopped by several
+// events at once; it then counts as stopped until the last one is over.
+type pauses struct {
+	mu  sync.Mutex
+	all map[int]int
+}
+
+func (p *pauses) add(pid, n int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.all[pid] += n; p.all[pid] == 0 {
+		delete(p.all, pid)
+	}
+}
+
+func (p *pauses) has(pid int) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.all[pid] > 0
+}
+
+// stop stops a worker for a while.
+func (p *pauses) stop(w *cluster.Process, d time.Duration) {
+	p.add(w.PID(), 1)
+	if w.OSProcess().Signal(syscall.SIGSTOP) != nil {
+		p.add(w.PID(), -1)
+		return
+	}
+	time.AfterFunc(d, func() {
+		w.OSProcess().Signal(syscall.SIGCONT)
+		p.add(w.PID(), -1)
+	})
+}
+
+// watchGap looks until ctx ends, and returns the longest gap.
+func (s *soak) watchGap(ctx context.Context) time.Duration {
+	f, err := os.OpenFile(filepath.Join(s.witness.dir, leaderFile), os.O_RDWR|os.O_CREATE, 0o600)
+	check(err)
+	defer f.Close()
+	g := gap{last: time.Now()}
+	begun := s.witness.count(terms + leading)
+	ticker := time.NewTicker(lookTime)
+	defer ticker.Stop()
+	for {
+		select {
+		case now := <-ticker.C:
+			n := s.witness.count(terms + leading) // a short term may have fallen between two looks
+			g.look(now, n == begun && !isLocked(f) && s.mayLead())
+			begun = n
+		case <-ctx.Done():
+			return g.longest
+		}
+	}
+}
+
+// mayLead reports whether some worker could lead, and none that is stopped is to.
+func (s *soak) mayLead() bool {
+	chosen := -1
+	for _, l := range cluster.Stats().Coord.Leads {
+		if l.Name == leadName {
+			chosen = l.Worker
+		}
+	}
+	ready := false
+	for _, w := range cluster.Workers() {
+		stopped := s.pauses.has(w.PID())
+		if stopped && w.ID() == chosen {
+			return false
+		}
+		ready = ready || !stopped && w.State() == cluster.Ready
+	}
+	return ready
+}
+
+// lockFile locks f for as long as this process has it open.
+func lockFile(f *os.File) {
+	check(syscall.FcntlFlock(f.Fd(), syscall.F_SETLK, &syscall.Flock_t{Type: syscall.F_WRLCK, Whence: io.SeekStart}))
+}
+
+// isLocked reports whether another process has locked f.
+func isLocked(f *os.File) bool {
+	lock := syscall.Flock_t{Type: syscall.F_WRLCK, Whence: io.SeekStart}
+	check(syscall.FcntlFlock(f.Fd(), syscall.F_GETLK, &lock))
+	return lock.Type != syscall.F_UNLCK
+}
