@@ -198,7 +198,7 @@ func (r *reader) cluster(raw []byte, h *handle.Handle) {
 }
 
 // requested sees to the answer to a request of the peer's. It remembers the last
-// one of this read: see passOn.
+// one of this read: see reader.answer.
 func (r *reader) requested(a asked) {
 	j, ok := r.requests.came(a)
 	if !ok {

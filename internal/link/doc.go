@@ -22,9 +22,10 @@
 // Goroutines: one reads at a time, one of the workers or a caller of Request that
 // has the turn. It waits for nothing but the peer, except that it stops reading
 // while too much is undelivered. Each request of the peer is answered on a
-// goroutine of its own. One such goroutine rests until there is the next request.
-// Whoever sends writes to the kernel itself. What the kernel does not take at once
-// a goroutine of the outbox writes later.
+// goroutine of its own, or by the reader if the last ones took next to no time. One
+// such goroutine rests until there is the next request. Whoever sends writes to the
+// kernel itself. What the kernel does not take at once a goroutine of the outbox
+// writes later.
 //
 // Locks, in the order in which they may be taken: first that of receipts, calls or
 // exchange; then the outbox's; then the channel's. The locks of readTurn, flow,

@@ -104,7 +104,7 @@ func New(ch *channel.Channel, to Receiver, s Side, peer PeerKind, o Options) *Li
 	l := &Link{core: core{ch: ch, to: to, side: s, name: o.Name, done: make(chan struct{})}}
 	l.kind.Store(int32(peer))
 	l.most.Store(int64(o.PeerMax))
-	l.turn.init()
+	l.turn.init(func() { l.workers.spawn(job{read: true}) })
 	l.flow.init(o.MaxQueue)
 	l.out = outbox{ch: ch, max: o.MaxQueue, onFail: l.PeerExited}
 	l.receipts = receipts{core: &l.core, peer: peer}

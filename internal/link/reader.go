@@ -7,7 +7,9 @@ import (
 	"io"
 	"os"
 	"sync/atomic"
+	"time"
 
+	"github.com/go-cluster/cluster/internal/callback"
 	"github.com/go-cluster/cluster/internal/channel"
 	"github.com/go-cluster/cluster/internal/errs"
 	"github.com/go-cluster/cluster/internal/wire"
@@ -43,8 +45,8 @@ type reader struct {
 // that it does not end.
 const maxHeld = 4
 
-// read reads to the end, or until it passes the reading on to another goroutine,
-// because it has a request to answer.
+// read reads to the end, or until another goroutine reads instead, because this one
+// has a request to answer.
 func (r *reader) read() {
 	for {
 		r.turn.await()
@@ -55,8 +57,7 @@ func (r *reader) read() {
 		case r.final.Load():
 			r.readRest()
 		case err == nil:
-			if r.job.by != nil {
-				r.passOn()
+			if r.job.by != nil && !r.answer() {
 				return
 			}
 			continue
@@ -74,13 +75,28 @@ func (r *reader) read() {
 	r.end()
 }
 
-// passOn lets another goroutine read, and answers the last request of this read.
-// So a lone request is answered by who has read it, without a switch.
-func (r *reader) passOn() {
+// answer answers the last request of this read, so that a lone request is answered by
+// the goroutine that has read it, without a switch. It reports whether this goroutine
+// reads on. It does where handlers return soon. Otherwise another one reads, from now
+// on or once this one has taken too long.
+func (r *reader) answer() (reads bool) {
 	j := r.job
 	r.job = job{}
-	r.workers.spawn(job{read: true})
-	r.requests.answer(j)
+	began := time.Since(epoch)
+	lent := r.turn.lend(began)
+	if !lent {
+		r.workers.spawn(job{read: true})
+	}
+	callback.Guard(func() {
+		r.requests.answer(j)
+		r.turn.answered(time.Since(epoch) - began)
+		reads = lent && r.turn.back()
+	}, func() {
+		if lent && r.turn.back() { // the handler has ended this goroutine
+			r.workers.spawn(job{read: true})
+		}
+	})
+	return reads
 }
 
 // pause stops reading while too much input waits to be delivered.

@@ -14,6 +14,10 @@ import (
 // Between two requests of such a caller nobody reads. To pass the turn back and
 // forth would cost what it saves. The reader gets it back when no caller has come
 // for one to two graces.
+//
+// The reader leaves the turn to nobody as well, while it answers a request itself
+// whose handler will return soon, as far as one can tell from the last ones. If that
+// takes longer than a grace, another goroutine becomes the reader.
 type readTurn struct {
 	mu      sync.Mutex
 	changed sync.Cond
@@ -24,8 +28,12 @@ type readTurn struct {
 	armed   bool          // timer is running
 
 	end  time.Duration // when the last request ended, since epoch
-	left time.Duration // when a caller last left it to nobody
+	left time.Duration // when it was last left to nobody
 	run  int           // requests that followed so soon on another, in a row
+
+	answering bool   // the reader answers a request, and comes back
+	quick     int    // requests of the peer that were answered so soon, in a row
+	replace   func() // makes another goroutine the reader; takes no lock
 }
 
 type holder int
@@ -38,17 +46,19 @@ const (
 )
 
 const (
-	// soon is after how long a request still follows on the last one.
+	// soon is after how long a request still follows on the last one, and how long
+	// its answer may take, if the reader is to answer the next one itself.
 	soon = 50 * time.Microsecond
 	// soonRun is how many have to before the caller asks for the turn: that
-	// costs more than a request.
+	// costs more than a request. So many have to be answered soon before the reader
+	// answers one itself.
 	soonRun = 8
 	// grace is how long nobody holds it, about. The runtime's timers make a
 	// millisecond of it where nothing else runs.
 	grace = 400 * time.Microsecond
 )
 
-func (t *readTurn) init() { t.changed.L = &t.mu }
+func (t *readTurn) init(replace func()) { t.changed.L, t.replace = &t.mu, replace }
 
 // await returns when the reader has the turn. It passes it to a caller that has
 // asked.
@@ -113,7 +123,51 @@ func (t *readTurn) leave() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.end = time.Since(epoch)
-	t.left = t.end
+	t.leaveAt(t.end)
+}
+
+// lend is called by the reader before it answers a request. It reports whether the
+// reader may do so itself, with nobody reading meanwhile: then it calls back at the
+// end, and else lets another goroutine read.
+func (t *readTurn) lend(now time.Duration) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.quick < soonRun || t.holder != byReader {
+		return false
+	}
+	t.answering = true
+	t.leaveAt(now)
+	return true
+}
+
+// answered notes how long it took to answer a request.
+func (t *readTurn) answered(took time.Duration) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.quick++; took > soon {
+		t.quick = 0
+	}
+}
+
+// back is called by the reader when it has answered a request itself. It reports
+// whether the caller is still the reader: if not, another goroutine is by now.
+func (t *readTurn) back() (reads bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if !t.answering {
+		return false
+	}
+	t.answering = false
+	if t.holder == byNobody {
+		t.holder = byReader
+		t.free.Store(false)
+	}
+	return true
+}
+
+// leaveAt leaves the turn to nobody. t.mu is held.
+func (t *readTurn) leaveAt(now time.Duration) {
+	t.left = now
 	t.holder = byNobody
 	t.free.Store(true)
 	if t.armed {
@@ -136,10 +190,16 @@ func (t *readTurn) giveUp() {
 	t.giveBack()
 }
 
-// giveBack gives the turn to the reader. t.mu is held.
+// giveBack gives the turn to the reader. If that one answers a request, there is a new
+// one. t.mu is held.
 func (t *readTurn) giveBack() {
 	t.holder = byReader
 	t.free.Store(false)
+	if t.answering {
+		t.answering = false
+		t.replace()
+		return
+	}
 	t.changed.Signal()
 }
 

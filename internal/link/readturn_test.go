@@ -256,7 +256,7 @@ func TestManyCallers(t *testing.T) {
 func TestTurnComesBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var b readTurn
-		b.init()
+		b.init(func() {})
 		reads := make(chan struct{})
 		pass := func() { // what the reader does
 			b.await()

@@ -94,3 +94,32 @@ func BenchmarkReadTurn(b *testing.B) {
 		return alone()
 	})
 }
+
+// benchAsks asks the master when it is told to, and answers how long that took.
+var benchAsks = clustertest.Program("bench asks", func() {
+	cluster.Respond("asks", func(_ *cluster.Process, c count) (count, error) {
+		begun := time.Now()
+		for i := range c.N {
+			var reply count
+			if err := cluster.Worker.Request(context.Background(), benchCount(i), &reply); err != nil {
+				return c, err
+			}
+		}
+		return count{"took", int(time.Since(begun).Nanoseconds())}, nil
+	})
+	<-cluster.Context().Done()
+	select {}
+})
+
+// BenchmarkAskMaster is a Request of the worker's, which the master answers at once.
+// The baseline is the same exchange by hand: bufio and encoding/json on both sides.
+func BenchmarkAskMaster(b *testing.B) {
+	const trips = 3000
+	w := forkBench(b, benchAsks)
+	b.Cleanup(cluster.Respond("count", func(_ *cluster.Process, c count) (count, error) { return c, nil }))
+	compare(b, "us", func() float64 {
+		var took count
+		require.NoError(b, w.Request(context.Background(), count{"asks", trips}, &took))
+		return float64(took.N) / 1e3 / trips
+	}, baseEcho(b, trips))
+}
