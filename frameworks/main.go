@@ -21,7 +21,7 @@ import (
 // hellos are the programs, by the name of their framework.
 var hellos = map[string]func() error{
 	"net/http": helloHTTP, "gin": helloGin, "chi": helloChi, "echo": helloEcho, "echo v5": helloEchoV5,
-	"fiber": helloFiber, "fiber v3": helloFiberV3, "fasthttp": helloFastHTTP, "hertz": helloHertz,
+	"fiber": helloFiber, "fiber tls": helloFiberTLS, "fiber v3": helloFiberV3, "fasthttp": helloFastHTTP, "hertz": helloHertz,
 	"grpc": helloGRPC, "connect": helloConnect, "coder websocket": helloCoder, "gorilla websocket": helloGorilla,
 	"sse": helloSSE, "proxy": helloProxy, "net/rpc": helloRPC, "redcon": helloRedcon,
 	"fx": helloFx, "errgroup": helloErrgroup, "cobra": helloCobra,

@@ -44,7 +44,11 @@ func helloChi() error {
 	}
 	r := chi.NewRouter()
 	r.Get("/", func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, "hello") })
-	return cluster.ListenAndServe(addr, r)
+	ln, err := cluster.Listen("tcp", addr)
+	if err != nil {
+		return err
+	}
+	return cluster.Serve(ln, &http.Server{Handler: r, ReadHeaderTimeout: 5 * time.Second})
 }
 
 func helloEcho() error {

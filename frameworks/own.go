@@ -2,8 +2,10 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"net"
 	"net/rpc"
+	"os"
 
 	"github.com/cloudwego/hertz/pkg/app"
 	"github.com/cloudwego/hertz/pkg/app/server"
@@ -33,6 +35,35 @@ func helloFiber() error {
 		return err
 	}
 	return cluster.ServeFunc(ln, app.Listener, app.ShutdownWithContext)
+}
+
+// A connection that the server itself encrypts cannot say of an answer that it is the
+// last. A middleware says it.
+func helloFiberTLS() error {
+	if err := cluster.AutoFork(); err != nil {
+		return err
+	}
+	app := fiber.New(fiber.Config{DisableStartupMessage: true})
+	app.Use(func(c *fiber.Ctx) error {
+		select {
+		case <-cluster.Stopping():
+			c.Set("Connection", "close")
+		default:
+		}
+		return c.Next()
+	})
+	app.Get("/", func(c *fiber.Ctx) error { return c.SendString("hello") })
+	cert, err := tls.LoadX509KeyPair(os.Getenv("CERT"), os.Getenv("KEY"))
+	if err != nil {
+		return err
+	}
+	config := &tls.Config{Certificates: []tls.Certificate{cert}}
+	ln, err := cluster.Listen("tcp", addr)
+	if err != nil {
+		return err
+	}
+	serve := func(ln net.Listener) error { return app.Listener(tls.NewListener(ln, config)) }
+	return cluster.ServeFunc(ln, serve, app.ShutdownWithContext)
 }
 
 func helloFiberV3() error {
