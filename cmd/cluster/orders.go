@@ -1,0 +1,155 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/url"
+	"os"
+	"strconv"
+	"time"
+
+	"github.com/go-cluster/cluster/admin"
+	"github.com/spf13/cobra"
+)
+
+// orderCommands are those that change something.
+func orderCommands(g *global) []*cobra.Command {
+	worker := &cobra.Command{
+		Use:   "worker WORKER drain|kill|restart",
+		Short: "Drain, kill or replace one worker",
+		Long: "A worker is named by its slot, or by id and its id.\n\n" +
+			"drain: it finishes and ends; its slot stays empty until a restart, reload or scale.\n" +
+			"kill: it ends at once; another one takes its slot.\n" +
+			"restart: another one takes its slot when that is ready; fills an empty slot.",
+		Args: cobra.ExactArgs(2),
+		ValidArgsFunction: func(_ *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+			if len(args) == 1 {
+				return []string{"drain", "kill", "restart"}, cobra.ShellCompDirectiveNoFileComp
+			}
+			return nil, cobra.ShellCompDirectiveNoFileComp
+		},
+		RunE: func(_ *cobra.Command, args []string) error {
+			done, ok := map[string]string{"drain": "drained", "kill": "killed", "restart": "restarted"}[args[1]]
+			if !ok {
+				return usage("worker %s %q: drain, kill or restart is needed", args[0], args[1])
+			}
+			return g.order("/workers/"+url.PathEscape(args[0])+"/"+args[1], "worker "+args[0]+" "+done)
+		},
+	}
+	return []*cobra.Command{
+		worker,
+		{
+			Use: "reload", Short: "Replace all workers, slot by slot", Args: cobra.NoArgs,
+			RunE: func(*cobra.Command, []string) error { return g.order("/reload", "reloaded") },
+		},
+		{
+			Use: "upgrade", Short: "Replace the master as well", Args: cobra.NoArgs,
+			RunE: func(*cobra.Command, []string) error { return g.order("/upgrade", "upgraded") },
+		},
+		{
+			Use: "scale N", Short: "Have N workers", Args: cobra.ExactArgs(1),
+			RunE: func(_ *cobra.Command, args []string) error {
+				if n, err := strconv.Atoi(args[0]); err != nil || n < 0 {
+					return usage("scale %q: a number of workers is needed", args[0])
+				}
+				return g.order("/scale?n="+args[0], "scaled to "+args[0])
+			},
+		},
+		{
+			Use: "stop", Short: "Drain all workers, and end the master", Args: cobra.NoArgs,
+			RunE: func(*cobra.Command, []string) error { return g.order("/stop", "stopped") },
+		},
+	}
+}
+
+// outcome is the last line of an order's answer.
+type outcome struct {
+	OK    *bool
+	Error string
+}
+
+// order gives an order, shows what happens until it is done, and how it ended.
+func (g *global) order(path, done string) error {
+	m, err := g.connect()
+	if err != nil {
+		return err
+	}
+	began := time.Now()
+	var end *outcome
+	err = m.lines("POST", path, func(line []byte) error {
+		if g.json {
+			if err := printJSON(line); err != nil {
+				return failed("%w", err)
+			}
+		}
+		var o outcome
+		if json.Unmarshal(line, &o) == nil && o.OK != nil {
+			end = &o
+			return nil
+		}
+		var e admin.Event
+		if json.Unmarshal(line, &e) == nil && !g.json {
+			showStep(e)
+		}
+		return nil
+	})
+	switch {
+	case err != nil && end == nil:
+		return err
+	case end == nil:
+		return failed("%s: the master (pid %s) has ended before it was done", m.name, m.numberText())
+	case !*end.OK:
+		return failed("%s: %s", m.name, end.Error)
+	}
+	if path == "/stop" {
+		m.wentAway()
+	}
+	if !g.json {
+		fmt.Printf("%s: %s in %s\n", m.name, plain(done), short(time.Since(began)))
+	}
+	return nil
+}
+
+// stopTime bounds the wait for a master that has stopped its workers: a program may go
+// on without them.
+const stopTime = 2 * time.Second
+
+// wentAway waits until the master has no socket any more, so that what is run next does
+// not find it.
+func (m *master) wentAway() {
+	m.client.CloseIdleConnections()
+	for end := time.Now().Add(stopTime); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+		if _, err := os.Lstat(m.path); err != nil || !answers(m.path) {
+			return
+		}
+	}
+}
+
+// showStep shows what an order has done so far, slot by slot.
+func showStep(e admin.Event) {
+	if text := stepText(e); text != "" {
+		fmt.Println(text)
+	}
+}
+
+// stepText is an event as a step of an order; "" for what says nothing new.
+func stepText(e admin.Event) string {
+	who := "worker id" + strconv.Itoa(e.ID)
+	if e.Slot != nil {
+		who = fmt.Sprintf("slot %d: worker id%d", *e.Slot, e.ID)
+	}
+	if e.PID != 0 {
+		who += fmt.Sprintf(" (pid %d)", e.PID)
+	}
+	switch e.Event {
+	case "fork":
+		return who + " starts"
+	case "ready":
+		return who + " is ready"
+	case "death":
+		return who + " has ended: " + plain(e.Text)
+	case "error":
+		return who + ": " + plain(e.Text)
+	}
+	return ""
+}
