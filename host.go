@@ -187,6 +187,23 @@ func (h host) changed(p *Process, to State) {
 		p.emitListening(addr)
 	}
 	p.emit(&h.cluster.hooks.ready, &p.onReady)
+	if h.succeeds(p) { // what it listens on it does by then
+		time.AfterFunc(max(0, p.child.opts.ReadyFor), func() { h.post(func() { h.supersede(p) }) })
+	}
+}
+
+// succeeds reports whether p is a plain Fork's, and forked since a reload. No reload
+// replaces such workers: the program itself does.
+func (h host) succeeds(p *Process) bool {
+	return h.replaced > 0 && p.slot < 0 && p.child.gen.number > h.replaced
+}
+
+// supersede ends what only plain Forks from before the last reload listened on, if p is a
+// successor that is ready.
+func (h host) supersede(p *Process) {
+	if h.succeeds(p) && p.State() == Ready {
+		h.registry.Outdate(h.replaced, false)
+	}
 }
 
 // hasForked begins to listen to a worker, and to wait for its end.
@@ -220,6 +237,11 @@ func (h host) hasDied(p *Process, end supervise.Exit) {
 	p.child.cutOff = end.CutOff
 	h.hasEnded(p)
 	h.broker.Dead(p.id)
+	if e.Voluntary && p.slot < 0 { // the program has replaced it, and may have done so before
+		for _, other := range h.workers {
+			h.supersede(other)
+		}
+	}
 	p.emitDeath(e)
 }
 
@@ -260,8 +282,9 @@ func (h host) reloaded(e supervise.Reloaded) {
 			h.cluster.logs.Logger(opts.logger()).Error("cluster: the reload was given up", "err", r.Err, "replaced", r.Replaced)
 		}
 	}
-	if r.Err == nil && r.Replaced > 0 {
-		h.registry.Outdate(h.outdated)
+	if r.Err == nil {
+		h.replaced = h.outdated
+		h.registry.Outdate(h.replaced, r.Replaced > 0)
 	}
 	for _, on := range h.cluster.hooks.reload.all() {
 		h.reports.Post(func() { on.fn(r) })

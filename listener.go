@@ -101,7 +101,8 @@ func (s Scheduling) String() string {
 // connections wait, and are not refused, while workers come and go. The address
 // ends, and the next client is refused, when the last process that listens on it
 // closes its listener while it goes on itself, when a reload has completed and no
-// new worker listens on it, and at the end of all. The
+// new worker listens on it, and at the end of all. (No reload replaces plain Forks: after
+// one, what only they listened on ends when they are gone and a later one is ready.) The
 // n-th Listen on port 0 is the same port in every worker. The listener stops by
 // itself when the worker is drained: Accept then waits, for an error would make
 // most programs exit and cut off what is in flight.
@@ -294,6 +295,8 @@ func (p *member) Load() (share.Load, bool) {
 }
 
 func (p *member) Generation() int { return p.child.gen.number }
+
+func (p *member) Slotted() bool { return p.slot >= 0 }
 
 func (p *member) Answer(line []byte) { p.link.Answer(line) }
 

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/go-cluster/cluster"
 	"github.com/go-cluster/cluster/internal/clustertest"
@@ -283,4 +284,58 @@ func TestUnixExclusiveUnlink(t *testing.T) {
 	require.Equal(t, w.ID(), answeredBy(t, "unix", path))
 	require.NoError(t, w.Disconnect(t.Context()))
 	require.NoFileExists(t, path)
+}
+
+// TestReloadEndsWhatPlainForksHad: no reload replaces plain Forks. What only they
+// listened on ends when they are gone: at the end of the next reload, or after it when
+// the program's own replacement is ready.
+func TestReloadEndsWhatPlainForksHad(t *testing.T) {
+	const readyFor = 10 * time.Millisecond
+	clustertest.WithMaster(t, clustertest.SocketWorker, cluster.Options{Workers: 1, ReadyFor: readyFor})
+	dir := t.TempDir()
+	listens := func(w *cluster.Process, name string) (path string) {
+		ready := make(chan bool, 1)
+		defer w.OnReady(func(*cluster.Process) { ready <- true })()
+		path = filepath.Join(dir, name)
+		clustertest.MustListen(t, w, "unix", path, cluster.ListenConfig{})
+		if w.State() != cluster.Ready {
+			clustertest.Await(t, ready, "ready")
+		}
+		return path
+	}
+	reload := func() { require.NoError(t, cluster.Reload(clustertest.Within(t, clustertest.Patience))) }
+	gone := func(path string) {
+		clustertest.Eventually(t, func() bool { _, err := os.Stat(path); return errors.Is(err, fs.ErrNotExist) }, "the end of "+path)
+	}
+	online := make(chan *cluster.Process, 10)
+	t.Cleanup(cluster.OnOnline(func(w *cluster.Process) { online <- w }))
+	require.NoError(t, cluster.AutoFork())
+	slot := listens(clustertest.Await(t, online, "online"), "slot")
+
+	dead := clustertest.Fork(t)
+	path := listens(dead, "dead")
+	require.NoError(t, dead.OSProcess().Kill())
+	clustertest.Eventually(t, dead.IsDead, "death")
+	require.NoError(t, cluster.Scale(0))
+	require.FileExists(t, path)
+	reload()
+	gone(path)
+	require.FileExists(t, slot, "the slot's next worker is to come")
+
+	old := clustertest.Fork(t)
+	path = listens(old, "old")
+	require.NoError(t, cluster.Scale(1))
+	reload()
+	require.NoError(t, old.OSProcess().Kill())
+	clustertest.Eventually(t, old.IsDead, "death")
+	require.FileExists(t, path, "its successor is to come")
+	next := clustertest.Fork(t)
+	last := listens(next, "next")
+	gone(path)
+
+	reload()
+	listens(clustertest.Fork(t), "another")
+	require.FileExists(t, last)
+	require.NoError(t, next.Disconnect(clustertest.Within(t, clustertest.Patience)))
+	gone(last)
 }

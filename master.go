@@ -39,6 +39,7 @@ type master struct {
 	programs map[int]*generation // that are open, by the supervisor's number
 	newest   int                 // of the numbers
 	outdated int                 // newest when the last reload began
+	replaced int                 // the same of the last reload that was completed, or 0
 	workers  map[int]*Process    // being started, or not dead
 	gone     []int               // of workers, until the end of the turn
 	delay    *delay              // of a stop that has been announced; nil if there is none

@@ -33,10 +33,11 @@ func (r *Registry) letGo(e *entry) {
 }
 
 // Outdate ends, after a reload, the addresses that nobody listens on and that no
-// worker of a generation after the given one has asked for.
-func (r *Registry) Outdate(generation int) {
+// worker of a generation after the given one has asked for. Unless slots is true, the
+// workers of slots are still to come, so that those that one of them has had stay.
+func (r *Registry) Outdate(generation int, slots bool) {
 	for _, e := range r.entries {
-		if e.generation <= generation {
+		if e.generation <= generation && (slots || e.granted && !e.slotted) {
 			r.endUnused(e)
 		}
 	}

@@ -67,7 +67,7 @@ func TestAddressEnds(t *testing.T) {
 		"a reload, and nobody of its generation came": {func(r *Registry, key string, first, last *commandWorker) {
 			r.Forget(first)
 			last.leaving = true
-			r.Outdate(0)
+			r.Outdate(0, true)
 		}, false},
 		"a reload, and one came and died": {func(r *Registry, key string, first, last *commandWorker) {
 			heir := newCommandWorker()
@@ -76,11 +76,25 @@ func TestAddressEnds(t *testing.T) {
 			r.Forget(first)
 			r.Forget(last)
 			r.Forget(heir)
-			r.Outdate(0)
+			r.Outdate(0, true)
 		}, true},
 		"a reload, and an old one still listens": {func(r *Registry, key string, first, last *commandWorker) {
 			r.Forget(first)
-			r.Outdate(0)
+			r.Outdate(0, true)
+		}, true},
+		"a reload that replaced no slot": {func(r *Registry, key string, first, last *commandWorker) {
+			r.Forget(first)
+			r.Forget(last)
+			r.Outdate(0, false)
+		}, false},
+		"a reload that replaced no slot, and whose slots are to come": {func(r *Registry, key string, first, last *commandWorker) {
+			r.Forget(first)
+			r.Forget(last)
+			slot := newCommandWorker()
+			slot.slotted = true
+			listening(t, r, slot, path)
+			r.Forget(slot)
+			r.Outdate(0, false)
 		}, true},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -109,7 +123,7 @@ func TestHeldAddressEnds(t *testing.T) {
 	r := newTestRegistry(t)
 	ln, err := r.HoldListener(t.Context(), resolved(t, "tcp", "127.0.0.1:0"))
 	require.NoError(t, err)
-	r.Outdate(0)
+	r.Outdate(0, true)
 	c, err := net.Dial("tcp", ln.Addr().String())
 	require.NoError(t, err)
 	c.Close()

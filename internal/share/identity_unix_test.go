@@ -167,7 +167,7 @@ func TestRenewed(t *testing.T) {
 
 	r.Close(old, key, true)
 	r.Forget(heir)
-	r.Outdate(1)
+	r.Outdate(1, true)
 	require.FileExists(t, path, "held")
 	require.NoError(t, held.Close())
 	require.NoFileExists(t, path)

@@ -44,6 +44,8 @@ type Member interface {
 	Load() (Load, bool)
 	// Generation is the number of the program that the worker runs. Numbers grow.
 	Generation() int
+	// Slotted reports whether the worker has a slot, in which another one follows it.
+	Slotted() bool
 }
 
 // Load is how many connections a worker has.
@@ -107,6 +109,7 @@ type entry struct {
 	held       int                 // how often this process itself listens
 	heir       *entry              // that has taken held over
 	generation int                 // of the newest worker that was granted it
+	slotted    bool                // it was granted to a worker with a slot
 	nth        int                 // of all entries ever
 	granted    bool                // some worker has had it
 	watched    bool                // an event tells when it is broken
@@ -340,6 +343,7 @@ func (r *Registry) grant(m Member, w *wire.Message, e *entry) error {
 	e.holders[m] = struct{}{}
 	e.granted = true
 	e.generation = max(e.generation, m.Generation())
+	e.slotted = e.slotted || m.Slotted()
 	out := &wire.Message{Ack: w.Seq, Key: e.key, Data: e.data, Go: &wire.Extension{Listening: true}}
 	if e.dispatcher == nil {
 		typ := wire.TypeNative

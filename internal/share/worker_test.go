@@ -27,6 +27,7 @@ type commandWorker struct {
 
 	leaving    bool
 	generation int
+	slotted    bool
 	refuses    bool // takes no address any more
 	answers    chan string
 	sockets    chan *handle.Handle
@@ -39,6 +40,7 @@ func newCommandWorker() *commandWorker {
 func (w *commandWorker) Leaving() bool      { return w.leaving }
 func (w *commandWorker) Grants(string) bool { return !w.refuses }
 func (w *commandWorker) Generation() int    { return w.generation }
+func (w *commandWorker) Slotted() bool      { return w.slotted }
 func (w *commandWorker) Load() (Load, bool) {
 	if l := w.load.Load(); l != nil {
 		return *l, true
