@@ -83,6 +83,10 @@ func NewRemote(l Line, h Hooks) *Client { return newClient(remote{l}, h) }
 // NewUnsupported returns the Client of a worker whose master knows nothing of this.
 func NewUnsupported(h Hooks) *Client { return newClient(unsupported{}, h) }
 
+// Report tells the application of an error that no call returns: for packages that
+// build on this one.
+func (c *Client) Report(err error) { c.hooks.Report(err) }
+
 // Key is what a context of the cluster has its *Client under.
 type Key struct{}
 

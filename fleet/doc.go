@@ -1,0 +1,28 @@
+// Package fleet puts the verbs of package coord on more than one machine. A fleet is
+// many clusters (units, pods, machines), each a member, and its engine is NATS:
+// core NATS for messages, JetStream's key-value store for what must be one in all.
+//
+//	f, err := fleet.Join(fleet.Options{URL: "nats://nats:4222"})   // in every process
+//	f.Publish("prices", p)                                         // to all processes of all members
+//	err = f.Request(ctx, "", "price", q, &a)                       // of any member
+//
+// What is one on one machine (package coord) is exact and free of clocks. What is
+// one in the fleet is a lease, and holds as far as clocks run at like speed and the
+// function minds its context. docs/fleet.md has the picture, the subjects and the
+// permissions that they need.
+//
+// # Inside
+//
+// Each process has one connection, which it owns and closes: in a worker at the end
+// of the drain, in a master at the end of Run. The master's half are heartbeats, the
+// orders that it takes, and the embedded server if there is no URL. Workers learn
+// that server's address from their master, over topics of package coord.
+//
+// Goroutines: one for heartbeats and the members' ends (roster.run), one for each
+// handler that runs, one for callbacks while there are any (package mailbox), and
+// those of nats.go. Locks: roster.mu, denials.mu, topics.mu; none is taken while
+// another is held, and none while a function of the application runs.
+//
+// Tests join several members in one process, through a proxy that can be cut, against
+// a server of their own, with short leases; what processes do is tested with processes.
+package fleet

@@ -1,0 +1,344 @@
+package fleet
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/go-cluster/cluster"
+	"github.com/go-cluster/cluster/internal/mailbox"
+	"github.com/nats-io/nats.go"
+)
+
+// Member is a cluster of the fleet, as its master's last heartbeat tells.
+type Member struct {
+	Node     string           `json:"node"`
+	Host     string           `json:"host"`
+	PID      int              `json:"pid"`      // of the master
+	Orders   bool             `json:"orders"`   // it takes Reload, Scale and Stop
+	Protocol int              `json:"protocol"` // of heartbeats and orders: with another one than ours, nothing below is known
+	Snapshot cluster.Snapshot `json:"snapshot"`
+	Seen     time.Time        `json:"-"` // when the heartbeat came, by the clock here
+}
+
+// beat is a heartbeat.
+type beat struct {
+	Member
+	Instance string `json:"instance"`
+	Leaving  bool   `json:"leaving,omitempty"`
+}
+
+// entry is a member that is known.
+type entry struct {
+	Member
+	instance string
+	missed   int // half heartbeats since the last one
+}
+
+// Half heartbeats without one. Counting ticks and not time, a process that was
+// stopped for long reads what waits for it before it takes anybody for lost.
+const (
+	doubtful = 3 // then another process may have its name
+	lost     = 7
+)
+
+// roster is what this process knows of the members.
+type roster struct {
+	f      *Fleet
+	calls  mailbox.Mailbox // of callbacks
+	asked  chan struct{}   // a heartbeat is wanted now
+	ended  chan struct{}
+	endNow func()
+	gone   sync.WaitGroup
+
+	mu      sync.Mutex
+	members map[string]*entry
+	foreign map[string]bool // instances of which something was reported
+	joins   map[*func(Member)]bool
+	leaves  map[*func(Member)]bool
+}
+
+func newRoster(f *Fleet) *roster {
+	r := &roster{
+		f: f, asked: make(chan struct{}, 1), ended: make(chan struct{}), members: make(map[string]*entry),
+		foreign: make(map[string]bool), joins: make(map[*func(Member)]bool), leaves: make(map[*func(Member)]bool),
+	}
+	r.endNow = sync.OnceFunc(func() { close(r.ended) })
+	return r
+}
+
+func (f *Fleet) memberSubject(node string) string { return f.subject("member." + node) }
+
+// begin hears the members, and in a master lets them hear of this one.
+func (r *roster) begin() error {
+	if _, err := r.f.nc.Subscribe(r.f.memberSubject("*"), r.heard); err != nil {
+		return r.f.wrap(err)
+	}
+	if r.f.master {
+		if _, err := r.f.nc.Subscribe(r.f.subject("who"), func(*nats.Msg) { r.beatSoon() }); err != nil {
+			return r.f.wrap(err)
+		}
+		if err := r.send(false); err != nil && r.f.nc.IsConnected() {
+			return err
+		}
+	}
+	r.ask()
+	r.gone.Go(r.run)
+	return nil
+}
+
+// ask asks all masters for a heartbeat.
+func (r *roster) ask() {
+	_ = r.f.nc.Publish(r.f.subject("who"), nil) // without a connection: again when there is one
+}
+
+func (r *roster) beatSoon() {
+	select {
+	case r.asked <- struct{}{}:
+	default:
+	}
+}
+
+// run sends heartbeats, and counts those that are missing.
+func (r *roster) run() {
+	tick := time.NewTicker(r.f.set.beat / 2)
+	defer tick.Stop()
+	for n := 1; ; n++ {
+		due := n%2 == 0
+		select {
+		case <-r.ended:
+			return
+		case <-r.asked:
+			n--
+			due = true
+		case <-tick.C:
+			r.count()
+		}
+		if due && r.f.master {
+			_ = r.send(false) // there is no connection: the next one
+		}
+	}
+}
+
+// send sends a heartbeat.
+func (r *roster) send(leaving bool) error {
+	b := beat{
+		Member:   Member{Node: r.f.o.Node, Host: hostName(), PID: masterPID(), Orders: r.f.o.Orders, Protocol: protocol},
+		Instance: r.f.instance, Leaving: leaving,
+	}
+	if !leaving {
+		b.Snapshot = cluster.Stats()
+		r.take(b) // it knows itself without the server
+	}
+	body, err := json.Marshal(b)
+	if err != nil {
+		return err
+	}
+	return r.f.wrap(r.f.nc.Publish(r.f.memberSubject(token(r.f.o.Node)), body))
+}
+
+// heard takes a heartbeat of another master, or of the own one.
+func (r *roster) heard(m *nats.Msg) {
+	var version struct {
+		Node     string `json:"node"`
+		Instance string `json:"instance"`
+		Protocol int    `json:"protocol"`
+		Leaving  bool   `json:"leaving"`
+	}
+	if err := json.Unmarshal(m.Data, &version); err != nil || version.Node == "" {
+		r.f.report(fmt.Errorf("fleet: a heartbeat at %q that is none: %w", m.Subject, cmp.Or(err, errors.New("it has no node"))))
+		return
+	}
+	if version.Protocol != protocol {
+		if r.first(version.Instance) {
+			r.f.report(fmt.Errorf("fleet: %w: %q has %d, this one %d", ErrVersion, version.Node, version.Protocol, protocol))
+		}
+		r.take(beat{Member{Node: version.Node, Protocol: version.Protocol}, version.Instance, version.Leaving})
+		return
+	}
+	var b beat
+	if err := json.Unmarshal(m.Data, &b); err != nil {
+		r.f.report(fmt.Errorf("fleet: a heartbeat of %q: %w", version.Node, err))
+		return
+	}
+	if r.f.master && b.Node == r.f.o.Node && b.Instance != r.f.instance {
+		if !b.Leaving && r.first(b.Instance) {
+			r.f.report(fmt.Errorf("fleet: %w: %q is also that of pid %d at %s", ErrNameTaken, b.Node, b.PID, b.Host))
+		}
+		return
+	}
+	r.take(b)
+}
+
+// maxForeign is how many instances are remembered of which something was reported.
+const maxForeign = 1024
+
+// first reports whether nothing was reported of the instance yet.
+func (r *roster) first(instance string) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.foreign[instance] {
+		return false
+	}
+	if len(r.foreign) >= maxForeign {
+		clear(r.foreign)
+	}
+	r.foreign[instance] = true
+	return true
+}
+
+// take notes a heartbeat.
+func (r *roster) take(b beat) {
+	b.Seen = time.Now()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	known := r.members[b.Node]
+	switch {
+	case known != nil && known.instance == b.Instance:
+		if b.Leaving {
+			r.leftLocked(known)
+			return
+		}
+		known.Member, known.missed = b.Member, 0
+		return
+	case b.Leaving || known != nil && known.missed < doubtful:
+		return // of somebody who is not known, or another one of that name
+	case known != nil:
+		r.leftLocked(known)
+	}
+	r.members[b.Node] = &entry{Member: b.Member, instance: b.Instance}
+	r.tellLocked(r.joins, b.Member)
+}
+
+func (r *roster) leftLocked(e *entry) {
+	delete(r.members, e.Node)
+	r.tellLocked(r.leaves, e.Member)
+}
+
+// tellLocked has the callbacks told.
+func (r *roster) tellLocked(all map[*func(Member)]bool, m Member) {
+	for fn := range all {
+		r.callLocked(all, fn, m)
+	}
+}
+
+// callLocked has one told, unless it is stopped first.
+func (r *roster) callLocked(all map[*func(Member)]bool, fn *func(Member), m Member) {
+	r.calls.Post(func() {
+		r.mu.Lock()
+		wanted := all[fn]
+		r.mu.Unlock()
+		if wanted {
+			(*fn)(m)
+		}
+	})
+}
+
+// count counts half a heartbeat of everybody.
+func (r *roster) count() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, e := range r.members {
+		if r.f.master && e.instance == r.f.instance {
+			continue
+		}
+		if e.missed++; e.missed >= lost {
+			r.leftLocked(e)
+		}
+	}
+}
+
+// leave says that this member leaves.
+func (r *roster) leave() {
+	r.endNow()
+	r.gone.Wait()
+	if r.f.master {
+		_ = r.send(true) // without a connection they find out
+	}
+}
+
+func (r *roster) end() {
+	r.endNow()
+	r.gone.Wait()
+}
+
+// add registers a callback.
+func (r *roster) add(all map[*func(Member)]bool, fn func(Member), present bool) (stop func()) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	all[&fn] = true
+	if present {
+		for _, e := range r.members {
+			r.callLocked(all, &fn, e.Member)
+		}
+	}
+	return func() {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		delete(all, &fn)
+	}
+}
+
+// Members are those that are known now, by their names: this one, and all whose
+// masters were heard in the last 17 seconds. They tell of themselves every five
+// seconds, and when somebody joins. Without a connection all others are gone after
+// that time. Right after Join some may be missing: see OnJoin.
+func (f *Fleet) Members() []Member {
+	f.roster.mu.Lock()
+	defer f.roster.mu.Unlock()
+	all := make([]Member, 0, len(f.roster.members))
+	for _, e := range f.roster.members {
+		all = append(all, e.Member)
+	}
+	slices.SortFunc(all, func(a, b Member) int { return cmp.Compare(a.Node, b.Node) })
+	return all
+}
+
+// OnJoin registers fn for members that join, and calls it for those that are known
+// already. Calls of OnJoin and OnLeave come one after another, in the order in which
+// it happened.
+func (f *Fleet) OnJoin(fn func(Member)) (stop func()) {
+	return f.roster.add(f.roster.joins, fn, true)
+}
+
+// OnLeave registers fn for members that leave: they said so, or three of their
+// heartbeats are missing, or the connection of this process is.
+func (f *Fleet) OnLeave(fn func(Member)) (stop func()) {
+	return f.roster.add(f.roster.leaves, fn, false)
+}
+
+// claimName makes sure that no other member that is alive has this one's name, and
+// answers for it from now on.
+func (f *Fleet) claimName() error {
+	subject := f.subject("name." + token(f.o.Node))
+	ctx, cancel := context.WithTimeout(context.Background(), f.set.join)
+	defer cancel()
+	var who *Member
+	for ctx.Err() == nil {
+		err := f.request(ctx, subject, struct{}{}, &who)
+		switch {
+		case errors.Is(err, nats.ErrPermissionViolation) || errors.Is(err, ErrNoFleet):
+			return err
+		case errors.Is(err, nats.ErrNoResponders):
+			return f.ownName(subject)
+		case err != nil && ctx.Err() == nil:
+			return err
+		}
+		time.Sleep(f.set.join / 20) // he may be about to leave
+	}
+	if who != nil {
+		return fmt.Errorf("%w: Options.Node %q is that of pid %d at %s", ErrNameTaken, f.o.Node, who.PID, who.Host)
+	}
+	return f.ownName(subject) // somebody is there who answers nothing: he is cut off, or stopped
+}
+
+// ownName answers for the name from now on.
+func (f *Fleet) ownName(subject string) error {
+	_, err := f.answer(subject, func([]byte) (any, error) { return Member{Host: hostName(), PID: masterPID()}, nil })
+	return f.wrap(err)
+}

@@ -1,0 +1,212 @@
+package fleet
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"sync"
+
+	"github.com/go-cluster/cluster/internal/callback"
+	"github.com/nats-io/nats.go"
+)
+
+// errorHeader has the text of a handler's error.
+const errorHeader = "Cluster-Error"
+
+// requestSubject is where requests go: to one process of that node, or of any.
+func (f *Fleet) requestSubject(node, cmd string) string {
+	if node == "" {
+		return f.subject("request." + token(cmd))
+	}
+	return f.subject("request." + token(cmd) + "." + token(node))
+}
+
+// Request sends v, encoded as JSON, to one process that answers cmd (see [Respond]),
+// and decodes its answer into reply, which may be nil. node is the member whose
+// process it has to be; "" is any.
+//
+// It waits for the answer until ctx ends, which should have a deadline: a process
+// that dies meanwhile answers nothing. The error wraps nats.ErrNoResponders if nobody
+// answers cmd there, at once; [ErrNoFleet] if there is no connection, or it ended
+// meanwhile: then it may have been carried out; nats.ErrPermissionViolation if the
+// server refuses it; cluster.ErrTooLarge. Otherwise it is ctx.Err(), or the text that
+// the handler's error has.
+func (f *Fleet) Request(ctx context.Context, node, cmd string, v, reply any) error {
+	if err := f.request(ctx, f.requestSubject(node, cmd), v, reply); err != nil {
+		if node == "" {
+			node = "any member"
+		}
+		return fmt.Errorf("fleet: Request %q to %s: %w", cmd, node, err)
+	}
+	return nil
+}
+
+func (f *Fleet) request(ctx context.Context, subject string, v, reply any) error {
+	body, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	ctx, end := f.denials.wait(ctx, subject)
+	defer end()
+	answer, err := f.nc.RequestWithContext(ctx, subject, body)
+	if err != nil {
+		return f.wrap(cause(ctx, err))
+	}
+	if text := answer.Header.Get(errorHeader); text != "" {
+		return errors.New(text)
+	}
+	if reply == nil {
+		return nil
+	}
+	if err := json.Unmarshal(answer.Data, reply); err != nil {
+		return fmt.Errorf("the answer: %w", err)
+	}
+	return nil
+}
+
+// Respond answers requests whose cmd is cmd, in this process: those to its member, and
+// those to any. Of several processes that answer one of them is chosen for each
+// request, at random. Each call of fn runs on a goroutine of its own, at most 1,024 at
+// once in a process; an error goes back as its text, and so does one that says why a
+// request cannot be decoded into Q.
+//
+// A worker that drains answers no new requests; its drain waits for calls that have
+// begun. What cannot be had, a subject that is not permitted say, is reported through
+// cluster.OnError.
+func Respond[Q, A any](f *Fleet, cmd string, fn func(q Q) (A, error)) (stop func()) {
+	return f.respond(cmd, func(body []byte) (any, error) {
+		var q Q
+		if err := json.Unmarshal(body, &q); err != nil {
+			return nil, fmt.Errorf("request %q: %w", cmd, err)
+		}
+		return fn(q)
+	})
+}
+
+func (f *Fleet) respond(cmd string, fn func(body []byte) (any, error)) (stop func()) {
+	var stops []func()
+	stop = func() {
+		for _, s := range stops {
+			s()
+		}
+	}
+	for _, node := range []string{"", f.o.Node} {
+		s, err := f.answer(f.requestSubject(node, cmd), fn)
+		if err != nil {
+			f.report(fmt.Errorf("fleet: Respond %q: %w", cmd, f.wrap(err)))
+			stop()
+			return func() {}
+		}
+		stops = append(stops, s)
+	}
+	if f.nc.IsConnected() {
+		_ = f.nc.FlushTimeout(f.set.join) // an error is reported as that of the connection
+	}
+	return stop
+}
+
+// answer answers what comes to a subject.
+func (f *Fleet) answer(subject string, fn func(body []byte) (any, error)) (stop func(), err error) {
+	seats := make(chan struct{}, maxHandlers)
+	sub, err := f.nc.QueueSubscribe(subject, "cluster", func(m *nats.Msg) {
+		seats <- struct{}{}
+		f.running.Begin()
+		go func() {
+			defer func() {
+				f.running.End()
+				<-seats
+			}()
+			var reply any
+			err := callback.ErrGoexit
+			callback.Guard(func() { reply, err = fn(m.Data) }, func() { f.reply(m, nil, err) })
+			f.reply(m, reply, err)
+		}()
+	})
+	if err != nil {
+		return nil, err
+	}
+	f.responders.add(sub)
+	return func() { f.responders.remove(sub) }, nil
+}
+
+// maxHandlers is how many calls of one handler run at once.
+const maxHandlers = 1024
+
+// reply answers a request.
+func (f *Fleet) reply(m *nats.Msg, v any, err error) {
+	answer := nats.NewMsg(m.Reply)
+	if err == nil {
+		answer.Data, err = json.Marshal(v)
+	}
+	if err != nil {
+		answer.Header.Set(errorHeader, oneLine(err.Error()))
+	}
+	err = m.RespondMsg(answer)
+	if errors.Is(err, nats.ErrMaxPayload) {
+		answer = nats.NewMsg(m.Reply)
+		answer.Header.Set(errorHeader, "the answer is too long: "+err.Error())
+		err = m.RespondMsg(answer)
+	}
+	if err != nil && !f.closing.Load() {
+		f.report(fmt.Errorf("fleet: the answer to %q: %w", m.Subject, f.wrap(err)))
+	}
+}
+
+// responders are the subscriptions that a drain ends first.
+type responders struct {
+	mu       sync.Mutex
+	subs     map[*nats.Subscription]struct{}
+	draining bool
+}
+
+func (r *responders) add(s *nats.Subscription) {
+	r.mu.Lock()
+	if r.subs == nil {
+		r.subs = make(map[*nats.Subscription]struct{})
+	}
+	r.subs[s] = struct{}{}
+	late := r.draining
+	r.mu.Unlock()
+	if late {
+		_ = s.Drain()
+	}
+}
+
+func (r *responders) remove(s *nats.Subscription) {
+	r.mu.Lock()
+	delete(r.subs, s)
+	r.mu.Unlock()
+	_ = s.Unsubscribe() // fails where the connection is closed
+}
+
+// drain lets no new requests come, from now on.
+func (r *responders) drain() {
+	r.mu.Lock()
+	all := make([]*nats.Subscription, 0, len(r.subs))
+	if !r.draining {
+		r.draining = true
+		for s := range r.subs {
+			all = append(all, s)
+		}
+	}
+	r.mu.Unlock()
+	for _, s := range all {
+		_ = s.Drain() // fails where the connection is closed
+	}
+}
+
+// wait waits until those that came have been given to a handler.
+func (r *responders) wait(ctx context.Context) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for s := range r.subs {
+		ended := s.StatusChanged(nats.SubscriptionClosed)
+		if s.IsValid() {
+			select {
+			case <-ended:
+			case <-ctx.Done():
+			}
+		}
+	}
+}
