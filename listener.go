@@ -341,6 +341,7 @@ func (in *inside) newAsker() *share.Asker {
 		Link:     (*masterLink)(in.p),
 		Go:       in.goMaster(),
 		Draining: func() bool { return in.drain.Draining() },
+		Ends:     in.ends,
 		WhoOpens: whoOpens,
 		Places:   (*places)(in),
 		Exhausted: func(err error) {

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
-	"os/signal"
 	"path/filepath"
 	"runtime"
 	"strconv"
@@ -214,6 +213,7 @@ type inside struct {
 
 	tickets    tickets.Holder
 	askTickets sync.Once
+	terms      terms
 }
 
 // pulseRequest is what a ping says beside.
@@ -303,17 +303,6 @@ func (in *inside) announceDrain(why drain.Reason) {
 
 // goMaster reports whether the master speaks more than node's protocol.
 func (in *inside) goMaster() bool { return in.hello.Version >= wire.ProtocolVersion }
-
-// watchTerm makes SIGTERM a drain.
-func (in *inside) watchTerm() {
-	term := make(chan os.Signal, 1)
-	signal.Notify(term, termSignal)
-	go func() {
-		for range term {
-			in.drain.Begin(drain.ByOther, in.hello.ShutdownTimeout)
-		}
-	}()
-}
 
 // fromMaster is what a worker does with the master's internal messages.
 type fromMaster struct {

@@ -7,9 +7,11 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"os/signal"
 	"sync/atomic"
 	"time"
 
+	"github.com/go-cluster/cluster/internal/drain"
 	"github.com/go-cluster/cluster/internal/link"
 	"github.com/go-cluster/cluster/internal/parcel"
 	"github.com/go-cluster/cluster/internal/supervise"
@@ -395,4 +397,46 @@ func newProcess(c *cluster, id, slot int) *Process {
 	p := &Process{cluster: c, id: id, slot: slot}
 	p.events.p = p
 	return p
+}
+
+// terms are the SIGTERMs to this worker, which begin its drain.
+type terms struct {
+	come  chan os.Signal
+	known chan chan struct{} // who waits until those that have come are known
+}
+
+// watchTerm makes SIGTERM a drain.
+func (in *inside) watchTerm() {
+	t := terms{make(chan os.Signal, 1), make(chan chan struct{})}
+	in.terms = t
+	begin := func() { in.drain.Begin(drain.ByOther, in.hello.ShutdownTimeout) }
+	signal.Notify(t.come, termSignal)
+	go func() {
+		for {
+			select {
+			case <-t.come:
+				begin()
+			case known := <-t.known:
+				select {
+				case <-t.come:
+					begin()
+				default:
+				}
+				close(known)
+			}
+		}
+	}()
+}
+
+// ends reports whether this worker drains, or is about to: a program that handles
+// SIGTERM itself may hear of one before this package does.
+func (in *inside) ends() bool {
+	if in.drain.Draining() || in.terms.come == nil {
+		return in.drain.Draining()
+	}
+	signal.Stop(make(chan os.Signal)) // waits until a signal has gone to all who want it
+	known := make(chan struct{})
+	in.terms.known <- known
+	<-known
+	return in.drain.Draining()
 }

@@ -30,6 +30,7 @@ type Worker struct {
 	Link     Link
 	Go       bool                 // the master speaks more than node's protocol
 	Draining func() bool          // this worker takes no connection any more
+	Ends     func() bool          // the same, or it is about to
 	WhoOpens func(uid int) string // names the user that opens sockets, for errors
 	Places   Places
 
@@ -211,13 +212,14 @@ func (a *Asker) Withdraw() {
 	}
 }
 
-// Release gives back what the master granted. A worker that drains says nothing of it:
-// the master would take it for the end of the address if it did not know of the drain yet.
+// Release gives back what the master granted. A worker that drains, or is about to, says
+// nothing of it: the master would take it for the end of the address if it did not know of
+// the drain yet.
 func (g *Grant) Release() {
 	g.asker.mu.Lock()
 	delete(g.asker.keys, g.key)
 	g.asker.mu.Unlock()
-	if !g.asker.worker.Go || !g.asker.worker.Draining() {
+	if !g.asker.worker.Go || !g.asker.worker.Ends() {
 		g.asker.close(g.key)
 	}
 	g.asker.dropIndex(g.Address)

@@ -93,7 +93,7 @@ func TestCloseInADrain(t *testing.T) {
 	for _, speaksGo := range []bool{true, false} {
 		for _, drains := range []bool{true, false} {
 			l := &masterLink{}
-			a := NewAsker(Worker{Link: l, Go: speaksGo, Draining: func() bool { return drains }})
+			a := NewAsker(Worker{Link: l, Go: speaksGo, Ends: func() bool { return drains }})
 			(&Grant{Query: resolved(t, "tcp", "127.0.0.1:1"), asker: a, key: "key"}).Release()
 			if speaksGo && drains {
 				require.Empty(t, l.orders)
