@@ -224,6 +224,9 @@ func (h host) hasEnded(p *Process) {
 	p.state.Store(int32(Dead))
 	p.connected.Store(false)
 	h.gone = append(h.gone, p.id)
+	if p.child.forked {
+		p.count(&h.past)
+	}
 	p.child.gen.uses--
 	p.child.gen.letGo()
 	p.child.tallies.page.Load().Close()

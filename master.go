@@ -13,6 +13,7 @@ import (
 
 	"github.com/go-cluster/cluster/internal/broker"
 	"github.com/go-cluster/cluster/internal/mailbox"
+	"github.com/go-cluster/cluster/internal/operator"
 	"github.com/go-cluster/cluster/internal/process"
 	"github.com/go-cluster/cluster/internal/share"
 	"github.com/go-cluster/cluster/internal/supervise"
@@ -42,6 +43,7 @@ type master struct {
 	replaced int                 // the same of the last reload that was completed, or 0
 	workers  map[int]*Process    // being started, or not dead
 	gone     []int               // of workers, until the end of the turn
+	past     operator.Totals     // of workers that are gone
 	delay    *delay              // of a stop that has been announced; nil if there is none
 	tickets  ticketKeys
 	lastCall int

@@ -14,6 +14,7 @@ import (
 	"github.com/go-cluster/cluster/internal/drain"
 	"github.com/go-cluster/cluster/internal/gauge"
 	"github.com/go-cluster/cluster/internal/handle"
+	"github.com/go-cluster/cluster/internal/operator"
 	"github.com/go-cluster/cluster/internal/process"
 	"github.com/go-cluster/cluster/internal/supervise"
 	"github.com/go-cluster/cluster/internal/wire"
@@ -328,4 +329,25 @@ func (in *inside) gotGauge(h *handle.Handle) {
 	if page, err := gauge.Map(h.FD()); err == nil {
 		in.drain.Publish(func(c drain.Counts) { page.Set(gauge.Counts(c)) })
 	}
+}
+
+func (o operatorCore) Totals() (t operator.Totals) {
+	m := o.c.master
+	m.call(func() {
+		t = m.past
+		for _, p := range m.workers {
+			if p.child.forked {
+				p.count(&t)
+			}
+		}
+	})
+	t.Resident = process.Resident(pid)
+	return t
+}
+
+// count adds what was said to the worker and by it.
+func (p *Process) count(t *operator.Totals) {
+	in, out := p.link.Counts()
+	t.MessagesIn += in
+	t.MessagesOut += out
 }

@@ -33,7 +33,7 @@ type Options struct {
 	Name string
 
 	// Address is a TCP address as well, "127.0.0.1:9090" say. Without Token only
-	// /stats, /events, /healthz and /readyz are given there. Default: none.
+	// /stats, /events, /metrics, /healthz and /readyz are given there. Default: none.
 	Address string
 
 	// Token is what lets in over Address for all the rest: the value of
@@ -45,6 +45,11 @@ type Options struct {
 	// localhost, the host's name and names without a dot. A browser that was led here
 	// by a page of somebody else's domain asks by another one.
 	Hosts []string
+
+	// Metrics is what a worker answers to a scrape: promhttp.Handler(), say. /metrics
+	// shows what all of them answer, each series with a label worker, beside the
+	// cluster's own. Default: a worker has none of its own.
+	Metrics http.Handler
 
 	// Debug serves /debug/… of each process, at /workers/{name}/debug/…; a program
 	// that has imported net/http/pprof may give http.DefaultServeMux. Default: the
@@ -62,6 +67,7 @@ type service struct {
 
 	journal *journal // in a master
 	workers *workers // in a master
+	tally   *tally   // in a master
 	guard   guard
 	handler http.Handler // in a master
 	servers []*http.Server
@@ -126,9 +132,11 @@ func Handler() http.Handler {
 func (s *service) answerOperator() error {
 	s.journal = newJournal()
 	s.workers = newWorkers(s.core)
+	s.tally = newTally()
 	s.guard = newGuard(s.o)
 	s.handler = s.routes()
-	s.ends = append(s.ends, s.journal.follow(s.core), s.workers.close)
+	// The tally first: who has heard of an event finds it counted.
+	s.ends = append(s.ends, s.tally.follow(), s.journal.follow(s.core), s.workers.close)
 	s.ends = append(s.ends, cluster.OnShutdown(func(ctx context.Context) error { s.end(ctx); return nil }))
 	if s.o.Socket != "-" {
 		ln, remove, err := listenSocket(s.o.Socket, s.o.Name)

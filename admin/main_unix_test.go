@@ -37,6 +37,9 @@ var service = clustertest.Program("service", func() {
 			io.WriteString(w, "<script>fetch('/stop')</script>\x1b[2J\n\tindented\n")
 		})
 	}
+	if os.Getenv("METRICS") != "" {
+		o.Metrics = http.HandlerFunc(workerMetrics)
+	}
 	_, err := admin.Start(o)
 	clustertest.Must(err)
 	cluster.OnReady(func(w *cluster.Process) { fmt.Printf("ready %d %d %d\n", w.Slot(), w.ID(), w.PID()) })

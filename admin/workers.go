@@ -70,6 +70,7 @@ func (s *service) answerMaster() {
 func (s *service) insideHandler() http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("GET /debug/", s.debug)
+	mux.Handle("GET /metrics", scraped(s.o.Metrics))
 	return mux
 }
 

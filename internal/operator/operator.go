@@ -56,6 +56,15 @@ type Core interface {
 
 	// Health tells whether the cluster does its work.
 	Health() Health
+	// Totals tells what was counted since the master began, of workers that are gone
+	// as well.
+	Totals() Totals
+}
+
+// Totals are counts of the whole cluster.
+type Totals struct {
+	MessagesIn, MessagesOut int64 // from workers, to workers
+	Resident                int64 // bytes of memory that the master has now; 0 if that is not known
 }
 
 // Health is how a cluster is.

@@ -100,6 +100,18 @@ type zeros struct{}
 
 func (zeros) Read(p []byte) (int, error) { return len(p), nil }
 
+// TestTotals: what a worker has said stays counted when it is gone.
+func TestTotals(t *testing.T) {
+	_, ready := begin(t, echo, 2)
+	before := core().Totals() // each has said a message before it was ready
+	require.GreaterOrEqual(t, before.MessagesIn, int64(2))
+	require.NoError(t, core().Respawn(t.Context(), 0))
+	clustertest.Await(t, ready, "successor")
+	after := core().Totals()
+	require.GreaterOrEqual(t, after.MessagesIn, before.MessagesIn+1)
+	require.GreaterOrEqual(t, after.MessagesOut, before.MessagesOut)
+}
+
 // TestStreamThatNothingTakes: a worker that registers nothing closes it.
 func TestStreamThatNothingTakes(t *testing.T) {
 	all, _ := begin(t, silent, 1)
