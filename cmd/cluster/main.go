@@ -94,6 +94,7 @@ func rootCommand() *cobra.Command {
 	c.RegisterFlagCompletionFunc("cluster", completeNames)
 	c.AddCommand(runCommand(g), statusCommand(g), eventsCommand(g))
 	c.AddCommand(orderCommands(g)...)
+	c.AddCommand(debugCommands(g)...)
 	return c
 }
 

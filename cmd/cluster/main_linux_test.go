@@ -42,7 +42,7 @@ func TestCommand(t *testing.T) {
 		"Python": testPython, "GoForeign": testGoForeign, "Own": testOwn, "Node": testNode, "Worker": testWorker,
 		"Usage": testUsage, "Stopped": testStopped, "Killed": testKilled, "Hostile": testHostile, "HostileWorker": testHostileWorker,
 		"Log": testLog, "ReadyURL": testReadyURL, "ReloadOnChange": testReloadOnChange, "Several": testSeveral,
-		"BootLoop": testBootLoop, "Completion": testCompletion, "Docs": testDocs,
+		"BootLoop": testBootLoop, "Completion": testCompletion, "Docs": testDocs, "Profiles": testProfiles,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -76,7 +76,7 @@ func (c *cli) call(args ...string) (r result) {
 	ctx, cancel := context.WithTimeout(context.Background(), 2*clustertest.Patience)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, c.programs["cluster"], args...)
-	cmd.Env = c.env
+	cmd.Dir, cmd.Env = c.dir, c.env
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: c.user}
 	var out, err bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &err

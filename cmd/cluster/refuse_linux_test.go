@@ -23,7 +23,7 @@ import (
 // everything are commands, each with all that a master can be asked for.
 var everything = [][]string{
 	{"status"}, {"status", "-j"}, {"events"}, {"events", "-j"}, {"reload"}, {"upgrade"}, {"scale", "1"}, {"stop"},
-	{"worker", "0", "drain"}, {"worker", "0", "kill"}, {"worker", "0", "restart", "-j"},
+	{"stacks"}, {"stacks", "0", "-j"}, {"metrics"}, {"metrics", "-j"}, {"pprof"}, {"worker", "0", "drain"}, {"worker", "0", "kill"}, {"worker", "0", "restart", "-j"},
 }
 
 // follow starts a command that goes on, and waits for its first line. The returned func
@@ -147,6 +147,12 @@ func testHostile(c *cli) {
 	event := strings.ReplaceAll(`{"n":1,"event":"error","id":1,"address":X,"reason":X,"result":X,"text":X}`, "X", quoted) + "\n" +
 		strings.ReplaceAll(`{"n":2,"event":X,"text":X}`, "X", quoted) + "\n" + strings.ReplaceAll(`{"n":1,"event":"death","id":1,"text":X}`, "X", quoted) + "\n"
 	mux.HandleFunc("GET /events", func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, event) })
+	mux.HandleFunc("GET /metrics", func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, nasty) })
+	mux.HandleFunc("GET /workers/all/debug/stacks", func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, nasty) })
+	mux.HandleFunc("GET /workers/0/debug/", func(w http.ResponseWriter, _ *http.Request) {
+		w.WriteHeader(http.StatusBadGateway)
+		io.WriteString(w, `{"error":`+quoted+`}`)
+	})
 	mux.HandleFunc("POST /", func(w http.ResponseWriter, _ *http.Request) {
 		io.WriteString(w, event+`{"ok":false,"error":`+quoted+`}`)
 	})
@@ -158,7 +164,7 @@ func testHostile(c *cli) {
 		r := c.call(append(args, "--socket", path)...)
 		require.NotEmpty(c.t, r.out+r.err)
 		harmless(c.t, r.out+r.err)
-		if args[0] != "status" && args[0] != "events" {
+		if strings.Contains("reload upgrade scale stop worker pprof", args[0]) {
 			require.Equal(c.t, exitFailed, r.code, r.out)
 			require.NotEmpty(c.t, r.err)
 		}
