@@ -253,6 +253,10 @@ func (s *fromWorker) Internal(w *wire.Message, h *handle.Handle) {
 		m.call(func() { m.tickets.give(m, p, w.Seq) })
 	case wire.ActPong:
 		s.beat(w.Msg)
+	case wire.ActShards:
+		m.call(func() { m.registry.Shards.Accepts((*member)(p), w.Key) })
+	case wire.ActNoRoom:
+		m.call(func() { m.registry.Shards.NoRoom((*member)(p)) })
 	case wire.ActRoom:
 		m.call(func() { m.registry.HasRoom((*member)(p)) })
 	case wire.ActFull:
@@ -324,7 +328,10 @@ func (s *fromWorker) beat(raw json.RawMessage) {
 	}
 	p.Error = wire.Plain(p.Error)
 	s.p.child.tallies.beat(p)
-	s.m.call(func() { s.m.supervisor.Beat(time.Now(), s.p.id, p) })
+	s.m.call(func() {
+		s.m.supervisor.Beat(time.Now(), s.p.id, p)
+		s.m.registry.Shards.Beat((*member)(s.p))
+	})
 }
 
 // exitOf is how a process ended, without why.

@@ -133,7 +133,8 @@
 // With [Shared] scheduling the kernel decides which worker takes a connection,
 // and the spread is uneven while the load is low; [RoundRobin] is even, and every
 // connection goes through the master, as under [LeastConnections], which looks at
-// what is open. Scheduling is by connection, not by request. Datagrams of one client reach any worker, so protocols with a state
+// what is open. [Sharded] is even too, with the kernel's own speed, and [ByClient] keeps a
+// client with one worker, both on Linux. Scheduling is by connection, not by request. Datagrams of one client reach any worker, so protocols with a state
 // per client on UDP (QUIC, DTLS) need a socket of one worker alone, which is
 // [ListenConfig].Exclusive.
 //

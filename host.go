@@ -155,6 +155,7 @@ func (h host) Tell(e supervise.Event) {
 		h.stopped(e)
 	case supervise.Retargeted:
 		h.setTarget(e.Workers)
+		h.registry.Shards.Scaled(e.Workers)
 		for _, on := range h.cluster.hooks.scale.all() {
 			h.reports.Post(func() { on.fn(e.Workers) })
 		}

@@ -49,6 +49,11 @@ type ListenConfig struct {
 	// Scheduling, unless zero, is used for this address in place of
 	// Options.Scheduling. The first worker that asks for an address decides.
 	Scheduling Scheduling
+
+	// Shards is how many sockets an address has at least whose Scheduling is Sharded or
+	// ByClient. Default: 64, or eight for each of Options.Workers if that is more. More
+	// than 1024 are not opened. The first worker that asks for an address decides.
+	Shards int
 }
 
 // Owner is the owner of a file: the numbers of a user and of a group. -1 leaves the
@@ -68,7 +73,13 @@ const (
 	// worker that is free, as node's SCHED_RR: an even spread, for the price of
 	// a trip through the master.
 	RoundRobin
-	_ // kept
+	// Sharded opens many sockets for the address, each with a queue of its own, among
+	// which the kernel spreads the connections, and gives each worker as many as the
+	// next: an even spread, and the master is not involved. When a worker dies, drains,
+	// is full or hangs, others accept on its sockets until it is back. A worker has no
+	// part before its first Accept. Linux only; where it cannot be, as on a unix socket, it
+	// is Shared, and [ListenerStats] says so.
+	Sharded
 	// LeastConnections makes the master accept and hand each connection to the worker
 	// that has the fewest open ones, in turn where several have: for connections that
 	// stay, as those of websockets and gRPC. The price is that of RoundRobin. A worker
@@ -76,6 +87,12 @@ const (
 	// it has closed: it counts as having of the connections that it took as large a part
 	// as the Go workers have of theirs, or all of them where there are no Go workers.
 	LeastConnections
+	// ByClient is Sharded, and all connections of one client's IP address go to the
+	// workers of one slot, as long as one of them accepts: for what a server keeps of its
+	// clients in memory. Behind a proxy all clients are one. While the slot's worker is
+	// dead, full or hangs, others have its clients. [Scale] moves them. Where the system
+	// refuses the program that chooses, it is Sharded, and [ListenerStats] says so.
+	ByClient
 )
 
 // known reports whether there is such a constant; 0 is none, and known.
@@ -90,6 +107,10 @@ func (s Scheduling) String() string {
 		return "Shared"
 	case RoundRobin:
 		return "RoundRobin"
+	case Sharded:
+		return "Sharded"
+	case ByClient:
+		return "ByClient"
 	case LeastConnections:
 		return "LeastConnections"
 	}
@@ -206,6 +227,7 @@ func listen[T any](ctx context.Context, lc ListenConfig, k socketKind[T], networ
 		if q.Policy == 0 {
 			q.Policy = share.Policy(std.settings().Scheduling)
 		}
+		q.Workers = std.settings().Workers
 		return k.hold(std.registry, ctx, q)
 	}
 	if opened, err = k.open(ctx, q.Address, lc.KeepAlive); err != nil {
@@ -218,13 +240,13 @@ func listen[T any](ctx context.Context, lc ListenConfig, k socketKind[T], networ
 // query is what lc asks for at the address. With an error it has what an error
 // message needs.
 func (lc ListenConfig) query(network, address string) (share.Query, error) {
-	if lc.Backlog < 0 || !lc.Scheduling.known() {
+	if lc.Backlog < 0 || lc.Shards < 0 || !lc.Scheduling.known() {
 		return share.Query{Address: socket.Address{Network: network, Named: address}},
-			fmt.Errorf("bad ListenConfig: Backlog %d, Scheduling %v", lc.Backlog, lc.Scheduling)
+			fmt.Errorf("bad ListenConfig: Backlog %d, Scheduling %v, Shards %d", lc.Backlog, lc.Scheduling, lc.Shards)
 	}
 	o := socket.Options{Backlog: lc.Backlog, Multipath: lc.MultipathTCP, Mode: lc.Mode, Owner: (*socket.Owner)(lc.Owner)}
 	a, err := socket.Resolve(network, address, lc.IPv6Only, o)
-	return share.Query{Address: a, Policy: share.Policy(lc.Scheduling)}, err
+	return share.Query{Address: a, Policy: share.Policy(lc.Scheduling), Shards: lc.Shards}, err
 }
 
 // listenAlone opens a socket of this worker's own.
@@ -297,6 +319,8 @@ func (p *member) Load() (share.Load, bool) {
 func (p *member) Generation() int { return p.child.gen.number }
 
 func (p *member) Slotted() bool { return p.slot >= 0 }
+func (p *member) ID() int       { return p.id }
+func (p *member) Slot() int     { return p.slot }
 
 func (p *member) Answer(line []byte) { p.link.Answer(line) }
 
@@ -310,7 +334,7 @@ func (p *member) AskHandleLine(line []byte, seq int64, h *handle.Handle, answere
 
 // query answers a worker's queryServer, on a goroutine of its own.
 func (m *master) query(p *Process, w *wire.Message) {
-	terms := share.Terms{Policy: share.Policy(p.child.opts.Scheduling), FDs: p.child.opts.ListenFDs, Guarded: p.child.opts.Credential.isOther()}
+	terms := share.Terms{Policy: share.Policy(p.child.opts.Scheduling), FDs: p.child.opts.ListenFDs, Guarded: p.child.opts.Credential.isOther(), Workers: p.child.opts.Workers}
 	terms.Libuv = func() string {
 		return p.child.gen.libuv(p.child.opts.Credential.user())
 	}
@@ -362,6 +386,14 @@ func (in *places) Full() bool    { return in.drain.Full() }
 // exhausted logs why the master cannot accept connections.
 func (m *master) exhausted(err error) {
 	m.log().Warn("cluster: no connection can be accepted for the workers", "err", err)
+}
+
+// fallenBack logs, in the mailbox, that an address is not spread as it was asked for.
+func fallenBack(m *master, l share.Listening, wanted share.Policy) {
+	if opts, err := m.current(); err == nil {
+		m.cluster.logs.Logger(opts.logger()).Warn("cluster: "+Scheduling(wanted).String()+" is not possible: the address is "+Scheduling(l.Policy).String(),
+			"network", l.Network, "address", l.Address, "reason", l.Lack)
+	}
 }
 
 // logUnusedSockets names the sockets of the service manager that nobody has asked

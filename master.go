@@ -97,7 +97,7 @@ func newMaster(c *cluster) *master {
 		outlives: outlivesHangUp(),
 	}
 	m.supervisor = supervise.New(host{m}, dumpSignal, rand.Uint64())
-	m.registry = share.NewRegistry(share.Host{Turn: m.call, Activated: systemd.Sockets, UID: uid(), Exhausted: m.exhausted})
+	m.registry = share.NewRegistry(share.Host{Turn: m.call, Activated: systemd.Sockets, UID: uid(), Exhausted: m.exhausted, Fallback: func(l share.Listening, wanted share.Policy) { fallenBack(m, l, wanted) }})
 	return m
 }
 

@@ -94,8 +94,8 @@ type Options struct {
 	// SetupMaster returns an error.
 	Credential *Credential
 
-	// Scheduling says how connections reach the workers: [Shared], [RoundRobin] or
-	// [LeastConnections]. Zero is Shared. A [ListenConfig] can differ for one address.
+	// Scheduling says how connections reach the workers: [Shared], [RoundRobin], [Sharded],
+	// [LeastConnections] or [ByClient]. Zero is Shared. A [ListenConfig] can differ for one address.
 	Scheduling Scheduling
 
 	// MaxConnections is how many connections a worker has at a time, of all its
@@ -441,7 +441,7 @@ func (o *Options) validate() error {
 		}
 	}
 	if !o.Scheduling.known() {
-		return fmt.Errorf("cluster: Options.Scheduling is %d: use Shared, RoundRobin or LeastConnections", int(o.Scheduling))
+		return fmt.Errorf("cluster: Options.Scheduling is %d: use Shared, RoundRobin, Sharded, LeastConnections or ByClient", int(o.Scheduling))
 	}
 	switch b := o.Backoff; {
 	case b.Factor != 0 && !(b.Factor >= 1):

@@ -315,6 +315,11 @@ func (s *fromMaster) Internal(w *wire.Message, h *handle.Handle) {
 	case wire.ActNewConn:
 		s.in.asker.Offered(w, h)
 		return
+	case wire.ActShard:
+		s.in.asker.Given(w, h)
+		return
+	case wire.ActUnshard:
+		s.in.asker.Taken(w)
 	case wire.ActPing:
 		s.in.pinged(w.Msg)
 	case wire.ActStream:

@@ -119,9 +119,11 @@ type WorkerStats struct {
 type ListenerStats struct {
 	Network    string `json:"network"`
 	Address    string `json:"address"`
-	Scheduling string `json:"scheduling"` // "Shared", …; what a datagram socket has is always "Shared"
-	Backlog    int    `json:"backlog"`    // connections that wait to be accepted; TCP on Linux
-	Limit      int    `json:"limit"`      // how many may
+	Scheduling string `json:"scheduling"`         // "Shared", …; what a datagram socket has is always "Shared"
+	Backlog    int    `json:"backlog"`            // connections that wait to be accepted; TCP on Linux
+	Limit      int    `json:"limit"`              // how many may
+	Sockets    int    `json:"sockets,omitempty"`  // of Sharded and ByClient: how many it has
+	Fallback   string `json:"fallback,omitempty"` // why it is not spread as it was asked for; "" if it is
 }
 
 // ReloadStats is the last reload, or that under way.
@@ -215,7 +217,7 @@ func (m *master) snapshot() Snapshot {
 		return cmp.Or(cmp.Compare(a.Slot, b.Slot), cmp.Compare(a.ID, b.ID))
 	})
 	for _, l := range listening {
-		s.Listeners = append(s.Listeners, ListenerStats{Network: l.Network, Address: l.Address, Scheduling: Scheduling(l.Policy).String(), Backlog: l.Backlog, Limit: l.Limit})
+		s.Listeners = append(s.Listeners, ListenerStats{Network: l.Network, Address: l.Address, Scheduling: Scheduling(l.Policy).String(), Backlog: l.Backlog, Limit: l.Limit, Sockets: l.Sockets, Fallback: l.Lack})
 	}
 	slices.SortFunc(s.Listeners, func(a, b ListenerStats) int {
 		return cmp.Compare(a.Network+a.Address, b.Network+b.Address)

@@ -37,7 +37,7 @@ func main() {
 	seed := flag.Uint64("seed", uint64(time.Now().UnixNano()), "what the order of events follows from")
 	workers := flag.Int("workers", 4, "workers to begin with")
 	clients := flag.Int("clients", 8, "clients of each kind: keep-alive and one-shot")
-	policy := flag.String("scheduling", "Shared", "how connections reach the workers: Shared, RoundRobin or LeastConnections")
+	policy := flag.String("scheduling", "Shared", "how connections reach the workers: Shared, RoundRobin, Sharded, LeastConnections or ByClient")
 	robin := flag.Bool("roundrobin", false, "the same as -scheduling RoundRobin")
 	most := flag.Int("max", 0, "the MaxConnections of a worker")
 	verbose := flag.Bool("v", false, "print every event")
@@ -64,7 +64,7 @@ func main() {
 
 // scheduling is the one of that name.
 func scheduling(name string) cluster.Scheduling {
-	for _, s := range []cluster.Scheduling{cluster.Shared, cluster.RoundRobin, cluster.LeastConnections} {
+	for _, s := range []cluster.Scheduling{cluster.Shared, cluster.RoundRobin, cluster.Sharded, cluster.LeastConnections, cluster.ByClient} {
 		if s.String() == name {
 			return s
 		}

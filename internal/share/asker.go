@@ -59,17 +59,19 @@ type Asker struct {
 	mu      sync.Mutex
 	indexes map[string]map[int]bool // of the open sockets, by network and address
 	queues  map[string]*handedQueue // of what the master accepts, by its key
+	shards  map[string]*shardSource // of which it gives and takes the sockets, by its key
 	keys    map[string]bool         // the master's, of what is open
 
-	saying   sync.Mutex // orders what the master is told of this worker's room
-	toldFull bool       // with saying: it believes that there is none
+	saying     sync.Mutex // orders what the master is told of this worker's room
+	toldFull   bool       // with saying: it believes that there is none
+	toldNoRoom bool       // with saying: and that others are to have this worker's shares
 
 	scarce scarcity
 }
 
 // NewAsker makes an Asker that has asked for nothing.
 func NewAsker(w Worker) *Asker {
-	return &Asker{worker: w, indexes: make(map[string]map[int]bool), queues: make(map[string]*handedQueue), keys: make(map[string]bool)}
+	return &Asker{worker: w, indexes: make(map[string]map[int]bool), queues: make(map[string]*handedQueue), shards: make(map[string]*shardSource), keys: make(map[string]bool)}
 }
 
 // Grant is what the master gave for an address. Listener or PacketConn makes of it
@@ -78,8 +80,10 @@ type Grant struct {
 	Query // with the index that the asker has chosen
 	asker *Asker
 	key   string
-	h     *handle.Handle // nil if the master accepts
+	h     *handle.Handle // nil if the master accepts, or the sockets come later
 	addr  net.Addr       // then
+
+	sharded bool // they come later
 }
 
 // Ask asks the master for q. An answer that comes after ctx has ended is given
@@ -136,7 +140,7 @@ func (a *Asker) granted(q Query, w *wire.Message, h *handle.Handle) (*Grant, err
 	}
 	g := &Grant{Query: q, asker: a, key: w.Key, h: h}
 	if h == nil {
-		g.addr = addrOf(q.Address, w.Sockname)
+		g.addr, g.sharded = addrOf(q.Address, w.Sockname), w.Go != nil && w.Go.Sharded
 	} else if (w.Go == nil || !w.Go.Listening) && !q.IsPacket() {
 		if err := socket.ListenBound(h, q.Address); err != nil {
 			// The primary believes that this worker has it, and a second question
@@ -236,6 +240,14 @@ func (g *Grant) Listener() (source net.Listener, addr net.Addr, err error) {
 			g.Release()
 			return nil, nil, ListenError(g.Address, err, "this worker sets the mode")
 		}
+	}
+	if g.sharded {
+		s, err := g.asker.newShardSource(g.key)
+		if err != nil {
+			g.Release()
+			return nil, nil, ListenError(g.Address, err, "")
+		}
+		return s, g.Shown(g.addr), nil
 	}
 	if g.h == nil {
 		return g.asker.newQueue(g.key), g.Shown(g.addr), nil

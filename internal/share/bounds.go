@@ -56,9 +56,9 @@ func (r *Registry) makeRoom() bool {
 }
 
 // openWithin is open, with what is kept of the descriptors for this process untouched.
-func (r *Registry) openWithin(ctx context.Context, a socket.Address) (o opened, err error) {
+func (r *Registry) openWithin(ctx context.Context, q Query) (o opened, err error) {
 	for {
-		o, err = r.open(ctx, a)
+		o, err = r.open(ctx, q)
 		if err == nil {
 			if o.fit() {
 				for _, h := range o.sockets {

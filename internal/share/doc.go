@@ -4,15 +4,18 @@
 //
 // In the master a [Registry] holds the addresses. A worker asks for one, and is
 // answered with the socket itself (the policy [Shared]: every worker accepts on
-// it) or with its key ([RoundRobin], [LeastConnections]: a dispatcher accepts in the
-// master and hands over one connection at a time). In a worker an [Asker] asks, and makes of the
+// it) or with its key: then a dispatcher accepts in the master and hands over one
+// connection at a time ([RoundRobin], [LeastConnections]), or the address has many sockets,
+// of which the worker is given some and which change hands ([Sharded], [ByClient]: see
+// shards.go). In a worker an [Asker] asks, and makes of the
 // answer the source of connections that a listener accepts from: a listener of
-// package net, or a handedQueue of what the dispatcher hands over.
+// package net, a handedQueue of what the dispatcher hands over, or a shardSource.
 //
 // The Registry owns the sockets, of which there is a bound (see bounds.go), until
 // their address ends (see ending.go), the dispatcher the connections that no worker
 // has taken yet, the handedQueue those that Accept has not returned yet. A dispatcher
-// has one goroutine for each socket, which accepts; it ends with its close. Questions
+// has one goroutine for each socket, which accepts; it ends with its close. While there are
+// sharded addresses there is one that waits for the first connection after a rest. Questions
 // are answered on their callers' goroutines. What workers have as well, a connection
 // above all, is closed by a [handle.Closer]: a worker can make its close wait.
 //

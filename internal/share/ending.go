@@ -16,6 +16,7 @@ func (r *Registry) Close(m Member, key string, stays bool) {
 	if e.dispatcher != nil {
 		e.dispatcher.remove(m)
 	}
+	r.Shards.part(e, m)
 	if held && stays && !m.Leaving() {
 		r.endUnused(e)
 	}
@@ -104,6 +105,9 @@ func (r *Registry) drop(e *entry) {
 	if e.dispatcher != nil {
 		e.dispatcher.handOut()
 		e.dispatcher.close()
+	}
+	if e.shards != nil {
+		r.Shards.end(e)
 	}
 	for _, h := range e.sockets {
 		r.unwatch(h)

@@ -22,7 +22,10 @@ func (r *Registry) tend(e *entry) {
 		return
 	}
 	if !e.query.IsPacket() {
-		e.watched = r.watch(e.sockets[0])
+		e.watched = true
+		for _, h := range e.sockets {
+			e.watched = r.watch(h) && e.watched
+		}
 	}
 	r.tick()
 }
@@ -78,23 +81,27 @@ func (r *Registry) tick() {
 // heal mends what is broken. Not in the mailbox: what workers have as well may make a
 // call wait.
 func (r *Registry) heal() {
-	shared := make(map[*entry]*handle.Handle)
+	shared := make(map[*entry][]*handle.Handle)
 	r.host.Turn(func() {
 		for _, e := range r.entries {
 			if len(e.sockets) > 0 && e.dispatcher == nil {
-				shared[e] = e.sockets[0].Retain()
+				for _, h := range e.sockets {
+					shared[e] = append(shared[e], h.Retain())
+				}
 			}
 		}
 	})
-	for e, h := range shared {
+	for e, all := range shared {
 		mended := true
-		switch {
-		case socket.ShutDown(h):
-			mended = r.reopen(e, h)
-		case socket.Connected(h):
-			mended = socket.Unconnect(h, e.addr) == nil
+		for _, h := range all {
+			switch {
+			case socket.ShutDown(h):
+				mended = r.reopen(e, h) && mended
+			case socket.Connected(h):
+				mended = socket.Unconnect(h, e.addr) == nil && mended
+			}
+			h.Release()
 		}
-		h.Release()
 		if e.query.IsPacket() {
 			continue // it is looked at again anyway
 		}

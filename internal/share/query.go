@@ -24,22 +24,31 @@ const (
 	Shared Policy = 1 + iota
 	// RoundRobin accepts in the master and hands connections over in turn.
 	RoundRobin
-	_ // kept for sockets that change hands
+	// Sharded gives each worker some of the sockets of the address: see shards.go.
+	Sharded
 	// LeastConnections accepts in the master and hands each connection to the worker
 	// that has the fewest.
 	LeastConnections
+	// ByClient is Sharded, and a client's address decides which socket.
+	ByClient
 )
+
+// sharded reports whether the address has many sockets, which change hands.
+func (p Policy) sharded() bool { return p == Sharded || p == ByClient }
 
 // Known reports whether p is a policy, or 0.
 func (p Policy) Known() bool {
-	return p >= 0 && p <= RoundRobin || p == LeastConnections
+	return p >= 0 && p <= ByClient
 }
 
 // Query is what a worker asks the master for: an address, and how its connections
 // are to be spread. Policy is 0 where the cluster's default is wanted.
 type Query struct {
 	socket.Address
-	Policy Policy
+	Policy  Policy
+	Shards  int  // how many sockets are wanted at least, if it is sharded
+	Workers int  // for how many there are to be enough
+	Apart   bool // a worker asks that cannot take some of the sockets of an address
 }
 
 // The flags of queryServer.
@@ -54,7 +63,7 @@ var null = json.RawMessage("null")
 // message is the question to the master, in node's words.
 func (q Query) message() *wire.Message {
 	w := &wire.Message{Act: wire.ActQuery, Index: q.Index, Data: null,
-		Go: &wire.Extension{Named: q.Named, Backlog: q.Backlog, Multipath: q.Multipath, Mode: uint32(q.Mode), Scheduling: int(q.Policy)}}
+		Go: &wire.Extension{Named: q.Named, Backlog: q.Backlog, Multipath: q.Multipath, Mode: uint32(q.Mode), Scheduling: int(q.Policy), Shards: q.Shards, TakesShards: true}}
 	if o := q.Owner; o != nil {
 		w.Go.Owner = []int{o.UID, o.GID}
 	}
@@ -105,7 +114,7 @@ func describe(w *wire.Message, a socket.Address) {
 
 // readQuery reads a worker's question.
 func readQuery(w *wire.Message) (Query, error) {
-	q := Query{Address: socket.Address{Index: w.Index, FD: -1}}
+	q := Query{Address: socket.Address{Index: w.Index, FD: -1}, Apart: true}
 	if w.FD != nil && *w.FD >= 0 {
 		q.FD = *w.FD
 	}
@@ -114,7 +123,8 @@ func readQuery(w *wire.Message) (Query, error) {
 		return q, err
 	}
 	if x := w.Go; x != nil {
-		q.Named, q.Multipath, q.Policy = x.Named, x.Multipath, Policy(x.Scheduling)
+		q.Named, q.Multipath, q.Policy, q.Shards = x.Named, x.Multipath, Policy(x.Scheduling), x.Shards
+		q.Apart = !x.TakesShards
 		q.Backlog = max(q.Backlog, x.Backlog)
 		q.Mode = fs.FileMode(x.Mode) & fs.ModePerm
 		if len(x.Owner) == 2 {

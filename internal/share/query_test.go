@@ -43,7 +43,7 @@ func TestQuery(t *testing.T) {
 			a, err := socket.Resolve(test.network, test.address, test.v6only, o)
 			require.NoError(t, err)
 			a.Index = 3
-			asked := Query{a, RoundRobin}
+			asked := Query{Address: a, Policy: ByClient, Shards: 9}
 			heard, err := readQuery(reread(t, asked.message()))
 			require.NoError(t, err, test)
 			require.Equal(t, asked, heard)

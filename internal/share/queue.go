@@ -92,8 +92,8 @@ func (a *Asker) answer(o offer, accepted bool) {
 func (a *Asker) HasRoom() {
 	a.saying.Lock()
 	defer a.saying.Unlock()
-	if a.toldFull && !a.worker.Places.Full() {
-		a.toldFull = false
+	if (a.toldFull || a.toldNoRoom) && !a.worker.Places.Full() {
+		a.toldFull, a.toldNoRoom = false, false
 		a.worker.Link.Answer((&wire.Message{Cmd: wire.CmdExtra, Act: wire.ActRoom}).Line())
 	}
 }

@@ -46,6 +46,9 @@ type Member interface {
 	Generation() int
 	// Slotted reports whether the worker has a slot, in which another one follows it.
 	Slotted() bool
+	// ID is the worker's number, and Slot its place; -1 if it has none.
+	ID() int
+	Slot() int
 }
 
 // Load is how many connections a worker has.
@@ -65,6 +68,9 @@ type Host struct {
 	UID int
 	// Exhausted is told, once a minute, why no connection can be accepted. May be nil.
 	Exhausted func(err error)
+	// Fallback is told, in the mailbox, that an address is not spread as it was asked
+	// for, and why. May be nil.
+	Fallback func(l Listening, wanted Policy)
 }
 
 // Terms are what the options of a worker say about its questions.
@@ -72,6 +78,8 @@ type Terms struct {
 	Allow  func(network, address string) error // Options.AllowListen, or nil
 	Policy Policy                              // for addresses without one of their own
 	FDs    []int                               // Options.ListenFDs
+	// Workers is how many workers there are to be.
+	Workers int
 	// Guarded says that the workers are another user, whose symbolic links must not
 	// lead this process astray.
 	Guarded bool
@@ -81,6 +89,7 @@ type Terms struct {
 // Registry holds the shared addresses. An entry outlives the workers that asked
 // for it: until the address ends, connections to it wait whatever happens to them.
 type Registry struct {
+	Shards    Shards
 	host      Host
 	entries   map[string]*entry // by Query.Key; in the mailbox
 	made      int               // entries, ever; in the mailbox
@@ -104,6 +113,8 @@ type entry struct {
 	unlink     func()              // removes a unix socket's file
 	file       *socket.UnixFile    // that file, if it was made here
 	dispatcher *dispatcher         // nil if workers accept themselves
+	shards     *shards             // nil unless the sockets change hands
+	lack       string              // why it is not spread as it was asked for
 	data       json.RawMessage     // the first worker's, told to all (node: TLS ticket keys)
 	holders    map[Member]struct{} // workers that listen
 	held       int                 // how often this process itself listens
@@ -118,7 +129,9 @@ type entry struct {
 
 // NewRegistry makes an empty registry.
 func NewRegistry(host Host) *Registry {
-	return &Registry{host: host, entries: make(map[string]*entry), bereft: make(map[string]*entry), activated: activated{load: host.Activated}}
+	r := &Registry{host: host, entries: make(map[string]*entry), bereft: make(map[string]*entry), activated: activated{load: host.Activated}}
+	r.Shards.r = r
+	return r
 }
 
 // exhausted tells why no connection can be accepted.
@@ -145,7 +158,7 @@ func (r *Registry) Answer(m Member, w *wire.Message, terms Terms) error {
 			return fmt.Errorf("listen on descriptor %d: %w", q.FD, err)
 		}
 	}
-	q.Guarded = terms.Guarded
+	q.Guarded, q.Workers = terms.Guarded, terms.Workers
 	if err := q.Locate(); err != nil {
 		r.refuseFor(m, w, err)
 		return fmt.Errorf("listen %s %s: %w", q.Network, q.Named, err)
@@ -224,7 +237,7 @@ func (r *Registry) acquire(ctx context.Context, q Query, data json.RawMessage, m
 		return nil, err
 	}
 	if open {
-		o, err := r.openWithin(ctx, q.Address)
+		o, err := r.openWithin(ctx, q)
 		r.host.Turn(func() { r.commit(e, o, err) })
 	}
 	select {
@@ -245,22 +258,39 @@ type opened struct {
 	unlink  func()
 	file    *socket.UnixFile // that the registry has made
 	lent    bool             // not only this process, or not only the registry, has them
+	policy  Policy           // as it has come to be
+	lack    string           // why it is not what was asked for
 }
 
-// open opens a's socket. One that this program opened itself before it forked, or
+// open opens q's socket. One that this program opened itself before it forked, or
 // that a service manager opened for it, is shared instead of colliding with it.
-func (r *Registry) open(ctx context.Context, a socket.Address) (o opened, err error) {
-	o.lent = true
+func (r *Registry) open(ctx context.Context, q Query) (o opened, err error) {
+	a := q.Address
+	o.lent, o.policy = true, q.Policy
 	if h, addr, release := r.preopened.find(a); h != nil {
 		o.sockets, o.addr, o.unlink = []*handle.Handle{h}, addr, release
 	} else if all, addr := r.activated.find(a); all != nil {
 		o.sockets, o.addr, o.unlink = all, addr, func() {} // the service manager's: never unlinked
+	} else if o.lack = unshardable(q); q.Policy.sharded() && o.lack == "" {
+		if o, err = openGroup(ctx, q); err != nil {
+			return o, r.activated.explain(a, err)
+		}
+		return o, nil
 	} else {
 		h, addr, file, err := socket.Open(ctx, a)
 		if err != nil {
 			return o, r.activated.explain(a, err)
 		}
-		o = opened{[]*handle.Handle{h}, addr, file.Unlink, file, a.FD >= 0}
+		o.sockets, o.addr, o.unlink, o.file, o.lent = []*handle.Handle{h}, addr, file.Unlink, file, a.FD >= 0
+	}
+	switch {
+	case !q.Policy.sharded():
+		o.lack = ""
+	case o.lack == "":
+		o.lack = "somebody else has opened the socket"
+	}
+	if o.lack != "" {
+		o.policy = Shared
 	}
 	return o, nil
 }
@@ -316,8 +346,19 @@ func (r *Registry) commit(e *entry, o opened, err error) {
 		return
 	}
 	e.sockets, e.addr, e.unlink, e.file = o.sockets, o.addr, o.unlink, o.file
-	if len(o.sockets) > 1 && e.query.Policy != LeastConnections {
+	wanted := e.query.Policy
+	e.query.Policy, e.lack = o.policy, o.lack
+	switch {
+	case o.policy.sharded():
+		if e.err = r.Shards.begin(e); e.err != nil {
+			r.drop(e)
+			return
+		}
+	case len(o.sockets) > 1 && o.policy != LeastConnections:
 		e.query.Policy = RoundRobin // a worker takes one socket for an address
+	}
+	if e.lack != "" && r.host.Fallback != nil {
+		r.host.Fallback(e.listening(), wanted)
 	}
 	if p := policyOf(e.query); p != nil {
 		e.dispatcher, e.err = newDispatcher(e.key, o.sockets, o.lent, p, r.closer.Close, r.exhausted)
@@ -345,7 +386,7 @@ func (r *Registry) grant(m Member, w *wire.Message, e *entry) error {
 	e.generation = max(e.generation, m.Generation())
 	e.slotted = e.slotted || m.Slotted()
 	out := &wire.Message{Ack: w.Seq, Key: e.key, Data: e.data, Go: &wire.Extension{Listening: true}}
-	if e.dispatcher == nil {
+	if e.dispatcher == nil && e.shards == nil {
 		typ := wire.TypeNative
 		if e.query.IsPacket() {
 			typ = wire.TypeDgram
@@ -355,8 +396,14 @@ func (r *Registry) grant(m Member, w *wire.Message, e *entry) error {
 		return nil
 	}
 	out.Cmd, out.Seq, out.Sockname = wire.CmdCluster, wire.NextSeq(), socknameOf(e.addr)
+	out.Go.Sharded = e.shards != nil
 	m.Answer(out.Line())
-	e.dispatcher.add(m)
+	switch {
+	case e.dispatcher != nil:
+		e.dispatcher.add(m)
+	case w.Go != nil && w.Go.TakesShards:
+		r.Shards.join(e, m)
+	}
 	return nil
 }
 
@@ -367,6 +414,7 @@ func (r *Registry) HasRoom(m Member) {
 			e.dispatcher.hasRoom(m)
 		}
 	}
+	r.Shards.each(m, func(h *hand) { h.full, h.hung = false, false })
 }
 
 // Leave takes m out of the rotations. What it was handed it keeps.
@@ -376,6 +424,7 @@ func (r *Registry) Leave(m Member) {
 			e.dispatcher.remove(m)
 		}
 	}
+	r.Shards.each(m, func(h *hand) { h.leaving = true })
 }
 
 // Forget forgets a worker whose channel has closed.
@@ -383,6 +432,7 @@ func (r *Registry) Forget(m Member) {
 	r.Leave(m)
 	for _, e := range r.entries {
 		delete(e.holders, m)
+		r.Shards.part(e, m)
 	}
 }
 
@@ -390,7 +440,9 @@ func (r *Registry) Forget(m Member) {
 type Listening struct {
 	Network, Address string
 	Policy           Policy
-	Backlog, Limit   int // how many connections wait, and may; 0 where that cannot be told
+	Backlog, Limit   int    // how many connections wait, and may; 0 where that cannot be told
+	Sockets          int    // if they change hands
+	Lack             string // why it is not spread as it was asked for; "" if it is
 }
 
 // Listening returns the open addresses, in no order.
@@ -400,9 +452,19 @@ func (r *Registry) Listening() []Listening {
 		if len(e.sockets) == 0 {
 			continue
 		}
-		l := Listening{Network: e.addr.Network(), Address: e.query.Shown(e.addr).String(), Policy: e.query.Policy}
-		l.Backlog, l.Limit = socket.Queue(e.sockets[0])
-		all = append(all, l)
+		all = append(all, e.listening())
 	}
 	return all
+}
+
+func (e *entry) listening() Listening {
+	l := Listening{Network: e.addr.Network(), Address: e.query.Shown(e.addr).String(), Policy: e.query.Policy, Lack: e.lack}
+	if e.shards != nil {
+		l.Sockets = len(e.sockets)
+	}
+	for _, h := range e.sockets {
+		waiting, limit := socket.Queue(h)
+		l.Backlog, l.Limit = l.Backlog+waiting, l.Limit+limit
+	}
+	return l
 }

@@ -29,6 +29,7 @@ type commandWorker struct {
 	generation int
 	slotted    bool
 	refuses    bool // takes no address any more
+	id, slot   int
 	answers    chan string
 	sockets    chan *handle.Handle
 }
@@ -41,6 +42,8 @@ func (w *commandWorker) Leaving() bool      { return w.leaving }
 func (w *commandWorker) Grants(string) bool { return !w.refuses }
 func (w *commandWorker) Generation() int    { return w.generation }
 func (w *commandWorker) Slotted() bool      { return w.slotted }
+func (w *commandWorker) ID() int            { return w.id }
+func (w *commandWorker) Slot() int          { return w.slot }
 func (w *commandWorker) Load() (Load, bool) {
 	if l := w.load.Load(); l != nil {
 		return *l, true

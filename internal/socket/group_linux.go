@@ -15,6 +15,13 @@ import (
 // Several sockets of one address (SO_REUSEPORT). The kernel chooses by a hash of the
 // connection, or of a datagram's addresses, or as a program says.
 
+// Groups says that this system has groups whose sockets share the connections, and tells
+// how many wait at each.
+const Groups = true
+
+// Instruction is one of a program that chooses a socket.
+type Instruction = unix.SockFilter
+
 // Group are the sockets that [OpenGroup] has opened.
 type Group struct {
 	Sockets []*handle.Handle // in the order in which a program of the group numbers them
@@ -30,7 +37,7 @@ type Group struct {
 // choose, if not nil, is attached before more than the first socket can have traffic. It
 // is never replaced or detached: to do so under traffic is a use after free in many
 // kernels (CVE-2026-52910).
-func OpenGroup(ctx context.Context, a Address, n int, choose []unix.SockFilter) (g Group, err error) {
+func OpenGroup(ctx context.Context, a Address, n int, choose []Instruction) (g Group, err error) {
 	first, addr, _, err := Open(ctx, a)
 	if err != nil {
 		return g, err
@@ -104,7 +111,7 @@ func setReusePort(fd, on int) error {
 // attach lets a program choose the socket of fd's group: its result is the index, in the
 // order of listen (TCP) or of bind (UDP). A result that is out of range leaves the choice
 // to the hash. That needs no privilege.
-func attach(fd int, program []unix.SockFilter) error {
+func attach(fd int, program []Instruction) error {
 	prog := unix.SockFprog{Len: uint16(len(program)), Filter: &program[0]}
 	if err := unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_REUSEPORT_CBPF, &prog); err != nil {
 		return fmt.Errorf("a program that chooses by the client's address: %w", os.NewSyscallError("setsockopt", err))
@@ -114,11 +121,11 @@ func attach(fd int, program []unix.SockFilter) error {
 
 // ByClient is a program that chooses one of n sockets of a group by the client's address,
 // IPv4 or IPv6; a v4-mapped client is one of IPv4. It is nil if there is nothing to choose.
-func ByClient(n int) []unix.SockFilter {
+func ByClient(n int) []Instruction {
 	const network = 0x100000000 - 0x100000 // SKF_NET_OFF: the packet from its IP header on
 	op := func(code uint16, k uint32) unix.SockFilter { return unix.SockFilter{Code: code, K: k} }
 	load := func(at uint32) unix.SockFilter { return op(unix.BPF_LD|unix.BPF_W|unix.BPF_ABS, network+at) }
-	program := []unix.SockFilter{
+	program := []Instruction{
 		op(unix.BPF_LD|unix.BPF_B|unix.BPF_ABS, network),
 		op(unix.BPF_ALU|unix.BPF_RSH|unix.BPF_K, 4),
 		{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: 6, Jt: 2},

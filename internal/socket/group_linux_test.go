@@ -15,7 +15,7 @@ import (
 )
 
 // openGroup opens n sockets, until the end of the test.
-func openGroup(t *testing.T, network, address string, n int, choose []unix.SockFilter) Group {
+func openGroup(t *testing.T, network, address string, n int, choose []Instruction) Group {
 	t.Helper()
 	a, err := Resolve(network, address, false, Options{})
 	require.NoError(t, err)

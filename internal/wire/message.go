@@ -54,6 +54,10 @@ const (
 	ActHandle   = "handle"   // with a descriptor: a message of the application and what came with it
 	ActStream   = "stream"   // with a descriptor: a connection that the master has opened to the worker
 	ActGauge    = "gauge"    // in NODE_CLUSTER, with a descriptor: the page for the worker's numbers
+	ActShards   = "shards"   // in NODE_CLUSTER: the worker accepts now, and wants its share of the sockets of an address
+	ActShard    = "shard"    // in NODE_CLUSTER, with a descriptor: one of them
+	ActUnshard  = "unshard"  // in NODE_CLUSTER: one of them is no longer the worker's
+	ActNoRoom   = "noRoom"   // the worker has been full for a moment: its share is for others until ActRoom
 	ActStderr   = "stderr"   // in NODE_CLUSTER, with a descriptor: the master's standard error
 )
 
@@ -148,10 +152,14 @@ type Extension struct {
 	Owner      []int  `json:"owner,omitempty"` // user and group
 	Scheduling int    `json:"scheduling,omitempty"`
 
+	Shards      int  `json:"shards,omitempty"`      // how many sockets it is to have
+	TakesShards bool `json:"takesShards,omitempty"` // the worker takes some of the sockets of an address
+
 	// In its answer.
 	Reason    string `json:"reason,omitempty"`
 	UID       *int   `json:"uid,omitempty"`
 	Listening bool   `json:"listening,omitempty"` // the socket that comes along listens already
+	Sharded   bool   `json:"sharded,omitempty"`   // sockets come with ActShard, when the worker has asked with ActShards
 
 	// In disconnect. Timeout is in milliseconds.
 	Timeout int64 `json:"timeout,omitempty"`

@@ -1,0 +1,424 @@
+package share
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/go-cluster/cluster/internal/handle"
+	"github.com/go-cluster/cluster/internal/socket"
+	"github.com/go-cluster/cluster/internal/wire"
+)
+
+// Shards are the addresses of a Registry that have many sockets, which change hands: the
+// policies [Sharded] and [ByClient]. The kernel spreads the connections over the sockets,
+// and a worker accepts on some of them. The master has them all and accepts on none, so
+// that it is in nobody's way, and no socket is closed before the address ends.
+//
+// Socket i is at home in slot i mod N. A worker is given what is at home in its slot when
+// it first accepts. What is at home where nobody can accept now (there is no worker, it
+// leaves, it is full, or it hangs) is lent to others as well, and taken back from them when
+// somebody at home can again. Whoever is to have a socket from now on has it before it is
+// taken from who had it. So connections stay in the queue of a socket until somebody takes
+// them, and nothing is lost whoever dies at which step.
+//
+// A worker hangs if a queue of its own was not empty at two looks, lookTime apart, and it
+// has accepted nothing between them, by the page of package gauge. There are looks only
+// while there are connections: the first one after a rest is told by a socket.Traffic.
+//
+// All of this is in the mailbox, but for what waits: patrol. An answer to what was given
+// comes as a turn of its own.
+type Shards struct {
+	r       *Registry
+	slots   int             // of the workers
+	traffic *socket.Traffic // nil while no address is sharded
+}
+
+// shards is what an entry has of its sockets' whereabouts.
+type shards struct {
+	hands  map[Member]*hand
+	queued []bool // whether connections waited at a socket at the last look
+}
+
+// hand is a worker that listens on the address.
+type hand struct {
+	member   Member
+	accepts  bool // it has asked for its share
+	leaving  bool
+	full     bool
+	resting  bool // it could not take a socket a moment ago
+	hung     bool
+	stubborn bool  // it has been called back from that by a heartbeat alone
+	accepted int64 // at the last look
+	moved    bool  // between that and the one before
+	has      map[int]*holding
+}
+
+// holding is one socket of a hand's.
+type holding struct {
+	given bool // it has said so
+	seen  bool // it was on its way at the last look
+}
+
+const (
+	// lookTime is between two looks at what waits.
+	lookTime = 100 * time.Millisecond
+	// restTime is how long a worker is left alone that could not take a socket.
+	restTime = time.Second
+	// maxGiving is how many sockets of an address are on their way to one worker.
+	maxGiving = 16
+)
+
+// able reports whether the worker takes what comes.
+func (h *hand) able() bool { return !h.full && !h.hung && !h.resting }
+
+// ---- opening
+
+// The number of sockets of an address.
+const (
+	minShards = 64
+	perWorker = 8 // so that each has as many as the next, about, whatever their number
+	maxShards = 1024
+)
+
+// shardsOf is how many sockets q's address has.
+func shardsOf(q Query) int {
+	return min(max(minShards, perWorker*max(0, min(q.Workers, maxShards)), q.Shards), maxShards)
+}
+
+// unshardable says why there can be no more than one socket for q; "" if there can.
+func unshardable(q Query) string {
+	switch {
+	case !socket.Groups:
+		return "this system has no sockets that can change hands"
+	case q.IsUnix():
+		return "a unix socket is one"
+	case q.IsPacket():
+		return "a socket for datagrams is one"
+	case q.Multipath:
+		return "MPTCP has no such sockets"
+	case q.FD >= 0:
+		return "it was asked for by its descriptor"
+	case q.Apart:
+		return "the first to listen on it is a worker that cannot take several sockets, as node's"
+	}
+	return ""
+}
+
+// openGroup opens the sockets of q, or one of them. What must be said of that is in
+// opened.lack.
+func openGroup(ctx context.Context, q Query) (o opened, err error) {
+	var choose []socket.Instruction
+	n := shardsOf(q)
+	if q.Policy == ByClient {
+		choose = socket.ByClient(n)
+	}
+	g, err := socket.OpenGroup(ctx, q.Address, n, choose)
+	if err != nil {
+		return o, err
+	}
+	o = opened{sockets: g.Sockets, addr: g.Addr, unlink: func() {}, policy: q.Policy}
+	last := g.Sockets[len(g.Sockets)-1]
+	if g.Lack == nil && last.FD() >= socket.Budget()/2 { // they have ascending numbers
+		for _, h := range g.Sockets[1:] {
+			h.Release()
+		}
+		o.sockets, g.Lack = g.Sockets[:1], errors.New("the other descriptors of the master are kept for other addresses")
+	}
+	switch {
+	case g.Lack != nil:
+		o.policy, o.lack = Shared, fmt.Sprintf("%d sockets cannot be opened: %v", n, g.Lack)
+	case g.Refused != nil:
+		o.policy, o.lack = Sharded, fmt.Sprintf("the system refuses %v", g.Refused)
+	}
+	return o, nil
+}
+
+// ---- who accepts on what
+
+// assign returns for each of n sockets the hands that are to have it.
+func (s *shards) assign(n, slots int) (want [][]*hand) {
+	var hands, able []*hand
+	for _, h := range s.hands {
+		if h.accepts && !h.leaving {
+			hands = append(hands, h)
+		}
+	}
+	slices.SortFunc(hands, func(a, b *hand) int { return cmp.Compare(a.member.ID(), b.member.ID()) })
+	home := make([][]*hand, slots) // by slot; behind those, each a place of its own, workers without
+	for _, h := range hands {
+		switch slot := h.member.Slot(); {
+		case slot < 0:
+			home = append(home, []*hand{h})
+		case slot < slots:
+			home[slot] = append(home[slot], h)
+		}
+		if h.able() {
+			able = append(able, h)
+		}
+	}
+	want = make([][]*hand, n)
+	if len(hands) == 0 {
+		return want
+	}
+	for i := range want {
+		var at []*hand
+		if len(home) > 0 {
+			at = home[i%len(home)]
+		}
+		guests := able
+		if len(able) == 0 && len(at) == 0 {
+			guests = hands
+		}
+		if want[i] = at; !slices.ContainsFunc(at, (*hand).able) && len(guests) > 0 {
+			want[i] = append(slices.Clone(at), guests[i/max(1, len(home))%len(guests)])
+		}
+	}
+	return want
+}
+
+// settle gives and takes what is to be given and taken of e now.
+func (s *Shards) settle(e *entry) {
+	for i, want := range e.shards.assign(len(e.sockets), s.slots) {
+		held := len(want) == 0
+		for _, h := range want {
+			if h.has[i] == nil && !h.resting && h.giving() < maxGiving {
+				s.give(e, h, i)
+			}
+			held = held || h.has[i] != nil && h.has[i].given
+		}
+		if !held || len(want) == 0 {
+			continue
+		}
+		for _, h := range e.shards.hands {
+			if c := h.has[i]; c != nil && c.given && !h.leaving && !slices.Contains(want, h) {
+				s.take(e, h, i)
+			}
+		}
+	}
+}
+
+// giving is how many sockets are on their way.
+func (h *hand) giving() (n int) {
+	for _, c := range h.has {
+		if !c.given {
+			n++
+		}
+	}
+	return n
+}
+
+// give sends the i-th socket.
+func (s *Shards) give(e *entry, h *hand, i int) {
+	c := &holding{}
+	h.has[i] = c
+	w := &wire.Message{Cmd: wire.CmdCluster, Act: wire.ActShard, Key: e.key, Index: i, Seq: wire.NextSeq()}
+	inner := w.Line()
+	outer := &wire.Message{Cmd: wire.CmdHandle, Type: wire.TypeNative, Msg: inner[:len(inner)-1]}
+	h.member.AskHandleLine(outer.Line(), *w.Seq, e.sockets[i].Retain(), func(w *wire.Message, d *handle.Handle) {
+		d.Release()
+		taken := w != nil && w.Accepted != nil && *w.Accepted
+		// A channel that has closed answers at once: here, in the mailbox.
+		go s.r.host.Turn(func() { s.answered(e, h, i, c, taken) })
+	})
+}
+
+// answered is told whether the worker has taken the i-th socket.
+func (s *Shards) answered(e *entry, h *hand, i int, c *holding, taken bool) {
+	if s.r.entries[e.key] != e || h.has[i] != c {
+		return
+	}
+	now := e.shards.hands[h.member]
+	if now != h { // it has closed its listener since, and may have opened another one
+		if taken && (now == nil || now.has[i] == nil) {
+			s.take(e, h, i)
+		}
+		return
+	}
+	if c.given = taken; !taken {
+		delete(h.has, i)
+		h.resting = true
+		time.AfterFunc(restTime, func() {
+			s.r.host.Turn(func() {
+				h.resting = false
+				s.settleAll()
+			})
+		})
+	}
+	s.settle(e)
+}
+
+// take takes the i-th socket back.
+func (s *Shards) take(e *entry, h *hand, i int) {
+	delete(h.has, i)
+	h.member.Answer((&wire.Message{Cmd: wire.CmdCluster, Act: wire.ActUnshard, Key: e.key, Index: i, Seq: wire.NextSeq()}).Line())
+}
+
+// each calls fn with the hands of m, and settles what has changed.
+func (s *Shards) each(m Member, fn func(h *hand)) {
+	for _, e := range s.r.entries {
+		if e.shards != nil && e.shards.hands[m] != nil {
+			fn(e.shards.hands[m])
+			s.settle(e)
+		}
+	}
+}
+
+func (s *Shards) settleAll() {
+	for _, e := range s.r.entries {
+		if e.shards != nil {
+			s.settle(e)
+		}
+	}
+}
+
+// ---- what the workers do; called in the mailbox
+
+// Accepts is told that m accepts on the address from now on.
+func (s *Shards) Accepts(m Member, key string) {
+	e := s.r.entries[key]
+	if e == nil || e.shards == nil || e.shards.hands[m] == nil {
+		return
+	}
+	h := e.shards.hands[m]
+	h.accepts = true
+	if load, ok := m.Load(); ok {
+		h.accepted = load.Accepted
+	}
+	s.settle(e)
+}
+
+// NoRoom is told that m has as many connections as it may.
+func (s *Shards) NoRoom(m Member) { s.each(m, func(h *hand) { h.full = true }) }
+
+// Beat is told that m has answered a heartbeat. A worker that answers, and accepts nothing
+// all the same, is not called back a second time.
+func (s *Shards) Beat(m Member) {
+	s.each(m, func(h *hand) {
+		if h.hung && !h.stubborn {
+			h.hung, h.stubborn = false, true
+		}
+	})
+}
+
+// Scaled is told how many slots there are from now on.
+func (s *Shards) Scaled(slots int) {
+	s.slots = slots
+	s.settleAll()
+}
+
+// join gives m a part in e, of which it gets its share when it accepts.
+func (s *Shards) join(e *entry, m Member) {
+	s.slots = max(s.slots, m.Slot()+1)
+	e.shards.hands[m] = &hand{member: m, has: make(map[int]*holding)}
+}
+
+// part ends that.
+func (s *Shards) part(e *entry, m Member) {
+	if e.shards != nil && e.shards.hands[m] != nil {
+		delete(e.shards.hands, m)
+		s.settle(e)
+	}
+}
+
+// ---- who hangs
+
+// begin watches the sockets of e.
+func (s *Shards) begin(e *entry) error {
+	if s.traffic == nil {
+		t, err := socket.NewTraffic()
+		if err != nil {
+			return err
+		}
+		s.traffic = t
+		go s.patrol(t)
+	}
+	e.shards = &shards{hands: make(map[Member]*hand), queued: make([]bool, len(e.sockets))}
+	for _, h := range e.sockets {
+		if err := s.traffic.Add(h); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// end watches them no more. It comes before they are released.
+func (s *Shards) end(e *entry) {
+	if s.traffic == nil {
+		return
+	}
+	left := 0
+	for _, h := range e.sockets {
+		left = s.traffic.Remove(h)
+	}
+	if left == 0 {
+		s.traffic.Close()
+		s.traffic = nil
+	}
+}
+
+// patrol looks at what waits, while there is traffic.
+func (s *Shards) patrol(t *socket.Traffic) {
+	for t.Wait() {
+		for busy := true; busy; {
+			s.r.host.Turn(func() {
+				if busy = s.traffic == t && s.look(); !busy && s.traffic == t {
+					t.Arm()
+				}
+			})
+			if busy {
+				time.Sleep(lookTime)
+			}
+		}
+	}
+}
+
+// look finds the workers that hang, and those that go on. It reports whether there was
+// any traffic since the last look.
+func (s *Shards) look() (busy bool) {
+	for _, e := range s.r.entries {
+		if e.shards == nil {
+			continue
+		}
+		changed := false
+		for _, h := range e.shards.hands {
+			hung := h.hung
+			busy = h.look() || busy
+			changed = changed || h.hung != hung
+		}
+		for i, sock := range e.sockets {
+			waiting, _ := socket.Queue(sock)
+			twice := e.shards.queued[i] && waiting > 0
+			e.shards.queued[i] = waiting > 0
+			busy = busy || waiting > 0
+			for _, h := range e.shards.hands {
+				c := h.has[i]
+				if c == nil {
+					continue
+				}
+				if twice && c.seen && !h.moved && !h.hung {
+					h.hung, changed = true, true
+				}
+				c.seen = true
+			}
+		}
+		if changed {
+			s.settle(e)
+		}
+	}
+	return busy
+}
+
+// look reports whether the worker has accepted anything since the last look.
+func (h *hand) look() bool {
+	load, _ := h.member.Load()
+	h.moved = load.Accepted != h.accepted
+	h.accepted = load.Accepted
+	if h.moved {
+		h.hung, h.stubborn = false, false
+	}
+	return h.moved
+}

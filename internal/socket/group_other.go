@@ -1,0 +1,89 @@
+//go:build !linux
+
+package socket
+
+import (
+	"context"
+	"net"
+	"syscall"
+	"time"
+
+	"github.com/go-cluster/cluster/internal/errs"
+	"github.com/go-cluster/cluster/internal/handle"
+)
+
+// Groups says that this system has groups whose sockets share the connections, and tells
+// how many wait at each. SO_REUSEPORT is something else on most, and FreeBSD's
+// SO_REUSEPORT_LB has no way to see what waits.
+const Groups = false
+
+// Instruction is one of a program that chooses a socket.
+type Instruction struct{}
+
+// Group are the sockets that [OpenGroup] has opened.
+type Group struct {
+	Sockets []*handle.Handle
+	Addr    net.Addr
+	Lack    error // why there is only the first, as [Open] opens it
+	Refused error
+}
+
+// OpenGroup opens one socket.
+func OpenGroup(ctx context.Context, a Address, _ int, _ []Instruction) (g Group, err error) {
+	h, addr, _, err := Open(ctx, a)
+	if err != nil {
+		return g, err
+	}
+	return Group{Sockets: []*handle.Handle{h}, Addr: addr, Lack: errs.NotSupported}, nil
+}
+
+// ByClient is no program here.
+func ByClient(int) []Instruction { return nil }
+
+// Traffic tells that a connection has come to one of some listening sockets: here never.
+type Traffic struct{}
+
+// NewTraffic fails.
+func NewTraffic() (*Traffic, error) { return nil, errs.NotSupported }
+
+// Add fails.
+func (*Traffic) Add(*handle.Handle) error { return errs.NotSupported }
+
+// Remove returns that nothing is left.
+func (*Traffic) Remove(*handle.Handle) (left int) { return 0 }
+
+// Wait does not wait.
+func (*Traffic) Wait() bool { return false }
+
+// Arm fails.
+func (*Traffic) Arm() error { return errs.NotSupported }
+
+// Close does nothing.
+func (*Traffic) Close() {}
+
+// Merged accepts from several sockets as if they were one listener: here from none.
+type Merged struct{}
+
+// NewMerged fails.
+func NewMerged() (*Merged, error) { return nil, errs.NotSupported }
+
+// Add fails.
+func (*Merged) Add(int, *handle.Handle) error { return errs.NotSupported }
+
+// Remove does nothing.
+func (*Merged) Remove(int) {}
+
+// Accept fails.
+func (*Merged) Accept() (net.Conn, error) { return nil, errs.NotSupported }
+
+// SetDeadline fails.
+func (*Merged) SetDeadline(time.Time) error { return errs.NotSupported }
+
+// Close does nothing.
+func (*Merged) Close() error { return nil }
+
+// Len is none.
+func (*Merged) Len() int { return 0 }
+
+// SyscallConn fails.
+func (*Merged) SyscallConn() (syscall.RawConn, error) { return nil, errs.NotSupported }
