@@ -1,0 +1,2 @@
+// Package examples tests the example programs.
+package examples

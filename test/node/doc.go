@@ -1,0 +1,2 @@
+// Package node tests this package with node at the other end.
+package node

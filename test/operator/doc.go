@@ -1,0 +1,2 @@
+// Package operator tests what package admin gets beyond the public API.
+package operator
