@@ -63,6 +63,7 @@ type hooks struct {
 	scale     callbacks[func(workers int)]
 	trouble   callbacks[func(worker int, err error)]
 	stream    callbacks[func(net.Conn)]
+	output    callbacks[func(worker, slot int, stream string, lines []byte)]
 }
 
 func newCluster() *cluster {

@@ -402,6 +402,7 @@ func (c *child) launch(spec process.Spec) (err error) {
 		return err
 	}
 	spec.KeepTail = spec.KeepTail || spec.Stderr != nil
+	spec.Tap, spec.TapOwn = c.m.cluster.tapOutput(p), c.gen.isGo
 	spec.Program, spec.Title, spec.Dir = c.gen.bin, c.opts.Title, c.gen.dir
 	spec.User, spec.Stdin = c.opts.Credential.user(), c.opts.Stdin
 	if c.proc, err = c.m.launcher.Start(spec); err != nil {

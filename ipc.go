@@ -15,6 +15,7 @@ import (
 	"github.com/go-cluster/cluster/internal/link"
 	"github.com/go-cluster/cluster/internal/operator"
 	"github.com/go-cluster/cluster/internal/parcel"
+	"github.com/go-cluster/cluster/internal/process"
 	"github.com/go-cluster/cluster/internal/socket"
 	"github.com/go-cluster/cluster/internal/supervise"
 	"github.com/go-cluster/cluster/internal/wire"
@@ -285,6 +286,41 @@ func (o operatorCore) OnReloading(fn func()) (stop func())      { return o.c.hoo
 func (o operatorCore) OnScale(fn func(int)) (stop func())       { return o.c.hooks.scale.add(fn) }
 func (o operatorCore) OnTrouble(fn func(int, error)) (stop func()) {
 	return o.c.hooks.trouble.add(fn)
+}
+
+func (o operatorCore) OnOutput(fn func(worker, slot int, stream string, lines []byte)) (stop func()) {
+	return o.c.hooks.output.add(fn)
+}
+
+// tapOutput is who is told of what p will write, or nil.
+func (c *cluster) tapOutput(p *Process) func(stream string, lines []byte) {
+	if len(c.hooks.output.all()) == 0 {
+		return nil
+	}
+	return func(stream string, lines []byte) {
+		for _, on := range c.hooks.output.all() {
+			on.fn(p.id, p.slot, stream, lines)
+		}
+	}
+}
+
+// spares are the master's own standard output and error, for a worker whose own pass
+// through the master. They belong to who reads the channel.
+type spares [3]*handle.Handle
+
+func (s *spares) keep(fd int, h *handle.Handle) {
+	s[fd].Release()
+	s[fd] = h
+}
+
+// use puts them in their place: the master is gone, or this worker has said its last.
+func (s *spares) use() {
+	for fd, h := range s {
+		if h != nil {
+			process.ReplaceOwn(fd, h.FD())
+			s.keep(fd, nil)
+		}
+	}
 }
 
 // OpenStream sends the worker one end of a new connection.

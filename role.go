@@ -214,6 +214,7 @@ type inside struct {
 	tickets    tickets.Holder
 	askTickets sync.Once
 	terms      terms
+	spares     spares
 }
 
 // pulseRequest is what a ping says beside.
@@ -333,8 +334,14 @@ func (s *fromMaster) Internal(w *wire.Message, h *handle.Handle) {
 		s.in.gotGauge(h)
 	case wire.ActStderr:
 		if h != nil {
-			process.ReplaceStderr(h.FD())
+			process.ReplaceOwn(2, h.FD())
 		}
+	case wire.ActSpareOut:
+		s.in.spares.keep(1, h)
+		return
+	case wire.ActSpareErr:
+		s.in.spares.keep(2, h)
+		return
 	case wire.ActDisconnect:
 		timeout := s.in.hello.ShutdownTimeout
 		if w.Go != nil && w.Go.Timeout > 0 {
@@ -354,6 +361,7 @@ func (s *fromMaster) Internal(w *wire.Message, h *handle.Handle) {
 // drain, or the master is gone, and then there is no reason to live on.
 func (s *fromMaster) Closed() {
 	p := s.in.p
+	s.in.spares.use()
 	p.cluster.coord.Closed()
 	p.connected.Store(false)
 	p.advance(Disconnected)

@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -57,6 +58,14 @@ type Options struct {
 	// variables of package expvar, and stacks. It does not import these packages,
 	// which would register themselves in http.DefaultServeMux, and be public there.
 	Debug http.Handler
+
+	// Log is how many lines of the workers' output are kept for /logs. Default: 1,000;
+	// -1: none. To be kept, what a worker writes to its standard output and error passes
+	// through the master, by whole lines, and goes on to where it went before: the
+	// master's own, or the writers of cluster.Options.Output. With -1 a worker inherits
+	// the master's. Not kept is what goes to an *os.File or io.Discard of Options.Output,
+	// and what a program without this package inherits.
+	Log int
 }
 
 // service is what Start makes of a process.
@@ -68,6 +77,7 @@ type service struct {
 	journal *journal // in a master
 	workers *workers // in a master
 	tally   *tally   // in a master
+	book    *logBook // in a master; nil: none is kept
 	guard   guard
 	handler http.Handler // in a master
 	servers []*http.Server
@@ -133,6 +143,10 @@ func (s *service) answerOperator() error {
 	s.journal = newJournal()
 	s.workers = newWorkers(s.core)
 	s.tally = newTally()
+	if s.o.Log >= 0 {
+		s.book = newLogBook(cmp.Or(s.o.Log, defaultLog))
+		s.ends = append(s.ends, s.core.OnOutput(s.book.add))
+	}
 	s.guard = newGuard(s.o)
 	s.handler = s.routes()
 	// The tally first: who has heard of an event finds it counted.

@@ -37,6 +37,9 @@ var service = clustertest.Program("service", func() {
 			io.WriteString(w, "<script>fetch('/stop')</script>\x1b[2J\n\tindented\n")
 		})
 	}
+	if os.Getenv("LOG") != "" {
+		o.Log = -1
+	}
 	if os.Getenv("METRICS") != "" {
 		o.Metrics = http.HandlerFunc(workerMetrics)
 	}
@@ -51,6 +54,23 @@ var service = clustertest.Program("service", func() {
 			os.Exit(1)
 		}
 	}
+	if cluster.IsWorker() {
+		cluster.OnShutdown(func(context.Context) error {
+			// Twice, since the first write to a pipe that is closed ends a process.
+			fmt.Println("stdout of the last moment")
+			fmt.Fprintln(os.Stderr, "stderr of the last moment")
+			return nil
+		})
+	}
+	http.HandleFunc("/say", func(_ http.ResponseWriter, r *http.Request) {
+		fmt.Println(r.FormValue("out"))
+		if text := r.FormValue("err"); text != "" {
+			fmt.Fprintln(os.Stderr, text)
+		}
+		if r.FormValue("exit") != "" {
+			os.Exit(1)
+		}
+	})
 	http.HandleFunc("/order", func(w http.ResponseWriter, r *http.Request) {
 		// As this worker, and as what it has started.
 		answer, err := post(client(os.Getenv("SOCKET")), "/scale?n=1")

@@ -42,6 +42,7 @@ func (s *service) routes() http.Handler {
 	mux.HandleFunc("GET /stats/{name}", s.statsOf)
 	mux.HandleFunc("GET /events", s.events)
 	mux.HandleFunc("GET /metrics", s.metrics)
+	mux.HandleFunc("GET /logs", s.guard.private(s.logs))
 	mux.HandleFunc("GET /healthz", s.healthz)
 	mux.HandleFunc("GET /readyz", s.readyz)
 	mux.HandleFunc("GET /workers/{name}/debug/{rest...}", s.guard.private(s.debugOf))

@@ -43,6 +43,14 @@ type Core interface {
 	// nothing else takes is logged as well. worker is 0 if it is about none.
 	OnTrouble(fn func(worker int, err error)) (stop func())
 
+	// OnOutput registers fn for what workers write that are forked from now on, beside
+	// Options.Output: whole lines of "stdout" or "stderr", of 64 KiB at most each. It is
+	// called by the goroutine that copies, before they are passed on, and keeps no part
+	// of lines. What a worker of this package would inherit passes through the master
+	// then, until the master is gone; what goes to a file or to io.Discard, and what
+	// another program inherits, is not told.
+	OnOutput(fn func(worker, slot int, stream string, lines []byte)) (stop func())
+
 	// Restart replaces the worker of the slot, the new one being up first, or fills
 	// the slot if it is empty. It returns when the old one is gone; what is wrong
 	// with the new one is the error. ctx bounds the call, not the restart.

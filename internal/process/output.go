@@ -107,6 +107,9 @@ func (p *Process) pipeOutput(cmd *exec.Cmd, spec *Spec) (failed error) {
 	if same {
 		out = err
 	}
+	if spec.Tap != nil && !stuck {
+		p.tap(spec, &out, &err, same)
+	}
 	o := &p.output
 	if cmd.Stdout, failed = p.target(out, os.Stdout); failed != nil {
 		return failed

@@ -27,6 +27,14 @@ type Spec struct {
 	// until Settle. That is not so if Stderr is a file or io.Discard.
 	KeepTail bool
 
+	// Tap, unless it is nil, is told of all that the process writes, but to a file or
+	// to io.Discard, before that goes where it goes: as whole lines, of "stdout" or
+	// "stderr", or of "stdout" if both are the same. It is called by the goroutines
+	// that copy. What the process would inherit passes through here for that if
+	// TapOwn: see [Process.Through].
+	Tap    func(stream string, lines []byte)
+	TapOwn bool
+
 	// Channel is inherited, under the number that ChannelNumber tells.
 	Channel ChannelEnd
 
@@ -67,6 +75,7 @@ type Process struct {
 	foreign  bool
 	output   outputPipes
 	tail     *stderrTail // nil if it is not kept
+	through  [3]bool     // see Through; constant after Start
 }
 
 // Start starts a process. It takes as long as the system takes to execute the

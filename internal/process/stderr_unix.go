@@ -11,15 +11,15 @@ import (
 // outputPipe is the pipe of a process's output.
 func outputPipe() (r, w *os.File, err error) { return os.Pipe() }
 
-// writeStderr writes to this process's standard error. If that is a pipe which
-// nobody reads any more, os.Stderr.Write would end the process: a worker's log
-// line must not do that to the master.
-func writeStderr(p []byte) {
+// writeOwn writes to this process's standard output (1) or error (2). If that is a
+// pipe which nobody reads any more, os.Stderr.Write would end the process: a worker's
+// log line must not do that to the master.
+func writeOwn(fd int, p []byte) {
 	for len(p) > 0 {
-		n, err := unix.Write(2, p)
+		n, err := unix.Write(fd, p)
 		switch {
 		case err == unix.EAGAIN:
-			unix.Poll([]unix.PollFd{{Fd: 2, Events: unix.POLLOUT}}, -1)
+			unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLOUT}}, -1)
 		case err != nil && err != unix.EINTR:
 			return
 		}
@@ -27,22 +27,22 @@ func writeStderr(p []byte) {
 	}
 }
 
-// DupStderr is another descriptor of this process's standard error, to be given
-// to a process; of a pipe an open file of its own, if possible.
-func DupStderr() (fd int, err error) {
-	if fd, err = reopenPipeFD(2); err == nil {
+// DupOwn is another descriptor of this process's standard output (1) or error (2), to
+// be given to a process; of a pipe an open file of its own, if possible.
+func DupOwn(of int) (fd int, err error) {
+	if fd, err = reopenPipeFD(of); err == nil {
 		return fd, nil
 	}
-	fd, err = unix.FcntlInt(2, unix.F_DUPFD_CLOEXEC, 3)
+	fd, err = unix.FcntlInt(uintptr(of), unix.F_DUPFD_CLOEXEC, 3)
 	return fd, os.NewSyscallError("fcntl", err)
 }
 
-// ReplaceStderr puts fd, which stays the caller's, in the place of this process's
-// standard error, if that is still the pipe that it began with.
-func ReplaceStderr(fd int) {
+// ReplaceOwn puts fd, which stays the caller's, in the place of this process's
+// standard output or error, if that is still the pipe that it began with.
+func ReplaceOwn(of, fd int) {
 	var st unix.Stat_t
-	if unix.Fstat(2, &st) == nil && st.Mode&unix.S_IFMT == unix.S_IFIFO {
-		dupOver(fd, 2)
+	if unix.Fstat(of, &st) == nil && st.Mode&unix.S_IFMT == unix.S_IFIFO {
+		dupOver(fd, of)
 	}
 }
 

@@ -14,6 +14,7 @@ type stderrTail struct {
 	mu      sync.Mutex
 	text    []byte
 	settled bool
+	tapped  bool // it goes through here for good; constant
 }
 
 const tailSize = 4 << 10
@@ -31,7 +32,7 @@ func (t *stderrTail) Write(p []byte) (int, error) {
 	if t.to != nil {
 		return t.to.Write(p)
 	}
-	writeStderr(p)
+	writeOwn(2, p)
 	return len(p), nil
 }
 
@@ -61,7 +62,7 @@ func (p *Process) LastWords() string {
 // Settle ends the keeping of what the process writes to its standard error: it
 // does its work. It reports, once, whether that passes through here only to get
 // to this process's own standard error. Then the process may be given that
-// instead (see [DupStderr]): nobody is in its log's way any more, and the pipe's
+// instead (see [DupOwn]): nobody is in its log's way any more, and the pipe's
 // end with this process's cannot cost one that still drains its SIGPIPE.
 func (p *Process) Settle() (own bool) {
 	if p == nil || p.tail == nil {
@@ -70,7 +71,7 @@ func (p *Process) Settle() (own bool) {
 	t := p.tail
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	own = !t.settled && t.to == nil
+	own = !t.settled && t.to == nil && !t.tapped
 	t.text, t.settled = nil, true
 	return own
 }

@@ -59,6 +59,8 @@ const (
 	ActUnshard  = "unshard"  // in NODE_CLUSTER: one of them is no longer the worker's
 	ActNoRoom   = "noRoom"   // the worker has been full for a moment: its share is for others until ActRoom
 	ActStderr   = "stderr"   // in NODE_CLUSTER, with a descriptor: the master's standard error
+	ActSpareOut = "spareout" // in NODE_CLUSTER, with a descriptor: the master's standard output, for when the master is gone
+	ActSpareErr = "spareerr" // the same of its standard error
 )
 
 // The types of handle in NODE_HANDLE that the cluster itself uses.
