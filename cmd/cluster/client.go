@@ -103,8 +103,8 @@ func (m *master) numberText() string {
 
 // answer is what the master says to a question or an order, which is to be closed.
 // Anything but 200 is an error with its reason.
-func (m *master) answer(method, path, accept string) (io.ReadCloser, error) {
-	r, err := http.NewRequest(method, "http://cluster"+path, nil)
+func (m *master) answer(ctx context.Context, method, path, accept string) (io.ReadCloser, error) {
+	r, err := http.NewRequestWithContext(ctx, method, "http://cluster"+path, nil)
 	if err != nil {
 		return nil, failed("%w", err)
 	}
@@ -142,8 +142,10 @@ func reason(a *http.Response) string {
 }
 
 // get asks, and reads all of the answer.
-func (m *master) get(path string) ([]byte, error) {
-	body, err := m.answer("GET", path, "")
+func (m *master) get(path string) ([]byte, error) { return m.getContext(context.Background(), path) }
+
+func (m *master) getContext(ctx context.Context, path string) ([]byte, error) {
+	body, err := m.answer(ctx, "GET", path, "")
 	if err != nil {
 		return nil, err
 	}
@@ -158,7 +160,7 @@ func (m *master) get(path string) ([]byte, error) {
 // lines asks, or orders, and calls fn with each line of the answer until its end, or an
 // error of fn.
 func (m *master) lines(method, path string, fn func(line []byte) error) error {
-	body, err := m.answer(method, path, "application/x-ndjson")
+	body, err := m.answer(context.Background(), method, path, "application/x-ndjson")
 	if err != nil {
 		return err
 	}
@@ -185,7 +187,7 @@ func printJSON(b []byte) error {
 	return err
 }
 
-// print prints a value of one's own so.
+// printValue prints a value of one's own so.
 func printValue(v any) error {
 	b, err := json.Marshal(v)
 	if err != nil {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"io"
 	"net/url"
 	"os"
@@ -128,7 +129,7 @@ func fileName(name string) string {
 
 // copyTo copies an answer as it is.
 func (m *master) copyTo(w io.Writer, path string) (n int64, err error) {
-	body, err := m.answer("GET", path, "")
+	body, err := m.answer(context.Background(), "GET", path, "")
 	if err != nil {
 		return 0, err
 	}

@@ -75,37 +75,45 @@ func (g *global) order(path, done string) error {
 		return err
 	}
 	began := time.Now()
-	var end *outcome
-	err = m.lines("POST", path, func(line []byte) error {
+	err = m.do(path, func(line []byte) error {
 		if g.json {
-			if err := printJSON(line); err != nil {
-				return failed("%w", err)
-			}
-		}
-		var o outcome
-		if json.Unmarshal(line, &o) == nil && o.OK != nil {
-			end = &o
-			return nil
+			return printJSON(line)
 		}
 		var e admin.Event
-		if json.Unmarshal(line, &e) == nil && !g.json {
+		if json.Unmarshal(line, &e) == nil {
 			showStep(e)
 		}
 		return nil
 	})
-	switch {
-	case err != nil && end == nil:
+	if err != nil {
 		return err
-	case end == nil:
-		return failed("%s: the master (pid %s) has ended before it was done", m.name, m.numberText())
-	case !*end.OK:
-		return failed("%s: %s", m.name, end.Error)
 	}
 	if path == "/stop" {
 		m.wentAway()
 	}
 	if !g.json {
 		fmt.Printf("%s: %s in %s\n", m.name, plain(done), short(time.Since(began)))
+	}
+	return nil
+}
+
+// do gives an order, calls step with each line of the answer, and returns how it ended.
+func (m *master) do(path string, step func(line []byte) error) error {
+	var end *outcome
+	err := m.lines("POST", path, func(line []byte) error {
+		var o outcome
+		if json.Unmarshal(line, &o) == nil && o.OK != nil {
+			end = &o
+		}
+		return step(line)
+	})
+	switch {
+	case end == nil && err != nil:
+		return err
+	case end == nil:
+		return failed("%s: the master (pid %s) has ended before it was done", m.name, m.numberText())
+	case !*end.OK:
+		return failed("%s: %s", m.name, end.Error)
 	}
 	return nil
 }
