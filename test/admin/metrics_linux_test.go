@@ -2,12 +2,14 @@ package admin_test
 
 import (
 	"encoding/json"
+	"fmt"
 	"maps"
 	"net/http"
 	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -41,6 +43,51 @@ func TestRules(t *testing.T) {
 	out, err := exec.Command(promtool, "check", "rules", filepath.Join("..", "..", "deploy", "alerts.yaml")).CombinedOutput()
 	require.NoError(t, err, "%s", out)
 	require.Contains(t, string(out), "SUCCESS")
+}
+
+// TestDashboard: each query of the dashboard is one that Prometheus takes, once the
+// variables have values, of metrics that there are.
+func TestDashboard(t *testing.T) {
+	t.Parallel()
+	promtool := needs(t, "promtool")
+	b, err := os.ReadFile(filepath.Join("..", "..", "deploy", "grafana.json"))
+	require.NoError(t, err)
+	var dashboard struct {
+		Annotations struct{ List []struct{ Expr string } }
+		Panels      []struct {
+			Title   string
+			Targets []struct{ Expr string }
+		}
+	}
+	require.NoError(t, json.Unmarshal(b, &dashboard))
+	var queries []string
+	for _, a := range dashboard.Annotations.List {
+		queries = append(queries, a.Expr)
+	}
+	for _, p := range dashboard.Panels {
+		require.NotEmpty(t, p.Targets, p.Title)
+		for _, target := range p.Targets {
+			queries = append(queries, target.Expr)
+		}
+	}
+	alerts, err := os.ReadFile(filepath.Join("..", "..", "deploy", "alerts.yaml"))
+	require.NoError(t, err)
+	s := run(t)
+	text, err := clustertest.Get("http://" + s.address + "/metrics")
+	require.NoError(t, err)
+	for _, name := range regexp.MustCompile(`cluster_[a-z_]+`).FindAllString(strings.Join(queries, "\n")+string(alerts), -1) {
+		require.Contains(t, text, "# TYPE "+name+" ")
+	}
+	rules := "groups:\n- name: dashboard\n  rules:\n"
+	for i, q := range queries {
+		q = strings.NewReplacer("$__rate_interval", "1m", "$job", "a", "$instance", "b").Replace(q)
+		rules += fmt.Sprintf("  - {record: 'query:%d', expr: '%s'}\n", i, q)
+	}
+	file := filepath.Join(clustertest.TempDir(t), "rules.yaml")
+	require.NoError(t, os.WriteFile(file, []byte(rules), 0o600))
+	out, err := exec.Command(promtool, "check", "rules", file).CombinedOutput()
+	require.NoError(t, err, "%s%s", rules, out)
+	require.Contains(t, string(out), fmt.Sprintf("%d rules found", len(queries)))
 }
 
 // prometheusServer is a Prometheus that scrapes.
