@@ -189,6 +189,51 @@ func TestSendListenerOfAWorker(t *testing.T) {
 	require.ErrorContains(t, err, "a RoundRobin listener's socket is the master's")
 }
 
+// TestSendPreopened: a listener of a Listen before the fork can be sent as it is, and so
+// can the share of it that a worker has. Each goes on without the other.
+func TestSendPreopened(t *testing.T) {
+	down, err := cluster.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer down.Close()
+	up, err := cluster.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer up.Close()
+	workers, outcomes := takers(t, 1, cluster.Options{})
+	w := workers[0]
+
+	require.NoError(t, w.SendHandle(parcel{Cmd: "listener"}, down))
+	o := clustertest.Await(t, outcomes, "outcome")
+	require.Empty(t, o.Errors)
+	require.Equal(t, down.Addr().String(), o.Text)
+	require.NoError(t, down.Close())
+	id, _ := clustertest.GreetingFrom(t, "tcp", o.Text)
+	require.Equal(t, w.ID(), id)
+
+	got := make(chan net.Listener, 1)
+	t.Cleanup(w.OnMessage(func(_ *cluster.Process, m cluster.Message) {
+		if m.HasHandle() {
+			ln, err := m.Listener()
+			clustertest.Must(err)
+			got <- ln
+		}
+	}))
+	clustertest.Request(t, w, sending{"send", "shared", up.Addr().String()}, nil)
+	ln := clustertest.Await(t, got, "listener")
+	require.Equal(t, up.Addr().String(), ln.Addr().String())
+	for _, ln := range []net.Listener{ln, up} { // it is one socket, the master's own
+		client, err := net.Dial("tcp", ln.Addr().String())
+		require.NoError(t, err)
+		c, err := ln.Accept()
+		require.NoError(t, err)
+		require.NoError(t, c.Close())
+		requireEnd(t, client)
+		require.NoError(t, client.Close())
+		require.NoError(t, ln.Close())
+	}
+	_, err = net.Dial("tcp", up.Addr().String())
+	require.Error(t, err, "nobody has it any more")
+}
+
 // TestWhatCannotBeSent says so, and what to send in its place.
 func TestWhatCannotBeSent(t *testing.T) {
 	workers, _ := takers(t, 1, cluster.Options{})

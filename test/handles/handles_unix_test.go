@@ -22,6 +22,9 @@ var networks = []string{"tcp", "unix"}
 
 // TestSendPacketConn: a worker answers on a datagram socket of the master's.
 func TestSendPacketConn(t *testing.T) {
+	early, err := cluster.ListenPacket("udp", "127.0.0.1:0") // before the fork
+	require.NoError(t, err)
+	defer early.Close()
 	workers, outcomes := takers(t, 1, cluster.Options{})
 	plain, err := net.ListenPacket("udp", "127.0.0.1:0")
 	require.NoError(t, err)
@@ -29,7 +32,7 @@ func TestSendPacketConn(t *testing.T) {
 	held, err := cluster.ListenPacket("udp", "127.0.0.1:0")
 	require.NoError(t, err)
 	defer held.Close()
-	for _, c := range []net.PacketConn{plain, held} {
+	for _, c := range []net.PacketConn{early, plain, held} {
 		require.NoError(t, workers[0].SendHandle(parcel{Cmd: "packet"}, c))
 		o := clustertest.Await(t, outcomes, "outcome")
 		require.Empty(t, o.Errors)
