@@ -1,8 +1,10 @@
 package coordinate
 
 import (
+	"errors"
 	"fmt"
 	"math/rand/v2"
+	"runtime"
 	"testing"
 	"time"
 
@@ -114,4 +116,73 @@ func TestLimiterForgets(t *testing.T) {
 		}
 	}
 	require.Less(t, len(st.Limiters.buckets), left-1000)
+}
+
+// TestLimiterAtItsBound: with as many keys as there may be, no key costs more than a few
+// hundred bytes and no call looks at all of them; what is in use stays, and of what is
+// full again only as much goes as is needed.
+func TestLimiterAtItsBound(t *testing.T) {
+	settings := usual
+	settings.MaxKeys = atBound
+	st, now := New(settings, 1), start
+	require.NoError(t, st.SetRate(0, "slow", Rate{0.001, 1}))
+	require.NoError(t, st.SetRate(0, "quick", Rate{1, 1}))
+	take := func(name string, i int) (bool, error) {
+		got, err := st.Take(now, 0, Take{Name: name, Key: fmt.Sprintf("2001:db8::%d", i), Tokens: 1})
+		return got.OK, err
+	}
+	passes := func(name string, i int) {
+		if ok, err := take(name, i); err != nil || !ok {
+			t.Fatalf("key %d of %s: %v %v", i, name, ok, err)
+		}
+	}
+	heap := func() uint64 {
+		var m runtime.MemStats
+		runtime.GC()
+		runtime.ReadMemStats(&m)
+		return m.HeapAlloc
+	}
+	before := heap()
+	for i := range atBound / 2 {
+		passes("slow", i)
+		passes("quick", i)
+	}
+	each := (heap() - before) / atBound
+	t.Logf("%d bytes for each of %d keys", each, atBound)
+	require.Less(t, each, uint64(512))
+
+	// Each refusal that looked at all keys would take milliseconds.
+	const calls = 20_000
+	began := time.Now()
+	for i := range calls {
+		_, err := take("quick", atBound+i)
+		if !errors.Is(err, errs.TooMany) {
+			t.Fatal("one more: ", err)
+		}
+	}
+	t.Logf("%v for a key that is refused", time.Since(began)/calls)
+	require.Less(t, time.Since(began), 10*time.Second)
+	ok, err := take("slow", 0)
+	require.NoError(t, err, "what is there goes on")
+	require.False(t, ok)
+	require.Len(t, st.Limiters.buckets, atBound)
+
+	// The quick ones are full again, and make room. A slow one never does.
+	now = now.Add(2 * time.Second)
+	for i := range calls {
+		passes("slow", atBound+i)
+	}
+	for i := range calls {
+		if ok, err := take("slow", i); ok || err != nil {
+			t.Fatalf("key %d has passed before: %v %v", i, ok, err)
+		}
+	}
+	require.Greater(t, len(st.Limiters.buckets), atBound-4*calls, "not all go at once")
+	require.LessOrEqual(t, len(st.Limiters.buckets), atBound)
+	now = now.Add(time.Hour)
+	was := len(st.Limiters.buckets)
+	for range calls {
+		take("quick", 0)
+	}
+	require.Less(t, len(st.Limiters.buckets), was-calls, "each call forgets a few")
 }
