@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"syscall"
 	"time"
 
 	"github.com/go-cluster/cluster/internal/broker"
@@ -193,8 +194,19 @@ func (i *inbox) Messages(batch [][]byte, size int) {
 	i.events.post(event{msgs: batch, size: size})
 }
 
+// Handle posts a message with the descriptor that came with it. What workers send leaves
+// the master those that it needs to fork others.
 func (i *inbox) Handle(msg []byte, h *handle.Handle, size int) {
-	i.events.post(event{msgs: [][]byte{msg}, parcel: parcel.New(h), size: size})
+	e := event{msgs: [][]byte{msg}, size: size}
+	if i.child != nil {
+		h = socket.Fit(h)
+	}
+	if h != nil {
+		e.parcel = parcel.New(h)
+	} else {
+		(*Process)(i).accuse(fmt.Errorf("cluster: worker %d: a message lost its handle: the other descriptors of the master are kept for new workers: %w", i.id, syscall.EMFILE))
+	}
+	i.events.post(e)
 }
 
 func (i *inbox) Report(err error, size int) { (*Process)(i).reportSized(err, size) }
