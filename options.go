@@ -78,7 +78,8 @@ type Options struct {
 	// Write is called from one goroutine per worker and stream, with whole lines:
 	// one of more than 64 KiB is cut and marked. io.Discard
 	// silences. A Write that hangs holds up that worker only; while eight hang whose
-	// workers have died, what further workers write is thrown away. It is called in the middle of
+	// workers have died, what further workers write is thrown away. Of the processes that
+	// outlive their workers and hold such a pipe 64 are read from. It is called in the middle of
 	// the fork: w has no process yet, and answers nothing.
 	Output func(w *Process) (stdout, stderr io.Writer)
 

@@ -5,6 +5,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -50,9 +51,15 @@ func (c *outputCopy) Write(p []byte) (int, error) {
 // are of pipes that somebody else holds open. But a writer that never returns costs
 // a descriptor and a goroutine, and there may be a new one for every process.
 type leftovers struct {
-	mu  sync.Mutex
-	all map[*outputCopy]bool
+	mu    sync.Mutex
+	all   map[*outputCopy]bool
+	order []*outputCopy // of all that is in it, and of some that is over; oldest first
 }
+
+// maxLeft is how many pipes there may be of processes that have ended: what others that
+// hold them open print is copied on. Beyond that the oldest is closed. Each worker may leave
+// such a process behind, and the descriptors are needed to start the next one.
+const maxLeft = 64
 
 // maxStuck is how many writers may hang, each in a process's last words, before the
 // output of further processes is not given to writers any more.
@@ -68,6 +75,13 @@ func (l *leftovers) add(c *outputCopy) {
 		l.all = make(map[*outputCopy]bool)
 	}
 	l.all[c] = true
+	l.order = append(slices.DeleteFunc(l.order, func(c *outputCopy) bool { return c.over }), c)
+	if n := len(l.order) - maxLeft; n > 0 {
+		for _, old := range l.order[:n] {
+			old.r.Close() // run sees to the rest, unless its writer hangs
+		}
+		l.order = slices.Delete(l.order, 0, n)
+	}
 }
 
 func (l *leftovers) remove(c *outputCopy) {

@@ -144,6 +144,38 @@ func TestWritersThatHang(t *testing.T) {
 	require.Equal(t, "out \nerr\n", said.String())
 }
 
+// TestPipesOfTheDead: the output of processes that outlive a worker is copied on, for
+// the newest of them.
+func TestPipesOfTheDead(t *testing.T) {
+	var l leftovers
+	var said [maxLeft + 2]buffer
+	var ends [maxLeft + 2]*os.File
+	var copies [maxLeft + 2]*outputCopy
+	for i := range copies {
+		r, w, err := outputPipe()
+		require.NoError(t, err)
+		ends[i], copies[i] = w, &outputCopy{r: r, w: &said[i], all: &l, done: make(chan struct{})}
+		go copies[i].run()
+		if i == 1 { // it is over, and counts no more
+			require.NoError(t, w.Close())
+			<-copies[i].done
+		}
+		l.add(copies[i])
+	}
+	<-copies[0].done
+	_, err := ends[0].WriteString("nobody reads this\n")
+	require.Error(t, err)
+	require.NoError(t, ends[0].Close())
+	for i := 2; i < len(copies); i++ {
+		_, err := ends[i].WriteString("still here\n")
+		require.NoError(t, err)
+		require.NoError(t, ends[i].Close())
+		<-copies[i].done
+		require.Equal(t, "still here\n", said[i].String())
+	}
+	require.Empty(t, l.all)
+}
+
 // TestKilled by a signal, which is told where there are signals.
 func TestKilled(t *testing.T) {
 	p := start(t, spec(t, "sleep"))
