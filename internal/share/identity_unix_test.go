@@ -4,7 +4,9 @@ package share
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"path/filepath"
@@ -28,10 +30,10 @@ func linked(t *testing.T) (dir, link string) {
 }
 
 // given lets a service manager have given the sockets of these listeners.
-func given(t *testing.T, r *Registry, listeners ...net.Listener) {
+func given[L io.Closer](t *testing.T, r *Registry, listeners ...L) {
 	var fds []int
 	for _, ln := range listeners {
-		h, err := socket.Duplicate(ln.(syscall.Conn))
+		h, err := socket.Duplicate(any(ln).(syscall.Conn))
 		require.NoError(t, err)
 		t.Cleanup(func() { ln.Close(); h.Release() })
 		fds = append(fds, h.FD())
@@ -111,6 +113,44 @@ func TestBothFamilies(t *testing.T) {
 		require.NoError(t, err)
 		roomtest.Await(t, m.taken, "connection to "+host).Release()
 		c.Close()
+	}
+}
+
+// Of two datagram sockets for one port a worker that reads from both families gets one,
+// and the other one is named as unused. One for each family gets both.
+func TestBothFamiliesOfDatagrams(t *testing.T) {
+	var four, six net.PacketConn
+	for six == nil {
+		var err error
+		four, err = net.ListenPacket("udp4", ":0")
+		require.NoError(t, err)
+		six, err = net.ListenPacket("udp6", fmt.Sprintf(":%d", four.LocalAddr().(*net.UDPAddr).Port))
+		if err != nil {
+			four.Close()
+			if !errors.Is(err, syscall.EADDRINUSE) { // else the port is somebody's in the other family
+				t.Skip("no IPv6 here: ", err)
+			}
+		}
+	}
+	port := fmt.Sprintf(":%d", four.LocalAddr().(*net.UDPAddr).Port)
+	for _, networks := range [][]string{{"udp"}, {"udp4", "udp6"}, {"udp6", "udp4"}} {
+		r, m := newTestRegistry(t), newCommandWorker()
+		given(t, r, four, six)
+		for _, network := range networks {
+			require.NoError(t, r.Answer(m, reread(t, resolved(t, network, port).message()), Terms{}))
+			require.Contains(t, roomtest.Await(t, m.answers, "answer"), `"errno":0`)
+			h := roomtest.Await(t, m.sockets, "socket")
+			_, addr, err := socket.Inspect(h.FD())
+			require.NoError(t, err)
+			require.Equal(t, network == "udp6", addr.(*net.UDPAddr).IP.To4() == nil, network)
+			h.Release()
+		}
+		if len(networks) == 2 {
+			require.Empty(t, r.Unused())
+			continue
+		}
+		require.Len(t, r.Unused(), 1)
+		require.Equal(t, six.LocalAddr().String(), r.Unused()[0].Addr.String())
 	}
 }
 
