@@ -49,7 +49,8 @@ type child struct {
 	tickets   bool     // it has asked for the keys of session tickets
 	saysReady bool     // it tells when it is ready; else its listening does, as node's
 	queries   atomic.Int32
-	handed    atomic.Int64 // connections that the dispatcher handed to it
+	asks      []*wire.Message // its questions for addresses that wait, while all is quiet
+	handed    atomic.Int64    // connections that the dispatcher handed to it
 	tallies   tallies
 }
 
@@ -142,6 +143,11 @@ func (c *child) writers() (stdout, stderr io.Writer, err error) {
 // after all else that the worker had to say: it may have said it and exited
 // before the reader came to it.
 func (c *child) reap() {
+	if c.proc.AwaitExit() {
+		// A status that is taken must be reported: no other program could.
+		c.m.reaping.RLock()
+		defer c.m.reaping.RUnlock()
+	}
 	state, err := c.proc.Wait()
 	if err != nil {
 		c.p.report(fmt.Errorf("cluster: wait for worker %d: %w", c.p.id, err))
@@ -302,11 +308,32 @@ func (s *fromWorker) query(w *wire.Message) {
 		s.m.registry.Refuse((*member)(s.p), w, socket.Again, "too many requests at once")
 		return
 	}
-	// Not on the reader: AllowListen may ask this very worker something.
+	s.m.call(func() {
+		if s.m.upgrades.hold != nil {
+			s.p.child.queries.Add(-1)
+			s.p.child.asks = append(s.p.child.asks, w)
+			return
+		}
+		s.p.child.ask(w)
+	})
+}
+
+// ask answers the question, which is counted. Not on the reader: AllowListen may ask this
+// very worker something.
+func (c *child) ask(w *wire.Message) {
 	go func() {
-		defer s.p.child.queries.Add(-1)
-		s.m.query(s.p, w)
+		defer c.queries.Add(-1)
+		c.m.query(c.p, w)
 	}()
+}
+
+// askAgain answers the questions that have waited. It is called in the mailbox.
+func (c *child) askAgain() {
+	for _, w := range c.asks {
+		c.queries.Add(1)
+		c.ask(w)
+	}
+	c.asks = nil
 }
 
 func (s *fromWorker) Coord(_ string, id uint64, msg []byte) { s.m.broker.Receive(s.p.id, id, msg) }

@@ -2,14 +2,18 @@ package cluster
 
 import (
 	"context"
+	"fmt"
 	"net"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/go-cluster/cluster/internal/broker"
+	"github.com/go-cluster/cluster/internal/errs"
 	"github.com/go-cluster/cluster/internal/logqueue"
 	"github.com/go-cluster/cluster/internal/process"
+	"github.com/go-cluster/cluster/internal/upgrade"
 )
 
 // Worker is this process as a worker: send to the master and hear from it
@@ -39,6 +43,7 @@ type cluster struct {
 	coord *broker.Client // of package coord, in this process
 	live  processSet     // whose events are delivered: all workers in a master, itself in a worker
 	logs  logqueue.Queue // what is to be logged
+	quiet atomic.Bool    // no callback about a worker begins, and no handler
 
 	// stranded is why this process must not become a master: it was started as a
 	// worker, and lacks its channel. Constant.
@@ -57,6 +62,10 @@ type hooks struct {
 	err                             callbacks[func(*Process, error)]
 	reload                          callbacks[func(ReloadResult)]
 	check                           callbacks[func(context.Context) error]
+
+	adopt    callbacks[func(*Process)]
+	upgrade  callbacks[stateSaver]
+	upgraded callbacks[func(error)]
 
 	// Of package admin: see internal/operator.
 	reloading callbacks[func()]
@@ -89,6 +98,8 @@ var std = newCluster()
 // foreign worker has this program for no longer than that.
 func init() {
 	process.Become()
+	std.upgrades.check = upgrade.BeginCheck()
+	std.inherit()
 	Worker, Parent = joinCluster(std)
 }
 
@@ -201,11 +212,66 @@ func Scale(n int) error {
 	return std.scale(n)
 }
 
+// Upgrade puts the program that lies now where the master was started from in the place
+// of the master's, in the same process: workers keep running and serving, no connection is
+// refused, no message is lost, and the pid stays. It returns only if that failed: then
+// all goes on as before. Workers stay what they are; [Reload] renews those, and SIGUSR2
+// to a Run does both.
+//
+// The new program runs as a child first, with the same arguments and environment, until it
+// comes to AutoFork, Run or Fork; what main does before that is done twice, and what only
+// one process may do (net.Listen, a lock) fails there: see [Checking] and
+// Options.NoUpgradeCheck. The deferred functions, OnShutdown hooks and goroutines of the
+// old program do not run to their end: [OnUpgrade] is the place to flush and to hand over.
+//
+// It waits for a Reload or Scale that is under way; a stop calls it off (ErrClosed).
+// Callbacks, handlers of requests and OnUpgrade have 5 s to return. So do not call
+// Upgrade from one of them, but on a goroutine of its own. The error says what went
+// wrong, with the last words of a program that did not start; it is ErrNoWorkers before
+// any fork, ErrNotSupported on Windows, with [Options].Foreign workers and with addresses that
+// are Sharded or ByClient, and ErrNotMaster in a worker. docs/upgrade.md tells what is carried, what is waited for and what is not.
+func Upgrade(ctx context.Context) error {
+	if IsWorker() {
+		return callError("Upgrade", ErrNotMaster)
+	}
+	return std.upgrades.run(ctx, false)
+}
+
+// OnUpgrade registers fn to be asked for what this program hands to its successor, under a
+// name that [Upgraded] asks for. It is called in the master when no handler runs; the
+// upgrade may still fail after it. The state is encoded as JSON. An error calls the
+// upgrade off. The returned func unregisters it.
+func OnUpgrade(name string, fn func() (state any, err error)) (stop func()) {
+	return std.hooks.upgrade.add(stateSaver{name, fn})
+}
+
+// Upgraded decodes into state, which is a pointer or nil, what the program before handed
+// over under the name. It reports false after a plain start, and if there was nothing
+// under the name; with the name "" it reports whether this program has replaced another
+// one. It may be called from the beginning of main on.
+func Upgraded(name string, state any) (bool, error) { return std.upgrades.upgraded(name, state) }
+
+// OnUpgraded registers fn to be told how an upgrade has ended: in the new program with
+// nil, when all is adopted; in the old one with the error of Upgrade, which SIGUSR2
+// has no other way to tell; and in the old one again with why the new one did not adopt,
+// if that was rolled back.
+func OnUpgraded(fn func(err error)) (stop func()) { return std.hooks.upgraded.add(fn) }
+
+// OnAdopt registers fn for the workers that this program has from the one before. It is
+// called in the new program once for each, before anything else about it is reported:
+// what OnFork does for those that are forked is done here.
+func OnAdopt(fn func(w *Process)) (stop func()) { return std.hooks.adopt.add(fn) }
+
+// Checking reports whether this process is the check of an upgrade: it is to find out
+// whether the program starts, and ends at AutoFork, Run or Fork. Listen and Serve of this
+// package open nothing in it.
+func Checking() bool { return std.upgrades.check != nil }
+
 // Run is the master's main loop: it calls AutoFork if no worker runs, stops the
 // cluster on SIGTERM, SIGINT or the end of ctx, and returns when all workers
 // have exited and the hooks of OnShutdown have run. A second signal shortens the
 // stop to two seconds. SIGHUP reloads; SIGTTIN and SIGTTOU scale by one, not
-// below one. A controlling terminal sends these as well: with one, SIGTTIN and
+// below one. SIGUSR2 is [Upgrade] and then Reload, on Unix. A controlling terminal sends these as well: with one, SIGTTIN and
 // SIGTTOU are ignored, by workers too, which are continued if it stops them, and
 // the SIGHUP of a terminal that was closed ends Run, unless nohup started the
 // program. A service manager that gave a NOTIFY_SOCKET is kept informed. It returns nil after a graceful stop; if workers had to
@@ -276,6 +342,11 @@ func (s *processSet) remove(p *Process) {
 	delete(s.set, p)
 }
 
+// has reports whether there is one that is so.
+func (s *processSet) has(is func(*Process) bool) bool {
+	return slices.ContainsFunc(s.all(), is)
+}
+
 func (s *processSet) all() []*Process {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -284,4 +355,58 @@ func (s *processSet) all() []*Process {
 		all = append(all, p)
 	}
 	return all
+}
+
+var (
+	// ErrNotMaster is returned when a call that only the master can make is
+	// made in a worker.
+	ErrNotMaster = errs.NotMaster
+
+	// ErrNotWorker is returned when a call that only a worker can make is made
+	// in another process; its methods on a nil [Worker] are such calls.
+	ErrNotWorker = errs.NotWorker
+
+	// ErrClosed is returned when the channel or the worker is gone, and by Fork
+	// and AutoFork while a Disconnect is under way.
+	ErrClosed = errs.Closed
+
+	// ErrBacklog is returned by Send when Options.MaxQueue bytes wait for a
+	// peer that does not read.
+	ErrBacklog = errs.Backlog
+
+	// ErrNotSupported is returned for what this system, or a node peer, cannot
+	// do. It wraps [errors.ErrUnsupported].
+	ErrNotSupported = errs.NotSupported
+
+	// ErrBootLoop is returned by Run when MaxBootFailures workers in a row
+	// died in one slot before they were ready, and no worker ever was.
+	ErrBootLoop = errs.BootLoop
+
+	// ErrNoWorkers is returned by Run when every worker has exited with
+	// ExitNoRestart, and by Reload when AutoFork keeps none.
+	ErrNoWorkers = errs.NoWorkers
+
+	// ErrStalled is reported through OnError when the watchdog ends a worker
+	// that has not answered for Watchdog.Timeout.
+	ErrStalled = errs.Stalled
+
+	// ErrMessageTooLong is returned by Send, SendContext and Request when the message,
+	// or the reply, has more bytes than the side that is to get it takes
+	// (Options.MaxMessage). It is reported through OnError when such a message
+	// arrived all the same, from a node peer say; it was dropped.
+	ErrMessageTooLong = errs.MessageTooLong
+
+	// ErrTooLarge is returned by package coord for a name, a key or a value that is
+	// longer than it may be, or that does not fit into MaxMessage or MaxStore.
+	ErrTooLarge = errs.TooLarge
+
+	// ErrTooMany is returned by package coord when a process has as many of
+	// something as it may: names that it leads, topics, waiting locks.
+	ErrTooMany = errs.TooMany
+)
+
+// callError names the call that failed. The error tells the way out, or its
+// doc does.
+func callError(call string, err error) error {
+	return fmt.Errorf("cluster: %s: %w", call, err)
 }

@@ -113,9 +113,11 @@ func (c *cluster) taking(stop func()) func() {
 	return stop
 }
 
-// event is one thing to report about a process: a batch of messages, or a call.
+// event is one thing to report about a process: a batch of messages, a note, or a call,
+// which is for this program alone.
 type event struct {
 	fn     func()
+	note   note
 	msgs   [][]byte
 	parcel *parcel.Parcel // what came with the one message
 	next   int            // of msgs, the first that is not delivered
@@ -133,6 +135,7 @@ type events struct {
 	queue []event
 	spare []event
 	busy  chan struct{} // closed when all is delivered; nil if nothing runs
+	held  atomic.Bool   // nothing new is delivered; set under mu
 
 	// Of the delivering goroutine alone:
 	batch    []event  // taken from queue
@@ -179,12 +182,14 @@ func (e *events) takers() takers {
 func (e *events) post(ev event) {
 	e.mu.Lock()
 	e.queue = append(e.queue, ev)
-	start := e.busy == nil
-	if start {
-		e.busy = make(chan struct{})
-	}
+	e.begin()
 	e.mu.Unlock()
-	if start {
+}
+
+// begin starts the goroutine, if it does not run and may. e.mu is held.
+func (e *events) begin() {
+	if e.busy == nil && !e.held.Load() {
+		e.busy = make(chan struct{})
 		go e.deliver()
 	}
 }
@@ -209,12 +214,29 @@ func (e *events) deliver() { callback.Loop(e.step) }
 // step delivers one event, or what is left of the one whose callback has ended the
 // goroutine. It returns false when there is none.
 func (e *events) step() (more bool) {
+	if e.held.Load() && len(e.calls) == 0 && e.current.message.raw == nil && e.rest() {
+		return false
+	}
 	if e.at == len(e.batch) && !e.fetch() {
 		return false
 	}
-	e.one(&e.batch[e.at])
+	if !e.one(&e.batch[e.at]) {
+		return true
+	}
 	e.batch[e.at] = event{}
 	e.at++
+	return true
+}
+
+// rest ends the goroutine if events are held.
+func (e *events) rest() bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if !e.held.Load() {
+		return false
+	}
+	close(e.busy)
+	e.busy = nil
 	return true
 }
 
@@ -236,17 +258,26 @@ func (e *events) fetch() bool {
 	return true
 }
 
-// one delivers ev.
-func (e *events) one(ev *event) {
+// one delivers ev. It returns false if events are held meanwhile, and ev is to be delivered
+// further.
+func (e *events) one(ev *event) (all bool) {
 	e.tellRest()
 	e.callRest()
 	e.retryWaiting()
+	if n := ev.note; n.kind != "" {
+		ev.note = note{}
+		e.tellNote(n)
+		e.callRest()
+	}
 	if fn := ev.fn; fn != nil {
 		ev.fn = nil // before it may end the goroutine
 		fn()
 		e.callRest()
 	}
 	for ev.next < len(ev.msgs) {
+		if e.held.Load() {
+			return false
+		}
 		m := Message{ev.msgs[ev.next], ev.parcel}
 		t := e.retryWaiting()
 		ev.next++
@@ -263,6 +294,7 @@ func (e *events) one(ev *event) {
 	if len(ev.msgs) > 0 {
 		e.p.link.SetWaiting(len(e.waiting.list))
 	}
+	return true
 }
 
 // call has fn called as a part of the event that is being delivered, after what was
@@ -425,7 +457,7 @@ func (p *Process) report(err error) { p.reportSized(err, 0) }
 // reportSized is report for what the peer can cause at will: it counts size
 // bytes against the peer's input bound.
 func (p *Process) reportSized(err error, size int) {
-	p.events.post(event{fn: func() { p.events.error(err) }, size: size})
+	p.events.post(event{note: note{kind: noteError, err: err}, size: size})
 }
 
 // accuse reports what the peer can cause at will. Unlike a link's fault it may
@@ -439,44 +471,19 @@ func (p *Process) accuse(err error) {
 // charge counts a report against the peer's input bound, until it is delivered.
 func (p *Process) charge(cost int) { p.link.Charge(cost) }
 
-// The emit methods queue the reports of the other events: emit those of fork, online
-// and ready. Their callers hold the order: the master's goroutine or the channel's
-// reader.
-
-func (p *Process) emitDisconnect() { p.emit(&p.cluster.hooks.disconnect, &p.onDisconnect) }
-
-func (p *Process) emit(cluster, own *callbacks[func(*Process)]) {
-	p.events.post(event{fn: func() {
-		tell := func(fn func(*Process)) { fn(p) }
-		if own != nil {
-			eachOf(&p.events, own, tell)
-		}
-		eachOf(&p.events, cluster, tell)
-	}})
-}
+// emit queues a report. Its callers hold the order: the master's goroutine or the
+// channel's reader.
+func (p *Process) emit(kind noteKind) { p.events.post(event{note: note{kind: kind}}) }
 
 // emitListening counts against the input bound: a worker can say it at will.
 func (p *Process) emitListening(addr net.Addr) {
 	cost := link.FaultCost + len(addr.String())
 	p.charge(cost)
-	p.events.post(event{size: cost, fn: func() {
-		tell := func(fn func(*Process, net.Addr)) { fn(p, addr) }
-		eachOf(&p.events, &p.onListening, tell)
-		eachOf(&p.events, &p.cluster.hooks.listening, tell)
-	}})
+	p.events.post(event{size: cost, note: note{kind: noteListening, addr: addr}})
 }
 
 func (p *Process) emitDeath(e Exit) {
-	p.events.post(event{fn: func() {
-		if n := p.link.DropRequests(); n > 0 {
-			p.events.error(fmt.Errorf("cluster: worker %d is gone: %d of its requests were dropped: %w", p.id, n, errNoHandler))
-		}
-		p.events.dropWaiting()
-		tell := func(fn func(*Process, Exit)) { fn(p, e) }
-		eachOf(&p.events, &p.onExit, tell)
-		eachOf(&p.events, &p.cluster.hooks.death, tell)
-		p.events.call(func() { p.cluster.live.remove(p) })
-	}})
+	p.events.post(event{note: note{kind: noteDeath, exit: &e}})
 }
 
 // errNoHandler is why a request ended without an answer.

@@ -135,7 +135,7 @@ func (h host) Tell(e supervise.Event) {
 		h.hasEnded(h.workers[e.Worker])
 	case supervise.CameOnline:
 		h.workers[e.Worker].child.proc.LetDrain()
-		h.workers[e.Worker].emit(&h.cluster.hooks.online, &h.workers[e.Worker].onOnline)
+		h.workers[e.Worker].emit(noteOnline)
 	case supervise.Up:
 		h.notifyUp()
 	case supervise.Drains:
@@ -143,7 +143,7 @@ func (h host) Tell(e supervise.Event) {
 		h.registry.Leave((*member)(h.workers[e.Worker]))
 	case supervise.ChannelLost:
 		h.broker.Lost(e.Worker)
-		h.workers[e.Worker].emitDisconnect()
+		h.workers[e.Worker].emit(noteDisconnect)
 		h.registry.Forget((*member)(h.workers[e.Worker]))
 	case supervise.Outlives:
 		go h.workers[e.Worker].child.ended(nil, true)
@@ -187,7 +187,7 @@ func (h host) changed(p *Process, to State) {
 		p.child.listening = nil
 		p.emitListening(addr)
 	}
-	p.emit(&h.cluster.hooks.ready, &p.onReady)
+	p.emit(noteReady)
 	if h.succeeds(p) { // what it listens on it does by then
 		time.AfterFunc(max(0, p.child.opts.ReadyFor), func() { h.post(func() { h.supersede(p) }) })
 	}
@@ -212,7 +212,7 @@ func (h host) hasForked(p *Process) {
 	p.child.forked = true
 	h.forked.Store(true)
 	h.cluster.live.add(p)
-	p.emit(&h.cluster.hooks.fork, nil)
+	p.emit(noteFork)
 	if p.child.foreign == nil {
 		h.broker.Join(p.id, p.slot, p.child.gen.number, (*coordPeer)(p))
 		p.link.Start(p.pid)

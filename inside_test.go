@@ -246,7 +246,7 @@ func TestGoexitInACallback(t *testing.T) {
 	l.p.emitListening(&net.TCPAddr{})
 	l.p.report(errors.New("x"))
 	l.p.telling([]func(error){func(error) { leave("a received") }, func(error) { leave("b received") }})(nil)
-	l.p.emitDisconnect()
+	l.p.emit(noteDisconnect)
 	l.p.emitDeath(Exit{})
 	for _, what := range []string{"listening", "error", "received", "disconnect", "exit"} {
 		require.Equal(t, "a "+what, roomtest.Await(t, told, what))

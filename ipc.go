@@ -213,6 +213,9 @@ func (i *inbox) Report(err error, size int) { (*Process)(i).reportSized(err, siz
 
 // Responder returns the latest registered handler that fits msg.
 func (i *inbox) Responder(msg []byte) link.Responder {
+	if i.cluster.quiet.Load() {
+		return nil // it waits
+	}
 	all := i.cluster.hooks.request.all()
 	var cmd wire.Text
 	looked := false

@@ -176,6 +176,8 @@ type socketKind[T any] struct {
 	packet bool
 	open   func(context.Context, socket.Address, net.KeepAliveConfig) (T, error) // for this process alone
 	addr   func(T) net.Addr
+	sham   func(share.Query) T                                            // in the check of an upgrade
+	had    func(*handle.Handle) (T, error)                                // of what the program before an upgrade had
 	hold   func(*share.Registry, context.Context, share.Query) (T, error) // in a master, for its workers
 	source func(*share.Grant) (T, net.Addr, error)                        // in a worker, of what it was granted
 	track  func(d *drain.Drain, source T, addr net.Addr, keepAlive net.KeepAliveConfig, release func()) T
@@ -183,6 +185,8 @@ type socketKind[T any] struct {
 
 var streams = socketKind[net.Listener]{
 	open:   socket.Listen,
+	sham:   share.ShamListener,
+	had:    socket.NewListener,
 	addr:   net.Listener.Addr,
 	hold:   (*share.Registry).HoldListener,
 	source: (*share.Grant).Listener,
@@ -196,6 +200,8 @@ var datagrams = socketKind[net.PacketConn]{
 	open: func(ctx context.Context, a socket.Address, _ net.KeepAliveConfig) (net.PacketConn, error) {
 		return socket.ListenPacket(ctx, a)
 	},
+	sham:   share.ShamPacketConn,
+	had:    socket.NewPacketConn,
 	addr:   net.PacketConn.LocalAddr,
 	hold:   (*share.Registry).HoldPacketConn,
 	source: (*share.Grant).PacketConn,
@@ -211,6 +217,9 @@ func listen[T any](ctx context.Context, lc ListenConfig, k socketKind[T], networ
 	q, err := lc.query(network, address)
 	if err == nil && socket.IsPacket(network) != k.packet {
 		err = net.UnknownNetworkError(network)
+	}
+	if Checking() && err == nil {
+		return k.sham(q), nil
 	}
 	forked := Worker == nil && std.forked.Load()
 	if err == nil {
@@ -231,11 +240,26 @@ func listen[T any](ctx context.Context, lc ListenConfig, k socketKind[T], networ
 		q.Workers = std.settings().Workers
 		return k.hold(std.registry, ctx, q)
 	}
-	if opened, err = k.open(ctx, q.Address, lc.KeepAlive); err != nil {
+	if opened, err = openPlain(ctx, k, q, lc.KeepAlive); err != nil {
 		return opened, share.ListenError(q.Address, err, "")
 	}
 	std.registry.Preopened(q.Address, k.addr(opened), opened)
 	return opened, nil
+}
+
+// openPlain opens a socket for this process alone, or takes that which the program before
+// an upgrade had.
+func openPlain[T any](ctx context.Context, k socketKind[T], q share.Query, keepAlive net.KeepAliveConfig) (opened T, err error) {
+	h, _, own := std.upgrades.claim(q)
+	if h == nil {
+		return k.open(ctx, q.Address, keepAlive)
+	}
+	defer h.Release()
+	opened, err = k.had(h)
+	if u, ok := any(opened).(*net.UnixListener); ok && err == nil {
+		u.SetUnlinkOnClose(own)
+	}
+	return opened, err
 }
 
 // query is what lc asks for at the address. With an error it has what an error

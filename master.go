@@ -55,6 +55,8 @@ type master struct {
 	registry *share.Registry
 	broker   *broker.Broker // constant; it has a lock of its own
 	runner   runner
+	upgrades upgrades
+	reaping  sync.RWMutex // held to read while the status of a worker is taken and reported
 	notifier notifier
 	reports  mailbox.Mailbox // callbacks about the cluster as a whole
 	began    time.Time
@@ -97,6 +99,7 @@ func newMaster(c *cluster) *master {
 		outlives: outlivesHangUp(),
 	}
 	m.supervisor = supervise.New(host{m}, dumpSignal, rand.Uint64())
+	m.upgrades.m, m.upgrades.seat = m, make(chan struct{}, 1)
 	m.registry = share.NewRegistry(share.Host{Turn: m.call, Activated: systemd.Sockets, UID: uid(), Exhausted: m.exhausted, Fallback: func(l share.Listening, wanted share.Policy) { fallenBack(m, l, wanted) }})
 	return m
 }
@@ -126,6 +129,10 @@ func (m *master) endTurn() {
 		delete(m.workers, id)
 	}
 	m.gone = nil
+	for _, turn := range m.upgrades.turns {
+		close(turn)
+	}
+	m.upgrades.turns = nil
 	next := m.supervisor.Next()
 	if next.Equal(m.timerAt) {
 		return
@@ -155,7 +162,7 @@ func (m *master) setup(o Options) error {
 	if err != nil {
 		return err
 	}
-	m.call(func() { m.opts = s })
+	m.call(func() { m.opts, m.upgrades.asked = s, s.Workers })
 	m.broker.Configure(s.coord())
 	return nil
 }
@@ -176,7 +183,7 @@ func (m *master) current() (*settings, error) {
 		if err != nil {
 			return nil, err
 		}
-		m.opts = s
+		m.opts, m.upgrades.asked = s, s.Workers
 	}
 	return m.opts, nil
 }
@@ -208,8 +215,9 @@ func (m *master) ask(call func(now time.Time, number int)) <-chan outcome {
 			return
 		}
 		m.lastCall++
-		m.calls[m.lastCall] = answer
-		call(time.Now(), m.lastCall)
+		number := m.lastCall
+		m.calls[number] = answer
+		m.upgrades.held(func() { call(time.Now(), number) })
 	})
 	return answer
 }
@@ -219,11 +227,23 @@ func (m *master) forkOne(env []string) (*Process, error) {
 	if err := validateEnv("Fork", env); err != nil {
 		return nil, err
 	}
+	if err := m.upgrades.adopt(); err != nil {
+		return nil, err
+	}
 	a := <-m.ask(func(now time.Time, call int) { m.supervisor.Fork(now, call, env) })
 	return a.p, a.err
 }
 
 func (m *master) autoFork() error {
+	adopted := m.upgrades.pending()
+	if err := m.upgrades.adopt(); err != nil {
+		return err
+	}
+	if adopted {
+		if n, follows := m.upgrades.followAsked(); follows {
+			return m.scale(n)
+		}
+	}
 	return (<-m.ask(m.supervisor.AutoFork)).err
 }
 
@@ -242,6 +262,7 @@ func (m *master) scaleBy(step int) error {
 
 // reload is Reload.
 func (m *master) reload(ctx context.Context) error {
+	m.call(m.upgrades.noteReload)
 	select {
 	case a := <-m.ask(m.supervisor.Reload):
 		return a.err
@@ -279,6 +300,7 @@ func (m *master) disconnect(ctx context.Context) error {
 }
 
 func (m *master) beginStop() stopping {
+	m.upgrades.stopWins()
 	m.lastCall++
 	s := stopping{m.lastCall, make(chan leftover, 1)}
 	m.stops[s.call] = s.done
@@ -309,6 +331,7 @@ func (m *master) beginDelay() (d *delay) {
 		over := make(chan struct{})
 		d = &delay{over, sync.OnceFunc(func() { close(over) })}
 		m.delay = d
+		m.upgrades.stopWins()
 		time.AfterFunc(opts.ShutdownDelay, d.end)
 		m.notifyEnd()
 		m.runner.announce()

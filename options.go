@@ -203,6 +203,11 @@ type Options struct {
 	// NoSignals makes Run leave all signals to the program.
 	NoSignals bool
 
+	// NoUpgradeCheck makes [Upgrade] execute the new program without a check: a program
+	// that does not start is then the end of the master. For one whose main may not run
+	// twice before AutoFork.
+	NoUpgradeCheck bool
+
 	// ReapOrphans makes Run wait for children that are not its workers. Default
 	// (nil): if the master is PID 1. A program that starts children of its own
 	// and is slow to wait for them sets it to false.

@@ -170,7 +170,7 @@ func (o *parent) Coord(string, uint64, []byte) {}
 func (o *parent) Closed() {
 	o.p.connected.Store(false)
 	o.p.advance(Disconnected)
-	o.p.emit(new(callbacks[func(*Process)]), &o.p.onDisconnect)
+	o.p.emit(noteDisconnect)
 }
 
 func (o *parent) Overrun() { o.p.link.Close() }
@@ -365,7 +365,7 @@ func (s *fromMaster) Closed() {
 	p.cluster.coord.Closed()
 	p.connected.Store(false)
 	p.advance(Disconnected)
-	p.emitDisconnect()
+	p.emit(noteDisconnect)
 	s.in.drain.Begin(drain.ByOrphan, s.in.hello.ShutdownTimeout)
 }
 

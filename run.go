@@ -32,6 +32,9 @@ type runner struct {
 type running struct {
 	terminal *process.Terminal // nil if there is none, or signals are left alone
 
+	stops, controls chan os.Signal
+	park            chan chan struct{} // lets it rest until what is sent is closed
+
 	fatal chan error    // the supervision gave up
 	ended chan struct{} // a Disconnect has: there may be nothing left to wait for
 	stop  chan struct{}
@@ -147,7 +150,7 @@ func (m *master) run(ctx context.Context) error {
 	r.mu.Lock()
 	cur := r.cur
 	if cur == nil {
-		cur = &running{fatal: make(chan error, 1), ended: make(chan struct{}, 1), stop: make(chan struct{}), done: make(chan struct{})}
+		cur = &running{park: make(chan chan struct{}), fatal: make(chan error, 1), ended: make(chan struct{}, 1), stop: make(chan struct{}), done: make(chan struct{})}
 		r.cur = cur
 		r.contextLocked()
 		go m.runLoop(cur)
@@ -170,6 +173,7 @@ func (m *master) run(ctx context.Context) error {
 func (m *master) runLoop(cur *running) {
 	defer surviveSIGPIPE()() // a reader of the log that goes away ends nobody
 	stops, controls, end := m.takeSignals(cur)
+	cur.stops, cur.controls = stops, controls
 	defer end()
 
 	err := m.autoFork()
@@ -212,6 +216,7 @@ func (m *master) takeSignals(cur *running) (stops, controls chan os.Signal, end 
 		if s := controlsOf(cur.terminal); len(s) > 0 { // none would be all
 			signal.Notify(controls, s...)
 		}
+		m.upgrades.untrap(stops, controls)
 		if cur.terminal != nil {
 			go process.ContinueStopped(stop, func() (pids []int) { pids, _ = m.waited(); return pids }, tellStopped(m))
 		}
@@ -250,6 +255,9 @@ func (m *master) waitRun(cur *running, stops, controls <-chan os.Signal) (stop b
 		return false, nil
 	case <-cur.stop:
 		return true, nil
+	case goOn := <-cur.park:
+		<-goOn
+		return false, nil
 	case <-cur.ended:
 		return m.empty(), nil
 	case err = <-cur.fatal:
@@ -284,6 +292,8 @@ func (m *master) control(cur *running, sig os.Signal) {
 	switch sig {
 	case reloadSignal:
 		go cur.hangUp(m)
+	case upgradeSignal:
+		go m.upgrades.bySignal()
 	case upSignal, downSignal:
 		step := 1
 		if sig == downSignal {
@@ -304,7 +314,8 @@ func (cur *running) hangUp(m *master) {
 	case !cur.terminal.HungUp():
 		m.post(func() {
 			if m.delay == nil {
-				m.supervisor.Reload(time.Now(), 0)
+				m.upgrades.noteReload()
+				m.upgrades.held(func() { m.supervisor.Reload(time.Now(), 0) })
 			}
 		})
 	case !m.outlives:

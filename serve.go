@@ -45,6 +45,8 @@ func Serve(ln net.Listener, srv Server) error {
 	switch {
 	case Worker != nil:
 		return Worker.inside.drain.Serve(ln, srv)
+	case Checking():
+		select {} // the check ends this process
 	case std.forked.Load():
 		return std.run(context.Background())
 	}
@@ -73,6 +75,8 @@ func ServeFunc(ln net.Listener, serve func(net.Listener) error, shutdown func(co
 	switch {
 	case Worker != nil:
 		return Worker.inside.drain.ServeFunc(ln, serve, shutdown)
+	case Checking():
+		select {} // the check ends this process
 	case std.forked.Load():
 		return std.run(context.Background())
 	}

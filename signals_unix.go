@@ -3,11 +3,14 @@
 package cluster
 
 import (
+	"fmt"
 	"os"
 	"os/signal"
+	"sync"
 	"syscall"
 
 	"github.com/go-cluster/cluster/internal/process"
+	"github.com/go-cluster/cluster/internal/upgrade"
 )
 
 // groupSignals reach the whole foreground group of a terminal, or are for the
@@ -28,6 +31,8 @@ const (
 	upSignal     = syscall.SIGTTIN
 	downSignal   = syscall.SIGTTOU
 	dumpSignal   = syscall.SIGQUIT // the Go runtime prints all goroutines
+
+	upgradeSignal = syscall.SIGUSR2
 )
 
 // controlsOf are the signals that control a master with this terminal, or none.
@@ -35,9 +40,9 @@ const (
 // administrator's.
 func controlsOf(t *process.Terminal) []os.Signal {
 	if t != nil {
-		return []os.Signal{reloadSignal}
+		return []os.Signal{reloadSignal, upgradeSignal}
 	}
-	return []os.Signal{reloadSignal, upSignal, downSignal}
+	return []os.Signal{reloadSignal, upSignal, downSignal, upgradeSignal}
 }
 
 // outliveTerminalStops makes this process, and what it starts, go on where a
@@ -83,3 +88,34 @@ func surviveSIGPIPE() (end func()) {
 
 // deliverable says which signals can be sent: all.
 func deliverable(os.Signal) error { return nil }
+
+// uid is the user as whom this process opens sockets.
+func uid() int { return os.Getuid() }
+
+// whoOpens says in an error message who opens the sockets of the workers: where a
+// worker is another user than its master, a port may be forbidden to the one and
+// not to the other.
+func whoOpens(uid int) string { return fmt.Sprintf("the master opens it, as uid %d", uid) }
+
+// isOther reports whether workers run as another user than this process.
+func (c *Credential) isOther() bool { return c != nil && int(c.UID) != os.Geteuid() }
+
+// flushSignals returns what waits until all signals that were caught have been told to
+// their channels, while Run has the signals that stop it. It is to be called once more at
+// the end.
+func flushSignals() func() {
+	c := make(chan os.Signal, 1)
+	signal.Notify(c, termSignal)
+	return sync.OnceFunc(func() { signal.Stop(c) }) // which waits
+}
+
+// trapSignals gives the signals back their effect that were ignored for the time of an
+// exec. Those that Run is going to act on, if it does, are kept for it in the channel.
+func trapSignals(runs bool) (trap chan os.Signal) {
+	upgrade.Recover()
+	if runs {
+		trap = make(chan os.Signal, 16)
+		signal.Notify(trap, syscall.SIGHUP, syscall.SIGINT, syscall.SIGTTIN, syscall.SIGTTOU, upgradeSignal)
+	}
+	return trap
+}

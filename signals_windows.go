@@ -8,7 +8,9 @@ import (
 
 	"golang.org/x/sys/windows"
 
+	"github.com/go-cluster/cluster/internal/drain"
 	"github.com/go-cluster/cluster/internal/process"
+	"github.com/go-cluster/cluster/internal/socket"
 )
 
 // stopSignals end Run. The runtime makes an os.Interrupt of Ctrl-C and
@@ -38,10 +40,11 @@ func leaveGroupSignals() {
 }
 
 const (
-	reloadSignal = syscall.Signal(-1)
-	upSignal     = syscall.Signal(-2)
-	downSignal   = syscall.Signal(-3)
-	dumpSignal   = syscall.SIGKILL // nothing makes a process print its goroutines
+	reloadSignal  = syscall.Signal(-1)
+	upSignal      = syscall.Signal(-2)
+	downSignal    = syscall.Signal(-3)
+	upgradeSignal = syscall.Signal(-4)
+	dumpSignal    = syscall.SIGKILL // nothing makes a process print its goroutines
 )
 
 // addressInUse is what programs say of an address that somebody else has.
@@ -60,3 +63,20 @@ func deliverable(sig os.Signal) error {
 
 // surviveSIGPIPE: a write to a closed standard output is an error here.
 func surviveSIGPIPE() (end func()) { return func() {} }
+
+// A drain keeps what the connections of a shared socket can do, which are none of
+// package net's here.
+var _ drain.StreamConn = (*socket.Conn)(nil)
+
+// uid is the user as whom this process opens sockets: users have no numbers here.
+func uid() int { return -1 }
+
+// whoOpens says in an error message who opens the sockets of the workers.
+func whoOpens(int) string { return "the master opens it" }
+
+// isOther reports whether workers run as another user than this process.
+func (c *Credential) isOther() bool { return false }
+
+// Nothing is replaced here: see package upgrade.
+func flushSignals() func()            { return func() {} }
+func trapSignals(bool) chan os.Signal { return nil }

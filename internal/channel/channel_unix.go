@@ -119,6 +119,23 @@ func Inherit(fd int) (*Channel, error) {
 	return open(fd)
 }
 
+// Descriptor is the number of this end, which stays the Channel's.
+func (c *Channel) Descriptor() (n int) {
+	n = -1
+	c.rc.Control(func(fd uintptr) { n = int(fd) })
+	return n
+}
+
+// Restore makes the master's end of a channel of the descriptor that another program of
+// this process had. It takes the descriptor over.
+func Restore(fd int) (*Channel, error) {
+	c, err := open(fd)
+	if err == nil {
+		c.closer = new(handle.Closer)
+	}
+	return c, err
+}
+
 // isNamed reports whether sa is a unix socket's address that somebody has chosen.
 func isNamed(sa unix.Sockaddr) bool {
 	u, ok := sa.(*unix.SockaddrUnix)

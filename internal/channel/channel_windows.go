@@ -387,3 +387,9 @@ func (c *Channel) Claim(line []byte, fds []int) (h *handle.Handle, rest []int) {
 
 // Drop: none come beside the bytes.
 func (*Channel) Drop([]int) {}
+
+// Descriptor is -1: no other program of this process can go on with a pipe.
+func (*Channel) Descriptor() int { return -1 }
+
+// Restore fails.
+func Restore(int) (*Channel, error) { return nil, errors.ErrUnsupported }

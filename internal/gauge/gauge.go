@@ -93,6 +93,27 @@ func (p *Page) Read() (Counts, bool) {
 	return p.source.read()
 }
 
+// Descriptor is that of the page, for a process that is to go on with it by [Adopt]. It
+// stays the Page's. There is none of nil, nor after Close.
+func (p *Page) Descriptor() (fd int, ok bool) {
+	if p == nil {
+		return -1, false
+	}
+	p.mu.RLock()
+	defer p.mu.RUnlock()
+	return p.source.descriptor(), p.open
+}
+
+// Adopt makes the Page of a descriptor that another program of this process had, and
+// takes it over.
+func Adopt(fd int) (*Page, error) {
+	s, err := adopt(fd)
+	if err != nil {
+		return nil, err
+	}
+	return &Page{source: s, open: true}, nil
+}
+
 // Close gives the page back. A second call, and one of nil, does nothing.
 func (p *Page) Close() {
 	if p == nil {

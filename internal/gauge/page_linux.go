@@ -8,11 +8,18 @@ import (
 
 // source is a memfd that is mapped here. Its size is sealed: to read behind the end of a
 // file that has become shorter is a SIGBUS.
-type source struct{ memory []byte }
+// The descriptor is kept for a process that is to go on with the page.
+type source struct {
+	memory []byte
+	fd     int
+}
 
 func (s source) read() (Counts, bool) { return wordsOf(s.memory).read() }
 
-func (s source) close() { unix.Munmap(s.memory) }
+func (s source) close() {
+	unix.Munmap(s.memory)
+	unix.Close(s.fd)
+}
 
 func newSource() (s source, worker int, err error) {
 	fd, err := unix.MemfdCreate("cluster-gauge", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING|unix.MFD_NOEXEC_SEAL)
@@ -26,8 +33,22 @@ func newSource() (s source, worker int, err error) {
 		unix.Close(fd)
 		return source{}, -1, err
 	}
+	if s.fd, err = unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 3); err != nil {
+		unix.Munmap(s.memory)
+		unix.Close(fd)
+		return source{}, -1, os.NewSyscallError("fcntl", err)
+	}
 	return s, fd, nil
 }
+
+// adopt takes over the descriptor of a page that was made before.
+func adopt(fd int) (s source, err error) {
+	s.fd = fd
+	s.memory, err = unix.Mmap(fd, 0, size, unix.PROT_READ, unix.MAP_SHARED)
+	return s, os.NewSyscallError("mmap", err)
+}
+
+func (s source) descriptor() int { return s.fd }
 
 // seal gives the memfd its size for good, and maps it.
 func seal(fd int) ([]byte, error) {

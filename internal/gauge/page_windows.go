@@ -13,6 +13,8 @@ type source struct{}
 
 func (source) read() (Counts, bool) { return Counts{}, false }
 func (source) close()               {}
+func (source) descriptor() int      { return -1 }
+func adopt(int) (source, error)     { return source{}, errUnsupported }
 
 func newSource() (source, int, error) { return source{}, -1, errUnsupported }
 

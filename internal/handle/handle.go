@@ -62,3 +62,17 @@ func (h *Handle) Release() {
 		h.close(h.fd)
 	}
 }
+
+// Taken are the descriptors that another program of this process had, as they are taken
+// over: one number may have had several holders.
+type Taken map[int]*Handle
+
+// Take returns a reference to the descriptor, which is owned from the first call on.
+func (t Taken) Take(fd int) *Handle {
+	if h := t[fd]; h != nil {
+		return h.Retain()
+	}
+	h := New(fd)
+	t[fd] = h
+	return h
+}

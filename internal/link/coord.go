@@ -60,7 +60,9 @@ func (n Lines) Offer(line []byte, most int) (taken bool) {
 	if queued := n.l.out.queued(); queued > 0 && queued+len(line) > most {
 		return false
 	}
-	_, err := n.l.out.put(userLine, nil, line)
+	kind := userLine
+	kind.app = false // who offers it is paused before the link
+	_, err := n.l.out.put(kind, nil, line)
 	return !errors.Is(err, errs.Backlog)
 }
 
@@ -69,8 +71,10 @@ func (n Lines) Send(line []byte) error {
 	if err := n.l.check(len(line), line, 0); err != nil {
 		return err
 	}
-	_, err := n.l.out.put(userLine, nil, line)
-	return err
+	return n.l.out.unpaused(func() error {
+		_, err := n.l.out.put(userLine, nil, line)
+		return err
+	})
 }
 
 // maxStreams bounds the connections on their way to one peer, which may be stopped:

@@ -14,6 +14,7 @@ type flow struct {
 	reported bool // it was told that they fill the bound
 	waiters  int  // calls whose answer may lie behind the flood
 	final    bool
+	paused   bool // nothing is delivered, and nobody reads: see Pause
 }
 
 // floodAllowance is how far beyond the bound the channel is read while a call
@@ -27,7 +28,7 @@ func (f *flow) init(max int) {
 
 // full reports whether the reader has to wait. f.mu is held.
 func (f *flow) full() bool {
-	return !f.final && f.bytes > f.max && (f.waiters == 0 || f.bytes > f.max+floodAllowance)
+	return !f.final && !f.paused && f.bytes > f.max && (f.waiters == 0 || f.bytes > f.max+floodAllowance)
 }
 
 // enter reports whether the reader may go on.
@@ -91,6 +92,9 @@ func (f *flow) addRequests(n int) {
 		f.reported = f.reported && f.waiting+f.requests > 0
 	})
 }
+
+// pause makes a reader that waits for what is undelivered go on to where it rests.
+func (f *flow) pause(paused bool) { f.update(func() { f.paused = paused }) }
 
 // open removes the bound. What is left in the kernel is little.
 func (f *flow) open() { f.update(func() { f.final = true }) }

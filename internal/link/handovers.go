@@ -58,7 +58,7 @@ func (x *handovers) send(p passage) (err error) {
 	if x.flying.Add(1) > maxFlying {
 		err = errManyHandles
 	} else {
-		err = x.enter(p)
+		err = x.out.unpaused(func() error { return x.enter(p) })
 	}
 	if err != nil {
 		x.flying.Add(-1)

@@ -127,15 +127,17 @@ func (l *Link) Send(v any, received func(error)) error {
 		if err := l.check(len(line), line, 0); err != nil {
 			return err
 		}
-		switch {
-		case l.handover.blocked.Load():
-			return l.handover.behind(userLine, line, received)
-		case received != nil:
-			_, err := l.receipts.send(userLine, nil, line, received)
+		return l.out.unpaused(func() error {
+			switch {
+			case l.handover.blocked.Load():
+				return l.handover.behind(userLine, line, received)
+			case received != nil:
+				_, err := l.receipts.send(userLine, nil, line, received)
+				return err
+			}
+			_, err := l.out.put(userLine, nil, line)
 			return err
-		}
-		_, err := l.out.put(userLine, nil, line)
-		return err
+		})
 	})
 }
 
@@ -162,11 +164,13 @@ func (l *Link) SendContext(ctx context.Context, v any) error {
 		if err := l.check(len(line), line, 0); err != nil {
 			return err
 		}
-		if l.handover.blocked.Load() {
-			return l.handover.behind(promptLine, line, c.end)
-		}
-		receipt, err = l.receipts.send(promptLine, nil, line, c.end)
-		return err
+		return l.out.unpaused(func() error {
+			if l.handover.blocked.Load() {
+				return l.handover.behind(promptLine, line, c.end)
+			}
+			receipt, err = l.receipts.send(promptLine, nil, line, c.end)
+			return err
+		})
 	})
 	if err != nil {
 		return err
@@ -188,7 +192,9 @@ func (l *Link) SendContext(ctx context.Context, v any) error {
 // a detour through the events: their goroutine may be who is calling.
 func (l *Link) Request(ctx context.Context, v, reply any) error {
 	c := newCall()
-	err := wire.EncodeUser(v, func(line []byte) error { return l.calls.start(c, wire.ActRequest, line) })
+	err := wire.EncodeUser(v, func(line []byte) error {
+		return l.out.unpaused(func() error { return l.calls.start(c, wire.ActRequest, line) })
+	})
 	if err != nil {
 		return err
 	}
@@ -275,6 +281,7 @@ func (l *Link) Answer(line []byte) { l.answerAs(answerLine, line) }
 // answerAs sends lines that the peer made this side say. A peer that asks and does
 // not read has gone too far.
 func (c *core) answerAs(kind lineKind, lines ...[]byte) {
+	kind.app = false
 	if _, err := c.out.put(kind, nil, lines...); errors.Is(err, errs.Backlog) {
 		c.side.Overrun()
 	}

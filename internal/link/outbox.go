@@ -36,7 +36,8 @@ type outbox struct {
 	back     holdBack
 	waiting  []written // what to tell when the kernel has taken so much
 	err      error     // after close
-	onFail   func()    // the first write error; the reader sees the same end
+	pause    writePause
+	onFail   func() // the first write error; the reader sees the same end
 }
 
 // sender is the part of a channel that an outbox needs.
@@ -74,6 +75,7 @@ const answersBound = 1 << 20
 
 // lineKind says which bound a line counts against, and when it goes.
 type lineKind struct {
+	app    bool // the application says it of its own accord
 	bound  bound
 	urgent bool // somebody waits for what comes of it: it is never held back
 	late   bool // it goes with the next line, or with a flush
@@ -89,8 +91,8 @@ const (
 )
 
 var (
-	userLine   = lineKind{bound: maxQueue}
-	promptLine = lineKind{bound: maxQueue, urgent: true}
+	userLine   = lineKind{app: true, bound: maxQueue}
+	promptLine = lineKind{app: true, bound: maxQueue, urgent: true}
 	orderLine  = lineKind{bound: unbounded, urgent: true}
 	answerLine = lineKind{bound: maxAnswers, urgent: true}
 	lateLine   = lineKind{bound: maxAnswers, urgent: true, late: true}
@@ -108,6 +110,8 @@ func (o *outbox) put(kind lineKind, h *handle.Handle, lines ...[]byte) (pos uint
 	switch queued := int(o.enqueued-o.written) - o.answers; {
 	case o.err != nil:
 		err = o.err
+	case kind.app && o.pause.on:
+		err = errPaused
 	case kind.bound == maxQueue && queued > 0 && queued+size > o.max,
 		kind.bound == maxAnswers && o.answers+size > answersBound:
 		err = errs.Backlog
@@ -133,7 +137,7 @@ func (o *outbox) put(kind lineKind, h *handle.Handle, lines ...[]byte) (pos uint
 	}
 	pos = o.enqueued
 	o.back.came(kind.urgent)
-	if o.writing || kind.late || o.hold() {
+	if o.writing || o.pause.on || kind.late || o.hold() {
 		o.mu.Unlock()
 		return pos, nil
 	}
@@ -203,15 +207,19 @@ func (o *outbox) take() bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.err != nil {
-		o.writing = false
+		o.rest()
 		o.drop()
+		return false
+	}
+	if o.pause.on {
+		o.rest()
 		return false
 	}
 	if len(o.batch.left) > 0 {
 		return true
 	}
 	if len(o.buf) == 0 {
-		o.writing = false
+		o.rest()
 		return false
 	}
 	o.batch = batch{whole: o.buf, left: o.buf, marks: o.marks}
@@ -263,7 +271,7 @@ func (o *outbox) writeBatch() (noRoom error) {
 func (o *outbox) stall(noRoom error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.writing = false
+	o.rest()
 	if o.err != nil {
 		o.drop()
 		return
@@ -327,8 +335,11 @@ func (o *outbox) done() (more bool) {
 	}
 	o.batch = batch{}
 	o.back.wrote()
-	o.writing = len(o.buf) > 0 && o.err == nil && !o.hold()
-	return o.writing
+	if len(o.buf) > 0 && o.err == nil && !o.hold() {
+		return true
+	}
+	o.rest()
+	return false
 }
 
 // whenWritten calls fn once the kernel has all up to pos (a result of put), or

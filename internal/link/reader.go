@@ -51,6 +51,9 @@ func (r *reader) read() {
 	for {
 		r.turn.await()
 		r.pause()
+		if r.turn.pausing.Load() {
+			continue
+		}
 		in, err := r.ch.Recv()
 		r.take(in)
 		switch {
@@ -180,7 +183,7 @@ func (r *reader) readFor(ctx context.Context, c *call) {
 	if ctx.Done() != nil {
 		defer context.AfterFunc(ctx, r.ch.Interrupt)()
 	}
-	for !c.over() && ctx.Err() == nil && !r.final.Load() && r.flow.enter() {
+	for !c.over() && ctx.Err() == nil && !r.final.Load() && !r.turn.pausing.Load() && r.flow.enter() {
 		in, err := r.ch.Recv()
 		r.take(in)
 		if errors.Is(err, os.ErrDeadlineExceeded) {

@@ -26,6 +26,8 @@ type readTurn struct {
 	free    atomic.Bool   // nobody has it; for a look without the lock
 	timer   *time.Timer   // gives it back to the reader
 	armed   bool          // timer is running
+	pausing atomic.Bool   // nobody reads any more; set under mu
+	rests   chan struct{} // closed when the reader has come to rest in that; nil after
 
 	end  time.Duration // when the last request ended, since epoch
 	left time.Duration // when it was last left to nobody
@@ -65,13 +67,41 @@ func (t *readTurn) init(replace func()) { t.changed.L, t.replace = &t.mu, replac
 func (t *readTurn) await() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	for t.holder != byReader {
-		if t.holder == byLeaving {
+	for t.holder != byReader || t.pausing.Load() {
+		switch {
+		case t.holder == byLeaving:
 			t.holder = byCaller
 			close(t.granted)
+		case t.holder == byReader && t.rests != nil:
+			close(t.rests)
+			t.rests = nil
 		}
 		t.changed.Wait()
 	}
+}
+
+// pause asks for a rest, in which nobody reads, and returns what is closed when it has
+// come. The reader, and a caller that reads, are to be interrupted.
+func (t *readTurn) pause() (rests <-chan struct{}) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.rests = make(chan struct{})
+	rests = t.rests
+	t.pausing.Store(true)
+	if t.holder == byNobody {
+		t.giveBack()
+	}
+	t.changed.Signal()
+	return rests
+}
+
+// goOn ends the rest.
+func (t *readTurn) goOn() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.pausing.Store(false)
+	t.rests = nil
+	t.changed.Signal()
 }
 
 // begin is called once c is on its way. It reports whether the caller has the turn.
@@ -85,7 +115,7 @@ func (t *readTurn) begin(c *call) (mine bool, granted <-chan struct{}) {
 		t.free.Store(false)
 		return true, nil
 	}
-	if !c.alone || c.began-t.end > soon {
+	if !c.alone || c.began-t.end > soon || t.pausing.Load() {
 		t.run = 0
 		return false, nil
 	}
@@ -132,7 +162,7 @@ func (t *readTurn) leave() {
 func (t *readTurn) lend(now time.Duration) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.quick < soonRun || t.holder != byReader {
+	if t.quick < soonRun || t.holder != byReader || t.pausing.Load() {
 		return false
 	}
 	t.answering = true
@@ -168,6 +198,10 @@ func (t *readTurn) back() (reads bool) {
 // leaveAt leaves the turn to nobody. t.mu is held.
 func (t *readTurn) leaveAt(now time.Duration) {
 	t.left = now
+	if t.pausing.Load() {
+		t.giveBack() // which rests
+		return
+	}
 	t.holder = byNobody
 	t.free.Store(true)
 	if t.armed {

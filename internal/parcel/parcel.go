@@ -38,6 +38,19 @@ func (p *Parcel) Has() bool {
 	return p.h != nil
 }
 
+// Descriptor is the number of the descriptor, which stays the Parcel's, or -1.
+func (p *Parcel) Descriptor() int {
+	if p == nil {
+		return -1
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.h == nil {
+		return -1
+	}
+	return p.h.FD()
+}
+
 // Drop closes the descriptor if nobody has taken it.
 func (p *Parcel) Drop() {
 	if p == nil {

@@ -2,7 +2,9 @@ package process
 
 import (
 	"bytes"
+	"errors"
 	"io"
+	"os"
 )
 
 const (
@@ -17,9 +19,15 @@ const (
 
 // copyLines copies r to w until its end. Each Write is of whole lines, so that
 // those of several processes do not mix; the last one gets its newline if the
-// process has not written it.
-func copyLines(w io.Writer, r io.Reader) error {
-	buf, n := make([]byte, lineBuffer), 0
+// process has not written it. After an interrupt (os.ErrDeadlineExceeded) it can be
+// called again with the rest that it returns, which begins a line.
+func copyLines(w io.Writer, r io.Reader, rest []byte) (left []byte, err error) {
+	size := lineBuffer
+	for size <= len(rest) {
+		size *= 2
+	}
+	buf := make([]byte, size)
+	n := copy(buf, rest)
 	for {
 		got, err := r.Read(buf[n:])
 		end := n + bytes.LastIndexByte(buf[n:n+got], '\n') + 1
@@ -28,7 +36,7 @@ func copyLines(w io.Writer, r io.Reader) error {
 		switch {
 		case whole:
 			if _, err := w.Write(buf[:end]); err != nil {
-				return err
+				return nil, err
 			}
 			n = copy(buf, buf[end:n])
 			if len(buf) > lineBuffer && n < lineBuffer {
@@ -36,7 +44,7 @@ func copyLines(w io.Writer, r io.Reader) error {
 			}
 		case n == longestLine:
 			if _, err := w.Write(append(buf[:n:n], cutMark...)); err != nil {
-				return err
+				return nil, err
 			}
 			n = 0
 		case n == len(buf):
@@ -44,11 +52,13 @@ func copyLines(w io.Writer, r io.Reader) error {
 		}
 		switch {
 		case err == nil:
+		case errors.Is(err, os.ErrDeadlineExceeded):
+			return buf[:n], err
 		case n > 0:
 			_, err = w.Write(append(buf[:n:n], '\n'))
-			return err
+			return nil, err
 		default:
-			return nil
+			return nil, nil
 		}
 	}
 }

@@ -30,8 +30,10 @@ func TestCopyLines(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			var whole, bytewise writes
-			require.NoError(t, copyLines(&whole, strings.NewReader(c.text)))
-			require.NoError(t, copyLines(&bytewise, iotest.OneByteReader(strings.NewReader(c.text))))
+			_, err := copyLines(&whole, strings.NewReader(c.text), nil)
+			require.NoError(t, err)
+			_, err = copyLines(&bytewise, iotest.OneByteReader(strings.NewReader(c.text)), nil)
+			require.NoError(t, err)
 			for _, got := range []writes{whole, bytewise} {
 				require.Equal(t, c.want, strings.Join(got, ""))
 				for _, w := range got {

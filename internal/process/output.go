@@ -24,18 +24,38 @@ type outputCopy struct {
 	r       *os.File
 	w       io.Writer
 	all     *leftovers
+	stream  stream
 	writing atomic.Bool   // the writer has been called, and has not returned
 	done    chan struct{} // closed at its end
 	over    bool          // it is at its end; under the lock of all
+
+	pause copyPause
+	rest  []byte // of a line that is half read; of the copying goroutine, or of who has paused it
 }
+
+// stream is what a copy is of.
+type stream string
+
+const (
+	ofStdout stream = "stdout"
+	ofStderr stream = "stderr"
+	ofBoth   stream = "both"
+)
 
 func (c *outputCopy) run() {
 	defer close(c.done)
 	defer c.all.remove(c)
 	defer c.r.Close()
-	discard := func() { io.Copy(io.Discard, c.r) } // a writer that fails must not stop the process
+	// A writer that fails must not stop the process.
+	discard := func() {
+		for c.paused(func() error { _, err := io.Copy(io.Discard, c.r); return err }) {
+		}
+	}
 	callback.Guard(func() {
-		if err := copyLines(c, c.r); err != nil {
+		var err error
+		for c.paused(func() error { c.rest, err = copyLines(c, c.r, c.rest); return err }) {
+		}
+		if err != nil {
 			discard()
 		}
 	}, discard)
@@ -129,13 +149,24 @@ func (p *Process) pipeOutput(cmd *exec.Cmd, spec *Spec) (failed error) {
 		return failed
 	}
 	if same {
+		o.name(0, ofBoth)
 		cmd.Stderr = cmd.Stdout
 		return nil
 	}
+	o.name(0, ofStdout)
+	n := len(o.copies)
 	if cmd.Stderr, failed = p.target(err, os.Stderr); failed != nil {
 		o.begin()
 	}
+	o.name(n, ofStderr)
 	return failed
+}
+
+// name says what the copies from the n-th on are of.
+func (o *outputPipes) name(n int, of stream) {
+	for _, c := range o.copies[n:] {
+		c.stream = of
+	}
 }
 
 // mute throws away what would go to a writer.

@@ -1,6 +1,7 @@
 package process
 
 import (
+	"cmp"
 	"debug/buildinfo"
 	"errors"
 	"fmt"
@@ -110,6 +111,51 @@ func (s *Self) Open(path string, reload bool) (*Program, error) {
 	}
 	return &Program{path: path, name: path, argv0: argv0, info: info, f: f}, nil
 }
+
+// State is what another program of this process needs to have the same Program. One
+// that runs is held from now on: what runs then is another one.
+func (p *Program) State() (ProgramState, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	s := ProgramState{p.path, p.name, p.argv0, -1}
+	switch {
+	case p.closed:
+		return s, ErrClosed
+	case p.f == nil && p.path == selfExe:
+		f, err := os.Open(selfExe)
+		if err != nil {
+			return s, fmt.Errorf("program: %w", err)
+		}
+		if p.info, err = f.Stat(); err != nil {
+			f.Close()
+			return s, fmt.Errorf("program: %w", err)
+		}
+		p.f, p.path = f, p.name
+		s.Path = p.path
+	}
+	if p.f != nil {
+		s.FD = int(p.f.Fd())
+	}
+	return s, nil
+}
+
+// RestoreProgram makes a Program of its state, and takes over its descriptor.
+func RestoreProgram(s ProgramState) (*Program, error) {
+	p := &Program{path: s.Path, name: s.Name, argv0: s.Argv0}
+	if s.FD < 0 {
+		return p, nil
+	}
+	p.f = os.NewFile(uintptr(s.FD), s.Path)
+	var err error
+	if p.info, err = p.f.Stat(); err != nil {
+		return nil, fmt.Errorf("program: %w", err)
+	}
+	return p, nil
+}
+
+// Path is where this program lies for whoever starts it anew: a symbolic link may lead
+// elsewhere by now.
+func (s *Self) Path() string { return cmp.Or(s.path, s.Executable) }
 
 // start executes the program as cmd says.
 func (p *Program) start(cmd *exec.Cmd) (*os.Process, error) {

@@ -34,6 +34,17 @@ func (s *Self) Open(path string, _ bool) (*Program, error) {
 	return &Program{path, path}, nil
 }
 
+// State is what another program of this process needs to have the same Program.
+func (p *Program) State() (ProgramState, error) {
+	return ProgramState{Path: p.path, Argv0: p.argv0, FD: -1}, nil
+}
+
+// RestoreProgram makes a Program of its state.
+func RestoreProgram(s ProgramState) (*Program, error) { return &Program{s.Path, s.Argv0}, nil }
+
+// Path is where this program lies for whoever starts it anew.
+func (s *Self) Path() string { return s.Executable }
+
 // start executes the program as cmd says.
 func (p *Program) start(cmd *exec.Cmd) (*os.Process, error) {
 	cmd.Path = p.path

@@ -75,3 +75,23 @@ func (s *Self) NewDir() string {
 	}
 	return dir
 }
+
+// StartDir is the directory in which this program would be started anew, or "" if this
+// process is in it.
+func (s *Self) StartDir() string {
+	if dir := s.NewDir(); dir != "" {
+		return dir
+	}
+	if now, err := os.Stat("."); err == nil && s.dirInfo != nil && os.SameFile(now, s.dirInfo) {
+		return ""
+	}
+	return s.Dir
+}
+
+// Inherit takes over the path of another program of this process, for one that was
+// executed by a descriptor.
+func (s *Self) Inherit(path string) {
+	if s.path == "" {
+		s.path = path
+	}
+}

@@ -19,3 +19,6 @@ func dupOver(fd, to int) error { return unix.Dup2(fd, to) }
 func openProcess(int) *os.File { return nil }
 
 func waitReadable(*os.File) bool { return false }
+
+// AwaitExit reports false: nothing tells here that a process has ended but its status.
+func (*Process) AwaitExit() bool { return false }

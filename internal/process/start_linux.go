@@ -22,6 +22,17 @@ func waitExit(proc *os.Process) (*os.ProcessState, error) {
 	return proc.Wait()
 }
 
+// AwaitExit waits until the process has ended, without taking its status. It reports
+// false if the system cannot tell, before Linux 5.10.
+func (p *Process) AwaitExit() bool {
+	f := openProcess(p.PID)
+	if f == nil {
+		return false
+	}
+	defer f.Close()
+	return waitReadable(f)
+}
+
 // openProcess is a pidfd, to be watched by waitReadable, or nil.
 func openProcess(pid int) *os.File {
 	fd, err := unix.PidfdOpen(pid, unix.PIDFD_NONBLOCK)

@@ -105,3 +105,6 @@ func isOpen(f *os.File) bool {
 	_, err := windows.GetFileType(windows.Handle(f.Fd()))
 	return err == nil
 }
+
+// AwaitExit reports false: nothing tells here that a process has ended but its status.
+func (*Process) AwaitExit() bool { return false }

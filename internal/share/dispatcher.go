@@ -41,6 +41,7 @@ type dispatcher struct {
 	timer   *time.Timer      // looks again; nil if nobody has to
 	closed  bool
 	last    []*handle.Handle // after that: what is left for workers that take more
+	pause   acceptPause
 }
 
 // seat is a worker's place at a dispatcher.
@@ -84,10 +85,14 @@ func newDispatcher(key string, sockets []*handle.Handle, lent bool, p policy, cl
 		}
 		d.socks = append(d.socks, sock)
 	}
-	for _, sock := range d.socks {
-		go d.accept(sock)
-	}
+	d.beginAccepting()
 	return d, nil
+}
+
+func (d *dispatcher) beginAccepting() {
+	for _, sock := range d.socks {
+		d.pause.accepting.Go(func() { d.accept(sock) })
+	}
 }
 
 // accept is the accepting goroutine of a socket.
@@ -97,6 +102,9 @@ func (d *dispatcher) accept(sock *socket.Acceptor) {
 		conn, err := sock.Accept(d.wants)
 		if err == socket.ErrUnwanted {
 			continue // somebody gave a connection back, or took this one, faster
+		}
+		if err != nil && d.pauses() {
+			return
 		}
 		if err != nil {
 			if delay = nextAcceptDelay(delay); !d.sleep(delay) {
@@ -144,10 +152,10 @@ func (d *dispatcher) sleep(delay time.Duration) (open bool) {
 	defer timer.Stop()
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	for !d.closed && time.Now().Before(end) {
+	for !d.closed && !d.pause.held && time.Now().Before(end) {
 		d.changed.Wait()
 	}
-	return !d.closed
+	return !d.closed && !d.pause.held
 }
 
 // broadcast wakes all that wait for c. It takes c's lock: a goroutine that has
@@ -162,10 +170,10 @@ func broadcast(c *sync.Cond) {
 func (d *dispatcher) waitFree() (open bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	for !d.closed && !d.hungry() {
+	for !d.closed && !d.pause.held && !d.hungry() {
 		d.changed.Wait()
 	}
-	return !d.closed
+	return !d.closed && !d.pause.held
 }
 
 // hungry reports whether there is a worker for the next connection and no connection
@@ -182,7 +190,7 @@ func (d *dispatcher) hungry() bool {
 // before it sends: a channel that is closed calls answered at once.
 func (d *dispatcher) dispatch() {
 	var out []handover
-	for len(d.free) > 0 && !d.closed {
+	for len(d.free) > 0 && !d.closed && !d.pause.frozen {
 		now := time.Now()
 		i, wait := d.policy.next(now, d.free, d.seats)
 		if i < 0 {
@@ -224,7 +232,7 @@ func (d *dispatcher) lookIn(wait time.Duration) {
 // tryAccept accepts a connection if one waits and accept(2) is certain not to wait.
 // d.mu is held.
 func (d *dispatcher) tryAccept() *handle.Handle {
-	if d.lent {
+	if d.lent || d.pause.held {
 		return nil
 	}
 	for _, sock := range d.socks {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"sync"
+	"time"
 
 	"github.com/go-cluster/cluster/internal/errs"
 	"github.com/go-cluster/cluster/internal/handle"
@@ -131,3 +132,32 @@ func (c *heldPacketConn) ReadFrom([]byte) (int, net.Addr, error) {
 	<-c.held.closed
 	return 0, nil, &net.OpError{Op: "read", Net: c.held.addr.Network(), Addr: c.held.addr, Err: net.ErrClosed}
 }
+
+// A sham is what the check of an upgrade listens on: nothing is open.
+
+// ShamListener is one that accepts nothing.
+func ShamListener(q Query) net.Listener { return sham(q) }
+
+func sham(q Query) *heldListener {
+	addr := addrOf(q.Address, nil)
+	if q.IsPacket() && !q.IsUnix() {
+		addr, _ = net.ResolveUDPAddr(q.Network, q.Literal)
+	}
+	return &heldListener{addr: addr, letGo: func() {}, share: func() (*handle.Handle, error) { return nil, net.ErrClosed }, closed: make(chan struct{})}
+}
+
+// ShamPacketConn is one that reads nothing and sends nowhere.
+func ShamPacketConn(q Query) net.PacketConn { return shamPacketConn{sham(q)} }
+
+type shamPacketConn struct{ l *heldListener }
+
+func (c shamPacketConn) ReadFrom([]byte) (int, net.Addr, error) {
+	_, err := c.l.Accept()
+	return 0, nil, err
+}
+func (c shamPacketConn) WriteTo(p []byte, _ net.Addr) (int, error) { return len(p), nil }
+func (c shamPacketConn) Close() error                              { return c.l.Close() }
+func (c shamPacketConn) LocalAddr() net.Addr                       { return c.l.addr }
+func (c shamPacketConn) SetDeadline(time.Time) error               { return nil }
+func (c shamPacketConn) SetReadDeadline(time.Time) error           { return nil }
+func (c shamPacketConn) SetWriteDeadline(time.Time) error          { return nil }

@@ -123,6 +123,7 @@ type entry struct {
 	slotted    bool                // it was granted to a worker with a slot
 	nth        int                 // of all entries ever
 	granted    bool                // some worker has had it
+	owned      bool                // the program itself opened it before it forked
 	watched    bool                // an event tells when it is broken
 	broken     bool                // it could not be mended yet
 }
@@ -260,6 +261,7 @@ type opened struct {
 	lent    bool             // not only this process, or not only the registry, has them
 	policy  Policy           // as it has come to be
 	lack    string           // why it is not what was asked for
+	owned   bool             // the program itself opened them before it forked
 }
 
 // open opens q's socket. One that this program opened itself before it forked, or
@@ -268,7 +270,7 @@ func (r *Registry) open(ctx context.Context, q Query) (o opened, err error) {
 	a := q.Address
 	o.lent, o.policy = true, q.Policy
 	if h, addr, release := r.preopened.find(a); h != nil {
-		o.sockets, o.addr, o.unlink = []*handle.Handle{h}, addr, release
+		o.sockets, o.addr, o.unlink, o.owned = []*handle.Handle{h}, addr, release, true
 	} else if all, addr := r.activated.find(a); all != nil {
 		o.sockets, o.addr, o.unlink = all, addr, func() {} // the service manager's: never unlinked
 	} else if o.lack = unshardable(q); q.Policy.sharded() && o.lack == "" {
@@ -345,7 +347,7 @@ func (r *Registry) commit(e *entry, o opened, err error) {
 		}
 		return
 	}
-	e.sockets, e.addr, e.unlink, e.file = o.sockets, o.addr, o.unlink, o.file
+	e.sockets, e.addr, e.unlink, e.file, e.owned = o.sockets, o.addr, o.unlink, o.file, o.owned
 	wanted := e.query.Policy
 	e.query.Policy, e.lack = o.policy, o.lack
 	switch {

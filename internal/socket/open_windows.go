@@ -127,3 +127,6 @@ func NewFile(*handle.Handle) (*os.File, error) { return nil, errs.NotSupported }
 
 // ListenBound lets a socket listen that a node primary has only bound.
 func ListenBound(*handle.Handle, Address) error { return errs.NotSupported }
+
+// File is none.
+func (a Address) File() *UnixFile { return nil }

@@ -4,6 +4,7 @@ package socket
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -79,6 +80,30 @@ type UnixFile struct {
 	a  Address
 	id fileID
 }
+
+// fileState is a UnixFile as data.
+type fileState struct {
+	Address  Address
+	Dev, Ino uint64
+}
+
+// MarshalJSON writes what another program of this process needs to have the same file.
+func (f *UnixFile) MarshalJSON() ([]byte, error) {
+	return json.Marshal(fileState{f.a, f.id.dev, f.id.ino})
+}
+
+// UnmarshalJSON reads it.
+func (f *UnixFile) UnmarshalJSON(b []byte) error {
+	var s fileState
+	if err := json.Unmarshal(b, &s); err != nil {
+		return err
+	}
+	*f = UnixFile{s.Address, fileID{s.Dev, s.Ino}}
+	return nil
+}
+
+// File returns the file of a's socket, which has been made, or nil if it has none.
+func (a Address) File() *UnixFile { return a.file() }
 
 // file returns the file of a's socket, which has just been made. An address
 // without one has none.

@@ -15,6 +15,7 @@ type Machine struct {
 	host Host
 	dump os.Signal // makes a worker tell what it does, and exit
 	now  time.Time // of the turn under way
+	held bool      // nothing is begun
 }
 
 // New returns a Machine that has no workers. The seed decides the jitter.
@@ -206,6 +207,9 @@ func (m *Machine) settle() {
 
 // beginNext begins one fork, if one is due.
 func (m *Machine) beginNext() bool {
+	if m.held {
+		return false
+	}
 	if r := m.st.Replacing; r != nil && !r.Begun {
 		r.begin()
 		return true

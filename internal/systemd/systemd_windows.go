@@ -9,3 +9,6 @@ func monotonic() time.Duration { return 0 }
 
 // Sockets are none.
 func Sockets() []int { return nil }
+
+// Descriptors returns none.
+func Descriptors() []int { return nil }

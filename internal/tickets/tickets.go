@@ -84,12 +84,13 @@ type Maker struct {
 	mu                      sync.Mutex
 	previous, current, next [32]byte
 	timer                   *time.Timer
+	due                     time.Time // of timer
 }
 
 // New returns a Maker with new keys. changed is called, on a goroutine of its own,
 // whenever there is a new one.
 func New(changed func()) *Maker {
-	m := &Maker{changed: changed, previous: random(), current: random(), next: random()}
+	m := &Maker{changed: changed, previous: random(), current: random(), next: random(), due: time.Now().Add(Period)}
 	m.timer = time.AfterFunc(Period, m.rotate)
 	return m
 }
@@ -103,6 +104,7 @@ func (m *Maker) rotate() {
 	m.mu.Lock()
 	m.previous, m.current, m.next = m.current, m.next, random()
 	m.timer.Reset(Period)
+	m.due = time.Now().Add(Period)
 	m.mu.Unlock()
 	m.changed()
 }
@@ -112,6 +114,33 @@ func (m *Maker) Keys() Keys {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return Keys{m.current, m.next, m.previous}
+}
+
+// State is what a Maker has, for one in another process that goes on.
+type State struct {
+	Keys Keys // previous, current, next
+	Left time.Duration
+}
+
+// State returns it.
+func (m *Maker) State() State {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return State{Keys{m.previous, m.current, m.next}, max(0, time.Until(m.due))}
+}
+
+// Restore returns a Maker that goes on with the keys of another.
+func Restore(s State, changed func()) (*Maker, error) {
+	if len(s.Keys) != 3 {
+		return nil, fmt.Errorf("session ticket keys: %d of them", len(s.Keys))
+	}
+	m := &Maker{changed: changed, previous: s.Keys[0], current: s.Keys[1], next: s.Keys[2]}
+	left := min(s.Left, Period)
+	m.mu.Lock() // the timer may be due at once
+	defer m.mu.Unlock()
+	m.due = time.Now().Add(left)
+	m.timer = time.AfterFunc(left, m.rotate)
+	return m, nil
 }
 
 // Holder sets the keys of tls.Configs. Its zero value has neither.

@@ -86,6 +86,20 @@ func (f *Framer) keep(p []byte, tooLong func()) {
 // Partial reports whether a line has begun that will be passed on.
 func (f *Framer) Partial() bool { return f.size > 0 }
 
+// Rest returns the beginning of the line that is not complete, and whether the rest of
+// one is being dropped.
+func (f *Framer) Rest() (line []byte, dropping bool) {
+	return slices.Concat(f.parts...), f.dropping
+}
+
+// Resume lets a new Framer go on where another one was.
+func (f *Framer) Resume(line []byte, dropping bool) {
+	f.dropping = dropping
+	if len(line) > 0 {
+		f.parts, f.size = [][]byte{line}, len(line)
+	}
+}
+
 func (f *Framer) reset() { f.parts, f.size = nil, 0 }
 
 func trimCR(l []byte) []byte {

@@ -175,6 +175,12 @@ const ProtocolVersion = 1
 // node counts per process, so a number names one message on all of its channels.
 var sequence atomic.Int64
 
+// Sequence is the number that NextSeq returns next.
+func Sequence() int64 { return sequence.Load() }
+
+// SetSequence makes NextSeq go on where another program of this process was.
+func SetSequence(n int64) { sequence.Store(n) }
+
 // NextSeq returns the number for the next internal message.
 func NextSeq() *int64 {
 	n := sequence.Add(1) - 1

@@ -1,0 +1,201 @@
+package link
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/go-cluster/cluster/internal/channel"
+	"github.com/go-cluster/cluster/internal/errs"
+	"github.com/go-cluster/cluster/internal/handle"
+)
+
+// State is a link that is paused, as data, for another program of this process that goes
+// on with it by Restore. Descriptors are numbers; they stay the link's.
+type State struct {
+	FD      int // of the channel
+	Peer    PeerKind
+	PeerMax int
+
+	// What was read:
+	Line        []byte // the beginning of a line
+	Dropping    bool   // or the rest of it is dropped
+	FDs         []int  // that no message has claimed
+	Held        int
+	Dropped     string // why the last line was dropped
+	TooLong     bool
+	Requests    []Asked // of the peer, that wait for a handler
+	MessagesIn  int64
+	MessagesOut int64
+
+	// What was not written:
+	Out     []byte
+	Marks   []Mark
+	Answers int // bytes that the bound of the messages does not count
+
+	// The numbers that were given:
+	LastReceipt, LastCall uint64
+	Calls                 [][]byte // requests that wait for the peer to be known
+
+	Handles []Handle // of the internal protocol, that are not acknowledged
+	Up      bool     // the first of them is on its way
+	Exiting bool
+	Granted []string
+}
+
+// Asked is a request that waits for a handler.
+type Asked struct {
+	ID  uint64
+	Msg []byte
+}
+
+// Mark says that a descriptor goes with bytes of Out.
+type Mark struct{ Start, End, FD int }
+
+// Handle is a descriptor and its line.
+type Handle struct {
+	Line  []byte
+	Seq   int64
+	Tries int
+	FD    int
+}
+
+// Waits names what a link waits for that cannot be handed to another program, or is "".
+func Waits(l *Link) string {
+	l.handover.mu.Lock()
+	behind := len(l.handover.wait) > 0 || l.handover.up
+	l.handover.mu.Unlock()
+	if behind {
+		return "a handle that it has not acknowledged"
+	}
+	l.exchange.mu.Lock()
+	defer l.exchange.mu.Unlock()
+	for _, one := range l.exchange.handles {
+		if one.acked != nil || l.exchange.answers[one.seq] != nil {
+			return "a connection that it has not taken"
+		}
+	}
+	if len(l.exchange.answers) > 0 {
+		return "an answer of it"
+	}
+	return ""
+}
+
+// StateOf returns the state of a link that is paused.
+func StateOf(l *Link) (s State) {
+	s.FD = l.ch.Descriptor()
+	s.Peer, s.PeerMax = l.peer(), int(l.most.Load())
+	s.MessagesIn, s.MessagesOut = l.Counts()
+	l.in.state(&s)
+	l.out.state(&s)
+	l.requests.mu.Lock()
+	for _, a := range l.requests.waiting {
+		s.Requests = append(s.Requests, Asked{a.id, a.msg})
+	}
+	l.requests.mu.Unlock()
+	l.receipts.mu.Lock()
+	s.LastReceipt = l.receipts.sent
+	l.receipts.mu.Unlock()
+	l.calls.mu.Lock()
+	s.LastCall = l.calls.last
+	for _, c := range l.calls.held {
+		s.Calls = append(s.Calls, c.line)
+	}
+	l.calls.mu.Unlock()
+	x := &l.exchange
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	s.Up, s.Exiting, s.Granted = x.up, x.exit.begun, x.exit.granted
+	for _, one := range x.handles {
+		s.Handles = append(s.Handles, Handle{one.line, one.seq, one.tries, one.h.FD()})
+	}
+	return s
+}
+
+func (r *reader) state(s *State) {
+	s.Line, s.Dropping = r.lines.Rest()
+	s.FDs, s.Held = r.fds, r.held
+	if r.dropped != nil {
+		s.Dropped, s.TooLong = r.dropped.Error(), errors.Is(r.dropped, errs.MessageTooLong)
+	}
+}
+
+func (o *outbox) state(s *State) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	off := len(o.batch.whole) - len(o.batch.left)
+	for _, m := range o.batch.marks {
+		s.Marks = append(s.Marks, Mark{m.start - off, m.end - off, m.h.FD()})
+	}
+	s.Out = append(append(s.Out, o.batch.left...), o.buf...)
+	for _, m := range o.marks {
+		s.Marks = append(s.Marks, Mark{m.start + len(o.batch.left), m.end + len(o.batch.left), m.h.FD()})
+	}
+	s.Answers = min(o.answers, len(s.Out))
+}
+
+// Descriptors are all that s names, but the channel's.
+func (s *State) Descriptors() (fds []int) {
+	fds = append(fds, s.FDs...)
+	for _, m := range s.Marks {
+		fds = append(fds, m.FD)
+	}
+	for _, h := range s.Handles {
+		fds = append(fds, h.FD)
+	}
+	return fds
+}
+
+// Restore makes the link of a state, and takes over its descriptors, which others may
+// have as well. It reads and writes from Launch on.
+func Restore(s State, taken handle.Taken, to Receiver, side Side, o Options) (*Link, error) {
+	ch, err := channel.Restore(s.FD)
+	if err != nil {
+		return nil, fmt.Errorf("the channel of %s: %w", o.Name, err)
+	}
+	o.PeerMax = s.PeerMax
+	l := New(ch, to, side, s.Peer, o)
+	l.in.restore(s)
+	l.out.restore(s, taken)
+	for _, a := range s.Requests {
+		waiting := asked{a.ID, a.Msg}
+		l.requests.waiting = append(l.requests.waiting, waiting)
+		l.flow.add(waiting.size())
+	}
+	l.flow.addRequests(len(s.Requests))
+	l.receipts.sent, l.calls.last = s.LastReceipt, s.LastCall
+	for _, line := range s.Calls {
+		l.calls.held = append(l.calls.held, &call{line: line, done: make(chan struct{})})
+	}
+	x := &l.exchange
+	x.up, x.exit = s.Up, nodeExit{s.Exiting, s.Granted}
+	for _, h := range s.Handles {
+		x.handles = append(x.handles, outHandle{line: h.Line, h: taken.Take(h.FD), seq: h.Seq, tries: h.Tries})
+	}
+	return l, nil
+}
+
+func (r *reader) restore(s State) {
+	r.lines.Resume(s.Line, s.Dropping)
+	r.fds, r.held = s.FDs, s.Held
+	r.messages.Store(s.MessagesIn)
+	if s.Dropped != "" {
+		r.dropped = &RemoteError{text: s.Dropped}
+		if s.TooLong {
+			r.dropped = &RemoteError{text: s.Dropped, is: errs.MessageTooLong}
+		}
+	}
+}
+
+func (o *outbox) restore(s State, taken handle.Taken) {
+	o.buf, o.enqueued, o.answers = s.Out, uint64(len(s.Out)), s.Answers
+	o.messages.Store(s.MessagesOut)
+	for _, m := range s.Marks {
+		o.marks = append(o.marks, fdMark{m.Start, m.End, taken.Take(m.FD)})
+	}
+}
+
+// Launch begins to read and to write a restored link.
+func Launch(l *Link, pid int) {
+	l.out.flush(false)
+	l.Start(pid)
+}

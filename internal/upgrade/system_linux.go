@@ -1,0 +1,45 @@
+package upgrade
+
+import (
+	"bytes"
+	"os"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+func nameless() (fd int, err error) {
+	fd, err = unix.MemfdCreate("cluster-upgrade", unix.MFD_CLOEXEC|unix.MFD_NOEXEC_SEAL)
+	if err == unix.EINVAL { // before Linux 6.3
+		fd, err = unix.MemfdCreate("cluster-upgrade", unix.MFD_CLOEXEC)
+	}
+	return fd, os.NewSyscallError("memfd_create", err)
+}
+
+// sealAll marks what a library has left open; what this module opens is marked anyway.
+func sealAll() { unix.CloseRange(3, ^uint(0)>>1, unix.CLOSE_RANGE_CLOEXEC) }
+
+// environ is the environment that the process was started with: a package that reads a
+// file of variables must not find its own output in the next program.
+func environ() []string {
+	b, err := os.ReadFile("/proc/self/environ")
+	if err != nil {
+		return os.Environ()
+	}
+	var env []string
+	for kv := range bytes.SplitSeq(b, []byte{0}) {
+		if strings.Contains(string(kv), "=") {
+			env = append(env, string(kv))
+		}
+	}
+	return env
+}
+
+// OpenRunning opens the file of the program that runs.
+func OpenRunning() (fd int, err error) {
+	fd, err = unix.Open("/proc/self/exe", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err == unix.EACCES { // it may be executed all the same
+		fd, err = unix.Open("/proc/self/exe", unix.O_PATH|unix.O_CLOEXEC, 0)
+	}
+	return fd, os.NewSyscallError("open", err)
+}

@@ -1,0 +1,252 @@
+package upgrade_test
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/go-cluster/cluster"
+	"github.com/go-cluster/cluster/coord"
+	"github.com/go-cluster/cluster/internal/clustertest"
+	"github.com/stretchr/testify/require"
+)
+
+// pace is between two messages, requests and so on of one goroutine: there are many.
+const pace = 10 * time.Millisecond
+
+// numbered is a message that is counted.
+type numbered struct {
+	Cmd string `json:"cmd"`
+	N   int
+}
+
+// ledger is what the master of talkers has counted.
+type ledger struct {
+	mu   sync.Mutex
+	From map[int]int // of each worker, the last number that came from it
+	To   map[int]int // the last that was sent to it
+}
+
+// talkers is a master that talks with its workers all the time, both ways, by messages and
+// by requests. Whoever misses a number, or gets it twice, says so.
+var talkers = clustertest.Program("upgrade talkers", func() {
+	if cluster.IsWorker() {
+		talk()
+		serve()
+		return
+	}
+	l := ledger{From: make(map[int]int), To: make(map[int]int)}
+	_, err := cluster.Upgraded("ledger", &l)
+	clustertest.Must(err)
+	cluster.OnUpgrade("ledger", func() (any, error) {
+		l.mu.Lock() // nothing is sent any more that is not counted
+		return map[string]any{"From": l.From, "To": l.To}, nil
+	})
+	cluster.OnUpgraded(func(err error) {
+		if err != nil {
+			l.mu.Unlock()
+		}
+	})
+	cluster.Handle("number", func(w *cluster.Process, m numbered) {
+		if m.N != l.last(w)+1 {
+			fmt.Println("wrong: from", w.ID(), "after", l.last(w), m.N)
+		}
+		l.came(w, m.N)
+	})
+	cluster.Respond("echo", func(_ *cluster.Process, m numbered) (int, error) { return m.N, nil })
+	send := func(w *cluster.Process) {
+		for n := 0; w.State() < cluster.Draining; n++ {
+			l.mu.Lock()
+			if w.Send(numbered{"number", l.To[w.ID()] + 1}) == nil {
+				l.To[w.ID()]++
+			}
+			l.mu.Unlock()
+			time.Sleep(pace)
+		}
+	}
+	cluster.OnFork(func(w *cluster.Process) { go send(w) })
+	cluster.OnAdopt(func(w *cluster.Process) { go send(w) })
+	printEvents()
+	poke()
+	clustertest.Must(cluster.SetupMaster(options()))
+	clustertest.Must(cluster.Run(context.Background()))
+})
+
+func (l *ledger) last(w *cluster.Process) int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.From[w.ID()]
+}
+
+func (l *ledger) came(w *cluster.Process, n int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.From[w.ID()] = n
+}
+
+// talk is the worker's half.
+func talk() {
+	last := 0
+	cluster.Handle("number", func(_ *cluster.Process, m numbered) {
+		if m.N != last+1 {
+			fmt.Println("wrong: to", cluster.Worker.ID(), "after", last, m.N)
+		}
+		last = m.N
+	})
+	ctx := cluster.Context()
+	go func() {
+		for n := 1; ctx.Err() == nil; n++ {
+			if err := cluster.Worker.Send(numbered{"number", n}); err != nil && ctx.Err() == nil {
+				fmt.Println("wrong: send", err)
+			}
+			time.Sleep(pace)
+		}
+	}()
+	go func() {
+		for n := 1; ctx.Err() == nil; n++ {
+			var echo int
+			err := cluster.Worker.Request(ctx, numbered{"echo", n}, &echo)
+			if ctx.Err() == nil && (err != nil || echo != n) {
+				fmt.Println("wrong: request", n, echo, err)
+			}
+			time.Sleep(pace)
+		}
+	}()
+	go func() {
+		c := coord.Open("count")
+		for n := int64(1); ctx.Err() == nil; n++ {
+			got, err := c.Incr(ctx, fmt.Sprint(cluster.Worker.ID()), 1, 0)
+			if ctx.Err() == nil && (err != nil || got != n) {
+				fmt.Println("wrong: count", got, n, err)
+			}
+			time.Sleep(pace)
+		}
+	}()
+}
+
+// load asks a server all the time, and counts what goes wrong.
+type load struct {
+	stop     context.CancelFunc
+	wait     sync.WaitGroup
+	answered atomic.Int64
+	mu       sync.Mutex
+	failed   []error
+}
+
+func beginLoad(address string) *load {
+	ctx, cancel := context.WithCancel(context.Background())
+	l := &load{stop: cancel}
+	for i := range 4 {
+		c := &http.Client{Transport: &http.Transport{DisableKeepAlives: i%2 == 0}, Timeout: clustertest.Patience}
+		l.wait.Go(func() {
+			defer c.CloseIdleConnections()
+			for ctx.Err() == nil {
+				if err := get(c, address); err != nil {
+					l.mu.Lock()
+					l.failed = append(l.failed, err)
+					l.mu.Unlock()
+				}
+				l.answered.Add(1)
+				time.Sleep(pace)
+			}
+		})
+	}
+	return l
+}
+
+func get(c *http.Client, address string) error {
+	r, err := c.Get("http://" + address)
+	if err != nil {
+		return err
+	}
+	defer r.Body.Close()
+	_, err = io.Copy(io.Discard, r.Body)
+	return err
+}
+
+func (l *load) end(t *testing.T) {
+	t.Helper()
+	l.stop()
+	l.wait.Wait()
+	require.Empty(t, l.failed, "of %d requests", l.answered.Load())
+}
+
+// traits are what must be of the master as after a plain start.
+func traits(t *testing.T, pid int) string {
+	t.Helper()
+	var b strings.Builder
+	proc := func(name string) string { return fmt.Sprintf("/proc/%d/%s", pid, name) }
+	for _, name := range []string{"status", "limits"} {
+		text, err := os.ReadFile(proc(name))
+		require.NoError(t, err)
+		for line := range strings.Lines(string(text)) {
+			for _, of := range []string{"Name:", "SigIgn:", "SigCgt:", "Max open files"} {
+				if strings.HasPrefix(line, of) {
+					b.WriteString(line)
+				}
+			}
+		}
+	}
+	dir, err := os.Readlink(proc("cwd"))
+	require.NoError(t, err)
+	return b.String() + dir
+}
+
+// descriptors is how many the process has.
+func descriptors(pid int) int {
+	all, _ := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", pid))
+	return len(all)
+}
+
+// zombies are the children of the process that have ended and nobody has waited for.
+func zombies(pid int) (n int) {
+	all, _ := filepath.Glob("/proc/[0-9]*/stat")
+	for _, path := range all {
+		text, _ := os.ReadFile(path)
+		_, rest, _ := strings.Cut(string(text), ") ")
+		if strings.HasPrefix(rest, fmt.Sprintf("Z %d ", pid)) {
+			n++
+		}
+	}
+	return n
+}
+
+const upgradesInARow = 20
+
+// TestUnderLoad: many upgrades in a row lose no request and no message, and double none;
+// and the master is after them what it was.
+func TestUnderLoad(t *testing.T) {
+	for _, scheduling := range []string{"shared", "robin"} {
+		t.Run(scheduling, func(t *testing.T) {
+			s := newSite(t)
+			p, address := s.begin(talkers, "SCHEDULING="+scheduling)
+			pid := p.Cmd.Process.Pid
+			was := traits(t, pid)
+			l := beginLoad(address)
+			first := 0
+			for n := range upgradesInARow / 2 {
+				s.deploy(fmt.Sprint("number ", n))
+				p.Signal(clustertest.SigPoke)
+				require.Equal(t, "<nil>", p.Expect("upgraded "))
+				if n == 0 {
+					first = descriptors(pid)
+				}
+			}
+			l.end(t)
+			clustertest.Eventually(t, func() bool { return descriptors(pid) <= first+4 && zombies(pid) == 0 }, "no descriptor and no zombie more")
+			require.Equal(t, was, traits(t, pid))
+			p.Terminate()
+			require.NotContains(t, p.Output(), "wrong")
+			require.NotContains(t, p.Output(), "error")
+			require.NotContains(t, p.Output(), "dead 0 crash")
+		})
+	}
+}

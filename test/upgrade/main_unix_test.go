@@ -1,0 +1,322 @@
+//go:build unix
+
+package upgrade_test
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/go-cluster/cluster"
+	"github.com/go-cluster/cluster/internal/clustertest"
+	"github.com/stretchr/testify/require"
+)
+
+func TestMain(m *testing.M) { clustertest.Main(m) }
+
+// mark is before the version, behind the end of the executable file.
+const mark = "\nversion of this copy: "
+
+// version is that of this copy of the test binary.
+var version = findVersion()
+
+func findVersion() string {
+	path := "/proc/self/exe"
+	if _, err := os.Stat(path); err != nil {
+		path = os.Args[0]
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return ""
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return ""
+	}
+	end := make([]byte, 200)
+	n, _ := f.ReadAt(end, info.Size()-int64(len(end)))
+	i := bytes.LastIndex(end[:n], []byte(mark))
+	if i < 0 {
+		return ""
+	}
+	return string(end[i+len(mark) : n])
+}
+
+// site is a directory in which a program is deployed.
+type site struct {
+	t    *testing.T
+	path string
+}
+
+func newSite(t *testing.T) *site { return &site{t, filepath.Join(t.TempDir(), "server")} }
+
+// deploy puts a version there, as deployments should: by a rename.
+func (s *site) deploy(version string) {
+	s.t.Helper()
+	b, err := os.ReadFile(os.Args[0])
+	require.NoError(s.t, err)
+	s.put(append(b, mark+version...))
+}
+
+// put puts a file there. What this process forks must not have it open for writing: the
+// system would not execute it.
+func (s *site) put(text []byte) {
+	s.t.Helper()
+	syscall.ForkLock.RLock()
+	err := os.WriteFile(s.path+".new", text, 0o755)
+	syscall.ForkLock.RUnlock()
+	require.NoError(s.t, err)
+	require.NoError(s.t, os.Rename(s.path+".new", s.path))
+}
+
+// start starts the program.
+func (s *site) start(program string, env ...string) *clustertest.Proc {
+	s.t.Helper()
+	return clustertest.StartCmd(s.t, exec.Command(s.path), program, env...)
+}
+
+// printEvents prints what happens in a master.
+func printEvents() {
+	cluster.OnUpgraded(func(err error) { fmt.Println("upgraded", err) })
+	cluster.OnAdopt(func(w *cluster.Process) { fmt.Println("adopted", w.Slot(), w.PID(), w.State()) })
+	cluster.OnFork(func(w *cluster.Process) { fmt.Println("fork", w.Slot(), w.PID()) })
+	cluster.OnReady(func(w *cluster.Process) { fmt.Println("ready", w.Slot(), w.PID()) })
+	cluster.OnDeath(func(w *cluster.Process, e cluster.Exit) { fmt.Println("dead", w.Slot(), w.PID(), e.Reason, e.Code) })
+	cluster.OnReload(func(r cluster.ReloadResult) { fmt.Println("reload", r.Replaced, r.Err) })
+	cluster.OnError(func(w *cluster.Process, err error) { fmt.Println("error", err) })
+}
+
+// poke makes SIGUSR1 an Upgrade alone.
+func poke() {
+	c := make(chan os.Signal, 10)
+	clustertest.Notify(c)
+	go func() {
+		for range c {
+			go cluster.Upgrade(context.Background()) // whose error OnUpgraded prints
+		}
+	}()
+}
+
+// options are those of all masters here.
+func options() cluster.Options {
+	o := cluster.Options{Workers: 2, ReadyFor: -1, ShutdownTimeout: clustertest.Patience, StartTimeout: clustertest.Patience}
+	if os.Getenv("SCHEDULING") == "robin" {
+		o.Scheduling = cluster.RoundRobin
+	}
+	return o
+}
+
+// server is a master that prints what happens, and its workers. What it does besides
+// follows from its version.
+var server = clustertest.Program("upgrade server", func() {
+	if cluster.IsWorker() {
+		serve()
+		return
+	}
+	if version == "panics" {
+		panic("no configuration")
+	}
+	fmt.Println("main", version, os.Getpid())
+	var counter struct{ N, Victim int }
+	was, err := cluster.Upgraded("counter", &counter)
+	clustertest.Must(err)
+	counter.N++
+	fmt.Println("counter", counter.N, was)
+	if version == "hangs" && !cluster.Checking() {
+		select {} // until it is rolled back
+	}
+	if version == "kills" && !cluster.Checking() {
+		clustertest.Must(syscall.Kill(counter.Victim, syscall.SIGKILL)) // nobody is there to see it
+	}
+	cluster.OnUpgrade("counter", func() (any, error) {
+		counter.Victim = cluster.Workers()[0].PID()
+		return counter, nil
+	})
+	blocked := make(chan struct{})
+	cluster.OnMessage(func(*cluster.Process, cluster.Message) {
+		fmt.Println("blocked")
+		<-blocked
+	})
+	printEvents()
+	poke()
+	o := options()
+	if os.Getenv("HANGS") != "" {
+		o.StartTimeout = 3 * time.Second
+	}
+	clustertest.Must(cluster.SetupMaster(o))
+	fmt.Println("run", cluster.Run(context.Background()))
+})
+
+func serve() {
+	ln, err := cluster.Listen("tcp", "127.0.0.1:0")
+	clustertest.Must(err)
+	fmt.Println("address", ln.Addr())
+	clustertest.Must(cluster.Serve(ln, &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/block" {
+			clustertest.Must(cluster.Worker.Send("a message whose callback does not return"))
+		}
+		io.WriteString(w, version)
+	})}))
+}
+
+// begin starts version one, and returns its address.
+func (s *site) begin(program string, env ...string) (p *clustertest.Proc, address string) {
+	s.t.Helper()
+	s.deploy("one")
+	p = s.start(program, env...)
+	address = p.Expect("address ")
+	p.Expect("ready ")
+	p.Expect("ready ")
+	return p, address
+}
+
+// serves is the version that answers.
+func serves(t *testing.T, address string) string {
+	t.Helper()
+	c := http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: clustertest.Patience}
+	r, err := c.Get("http://" + address)
+	require.NoError(t, err)
+	defer r.Body.Close()
+	b, err := io.ReadAll(r.Body)
+	require.NoError(t, err)
+	return string(b)
+}
+
+// TestUpgradeAndReload: SIGUSR2 replaces the master, which keeps its workers, and then
+// these.
+func TestUpgradeAndReload(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	p, address := s.begin(server)
+	require.Equal(t, "one", serves(t, address))
+	s.deploy("two")
+	p.Signal(syscall.SIGUSR2)
+	require.Equal(t, fmt.Sprint("two ", p.Cmd.Process.Pid), p.Expect("main "))
+	require.Equal(t, "2 true", p.Expect("counter "))
+	require.Equal(t, "<nil>", p.Expect("upgraded "))
+	require.Equal(t, "2 <nil>", p.Expect("reload "))
+	require.Equal(t, "two", serves(t, address))
+	p.Terminate()
+}
+
+// TestCheckFails: a program that does not start changes nothing, and its last words are
+// told.
+func TestCheckFails(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	p, address := s.begin(server)
+	s.deploy("panics")
+	p.Signal(syscall.SIGUSR2)
+	require.Contains(t, p.Expect("upgraded "), "no configuration")
+	s.put([]byte("#!/bin/sh\nexit 0\n"))
+	p.Signal(syscall.SIGUSR2)
+	require.Contains(t, p.Expect("upgraded "), "is a script")
+	require.NoError(t, os.Remove(s.path))
+	p.Signal(syscall.SIGUSR2)
+	require.Contains(t, p.Expect("upgraded "), "no such file")
+	require.Equal(t, "one", serves(t, address))
+	p.Terminate()
+}
+
+// TestRollback: a program that does not adopt gives way to the one before, which goes on
+// with the same workers.
+func TestRollback(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("no program is held open here")
+	}
+	t.Parallel()
+	s := newSite(t)
+	p, address := s.begin(server, "HANGS=1")
+	s.deploy("hangs")
+	p.Signal(clustertest.SigPoke)
+	require.Contains(t, p.Expect("main "), "hangs")
+	require.Contains(t, p.Expect("main "), "one")
+	p.Expect("adopted 0 ")
+	require.Contains(t, p.Expect("upgraded "), "did not come to AutoFork")
+	require.Equal(t, "one", serves(t, address))
+	s.deploy("two")
+	p.Signal(clustertest.SigPoke)
+	require.Contains(t, p.Expect("main "), "two")
+	require.Equal(t, "<nil>", p.Expect("upgraded "))
+	p.Terminate()
+}
+
+// TestExecFails: when the file cannot be executed after all, everything is undone.
+func TestExecFails(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	p, address := s.begin(holder)
+	s.deploy("two")
+	p.Signal(clustertest.SigPoke)
+	require.Contains(t, p.Expect("upgraded "), "text file busy")
+	require.Equal(t, "one", serves(t, address))
+	p.Signal(clustertest.SigPoke) // by now it is closed
+	require.Equal(t, "<nil>", p.Expect("upgraded "))
+	p.Terminate()
+}
+
+// holder is a server whose first OnUpgrade holds the new program open for writing, so
+// that the system does not execute it.
+var holder = clustertest.Program("upgrade holder", func() {
+	if cluster.IsWorker() {
+		serve()
+		return
+	}
+	var held *os.File
+	cluster.OnUpgrade("held", func() (any, error) {
+		if version != "one" || held != nil {
+			return nil, nil
+		}
+		var err error
+		held, err = os.OpenFile(os.Args[0], os.O_RDWR, 0)
+		return nil, err
+	})
+	cluster.OnUpgraded(func(error) { held.Close() })
+	printEvents()
+	poke()
+	clustertest.Must(cluster.SetupMaster(options()))
+	clustertest.Must(cluster.Run(context.Background()))
+})
+
+// TestBusy: what does not come to rest in time is named, and goes on.
+func TestBusy(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	p, address := s.begin(server)
+	require.Equal(t, "one", serves(t, address+"/block"))
+	p.Expect("blocked")
+	s.deploy("two")
+	p.Signal(clustertest.SigPoke)
+	require.Contains(t, p.Expect("upgraded "), "a callback about worker")
+	require.Equal(t, "one", serves(t, address))
+	p.Signal(syscall.SIGKILL) // a stop would wait for the callback
+}
+
+// TestDeathInTheGap: a worker that dies while nobody is there is a death like any other,
+// and is replaced.
+func TestDeathInTheGap(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	p, _ := s.begin(server)
+	s.deploy("kills")
+	p.Signal(clustertest.SigPoke)
+	victim := strings.Fields(p.Expect("adopted "))[1]
+	other := strings.Fields(p.Expect("adopted "))[1]
+	dead := strings.Fields(p.Expect("dead "))
+	require.Contains(t, []string{victim, other}, dead[1])
+	require.Equal(t, []string{"crash", "-1"}, dead[2:])
+	require.Contains(t, p.Expect("fork "), dead[0]+" ")
+	p.Expect("ready ")
+	p.Terminate()
+}
