@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"regexp"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -25,9 +26,12 @@ type denial struct {
 
 // waiter is a call that is told when its subject is refused.
 type waiter struct {
-	subject string // "": of any
+	subject string
 	cancel  context.CancelCauseFunc
 }
+
+// storeSubjects stands for all that belong to JetStream.
+const storeSubjects = "$"
 
 const (
 	maxDenials = 1024
@@ -51,7 +55,7 @@ func (d *denials) add(err error) {
 	d.denied[match[1]] = denial{err, time.Now()}
 	d.count.Store(int32(len(d.denied)))
 	for w := range d.waiting {
-		if w.subject == "" || w.subject == match[1] {
+		if w.subject == match[1] || w.subject == storeSubjects && strings.HasPrefix(match[1], "$") {
 			w.cancel(err)
 		}
 	}

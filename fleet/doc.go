@@ -5,6 +5,9 @@
 //	f, err := fleet.Join(fleet.Options{URL: "nats://nats:4222"})   // in every process
 //	f.Publish("prices", p)                                         // to all processes of all members
 //	err = f.Request(ctx, "", "price", q, &a)                       // of any member
+//	f.Lead("report", func(ctx context.Context) error { … })        // in one process at a time
+//	held, unlock, err := f.Lock(ctx, "invoice 7")                  // one at a time
+//	n, err := f.KV("hits").Incr(ctx, "/", 1, 0)                    // counted together
 //
 // What is one on one machine (package coord) is exact and free of clocks. What is
 // one in the fleet is a lease, and holds as far as clocks run at like speed and the
@@ -18,10 +21,17 @@
 // orders that it takes, and the embedded server if there is no URL. Workers learn
 // that server's address from their master, over topics of package coord.
 //
-// Goroutines: one for heartbeats and the members' ends (roster.run), one for each
-// handler that runs, one for callbacks while there are any (package mailbox), and
-// those of nats.go. Locks: roster.mu, denials.mu, topics.mu; none is taken while
-// another is held, and none while a function of the application runs.
+// A lease is a key with a revision (lease.go). Its holder renews it by revision; who
+// waits for it takes it by revision, when he has seen the same one for the term. Package
+// coord has chosen one process of the member before: so what it says of the own
+// member's dead holds for the lease too (claim.Home).
+//
+// Goroutines: one for heartbeats and the members' ends (roster.run), two for each lease
+// (lease.renew, lease.watch), one that keeps the epoch young, one for each handler that
+// runs, one for callbacks while there are any (package mailbox), and those of nats.go.
+// Locks: roster.mu, denials.mu, topics.mu, lease.mu, leads.mu; none is taken while
+// another of these is held, and none while a function of the application runs. Below
+// epochs.mu and above denials.mu is bucket.mu.
 //
 // Tests join several members in one process, through a proxy that can be cut, against
 // a server of their own, with short leases; what processes do is tested with processes.

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/go-cluster/cluster"
+	"github.com/go-cluster/cluster/coord"
 	"github.com/go-cluster/cluster/internal/broker"
 	"github.com/go-cluster/cluster/internal/callback"
 	"github.com/nats-io/nats-server/v2/server"
@@ -65,14 +66,17 @@ const protocol = 1
 // settings are durations that a fleet lives by.
 type settings struct {
 	join   time.Duration // for Join to find the server
+	call   time.Duration // for JetStream to answer
 	master time.Duration // for a worker to hear from its master where that is
 	ping   time.Duration // between pings: two without an answer are a lost connection
 	beat   time.Duration // between heartbeats: three missing are a lost member
+	lease  leaseSettings
 }
 
 // production are those that Join gives.
 var production = settings{
-	join: 5 * time.Second, master: 30 * time.Second, ping: 4 * time.Second, beat: 5 * time.Second,
+	join: 5 * time.Second, call: 5 * time.Second, master: 30 * time.Second, ping: 4 * time.Second, beat: 5 * time.Second,
+	lease: leaseSettings{term: 15 * time.Second, renew: 5 * time.Second, hold: 10 * time.Second, look: 500 * time.Millisecond},
 }
 
 // Fleet is this process's part of a fleet. Its methods may be called by any
@@ -81,6 +85,7 @@ type Fleet struct {
 	o        Options
 	set      settings
 	instance string // of this process: names are used again
+	home     string // of this member's master: see homeOf
 	master   bool
 	server   *server.Server // embedded in this master
 	embedded bool           // here or in the master
@@ -92,8 +97,13 @@ type Fleet struct {
 	topics     topics
 	roster     *roster
 	responders responders
-	running    callback.Running // handlers of requests and orders
+	running    callback.Running // handlers of requests and orders, and what leads
+	store      bucket
+	epoch      epochs
+	leads      leads
 
+	over    context.Context // ends when Close begins
+	endOver context.CancelFunc
 	closing atomic.Bool
 	close   sync.Once
 	closed  chan struct{}
@@ -129,6 +139,8 @@ func join(o Options, set settings) (*Fleet, error) {
 		report: cluster.Context().Value(broker.Key{}).(*broker.Client).Report,
 	}
 	f.roster = newRoster(f)
+	f.store.f, f.home = f, homeOf(o.Node, set.call)
+	f.over, f.endOver = context.WithCancel(context.Background())
 	if err := f.connect(); err != nil {
 		f.abandon()
 		return nil, fmt.Errorf("fleet: Join: %w", err)
@@ -201,6 +213,8 @@ const drainTime = 10 * time.Second
 func (f *Fleet) end(ctx context.Context) (err error) {
 	f.close.Do(func() {
 		defer close(f.closed)
+		f.leads.end()
+		f.endOver()
 		f.responders.drain()
 		f.roster.leave()
 		err = f.drain(ctx)
@@ -249,7 +263,9 @@ func (f *Fleet) abandon() {
 		end()
 	}
 	f.closing.Store(true)
+	f.endOver()
 	f.roster.end()
+	f.epoch.end()
 	if f.nc != nil {
 		f.nc.Close()
 	}
@@ -274,6 +290,20 @@ func (f *Fleet) wrap(err error) error {
 		return fmt.Errorf("%w: %w", cluster.ErrTooLarge, err)
 	}
 	return err
+}
+
+// homeOf names a member and its master, as no other master is named: what package
+// coord says of who leads and who is dead holds for all processes of one home.
+func homeOf(node string, patience time.Duration) string {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	id, s := rand.Text(), coord.Open("\x00fleet")
+	if added, err := s.Add(ctx, "home", []byte(id), 0); err == nil && !added {
+		if val, ok, err := s.Get(ctx, "home"); err == nil && ok {
+			id = string(val)
+		}
+	}
+	return id + " " + node
 }
 
 // subject is one of this fleet's.

@@ -105,12 +105,12 @@ func TestNotPermitted(t *testing.T) {
 func TestMembers(t *testing.T) {
 	t.Parallel()
 	s := startServer(t)
-	a := member(t, quick, Options{URL: s.URL, Node: "a"})
+	a := member(t, touchy, Options{URL: s.URL, Node: "a"})
 	came, went := make(chan string, 10), make(chan string, 10)
 	a.OnJoin(func(m Member) { came <- m.Node })
 	a.OnLeave(func(m Member) { went <- m.Node })
 	require.Equal(t, "a", clustertest.Await(t, came, "itself"))
-	b := member(t, quick, Options{URL: s.URL, Node: "b b", Orders: true})
+	b := member(t, touchy, Options{URL: s.URL, Node: "b b", Orders: true})
 	require.Equal(t, "b b", clustertest.Await(t, came, "b"))
 	awaitNodes(t, a, "a", "b b")
 	awaitNodes(t, b, "a", "b b")
@@ -122,11 +122,11 @@ func TestMembers(t *testing.T) {
 	require.Equal(t, "b b", clustertest.Await(t, went, "the end of b"))
 	awaitNodes(t, a, "a")
 
-	c := member(t, quick, Options{URL: s.URL, Node: "c"})
+	c := member(t, touchy, Options{URL: s.URL, Node: "c"})
 	require.Equal(t, "c", clustertest.Await(t, came, "c"))
 	c.abandon() // without a word
 	require.Equal(t, "c", clustertest.Await(t, went, "the loss of c"))
-	c = member(t, quick, Options{URL: s.URL, Node: "c"})
+	c = member(t, touchy, Options{URL: s.URL, Node: "c"})
 	require.Equal(t, "c", clustertest.Await(t, came, "the next c"))
 }
 
@@ -179,8 +179,8 @@ func TestPartition(t *testing.T) {
 	t.Parallel()
 	s := startServer(t)
 	p := startProxy(t, s)
-	a := member(t, quick, Options{URL: s.URL, Node: "a"})
-	b := member(t, quick, Options{URL: p.URL, Node: "b"})
+	a := member(t, touchy, Options{URL: s.URL, Node: "a"})
+	b := member(t, touchy, Options{URL: p.URL, Node: "b"})
 	awaitNodes(t, a, "a", "b")
 	awaitNodes(t, b, "a", "b")
 	heard := collect[int](t, b, "x")

@@ -17,8 +17,12 @@ import (
 
 func TestMain(m *testing.M) { clustertest.Main(m) }
 
-// quick are settings by which tests need not wait long.
-var quick = settings{join: 10 * time.Second, master: clustertest.Patience, ping: time.Second, beat: time.Second}
+// quick are settings by which tests need not wait long, and lose nobody who is only
+// slow. Those who are to be lost have the settings touchy.
+var (
+	quick  = settings{join: 10 * time.Second, call: clustertest.Patience, master: clustertest.Patience, ping: time.Minute, beat: 10 * time.Second}
+	touchy = settings{join: 10 * time.Second, call: clustertest.Patience, master: clustertest.Patience, ping: 2 * time.Second, beat: time.Second}
+)
 
 // natsServer is a server of a test's own.
 type natsServer struct {

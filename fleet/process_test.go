@@ -10,6 +10,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -160,8 +161,8 @@ func TestOrders(t *testing.T) {
 func TestLostDuringOrder(t *testing.T) {
 	t.Parallel()
 	s := startServer(t)
-	boss := member(t, quick, Options{URL: s.URL, Node: "boss"})
-	victim := member(t, quick, Options{URL: s.URL, Node: "victim"})
+	boss := member(t, touchy, Options{URL: s.URL, Node: "boss"})
+	victim := member(t, touchy, Options{URL: s.URL, Node: "victim"})
 	begun, end := make(chan struct{}, 1), make(chan struct{})
 	defer close(end)
 	_, err := victim.answer(victim.orderSubject("victim"), func([]byte) (any, error) {
@@ -170,6 +171,7 @@ func TestLostDuringOrder(t *testing.T) {
 		return nil, nil
 	})
 	require.NoError(t, err)
+	require.NoError(t, victim.Conn().Flush())
 	awaitNodes(t, boss, "boss", "victim")
 	result := make(chan error, 1)
 	go func() { result <- boss.order(clustertest.Within(t, time.Hour), "victim", order{Verb: "reload"}) }()
@@ -184,14 +186,15 @@ func TestNothingLeft(t *testing.T) {
 	if clustertest.Apart(t) {
 		return
 	}
-	s := startServer(t)
-	one := member(t, quick, Options{URL: s.URL, Node: "one"}) // what exists once is there
-	one.Close()
+	one, err := joinAs(t, quick, Options{Node: "one"}) // what exists once in a process is there
+	require.NoError(t, err)
+	require.NoError(t, one.Close())
 	clustertest.CheckLeaks(t)
+	s := startServer(t)
 	set := quick
 	set.join = time.Second
 	for range 3 {
-		f, err := joinAs(t, quick, Options{URL: s.URL, Node: "a"})
+		f, err := joinAs(t, quickly, Options{URL: s.URL, Node: "a"})
 		require.NoError(t, err)
 		stop := Subscribe(f, "x", func(int) {})
 		Respond(f, "x", func(int) (int, error) { return 0, nil })
@@ -199,9 +202,69 @@ func TestNothingLeft(t *testing.T) {
 		_, err = joinAs(t, set, Options{URL: s.URL, Node: "a"})
 		require.ErrorIs(t, err, ErrNameTaken)
 		stop()
+		_, unlock, err := f.Lock(t.Context(), "x")
+		require.NoError(t, err)
+		unlock()
+		require.NoError(t, f.Once(t.Context(), "x", func(context.Context) error { return nil }))
+		led := make(chan struct{})
+		f.Lead("x", func(ctx context.Context) error {
+			close(led)
+			<-ctx.Done()
+			return nil
+		})
+		clustertest.Await(t, led, "the lead")
 		require.NoError(t, f.Close())
 		alone, err := joinAs(t, quick, Options{Node: "a"})
 		require.NoError(t, err)
 		require.NoError(t, alone.Close())
 	}
+}
+
+// leading is a member with two workers, one of which may lead.
+var leading = clustertest.Program("leading", func() {
+	clustertest.Must(cluster.SetupMaster(cluster.Options{Workers: 2, ReadyFor: -1}))
+	clustertest.Must(cluster.AutoFork())
+	set := quickly
+	set.join = clustertest.Patience
+	f, err := join(Options{URL: os.Getenv("URL"), Name: os.Getenv("NAME"), Node: os.Getenv("NODE")}, set)
+	clustertest.Must(err)
+	f.Lead("job", func(ctx context.Context) error {
+		fmt.Printf("leads %d %d\n", os.Getpid(), Fence(ctx))
+		<-ctx.Done()
+		fmt.Println("led", os.Getpid())
+		return nil
+	})
+	clustertest.Must(cluster.ListenAndServe("127.0.0.1:0", http.NotFoundHandler()))
+})
+
+// TestLeaderDies: when a worker that leads is killed another one of its member leads,
+// when a member is stopped or killed another one; a member that goes on ends what it
+// led. Fences grow.
+func TestLeaderDies(t *testing.T) {
+	t.Parallel()
+	s := startServer(t)
+	var last uint64
+	start := func(node string) *clustertest.Proc {
+		return clustertest.Start(t, leading, "NAME=leading", "NODE="+node, "URL="+s.URL)
+	}
+	leads := func(p *clustertest.Proc) (pid int) {
+		var fence uint64
+		_, err := fmt.Sscan(p.Expect("leads "), &pid, &fence)
+		require.NoError(t, err)
+		require.Greater(t, fence, last)
+		last = fence
+		return pid
+	}
+	a := start("a")
+	first := leads(a)
+	require.NoError(t, syscall.Kill(first, syscall.SIGKILL))
+	leads(a)
+	b := start("b")
+	require.NoError(t, syscall.Kill(-a.Cmd.Process.Pid, syscall.SIGSTOP))
+	leads(b)
+	require.NoError(t, syscall.Kill(-a.Cmd.Process.Pid, syscall.SIGCONT))
+	a.Expect("led ")
+	require.NoError(t, syscall.Kill(-b.Cmd.Process.Pid, syscall.SIGKILL))
+	leads(a)
+	a.Terminate()
 }

@@ -1,0 +1,174 @@
+package fleet
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// bucket is the fleet's bucket in JetStream's key-value store, which is made when it
+// is needed first. Leases and all KVs are in it. The lock is that of the handle.
+type bucket struct {
+	f      *Fleet
+	mu     sync.Mutex
+	js     jetstream.JetStream
+	stream jetstream.Stream // nil until it is known to exist
+}
+
+// record is what is at a key. The key of a record that is not there may have a
+// revision all the same: that of its deletion.
+type record struct {
+	there  bool
+	val    []byte
+	rev    uint64
+	at     time.Time // by the server's clock
+	header nats.Header
+}
+
+// errMoved says that the key has another revision than was expected.
+var errMoved = errors.New("the revision is another one")
+
+const (
+	// anyRevision is expected by who does not mind.
+	anyRevision = ^uint64(0)
+	// markerTime is how long the server notes that a key is gone.
+	markerTime = time.Minute
+)
+
+func (b *bucket) name() string              { return "cluster-" + b.f.o.Name }
+func (b *bucket) subject(key string) string { return "$KV." + b.name() + "." + key }
+
+// call does one thing with the stream, and says why it could not be done.
+func (b *bucket) call(ctx context.Context, do func(context.Context, jetstream.Stream) error) error {
+	ctx, cancel := context.WithTimeout(ctx, b.f.set.call)
+	defer cancel()
+	ctx, end := b.f.denials.wait(ctx, storeSubjects)
+	defer end()
+	s, err := b.open(ctx)
+	if err == nil {
+		err = do(ctx, s)
+	}
+	if err == nil || errors.Is(err, errMoved) || errors.Is(err, jetstream.ErrMsgNotFound) {
+		return err
+	}
+	b.mu.Lock()
+	b.stream = nil // it may have gone
+	b.mu.Unlock()
+	err = b.f.wrap(cause(ctx, err))
+	if errors.Is(err, nats.ErrNoResponders) || errors.Is(err, jetstream.ErrNoStreamResponse) || errors.Is(err, jetstream.ErrJetStreamNotEnabled) {
+		err = fmt.Errorf("JetStream, which keeps leases and values, does not answer: %w", err)
+	}
+	return err
+}
+
+// open returns the stream of the bucket, which it makes if there is none.
+func (b *bucket) open(ctx context.Context) (jetstream.Stream, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.stream != nil {
+		return b.stream, nil
+	}
+	if b.js == nil {
+		js, err := jetstream.New(b.f.nc)
+		if err != nil {
+			return nil, err
+		}
+		b.js = js
+	}
+	s, err := b.js.Stream(ctx, "KV_"+b.name())
+	if errors.Is(err, jetstream.ErrStreamNotFound) {
+		if err = b.create(ctx); err == nil || errors.Is(err, jetstream.ErrBucketExists) {
+			s, err = b.js.Stream(ctx, "KV_"+b.name())
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	b.stream = s
+	return s, nil
+}
+
+// create makes the bucket: on three servers where there is a cluster of them.
+func (b *bucket) create(ctx context.Context) error {
+	c := jetstream.KeyValueConfig{Bucket: b.name(), Description: "of fleet " + b.f.o.Name, LimitMarkerTTL: markerTime, Replicas: 1}
+	if b.f.embedded {
+		c.Storage = jetstream.MemoryStorage
+	}
+	if b.f.nc.ConnectedClusterName() != "" {
+		c.Replicas = 3
+		_, err := b.js.CreateKeyValue(ctx, c)
+		if err == nil || errors.Is(err, jetstream.ErrBucketExists) {
+			return err
+		}
+		c.Replicas = 1 // the cluster has fewer servers
+	}
+	_, err := b.js.CreateKeyValue(ctx, c)
+	return err
+}
+
+// age is how old the bucket is, by the server's clock, and what that shows.
+func (b *bucket) age(ctx context.Context) (age time.Duration, now time.Time, err error) {
+	err = b.call(ctx, func(ctx context.Context, s jetstream.Stream) error {
+		info, err := s.Info(ctx)
+		if err == nil {
+			age, now = info.TimeStamp.Sub(info.Created), info.TimeStamp
+		}
+		return err
+	})
+	return age, now, err
+}
+
+// get reads a key.
+func (b *bucket) get(ctx context.Context, key string) (r record, err error) {
+	err = b.call(ctx, func(ctx context.Context, s jetstream.Stream) error {
+		m, err := s.GetLastMsgForSubject(ctx, b.subject(key))
+		if err == nil {
+			gone := m.Header.Get("KV-Operation") != "" || m.Header.Get("Nats-Marker-Reason") != ""
+			r = record{!gone, m.Data, m.Sequence, m.Time, m.Header}
+		}
+		return err
+	})
+	if errors.Is(err, jetstream.ErrMsgNotFound) {
+		err = nil
+	}
+	return r, err
+}
+
+// put writes a key that has the revision, for so long: 0 is without an end.
+func (b *bucket) put(ctx context.Context, key string, val []byte, rev uint64, ttl time.Duration, header nats.Header) (now uint64, err error) {
+	m := nats.NewMsg(b.subject(key))
+	m.Data = val
+	for k, v := range header {
+		m.Header[k] = v
+	}
+	if rev != anyRevision {
+		m.Header.Set("Nats-Expected-Last-Subject-Sequence", strconv.FormatUint(rev, 10))
+	}
+	if ttl > 0 {
+		m.Header.Set("Nats-TTL", strconv.FormatInt(int64((ttl+time.Second-1)/time.Second), 10))
+	}
+	err = b.call(ctx, func(ctx context.Context, _ jetstream.Stream) error {
+		ack, err := b.js.PublishMsg(ctx, m)
+		var refused *jetstream.APIError
+		switch {
+		case err == nil:
+			now = ack.Sequence
+		case errors.As(err, &refused) && refused.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequence:
+			return errMoved
+		}
+		return err
+	})
+	return now, err
+}
+
+// remove deletes a key, and what notes that goes by itself.
+func (b *bucket) remove(ctx context.Context, key string) error {
+	_, err := b.put(ctx, key, nil, anyRevision, markerTime, nats.Header{"KV-Operation": {"PURGE"}, "Nats-Rollup": {"sub"}})
+	return err
+}
