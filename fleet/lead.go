@@ -233,7 +233,10 @@ func (f *Fleet) once(ctx context.Context, name string, fn func(context.Context) 
 		_ = l.release(claim{}) // it ends by itself
 		return err
 	}
-	return f.done(l)
+	if err := f.done(l); err != nil {
+		return fmt.Errorf("it has succeeded here, but the others cannot be told: %w", err)
+	}
+	return nil
 }
 
 // Lock waits until nobody else in the fleet has the lock, or until ctx ends. On one

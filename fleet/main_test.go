@@ -1,6 +1,7 @@
 package fleet
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -20,8 +21,8 @@ func TestMain(m *testing.M) { clustertest.Main(m) }
 // quick are settings by which tests need not wait long, and lose nobody who is only
 // slow. Those who are to be lost have the settings touchy.
 var (
-	quick  = settings{join: 10 * time.Second, call: clustertest.Patience, master: clustertest.Patience, ping: time.Minute, beat: 10 * time.Second}
-	touchy = settings{join: 10 * time.Second, call: clustertest.Patience, master: clustertest.Patience, ping: 2 * time.Second, beat: time.Second}
+	quick  = settings{join: clustertest.Patience, call: clustertest.Patience, master: clustertest.Patience, ping: time.Minute, beat: 10 * time.Second}
+	touchy = settings{join: clustertest.Patience, call: clustertest.Patience, master: clustertest.Patience, ping: 2 * time.Second, beat: time.Second}
 )
 
 // natsServer is a server of a test's own.
@@ -247,4 +248,17 @@ func nodes(f *Fleet) (all []string) {
 func awaitNodes(t *testing.T, f *Fleet, want ...string) {
 	t.Helper()
 	clustertest.Eventually(t, func() bool { return fmt.Sprint(nodes(f)) == fmt.Sprint(want) }, fmt.Sprint("members ", want))
+}
+
+// long is a context for all that a test asks: it ends a test that hangs.
+func long(t *testing.T) context.Context { return clustertest.Within(t, 4*clustertest.Patience) }
+
+// eventually waits longer than clustertest does, for what takes several leases.
+func eventually(t *testing.T, cond func() bool, what string) {
+	t.Helper()
+	for end := time.Now().Add(3 * clustertest.Patience); !cond(); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("not in time: " + what)
+		}
+	}
 }

@@ -32,7 +32,7 @@ func TestPermissionsInDocs(t *testing.T) {
 		return member(t, quickly, Options{URL: s.URL, Node: user, Orders: user == "master", NATS: []nats.Option{nats.UserInfo(user, "secret")}})
 	}
 	errs := errorsOf(t)
-	ctx := clustertest.Within(t, 2*clustertest.Patience)
+	ctx := long(t)
 	master := as("master")
 	for _, f := range []*Fleet{master, as("worker")} {
 		heard := collect[int](t, f, "x.>")

@@ -75,7 +75,7 @@ type question struct{ What string }
 func TestRequest(t *testing.T) {
 	t.Parallel()
 	s := startServer(t)
-	ctx := clustertest.Within(t, clustertest.Patience)
+	ctx := long(t)
 	members := map[string]*Fleet{}
 	for _, node := range []string{"a", "b. c"} {
 		f := member(t, quick, Options{URL: s.URL, Node: node})
@@ -132,7 +132,7 @@ func TestRequestWaits(t *testing.T) {
 	go func() { result <- a.Request(ctx, "", "slow", 0, nil) }()
 	clustertest.Await(t, begun, "the handler")
 	var n int
-	require.NoError(t, a.Request(clustertest.Within(t, clustertest.Patience), "a", "nested", 1, &n))
+	require.NoError(t, a.Request(long(t), "a", "nested", 1, &n))
 	require.Equal(t, 2, n)
 	cancel()
 	require.ErrorIs(t, clustertest.Await(t, result, "the request's end"), context.Canceled)
@@ -156,7 +156,7 @@ func TestClose(t *testing.T) {
 	answer := make(chan int)
 	go func() {
 		var n int
-		err := a.Request(clustertest.Within(t, clustertest.Patience), "b", "slow", 0, &n)
+		err := a.Request(long(t), "b", "slow", 0, &n)
 		if err != nil {
 			t.Error(err)
 		}
@@ -167,7 +167,7 @@ func TestClose(t *testing.T) {
 	closed := make(chan error)
 	go func() { closed <- b.Close() }()
 	clustertest.Eventually(t, func() bool {
-		err := a.Request(clustertest.Within(t, clustertest.Patience), "b", "ping", 0, nil)
+		err := a.Request(long(t), "b", "ping", 0, nil)
 		return errors.Is(err, nats.ErrNoResponders)
 	}, "the end of new requests")
 	for i := range 100 {
