@@ -257,6 +257,8 @@ func (s *fromWorker) Internal(w *wire.Message, h *handle.Handle) {
 		m.call(func() { p.child.happened(supervise.GetsReady) })
 	case wire.ActTickets:
 		m.call(func() { m.tickets.give(m, p, w.Seq) })
+	case wire.ActSocket, wire.ActTake:
+		s.flows(w)
 	case wire.ActPong:
 		s.beat(w.Msg)
 	case wire.ActShards:
@@ -269,6 +271,20 @@ func (s *fromWorker) Internal(w *wire.Message, h *handle.Handle) {
 		m.call(func() { p.child.happened(supervise.IsFull) })
 	case wire.ActDraining:
 		m.call(func() { p.child.happened(supervise.DrainsByItself) })
+	}
+}
+
+// flows is what a worker says of its place in a group of UDP sockets.
+func (s *fromWorker) flows(w *wire.Message) {
+	m, p := s.m, s.p
+	if w.Act == wire.ActTake {
+		m.call(func() { m.registry.Flows.Take((*member)(p), w.Key) })
+		return
+	}
+	var err error
+	m.call(func() { err = m.registry.Flows.Socket((*member)(p), w) })
+	if err != nil {
+		p.link.Fault("%w", err)
 	}
 }
 

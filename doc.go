@@ -135,8 +135,8 @@
 // connection goes through the master, as under [LeastConnections], which looks at
 // what is open. [Sharded] is even too, with the kernel's own speed, and [ByClient] keeps a
 // client with one worker, both on Linux. Scheduling is by connection, not by request. Datagrams of one client reach any worker, so protocols with a state
-// per client on UDP (QUIC, DTLS) need a socket of one worker alone, which is
-// [ListenConfig].Exclusive.
+// per client on UDP (DTLS) need a socket of one worker alone, which is
+// [ListenConfig].Exclusive; for QUIC and HTTP/3 there is package quic, a module of its own.
 //
 // Messages are for coordination: JSON, at most Options.MaxMessage bytes each.
 //

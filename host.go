@@ -241,6 +241,9 @@ func (h host) hasDied(p *Process, end supervise.Exit) {
 	p.child.cutOff = end.CutOff
 	h.hasEnded(p)
 	h.broker.Dead(p.id)
+	if !end.Undead {
+		h.registry.Flows.Dead((*member)(p))
+	}
 	if e.Voluntary && p.slot < 0 { // the program has replaced it, and may have done so before
 		for _, other := range h.workers {
 			h.supersede(other)

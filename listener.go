@@ -5,8 +5,10 @@ import (
 	"fmt"
 	"io/fs"
 	"net"
+	"sync"
 
 	"github.com/go-cluster/cluster/internal/drain"
+	"github.com/go-cluster/cluster/internal/flow"
 	"github.com/go-cluster/cluster/internal/handle"
 	"github.com/go-cluster/cluster/internal/share"
 	"github.com/go-cluster/cluster/internal/socket"
@@ -314,6 +316,70 @@ func listenShared[T any](ctx context.Context, in *inside, k socketKind[T], q sha
 // listening reports an open address to the master.
 func (in *inside) listening(a socket.Address, addr net.Addr) {
 	in.p.link.Order(share.Report(a, addr))
+}
+
+// What connects package quic: see internal/flow.
+
+// flowCore is this process as package quic uses it.
+type flowCore struct{ c *cluster }
+
+// Join is a Listen for a group of UDP sockets.
+func (f flowCore) Join(ctx context.Context, network, address string) (flow.Place, error) {
+	forked := Worker == nil && f.c.forked.Load()
+	if Worker == nil && !forked {
+		return nil, nil
+	}
+	q, err := ListenConfig{}.query(network, address)
+	if err == nil && !q.IsPacket() || q.IsUnix() {
+		err = net.UnknownNetworkError(network)
+	}
+	if err == nil && !socket.FlowsSupported {
+		err = ErrNotSupported
+	}
+	if err != nil {
+		return nil, share.ListenError(q.Address, err, "")
+	}
+	if forked {
+		addr, release, err := f.c.registry.Flows.Hold(ctx, q, f.c.settings().Workers)
+		return heldFlows{addr: addr, release: sync.OnceFunc(release)}, err
+	}
+	in := Worker.inside
+	if err := in.drain.Hold(ctx); err != nil {
+		return nil, share.ListenError(q.Address, err, "")
+	}
+	p, err := in.asker.JoinFlows(ctx, q)
+	if err != nil {
+		return nil, err
+	}
+	in.listening(q.Address, p.Addr())
+	return flowPlace{p, in}, nil
+}
+
+// flowPlace is a place of this worker.
+type flowPlace struct {
+	*share.FlowPlace
+	in *inside
+}
+
+func (p flowPlace) Take(read func(shares []int)) {
+	p.FlowPlace.Take(read)
+	p.in.drain.Asks()
+}
+
+func (p flowPlace) Orphaned() <-chan struct{} { return p.in.drain.Orphaned() }
+
+// heldFlows is an address that the master holds open for its workers.
+type heldFlows struct {
+	flow.Place // nil: the master reads none
+	addr       net.Addr
+	release    func()
+}
+
+func (h heldFlows) Addr() net.Addr { return h.addr }
+
+func (h heldFlows) Close() error {
+	h.release()
+	return nil
 }
 
 // What package share is told of this process: in the master who the workers are,

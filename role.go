@@ -330,6 +330,8 @@ func (s *fromMaster) Internal(w *wire.Message, h *handle.Handle) {
 		s.in.drain.Notice()
 	case wire.ActTickets:
 		s.in.gotTickets(w.Msg)
+	case wire.ActShares:
+		s.in.asker.Shares(w)
 	case wire.ActGauge:
 		s.in.gotGauge(h)
 	case wire.ActStderr:

@@ -12,6 +12,7 @@ import (
 	"sync"
 
 	"github.com/go-cluster/cluster/internal/broker"
+	"github.com/go-cluster/cluster/internal/flow"
 	"github.com/go-cluster/cluster/internal/handle"
 	"github.com/go-cluster/cluster/internal/operator"
 	"github.com/go-cluster/cluster/internal/tickets"
@@ -232,8 +233,9 @@ func nextProtos(protos []string, protocol string, with bool) []string {
 // place of signal.NotifyContext, which in a worker sees no signal: SIGTERM is a drain
 // there, and SIGINT is left to the master.
 func Context() context.Context {
-	// Packages coord and admin find their part of the cluster in it.
+	// Packages coord, admin and quic find their part of the cluster in it.
 	ctx := context.WithValue(std.context(), broker.Key{}, std.coord)
+	ctx = context.WithValue(ctx, flow.Key{}, flow.Core(flowCore{std}))
 	return context.WithValue(ctx, operator.Key{}, operator.Core(operatorCore{std}))
 }
 

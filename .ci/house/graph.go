@@ -33,6 +33,7 @@ var rooms = map[string][]string{
 	"systemd":   {"mailbox"},
 	"upgrade":   {},
 	"operator":  {},
+	"flow":      {},
 	"goodbye":   {},
 	"gauge":     {},
 	"tickets":   {},

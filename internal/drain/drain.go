@@ -80,6 +80,8 @@ type Drain struct {
 	clock    clock
 	servers  servers
 
+	orphans  chan struct{} // closed when the master is gone
+	orphan   sync.Once     // closes it
 	stopping chan struct{} // closed by Begin, or before by Notice
 	noticed  sync.Once     // closes it
 	atOnce   atOnce
@@ -94,6 +96,7 @@ func New(worker int, limits Limits, hooks Hooks) *Drain {
 		closed:  make(chan struct{}),
 		served:  make(chan struct{}),
 
+		orphans:  make(chan struct{}),
 		stopping: make(chan struct{}),
 	}
 	d.begun, d.setBegun = context.WithCancel(context.Background())
@@ -115,6 +118,10 @@ func (d *Drain) Notice() { d.noticed.Do(func() { close(d.stopping) }) }
 // with everything said.
 func (d *Drain) Closed() <-chan struct{} { return d.closed }
 
+// Orphaned returns a channel that is closed when the channel to the master is, whoever
+// has closed it. What its successor needs is to be closed then.
+func (d *Drain) Orphaned() <-chan struct{} { return d.orphans }
+
 // Hold returns nil at once while there is no drain. In one it waits until ctx
 // ends or the process does: what comes next in main must not run into an error
 // because of the drain. It could end the process before the drain does, and not
@@ -132,6 +139,7 @@ func (d *Drain) Begin(why Reason, timeout time.Duration) {
 	d.clock.set(timeout, func() { d.timeUp(timeout) })
 	if why == ByOrphan {
 		d.orphaned.Store(true)
+		d.orphan.Do(func() { close(d.orphans) })
 		if d.Draining() && !d.lastCall.Load() {
 			d.stopAll() // once more: the master has gone in the middle of a drain
 		}

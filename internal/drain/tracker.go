@@ -119,6 +119,10 @@ func (t *Tracker) entered() []stopper {
 	return slices.Collect(maps.Keys(t.stoppers))
 }
 
+// Asks is for what takes connections, or datagrams, and is not wrapped here: the program
+// asks for one.
+func (t *Tracker) Asks() { t.asks() }
+
 // asks is called when the program asks for a connection or a datagram. The first
 // time of all, on whatever socket, it may take traffic.
 func (t *Tracker) asks() {

@@ -61,6 +61,7 @@ type Asker struct {
 	queues  map[string]*handedQueue // of what the master accepts, by its key
 	shards  map[string]*shardSource // of which it gives and takes the sockets, by its key
 	keys    map[string]bool         // the master's, of what is open
+	places  map[string]*FlowPlace   // in groups of UDP sockets, by the master's key
 
 	saying     sync.Mutex // orders what the master is told of this worker's room
 	toldFull   bool       // with saying: it believes that there is none
@@ -71,7 +72,7 @@ type Asker struct {
 
 // NewAsker makes an Asker that has asked for nothing.
 func NewAsker(w Worker) *Asker {
-	return &Asker{worker: w, indexes: make(map[string]map[int]bool), queues: make(map[string]*handedQueue), shards: make(map[string]*shardSource), keys: make(map[string]bool)}
+	return &Asker{worker: w, indexes: make(map[string]map[int]bool), queues: make(map[string]*handedQueue), shards: make(map[string]*shardSource), keys: make(map[string]bool), places: make(map[string]*FlowPlace)}
 }
 
 // Grant is what the master gave for an address. Listener or PacketConn makes of it

@@ -11,6 +11,9 @@
 // answer the source of connections that a listener accepts from: a listener of
 // package net, a handedQueue of what the dispatcher hands over, or a shardSource.
 //
+// Groups of UDP sockets, which package flow tells of, are beside that: FlowGroups has them
+// in the master, a FlowPlace is a worker's place in one.
+//
 // The Registry owns the sockets, of which there is a bound (see bounds.go), until
 // their address ends (see ending.go), the dispatcher the connections that no worker
 // has taken yet, the handedQueue those that Accept has not returned yet. A dispatcher
@@ -22,8 +25,8 @@
 // The entries of the Registry have no lock: they belong to the mailbox that
 // [Host].Turn runs functions in. It is the same that orders workers to disconnect,
 // so that an address is granted either before that order goes out or not at all.
-// There are six locks, none of which is taken while another one is held: that
-// of a dispatcher, of an Asker, of a handedQueue, of the two lists of sockets
+// There are seven locks, none of which is taken while another one is held: that
+// of a dispatcher, of an Asker, of a FlowPlace, of a handedQueue, of the two lists of sockets
 // that are open before anybody asks, and of what the master is told of a worker's room.
 // Nothing is sent and no [Member] is called under them, with two exceptions: a
 // dispatcher asks for Member.Load, which does not wait, and what the master is told is sent

@@ -9,6 +9,7 @@ package share
 func (r *Registry) Close(m Member, key string, stays bool) {
 	e := r.entries[key]
 	if e == nil {
+		r.Flows.close(m, key, stays)
 		return
 	}
 	_, held := e.holders[m]
@@ -42,6 +43,7 @@ func (r *Registry) Outdate(generation int, slots bool) {
 			r.endUnused(e)
 		}
 	}
+	r.Flows.outdate(generation)
 }
 
 // endUnused ends e if it is open and nobody listens on it. Workers on their way
@@ -95,6 +97,7 @@ func (r *Registry) CloseAll() {
 	for _, e := range r.entries {
 		r.drop(e)
 	}
+	r.Flows.closeAll()
 }
 
 func (r *Registry) drop(e *entry) {

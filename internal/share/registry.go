@@ -90,6 +90,7 @@ type Terms struct {
 // for it: until the address ends, connections to it wait whatever happens to them.
 type Registry struct {
 	Shards    Shards
+	Flows     FlowGroups
 	host      Host
 	entries   map[string]*entry // by Query.Key; in the mailbox
 	made      int               // entries, ever; in the mailbox
@@ -132,6 +133,7 @@ type entry struct {
 func NewRegistry(host Host) *Registry {
 	r := &Registry{host: host, entries: make(map[string]*entry), bereft: make(map[string]*entry), activated: activated{load: host.Activated}}
 	r.Shards.r = r
+	r.Flows = FlowGroups{registry: r, groups: make(map[string]*flowGroup)}
 	return r
 }
 
@@ -173,7 +175,11 @@ func (r *Registry) Answer(m Member, w *wire.Message, terms Terms) error {
 	if q.Policy == 0 {
 		q.Policy = terms.Policy
 	}
-	err = r.use(context.Background(), q, w.Data, m, func(e *entry) error { return r.grant(m, w, e) })
+	if w.Go != nil && w.Go.Flow != nil {
+		err = r.Flows.join(context.Background(), m, w, q, terms.Workers)
+	} else {
+		err = r.use(context.Background(), q, w.Data, m, func(e *entry) error { return r.grant(m, w, e) })
+	}
 	if err != nil {
 		r.refuseFor(m, w, err)
 	}
@@ -427,6 +433,7 @@ func (r *Registry) Leave(m Member) {
 		}
 	}
 	r.Shards.each(m, func(h *hand) { h.leaving = true })
+	r.Flows.leave(m)
 }
 
 // Forget forgets a worker whose channel has closed.
@@ -436,6 +443,7 @@ func (r *Registry) Forget(m Member) {
 		delete(e.holders, m)
 		r.Shards.part(e, m)
 	}
+	r.Flows.forget(m)
 }
 
 // Listening is an open address, as Stats shows it.
@@ -456,7 +464,7 @@ func (r *Registry) Listening() []Listening {
 		}
 		all = append(all, e.listening())
 	}
-	return all
+	return r.Flows.listening(all)
 }
 
 func (e *entry) listening() Listening {

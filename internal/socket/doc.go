@@ -2,7 +2,8 @@
 // is opened, and what package net's types are made of it.
 //
 // An [Address] is resolved and in one spelling, so that its Key names the socket.
-// [Open] opens it for many processes and returns a bare descriptor, which is on
+// [OpenFlows] opens several for one UDP address, among which the kernel chooses by what a
+// datagram says. [Open] opens it for many processes and returns a bare descriptor, which is on
 // no poller: a process that only keeps a socket open is not woken for its
 // connections. [Listen] and [ListenPacket] open it for this process alone.
 // [NewListener], [NewPacketConn] and [NewConn] make package net's types of a

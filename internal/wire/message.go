@@ -58,6 +58,9 @@ const (
 	ActShard    = "shard"    // in NODE_CLUSTER, with a descriptor: one of them
 	ActUnshard  = "unshard"  // in NODE_CLUSTER: one of them is no longer the worker's
 	ActNoRoom   = "noRoom"   // the worker has been full for a moment: its share is for others until ActRoom
+	ActSocket   = "socket"   // in NODE_CLUSTER: a worker asks for a socket of its flow group
+	ActTake     = "take"     // a worker takes connections of its flow group
+	ActShares   = "shares"   // in NODE_CLUSTER: which sockets of its flow group a worker is to read
 	ActStderr   = "stderr"   // in NODE_CLUSTER, with a descriptor: the master's standard error
 	ActSpareOut = "spareout" // in NODE_CLUSTER, with a descriptor: the master's standard output, for when the master is gone
 	ActSpareErr = "spareerr" // the same of its standard error
@@ -154,8 +157,9 @@ type Extension struct {
 	Owner      []int  `json:"owner,omitempty"` // user and group
 	Scheduling int    `json:"scheduling,omitempty"`
 
-	Shards      int  `json:"shards,omitempty"`      // how many sockets it is to have
-	TakesShards bool `json:"takesShards,omitempty"` // the worker takes some of the sockets of an address
+	Shards      int   `json:"shards,omitempty"`      // how many sockets it is to have
+	TakesShards bool  `json:"takesShards,omitempty"` // the worker takes some of the sockets of an address
+	Flow        *Flow `json:"flow,omitempty"`        // a place in the address's flow group is asked for, or given
 
 	// In its answer.
 	Reason    string `json:"reason,omitempty"`
@@ -166,6 +170,16 @@ type Extension struct {
 	// In disconnect. Timeout is in milliseconds.
 	Timeout int64 `json:"timeout,omitempty"`
 	Stop    bool  `json:"stop,omitempty"` // of all workers, for good
+}
+
+// Flow is a worker's place in a group of UDP sockets: see package flow.
+type Flow struct {
+	Shares int    `json:"shares,omitempty"` // sockets that take what begins connections
+	Own    int    `json:"own,omitempty"`    // the index of the worker's own socket
+	Tag    []byte `json:"tag,omitempty"`
+	Reset  []byte `json:"reset,omitempty"` // keys
+	Token  []byte `json:"token,omitempty"`
+	Read   []int  `json:"read,omitempty"` // in shares
 }
 
 // ProtocolVersion is the version of NODE_GO_CLUSTER.

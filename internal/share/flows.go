@@ -1,0 +1,401 @@
+package share
+
+import (
+	"context"
+	"crypto/rand"
+	"fmt"
+	"net"
+	"slices"
+	"strings"
+	"syscall"
+
+	"github.com/go-cluster/cluster/internal/errs"
+	"github.com/go-cluster/cluster/internal/socket"
+	"github.com/go-cluster/cluster/internal/wire"
+)
+
+// The master's half of package flow: groups of UDP sockets, who has which, and who reads
+// the shares.
+
+// FlowIDLength is the length of connection IDs in bytes.
+const FlowIDLength = 14
+
+const (
+	maxFlowGroups = 16   // each takes descriptors of the master
+	minFlowShares = 64   // so that they can be dealt out evenly
+	perFlowWorker = 8    // shares
+	maxFlowShares = 2048 // of one group
+	maxFlowOwn    = 1024 // sockets of workers in one group
+)
+
+// flowShares is how many shares a group has. It never changes: which of them a client
+// comes to depends on it.
+func flowShares(workers int) int {
+	return min(max(minFlowShares, perFlowWorker*workers), maxFlowShares)
+}
+
+// FlowGroups are the groups of a Registry, by flowKey. They belong to its mailbox.
+type FlowGroups struct {
+	registry *Registry
+	groups   map[string]*flowGroup
+}
+
+// flowGroup is one address and its sockets.
+type flowGroup struct {
+	key        string
+	query      Query
+	opened     chan struct{} // closed when the next two are set
+	err        error         // why there are no sockets
+	flows      *socket.Flows
+	tag        socket.FlowTag
+	reset      [32]byte
+	token      [32]byte
+	members    []*flowMember // by when they joined
+	readers    []*flowMember // of each share; nil if nobody takes connections
+	leases     []Member      // of each socket behind the shares; nil if its worker is dead
+	free       []int         // those, the last one to die at the end
+	held       int           // how often this process itself listens
+	generation int           // of the newest worker that has joined
+}
+
+// flowMember is a worker in a group.
+type flowMember struct {
+	Member
+	own   int          // the index of its socket
+	given map[int]bool // the sockets that it was sent
+	takes bool         // connections
+	told  []int        // the shares that it was told to read
+}
+
+// flowKey names the group of an address. It is not that of the address's own entry.
+func flowKey(q Query) string { return "flow " + q.Key() }
+
+// join answers a worker that asks for a place in the group of q's address.
+func (f *FlowGroups) join(ctx context.Context, m Member, w *wire.Message, q Query, workers int) error {
+	if !strings.HasPrefix(q.Network, "udp") || q.FD >= 0 || q.Reuse {
+		return syscall.EINVAL // no Go worker asks for that
+	}
+	if !socket.FlowsSupported {
+		return &socket.Reason{Cause: syscall.EOPNOTSUPP, Text: "it takes Linux"}
+	}
+	return f.use(ctx, q, workers, func(g *flowGroup) error {
+		if m.Leaving() || !m.Grants(g.key) {
+			return nil
+		}
+		one, err := g.join(ctx, m)
+		if err != nil {
+			return err
+		}
+		g.generation = max(g.generation, m.Generation())
+		addr := g.flows.Addr.(*net.UDPAddr)
+		out := &wire.Message{Cmd: wire.CmdCluster, Ack: w.Seq, Key: g.key, Data: null, Seq: wire.NextSeq(),
+			Sockname: &wire.Sockname{Address: ipText(addr.IP, addr.Zone), Port: addr.Port},
+			Go: &wire.Extension{Flow: &wire.Flow{Shares: g.flows.Shares, Own: one.own,
+				Tag: g.tag[:], Reset: g.reset[:], Token: g.token[:]}}}
+		m.Answer(out.Line())
+		return nil
+	})
+}
+
+// Hold keeps the group of q's address open for the workers until release.
+func (f *FlowGroups) Hold(ctx context.Context, q Query, workers int) (addr net.Addr, release func(), err error) {
+	err = f.use(ctx, q, workers, func(g *flowGroup) error {
+		g.held++
+		addr = g.query.Shown(g.flows.Addr)
+		release = func() {
+			f.registry.host.Turn(func() {
+				g.held--
+				f.endUnused(g)
+			})
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, nil, ListenError(q.Address, err, "")
+	}
+	return addr, release, nil
+}
+
+// use calls fn, in the mailbox, with the group of q's address, which it opens if
+// nobody has. One that ends before fn has its turn is opened once more.
+func (f *FlowGroups) use(ctx context.Context, q Query, workers int, fn func(*flowGroup) error) error {
+	for {
+		var g *flowGroup
+		var open bool
+		var err error
+		f.registry.host.Turn(func() { g, open, err = f.claim(q, workers) })
+		if err != nil {
+			return err
+		}
+		if open {
+			flows, err := socket.OpenFlows(ctx, q.Address, flowShares(workers), g.tag, FlowIDLength)
+			if err != nil {
+				err = f.registry.activated.explain(q.Address, err)
+			}
+			f.registry.host.Turn(func() { f.commit(g, flows, err) })
+		}
+		select {
+		case <-g.opened:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		if g.err != nil {
+			return g.err
+		}
+		ended := false
+		f.registry.host.Turn(func() {
+			if ended = f.groups[g.key] != g; !ended {
+				err = fn(g)
+			}
+		})
+		if !ended {
+			return err
+		}
+	}
+}
+
+// claim finds or makes the group for q. Whoever made it opens the sockets.
+func (f *FlowGroups) claim(q Query, workers int) (g *flowGroup, open bool, err error) {
+	key := flowKey(q)
+	if g := f.groups[key]; g != nil {
+		return g, false, nil
+	}
+	if len(f.groups) >= maxFlowGroups || flowShares(workers) > socket.Budget()/4 {
+		return nil, false, &socket.Reason{Cause: syscall.EMFILE, Text: fmt.Sprintf("%d sockets for one address, and %d such addresses already", flowShares(workers), len(f.groups))}
+	}
+	g = &flowGroup{key: key, query: q, opened: make(chan struct{})}
+	rand.Read(g.tag[:]) // they never fail
+	rand.Read(g.reset[:])
+	rand.Read(g.token[:])
+	f.groups[key] = g
+	return g, true, nil
+}
+
+// commit ends the opening of g. After an error the group is forgotten, so that the
+// next worker tries again.
+func (f *FlowGroups) commit(g *flowGroup, flows *socket.Flows, err error) {
+	defer close(g.opened)
+	if err == nil && f.groups[g.key] != g {
+		flows.Release() // the cluster has stopped meanwhile
+		err = errs.Closed
+	}
+	if err != nil {
+		g.err = err
+		if f.groups[g.key] == g {
+			delete(f.groups, g.key)
+		}
+		return
+	}
+	g.flows, g.readers = flows, make([]*flowMember, flows.Shares)
+}
+
+// join makes m a member, with a socket of its own: that of the last worker that has died,
+// whose clients it tells so, or a new one. Nobody reads a socket that is free, so that no
+// worker takes the connections of another one for unknown. Opening one does not wait.
+func (g *flowGroup) join(ctx context.Context, m Member) (*flowMember, error) {
+	if g.member(m) != nil {
+		return nil, syscall.EADDRINUSE // as if the worker had opened it itself
+	}
+	n := len(g.leases)
+	if last := len(g.free) - 1; last >= 0 {
+		n = g.free[last]
+		g.free = g.free[:last]
+		g.leases[n] = m
+	} else {
+		if n >= maxFlowOwn {
+			return nil, &socket.Reason{Cause: syscall.EMFILE, Text: fmt.Sprintf("%d workers have sockets of this address", n)}
+		}
+		if err := g.flows.Append(ctx); err != nil {
+			return nil, err
+		}
+		g.leases = append(g.leases, m)
+	}
+	one := &flowMember{Member: m, own: g.flows.Shares + n, given: make(map[int]bool)}
+	g.members = append(g.members, one)
+	return one, nil
+}
+
+func (g *flowGroup) member(m Member) *flowMember {
+	for _, one := range g.members {
+		if one.Member == m {
+			return one
+		}
+	}
+	return nil
+}
+
+// Socket answers a worker that asks for a socket of its group. Others' own ones it
+// does not get, nor one that it has already.
+func (f *FlowGroups) Socket(m Member, w *wire.Message) error {
+	g := f.groups[w.Key]
+	var one *flowMember
+	if g != nil && g.flows != nil {
+		one = g.member(m)
+	}
+	if one == nil || w.Index != one.own && (w.Index < 0 || w.Index >= g.flows.Shares) || one.given[w.Index] {
+		f.registry.Refuse(m, w, syscall.EBADF, "no socket of this worker's")
+		return fmt.Errorf("socket %d of %s: it has none or asks twice", w.Index, wire.Plain(w.Key))
+	}
+	one.given[w.Index] = true
+	m.SendHandle(wire.TypeDgram, &wire.Message{Ack: w.Seq, Key: g.key, Errno: ptr(0), Data: null},
+		g.flows.Sockets[w.Index].Retain())
+	return nil
+}
+
+// Take notes that m takes connections of its group.
+func (f *FlowGroups) Take(m Member, key string) {
+	g := f.groups[key]
+	if g == nil || m.Leaving() {
+		return
+	}
+	if one := g.member(m); one != nil && !one.takes {
+		one.takes = true
+		g.deal()
+	}
+}
+
+// leave deals the shares of m, which takes no more connections, to others.
+func (f *FlowGroups) leave(m Member) {
+	for _, g := range f.groups {
+		if one := g.member(m); one != nil && one.takes {
+			one.takes = false
+			g.deal()
+		}
+	}
+}
+
+// forget forgets a worker whose channel has closed. It may read its socket still.
+func (f *FlowGroups) forget(m Member) {
+	for _, g := range f.groups {
+		g.members = slices.DeleteFunc(g.members, func(one *flowMember) bool { return one.Member == m })
+	}
+}
+
+// Dead notes that m's process is no more: its sockets are free.
+func (f *FlowGroups) Dead(m Member) {
+	for _, g := range f.groups {
+		for n, lessee := range g.leases {
+			if lessee == m {
+				g.leases[n] = nil
+				g.free = append(g.free, n)
+			}
+		}
+	}
+}
+
+// deal says who reads which share. As few as possible change hands: of a client that
+// connects just then, one worker may have the first datagram and another the second.
+func (g *flowGroup) deal() {
+	var takers []*flowMember
+	for _, one := range g.members {
+		if one.takes {
+			takers = append(takers, one)
+		}
+	}
+	count := make(map[*flowMember]int, len(takers))
+	for i, one := range g.readers {
+		if one != nil && !one.takes {
+			g.readers[i] = nil
+		} else if one != nil {
+			count[one]++
+		}
+	}
+	if len(takers) == 0 {
+		return // what comes waits
+	}
+	fewer := func(a, b *flowMember) int { return count[a] - count[b] }
+	for i, one := range g.readers {
+		least := slices.MinFunc(takers, fewer)
+		if one == nil || count[one] > count[least]+1 {
+			count[one]--
+			count[least]++
+			g.readers[i] = least
+		}
+	}
+	for _, one := range takers {
+		g.tell(one)
+	}
+}
+
+// tell tells a worker which shares it reads, if it does not know.
+func (g *flowGroup) tell(one *flowMember) {
+	var read []int
+	for i, reader := range g.readers {
+		if reader == one {
+			read = append(read, i)
+		}
+	}
+	if one.told != nil && slices.Equal(one.told, read) {
+		return
+	}
+	one.told = read
+	one.Answer((&wire.Message{Cmd: wire.CmdCluster, Act: wire.ActShares, Key: g.key, Seq: wire.NextSeq(),
+		Go: &wire.Extension{Flow: &wire.Flow{Read: read}}}).Line())
+}
+
+// ---- the end, as in ending.go
+
+// close notes that m has closed its place.
+func (f *FlowGroups) close(m Member, key string, stays bool) {
+	g := f.groups[key]
+	if g == nil || g.flows == nil {
+		return
+	}
+	one := g.member(m)
+	if one == nil {
+		return
+	}
+	one.takes = false
+	g.members = slices.DeleteFunc(g.members, func(other *flowMember) bool { return other == one })
+	g.deal()
+	if stays && !m.Leaving() {
+		f.endUnused(g)
+	}
+}
+
+// endUnused ends g if it is open and nobody listens on it. Workers on their way out
+// do not count.
+func (f *FlowGroups) endUnused(g *flowGroup) {
+	if g.flows == nil || g.held > 0 || f.groups[g.key] != g {
+		return
+	}
+	for _, one := range g.members {
+		if !one.Leaving() {
+			return
+		}
+	}
+	f.drop(g)
+}
+
+// outdate is Outdate for groups.
+func (f *FlowGroups) outdate(generation int) {
+	for _, g := range f.groups {
+		if g.generation <= generation {
+			f.endUnused(g)
+		}
+	}
+}
+
+func (f *FlowGroups) drop(g *flowGroup) {
+	delete(f.groups, g.key)
+	if g.flows != nil { // else it is still being opened: commit will see
+		g.flows.Release()
+	}
+}
+
+// closeAll is CloseAll for groups.
+func (f *FlowGroups) closeAll() {
+	for _, g := range f.groups {
+		f.drop(g)
+	}
+}
+
+// listening appends the groups, as Listening tells of addresses.
+func (f *FlowGroups) listening(all []Listening) []Listening {
+	for _, g := range f.groups {
+		if g.flows != nil {
+			all = append(all, Listening{Network: "udp", Address: g.query.Shown(g.flows.Addr).String(), Policy: g.query.Policy})
+		}
+	}
+	return all
+}

@@ -1,0 +1,189 @@
+package share
+
+import (
+	"net"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/go-cluster/cluster/internal/handle"
+	"github.com/go-cluster/cluster/internal/roomtest"
+	"github.com/go-cluster/cluster/internal/wire"
+)
+
+// flowWorker is a worker by hand that joins groups.
+type flowWorker struct{ *commandWorker }
+
+func newFlowWorker() flowWorker { return flowWorker{newCommandWorker()} }
+
+// hears returns the next line from the master.
+func (w flowWorker) hears(t *testing.T) wire.Message {
+	t.Helper()
+	line := roomtest.Await(t, w.answers, "answer")
+	m, err := wire.Parse([]byte(line[strings.Index(line, "{"):]))
+	require.NoError(t, err)
+	return m
+}
+
+// join joins the group of the address and returns the answer.
+func (w flowWorker) join(t *testing.T, r *Registry, address string) wire.Message {
+	t.Helper()
+	q := resolved(t, "udp", address).message()
+	q.Go.Flow = new(wire.Flow)
+	require.NoError(t, r.Answer(w, reread(t, q), Terms{Workers: 2}))
+	return w.hears(t)
+}
+
+// reads returns what the worker is told to read next.
+func (w flowWorker) reads(t *testing.T) []int {
+	t.Helper()
+	m := w.hears(t)
+	require.Equal(t, wire.ActShares, m.Act)
+	return m.Go.Flow.Read
+}
+
+// TestShares: every share is read by one of those who take connections, evenly, and few
+// change hands.
+func TestShares(t *testing.T) {
+	r := newTestRegistry(t)
+	a, b, c := newFlowWorker(), newFlowWorker(), newFlowWorker()
+	joined := a.join(t, r, "127.0.0.1:0")
+	key, n := joined.Key, joined.Go.Flow.Shares
+	require.Equal(t, minFlowShares, n)
+	b.join(t, r, "127.0.0.1:0")
+	c.join(t, r, "127.0.0.1:0")
+	require.Len(t, r.Listening(), 1)
+	require.Empty(t, a.answers, "nobody takes connections")
+
+	r.Flows.Take(a, key)
+	require.Len(t, a.reads(t), n)
+	r.Flows.Take(b, key)
+	ofA, ofB := a.reads(t), b.reads(t)
+	require.Len(t, ofA, n/2)
+	require.ElementsMatch(t, slices.Concat(ofA, ofB), slices.Collect(func(yield func(int) bool) {
+		for i := range n {
+			yield(i)
+		}
+	}))
+	r.Flows.Take(c, key)
+	r.Flows.Take(c, key)
+	ofA, ofB = a.reads(t), b.reads(t)
+	ofC := c.reads(t)
+	for _, of := range [][]int{ofA, ofB, ofC} {
+		require.InDelta(t, n/3, len(of), 1)
+	}
+
+	r.Leave(b)
+	moreA, moreC := a.reads(t), c.reads(t)
+	require.Subset(t, moreA, ofA)
+	require.Subset(t, moreC, ofC)
+	require.Equal(t, n, len(moreA)+len(moreC))
+	r.Forget(c)
+	require.Len(t, a.reads(t), n)
+	r.Leave(a)
+	require.Empty(t, a.answers)
+	r.Flows.Take(b, "unknown")
+	require.Empty(t, b.answers)
+}
+
+// TestOwnSockets: a worker has one of its own, which nobody else gets before it is dead.
+func TestOwnSockets(t *testing.T) {
+	r := newTestRegistry(t)
+	a, b := newFlowWorker(), newFlowWorker()
+	ask := func(w flowWorker, key string, index int) (*handle.Handle, error) {
+		err := r.Flows.Socket(w, &wire.Message{Key: key, Index: index, Seq: wire.NextSeq()})
+		w.hears(t)
+		if err != nil {
+			return nil, err
+		}
+		h := roomtest.Await(t, w.sockets, "socket")
+		t.Cleanup(h.Release)
+		return h, nil
+	}
+	ofA := a.join(t, r, "127.0.0.1:0")
+	ofB := b.join(t, r, "127.0.0.1:0")
+	require.Equal(t, ofA.Key, ofB.Key)
+	require.Equal(t, ofA.Go.Flow.Tag, ofB.Go.Flow.Tag)
+	require.Equal(t, ofA.Go.Flow.Reset, ofB.Go.Flow.Reset)
+	require.NotEqual(t, ofA.Go.Flow.Own, ofB.Go.Flow.Own)
+	key := ofA.Key
+	for _, index := range []int{ofA.Go.Flow.Own, 0, ofA.Go.Flow.Shares - 1} {
+		_, err := ask(a, key, index)
+		require.NoError(t, err)
+		_, err = ask(a, key, index)
+		require.ErrorContains(t, err, "twice")
+	}
+	for _, index := range []int{-1, ofB.Go.Flow.Own, ofB.Go.Flow.Own + 1, 1 << 30} {
+		_, err := ask(a, key, index)
+		require.Error(t, err, "%d", index)
+	}
+	_, err := ask(newFlowWorker(), key, 0)
+	require.Error(t, err)
+	_, err = ask(a, "unknown", 0)
+	require.Error(t, err)
+	require.EqualValues(t, -int(syscall.EADDRINUSE), *a.join(t, r, "127.0.0.1:0").Errno)
+
+	c, d := newFlowWorker(), newFlowWorker()
+	r.Leave(a)
+	r.Forget(a) // its channel is closed, and it still reads
+	require.Equal(t, ofB.Go.Flow.Own+1, c.join(t, r, "127.0.0.1:0").Go.Flow.Own)
+	r.Flows.Dead(a)
+	require.Equal(t, ofA.Go.Flow.Own, d.join(t, r, "127.0.0.1:0").Go.Flow.Own)
+}
+
+// TestFlowsEnd: the address ends with the last who closes it, after a reload, and at the
+// end of all; while the master holds it, not with its workers.
+func TestFlowsEnd(t *testing.T) {
+	r := newTestRegistry(t)
+	free := func(a *net.UDPAddr) bool {
+		c, err := net.ListenUDP("udp", a)
+		if err == nil {
+			c.Close()
+		}
+		return err == nil
+	}
+	begin := func() (w flowWorker, key string, at *net.UDPAddr) {
+		w = newFlowWorker()
+		m := w.join(t, r, "127.0.0.1:0")
+		at = &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1), Port: m.Sockname.Port}
+		require.False(t, free(at))
+		return w, m.Key, at
+	}
+	w, key, at := begin()
+	r.Close(w, key, true)
+	require.True(t, free(at))
+
+	w, key, at = begin()
+	r.Close(w, key, false) // in a drain: its successor comes
+	require.False(t, free(at))
+	r.Outdate(0)
+	require.True(t, free(at))
+
+	w, key, at = begin()
+	addr, release, err := r.Flows.Hold(t.Context(), resolved(t, "udp", "127.0.0.1:0"), 2)
+	require.NoError(t, err)
+	require.Equal(t, at.String(), addr.String())
+	r.Close(w, key, true)
+	require.False(t, free(at))
+	release()
+	require.True(t, free(at))
+
+	_, _, at = begin()
+	r.CloseAll()
+	require.True(t, free(at))
+}
+
+// TestFlowsOfWhat: a worker that asks for a group of anything but a UDP address is refused.
+func TestFlowsOfWhat(t *testing.T) {
+	r := newTestRegistry(t)
+	w := newFlowWorker()
+	for _, q := range []Query{resolved(t, "tcp", "127.0.0.1:0"), resolved(t, "unixgram", "/tmp/x"), resolved(t, "udp", "224.0.0.1:0")} {
+		m := q.message()
+		m.Go.Flow = new(wire.Flow)
+		require.NoError(t, r.Answer(w, reread(t, m), Terms{Workers: 2}))
+		require.EqualValues(t, -int(syscall.EINVAL), *w.hears(t).Errno, "%v", q)
+	}
+}

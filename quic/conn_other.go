@@ -1,0 +1,13 @@
+//go:build !linux
+
+package quic
+
+import (
+	"context"
+
+	"github.com/go-cluster/cluster"
+	"github.com/go-cluster/cluster/internal/flow"
+)
+
+// newConn is not called here: nobody gets a place.
+func newConn(context.Context, flow.Place) (sockets, error) { return nil, cluster.ErrNotSupported }

@@ -1,0 +1,375 @@
+package quic
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/tls"
+	"errors"
+	"io"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/go-cluster/cluster"
+	"github.com/go-cluster/cluster/internal/flow"
+	quicgo "github.com/quic-go/quic-go"
+)
+
+// Listener takes the QUIC connections of this process. It is what an http3.Server serves
+// by ServeListener; use [Serve] for that. Any goroutine may call its methods.
+type Listener struct {
+	addr      net.Addr
+	place     flow.Place // nil in a process that is neither worker nor master
+	transport *quicgo.Transport
+	quic      accepter // nil in a master
+	sockets   sockets
+
+	take     sync.Once     // the first Accept
+	stopped  chan struct{} // closed when what begins connections is not read any more
+	closed   chan struct{} // by Close
+	once     sync.Once     // closes it
+	finished sync.Once     // the end
+
+	mu      sync.Mutex
+	conns   map[*connection]struct{} // that are there, those of which the handshake is under way too
+	begun   int                      // of them, ever
+	changed chan struct{}            // closed at the next change of conns
+}
+
+// connection is one of a Listener's.
+type connection struct {
+	conn *quicgo.Conn // nil before Accept has returned it
+}
+
+// connectionKey is what a connection's context has it under.
+type connectionKey struct{}
+
+// accepter is a quicgo.Listener or a quicgo.EarlyListener.
+type accepter interface {
+	Accept(context.Context) (*quicgo.Conn, error)
+	Close() error
+}
+
+// sockets are what a Transport reads from.
+type sockets interface {
+	net.PacketConn
+	// take begins to read what begins connections, leave ends that. leave returns when
+	// all that was read is with the Transport.
+	take()
+	leave()
+}
+
+// Listen listens for QUIC on the UDP address, ":443" say. In a worker all workers listen on
+// one port, and connections stay with their worker over a reload: see the package's doc.
+// conf may be nil, and tlsConf must name the application's protocols (NextProtos); for
+// HTTP/3 http3.ConfigureTLSConfig does. If conf.Allow0RTT is set, Accept returns
+// connections before their handshake is over, as quic-go's EarlyListener does.
+//
+// Unless tlsConf has a SessionTicketKey, the workers share the cluster's ticket keys: see
+// cluster.ShareTickets. It is cloned.
+//
+// In a master that has forked, the address is held open for the workers: Accept waits
+// until Close. In any other process it is quic-go alone. So call cluster.AutoFork first:
+// afterwards workers cannot have an address that the master itself has opened.
+//
+// The first Accept is when the worker takes its part of the new connections, and counts
+// for ready. In a drain Accept returns the connections of which the handshake had begun,
+// which has five seconds, and then waits. The drain goes on until all connections are closed, by either side; what
+// is left when its time (Options.ShutdownTimeout) is over is closed with the code 0. When
+// the master has died, that is so at once, for its successor needs the address.
+//
+// The error wraps the system's (EADDRINUSE above all), or cluster.ErrNotSupported if this
+// is not Linux, if the system refuses the master SO_ATTACH_REUSEPORT_CBPF, or if the
+// master is node's. Then each worker can have a port of its own:
+// cluster.ListenConfig{Exclusive: true}.ListenPacket, and a Transport of quic-go.
+func Listen(address string, tlsConf *tls.Config, conf *quicgo.Config) (*Listener, error) {
+	return ListenContext(context.Background(), address, tlsConf, conf)
+}
+
+// ListenContext is [Listen] with a ctx that bounds the wait for the master, not the
+// listener's life.
+func ListenContext(ctx context.Context, address string, tlsConf *tls.Config, conf *quicgo.Config) (*Listener, error) {
+	l := &Listener{stopped: make(chan struct{}), closed: make(chan struct{}), changed: make(chan struct{}), conns: make(map[*connection]struct{})}
+	core, _ := cluster.Context().Value(flow.Key{}).(flow.Core)
+	place, err := core.Join(ctx, "udp", address)
+	if err != nil {
+		return nil, err
+	}
+	l.place = place
+	l.transport = &quicgo.Transport{ConnContext: l.began}
+	switch {
+	case place == nil:
+		c, err := net.ListenPacket("udp", address)
+		if err != nil {
+			return nil, err
+		}
+		l.addr, l.sockets, l.transport.Conn = c.LocalAddr(), plainSockets{c}, c
+	case !cluster.IsWorker():
+		l.addr = place.Addr()
+		return l, nil
+	default:
+		l.addr = place.Addr()
+		if l.sockets, err = newConn(ctx, place); err != nil {
+			place.Close()
+			return nil, err
+		}
+		l.transport.Conn = l.sockets
+		reset, token := place.Keys()
+		l.transport.StatelessResetKey, l.transport.TokenGeneratorKey = (*quicgo.StatelessResetKey)(&reset), (*quicgo.TokenGeneratorKey)(&token)
+		l.transport.ConnectionIDGenerator = newIDs(place)
+	}
+	if err := l.serve(tlsConf, conf); err != nil {
+		l.transport.Close()
+		l.sockets.Close()
+		if place != nil {
+			place.Close()
+		}
+		return nil, err
+	}
+	if cluster.IsWorker() {
+		l.endWithWorker()
+	}
+	return l, nil
+}
+
+// serve lets quic-go listen.
+func (l *Listener) serve(tlsConf *tls.Config, conf *quicgo.Config) (err error) {
+	if tlsConf == nil {
+		return errors.New("quic: Listen needs a tls.Config")
+	}
+	tlsConf = tlsConf.Clone()
+	//lint:ignore SA1019 a program may have set it
+	if tlsConf.SessionTicketKey == [32]byte{} {
+		cluster.ShareTickets(tlsConf)
+	}
+	if conf != nil && conf.Allow0RTT {
+		l.quic, err = l.transport.ListenEarly(tlsConf, conf)
+	} else {
+		l.quic, err = l.transport.Listen(tlsConf, conf)
+	}
+	return err
+}
+
+// endWithWorker ends the listener as its worker ends.
+func (l *Listener) endWithWorker() {
+	go func() {
+		select {
+		case <-cluster.Context().Done():
+		case <-l.closed:
+		}
+		l.sockets.leave()
+		close(l.stopped)
+	}()
+	unregister := cluster.OnShutdown(func(ctx context.Context) error {
+		l.finish(ctx)
+		return nil
+	})
+	go func() {
+		defer unregister()
+		select {
+		case <-l.place.Orphaned():
+			l.end()
+		case <-l.closed:
+		}
+	}()
+}
+
+// plainSockets are the one socket of a process that is no worker.
+type plainSockets struct{ net.PacketConn }
+
+func (plainSockets) take()  {}
+func (plainSockets) leave() {}
+
+// Addr returns the address, a *net.UDPAddr.
+func (l *Listener) Addr() net.Addr { return l.addr }
+
+// Accept returns the next connection. It waits until ctx ends, with its error, or the
+// listener is closed, with quic-go's ErrServerClosed.
+func (l *Listener) Accept(ctx context.Context) (*quicgo.Conn, error) {
+	if l.quic == nil {
+		return nil, l.wait(ctx)
+	}
+	l.take.Do(l.sockets.take)
+	conn, err := l.quic.Accept(ctx)
+	if err != nil {
+		if cluster.IsWorker() && cluster.Context().Err() != nil {
+			err = l.wait(ctx) // an error would make most programs exit
+		}
+		return nil, err
+	}
+	if c, _ := conn.Context().Value(connectionKey{}).(*connection); c != nil {
+		l.change(func() { c.conn = conn })
+	}
+	return conn, nil
+}
+
+// wait waits until nobody waits for a connection any more.
+func (l *Listener) wait(ctx context.Context) error {
+	select {
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-l.closed:
+		return quicgo.ErrServerClosed
+	}
+}
+
+// Close ends Accept. Connections go on; those that Accept has not returned are refused.
+func (l *Listener) Close() error {
+	first := false
+	l.once.Do(func() {
+		first = true
+		close(l.closed)
+	})
+	if !first {
+		return net.ErrClosed
+	}
+	if l.place != nil {
+		l.place.Close()
+	}
+	if l.quic == nil {
+		return nil
+	}
+	err := l.quic.Close()
+	go func() {
+		l.await(context.Background(), func() bool { return len(l.conns) == 0 })
+		l.end()
+	}()
+	return err
+}
+
+// ---- connections
+
+// began is told of a connection, of which the first datagram has come.
+func (l *Listener) began(ctx context.Context, _ *quicgo.ClientInfo) (context.Context, error) {
+	c := new(connection)
+	l.change(func() {
+		l.conns[c] = struct{}{}
+		l.begun++
+	})
+	context.AfterFunc(ctx, func() { l.change(func() { delete(l.conns, c) }) })
+	return context.WithValue(ctx, connectionKey{}, c), nil
+}
+
+// change changes the connections, and tells who awaits that.
+func (l *Listener) change(fn func()) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	fn()
+	close(l.changed)
+	l.changed = make(chan struct{})
+}
+
+// await returns nil when reached, which is called with l.mu held, returns true.
+func (l *Listener) await(ctx context.Context, reached func() bool) error {
+	for {
+		l.mu.Lock()
+		ok, changed := reached(), l.changed
+		l.mu.Unlock()
+		if ok {
+			return nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// handshakes counts the connections that Accept has not returned. l.mu is held.
+func (l *Listener) handshakes() (n int) {
+	for c := range l.conns {
+		if c.conn == nil {
+			n++
+		}
+	}
+	return n
+}
+
+// settleTime is how long no connection begins before none is expected: what was read
+// takes a moment through quic-go.
+const settleTime = 100 * time.Millisecond
+
+// handshakeTime is how long a handshake has in a drain. Of a client whose datagrams have
+// come to two workers, because its share changed hands just then, one of the two waits in
+// vain.
+const handshakeTime = 5 * time.Second
+
+// settle returns when this worker, which drains, has no handshake under way any more, or
+// their time is over: the client of one is answered by this worker, and by no other one.
+func (l *Listener) settle(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, handshakeTime)
+	defer cancel()
+	select {
+	case <-l.stopped:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	for {
+		begun := 0
+		if err := l.await(ctx, func() bool { begun = l.begun; return l.handshakes() == 0 }); err != nil {
+			return err
+		}
+		quiet, cancel := context.WithTimeout(ctx, settleTime)
+		err := l.await(quiet, func() bool { return l.begun != begun })
+		cancel()
+		if err != nil {
+			return ctx.Err()
+		}
+	}
+}
+
+// finish is the end in a drain: it waits for the connections, until shortly before ctx
+// ends.
+func (l *Listener) finish(ctx context.Context) {
+	if deadline, ok := ctx.Deadline(); ok {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithDeadline(ctx, deadline.Add(-min(time.Until(deadline)/10, time.Second)))
+		defer cancel()
+	}
+	l.settle(ctx)
+	l.await(ctx, func() bool { return len(l.conns) == l.handshakes() })
+	l.end()
+}
+
+// end closes all there is.
+func (l *Listener) end() {
+	l.finished.Do(func() {
+		l.mu.Lock()
+		var open []*quicgo.Conn
+		for c := range l.conns {
+			if c.conn != nil {
+				open = append(open, c.conn)
+			}
+		}
+		l.mu.Unlock()
+		var all sync.WaitGroup
+		for _, c := range open {
+			all.Go(func() { c.CloseWithError(0, "") })
+		}
+		all.Wait()
+		l.transport.Close()
+		l.sockets.Close()
+		if l.place != nil {
+			l.place.Close()
+		}
+	})
+}
+
+// ids makes connection IDs that lead to this worker.
+type ids struct{ prefix []byte }
+
+func newIDs(p flow.Place) ids {
+	tag, cookie := p.ID()
+	return ids{flow.AppendID(nil, tag, cookie)}
+}
+
+func (i ids) ConnectionIDLen() int { return flow.IDLength }
+
+func (i ids) GenerateConnectionID() (quicgo.ConnectionID, error) {
+	b := make([]byte, flow.IDLength)
+	if _, err := io.ReadFull(rand.Reader, b[copy(b, i.prefix):]); err != nil {
+		return quicgo.ConnectionID{}, err
+	}
+	return quicgo.ConnectionIDFromBytes(b), nil
+}
