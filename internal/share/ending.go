@@ -43,7 +43,7 @@ func (r *Registry) Outdate(generation int, slots bool) {
 			r.endUnused(e)
 		}
 	}
-	r.Flows.outdate(generation)
+	r.Flows.outdate(generation, slots)
 }
 
 // endUnused ends e if it is open and nobody listens on it. Workers on their way

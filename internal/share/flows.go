@@ -56,6 +56,7 @@ type flowGroup struct {
 	free       []int         // those, the last one to die at the end
 	held       int           // how often this process itself listens
 	generation int           // of the newest worker that has joined
+	slotted    bool          // a worker with a slot has
 }
 
 // flowMember is a worker in a group.
@@ -87,6 +88,7 @@ func (f *FlowGroups) join(ctx context.Context, m Member, w *wire.Message, q Quer
 			return err
 		}
 		g.generation = max(g.generation, m.Generation())
+		g.slotted = g.slotted || m.Slotted()
 		addr := g.flows.Addr.(*net.UDPAddr)
 		out := &wire.Message{Cmd: wire.CmdCluster, Ack: w.Seq, Key: g.key, Data: null, Seq: wire.NextSeq(),
 			Sockname: &wire.Sockname{Address: ipText(addr.IP, addr.Zone), Port: addr.Port},
@@ -368,9 +370,9 @@ func (f *FlowGroups) endUnused(g *flowGroup) {
 }
 
 // outdate is Outdate for groups.
-func (f *FlowGroups) outdate(generation int) {
+func (f *FlowGroups) outdate(generation int, slots bool) {
 	for _, g := range f.groups {
-		if g.generation <= generation {
+		if g.generation <= generation && (slots || len(g.leases) > 0 && !g.slotted) {
 			f.endUnused(g)
 		}
 	}

@@ -159,7 +159,7 @@ func TestFlowsEnd(t *testing.T) {
 	w, key, at = begin()
 	r.Close(w, key, false) // in a drain: its successor comes
 	require.False(t, free(at))
-	r.Outdate(0)
+	r.Outdate(0, true)
 	require.True(t, free(at))
 
 	w, key, at = begin()
