@@ -396,7 +396,7 @@ func (f *FlowGroups) closeAll() {
 func (f *FlowGroups) listening(all []Listening) []Listening {
 	for _, g := range f.groups {
 		if g.flows != nil {
-			all = append(all, Listening{Network: "udp", Address: g.query.Shown(g.flows.Addr).String(), Policy: g.query.Policy})
+			all = append(all, Listening{Network: "udp", Address: g.query.Shown(g.flows.Addr).String(), Policy: Sharded, Sockets: len(g.flows.Sockets)})
 		}
 	}
 	return all

@@ -45,9 +45,9 @@ func (w flowWorker) reads(t *testing.T) []int {
 	return m.Go.Flow.Read
 }
 
-// TestShares: every share is read by one of those who take connections, evenly, and few
+// TestFlowShares: every share is read by one of those who take connections, evenly, and few
 // change hands.
-func TestShares(t *testing.T) {
+func TestFlowShares(t *testing.T) {
 	r := newTestRegistry(t)
 	a, b, c := newFlowWorker(), newFlowWorker(), newFlowWorker()
 	joined := a.join(t, r, "127.0.0.1:0")
