@@ -101,6 +101,9 @@ func (m *master) numberText() string {
 	return "unknown"
 }
 
+// unknownPath is what package net/http says of what nobody serves.
+const unknownPath = "404 page not found"
+
 // answer is what the master says to a question or an order, which is to be closed.
 // Anything but 200 is an error with its reason.
 func (m *master) answer(ctx context.Context, method, path, accept string) (io.ReadCloser, error) {
@@ -118,7 +121,10 @@ func (m *master) answer(ctx context.Context, method, path, accept string) (io.Re
 	}
 	if a.StatusCode != http.StatusOK {
 		defer a.Body.Close()
-		return nil, failed("%s: %s", m.name, reason(a))
+		if why := reason(a); why != unknownPath {
+			return nil, failed("%s: %s", m.name, why)
+		}
+		return nil, failed("%s: the master's package admin does not know that yet, it is an older one", m.name)
 	}
 	return a.Body, nil
 }

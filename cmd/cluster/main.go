@@ -92,7 +92,7 @@ func rootCommand() *cobra.Command {
 	f.BoolVarP(&g.json, "json", "j", false, "JSON instead of text")
 	c.MarkFlagsMutuallyExclusive("cluster", "socket")
 	c.RegisterFlagCompletionFunc("cluster", completeNames)
-	c.AddCommand(runCommand(g), statusCommand(g), eventsCommand(g), topCommand(g))
+	c.AddCommand(runCommand(g), statusCommand(g), eventsCommand(g), logsCommand(g), topCommand(g))
 	c.AddCommand(orderCommands(g)...)
 	c.AddCommand(debugCommands(g)...)
 	return c

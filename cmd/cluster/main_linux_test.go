@@ -42,7 +42,7 @@ func TestCommand(t *testing.T) {
 		"Python": testPython, "GoForeign": testGoForeign, "Own": testOwn, "Node": testNode, "Worker": testWorker,
 		"Usage": testUsage, "Stopped": testStopped, "Killed": testKilled, "Hostile": testHostile, "HostileWorker": testHostileWorker,
 		"Log": testLog, "ReadyURL": testReadyURL, "ReloadOnChange": testReloadOnChange, "Several": testSeveral,
-		"BootLoop": testBootLoop, "Completion": testCompletion, "Docs": testDocs, "Profiles": testProfiles, "Top": testTop,
+		"BootLoop": testBootLoop, "Completion": testCompletion, "Docs": testDocs, "Profiles": testProfiles, "Top": testTop, "Logs": testLogs,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -23,7 +23,7 @@ import (
 // everything are commands, each with all that a master can be asked for.
 var everything = [][]string{
 	{"status"}, {"status", "-j"}, {"events"}, {"events", "-j"}, {"reload"}, {"upgrade"}, {"scale", "1"}, {"stop"},
-	{"stacks"}, {"stacks", "0", "-j"}, {"metrics"}, {"metrics", "-j"}, {"pprof"}, {"worker", "0", "drain"}, {"worker", "0", "kill"}, {"worker", "0", "restart", "-j"},
+	{"logs"}, {"logs", "-j", "--tail", "3", "0"}, {"stacks"}, {"stacks", "0", "-j"}, {"metrics"}, {"metrics", "-j"}, {"pprof"}, {"worker", "0", "drain"}, {"worker", "0", "kill"}, {"worker", "0", "restart", "-j"},
 }
 
 // follow starts a command that goes on, and waits for its first line. The returned func
@@ -53,7 +53,7 @@ func testUsage(c *cli) {
 	for _, args := range []string{
 		"bogus", "status x", "scale", "scale x", "scale -1", "scale -- -1", "worker 0", "worker 0 x", "status --bogus", "-c x --socket y status", "-c x",
 		"run", "run -n x true", "run -n -1 true", "run --listen 8000 true", "run --listen tcp:// true", "run --name a/b true", "run --name \x1b true",
-		"run --ready-notify --ready-after 1s true", "run --ready-after -1s true", "run -c x true", "run --listen tcp://:0 " + c.programs["hello"],
+		"run --ready-notify --ready-after 1s true", "logs --tail -1", "logs --since noon", "logs 1 2", "run --ready-after -1s true", "run -c x true", "run --listen tcp://:0 " + c.programs["hello"],
 		"run --ready-url http://x " + c.programs["hello"], "run --ready-after 1s " + c.programs["hello"],
 	} {
 		r := c.call(strings.Fields(args)...)
@@ -147,6 +147,9 @@ func testHostile(c *cli) {
 	event := strings.ReplaceAll(`{"n":1,"event":"error","id":1,"address":X,"reason":X,"result":X,"text":X}`, "X", quoted) + "\n" +
 		strings.ReplaceAll(`{"n":2,"event":X,"text":X}`, "X", quoted) + "\n" + strings.ReplaceAll(`{"n":1,"event":"death","id":1,"text":X}`, "X", quoted) + "\n"
 	mux.HandleFunc("GET /events", func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, event) })
+	mux.HandleFunc("GET /logs", func(w http.ResponseWriter, _ *http.Request) {
+		io.WriteString(w, strings.ReplaceAll(`{"worker":X,"stream":X,"text":X}`, "X", quoted)+"\n")
+	})
 	mux.HandleFunc("GET /metrics", func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, nasty) })
 	mux.HandleFunc("GET /workers/all/debug/stacks", func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, nasty) })
 	mux.HandleFunc("GET /workers/0/debug/", func(w http.ResponseWriter, _ *http.Request) {
@@ -169,6 +172,29 @@ func testHostile(c *cli) {
 			require.NotEmpty(c.t, r.err)
 		}
 	}
+}
+
+// testLogs: the flags of logs are asked for, and a master that does not know logs is said
+// to be an older one.
+func testLogs(c *cli) {
+	path := filepath.Join(c.dir, "socket")
+	ln, err := net.Listen("unix", path)
+	require.NoError(c.t, err)
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /healthz", func(http.ResponseWriter, *http.Request) {})
+	mux.HandleFunc("GET /logs", func(w http.ResponseWriter, r *http.Request) {
+		io.WriteString(w, `{"worker":"2","id":7,"stream":"stdout","text":"\tasked `+r.URL.RawQuery+`"}`+"\n")
+	})
+	srv := &http.Server{Handler: mux}
+	go srv.Serve(ln)
+	defer srv.Close()
+	r := c.call("--socket", path, "logs", "-f", "--since", "10m", "--tail", "0", "2")
+	require.Equal(c.t, result{out: "socket.2 | \tasked follow=1&since=10m&tail=0&worker=2\n"}, r)
+	r = c.call("--socket", path, "logs", "-j", "--since", "2006-01-02T15:04:05Z")
+	require.Contains(c.t, r.out, `asked since=2006-01-02T15%3A04%3A05Z"}`)
+	r = c.call("--socket", path, "metrics")
+	require.Equal(c.t, exitFailed, r.code)
+	require.Contains(c.t, r.err, "an older one")
 }
 
 // testHostileWorker: nor does what a worker prints, on the terminal or in the log.
