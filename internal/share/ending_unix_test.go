@@ -159,6 +159,45 @@ func TestHandOut(t *testing.T) {
 	}
 }
 
+// At the end of its address a worker that is full gets nothing of what waits, unless all
+// are: then it is the only one who may still take it.
+func TestHandOutPrefersRoom(t *testing.T) {
+	for name, room := range map[string]bool{"one has room": true, "all are full": false} {
+		t.Run(name, func(t *testing.T) {
+			d, dial := newDispatcherFor(t)
+			full, other := newCommandWorker(), newCommandWorker()
+			workers := []*commandWorker{full, other}
+			for _, w := range workers {
+				w.take.Store(true)
+				w.taken = make(chan *handle.Handle, 10)
+				defer close(w.may)
+				d.add(w)
+			}
+			d.mu.Lock()
+			d.seats[full].full, d.seats[other].full, d.free = true, !room, nil
+			d.mu.Unlock()
+			const n = 6
+			for range n {
+				dial()
+			}
+			d.handOut()
+			d.close()
+			each := map[*commandWorker]int{full: n / 2, other: n / 2}
+			if room {
+				each = map[*commandWorker]int{full: 0, other: n}
+			}
+			for _, w := range workers {
+				for range each[w] {
+					roomtest.Await(t, w.taken, "connection").Release()
+				}
+			}
+			for _, w := range workers {
+				require.EqualValues(t, each[w], w.offers.Load())
+			}
+		})
+	}
+}
+
 // A descriptor of the master's by its number is given only if a service manager
 // opened it, and AllowListen is told what it really is.
 func TestDescriptorByNumber(t *testing.T) {

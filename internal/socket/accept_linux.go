@@ -2,8 +2,12 @@ package socket
 
 import "golang.org/x/sys/unix"
 
-// acceptCloexec accepts a connection, non-blocking and close-on-exec.
+// acceptCloexec accepts a connection, non-blocking and close-on-exec. It is a bare call:
+// unix.Accept4 asks for the protocol of each connection as well, by another one.
 func acceptCloexec(fd int) (int, error) {
-	conn, _, err := unix.Accept4(fd, unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC)
-	return conn, err
+	conn, _, errno := unix.Syscall6(unix.SYS_ACCEPT4, uintptr(fd), 0, 0, unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0, 0)
+	if errno != 0 {
+		return -1, errno
+	}
+	return int(conn), nil
 }
