@@ -155,10 +155,8 @@ func (u *upgrades) adopt() error {
 	in.expires.Stop()
 	in.handover.Done()
 	if why := in.handover.Failed; why != "" {
-		err = fmt.Errorf("cluster: Upgrade: the new program was rolled back: %s", why)
 		m.log().Error("cluster: the upgrade failed; the program before goes on", "err", why)
 	}
-	u.tell(err)
 	return nil
 }
 
@@ -337,7 +335,19 @@ func (a *adoption) commit() error {
 		p.link.RetryRequests() // that have waited for this
 		go p.child.reap()
 	}
+	a.goOn()
+	return nil
+}
+
+// goOn tells that all is adopted, and begins what was asked for meanwhile.
+func (a *adoption) goOn() {
+	m, s := a.m, a.state
 	m.supervisor.Advance(time.Now())
+	if why := m.upgrades.came.handover.Failed; why != "" {
+		m.upgrades.tell(fmt.Errorf("cluster: Upgrade: the new program was rolled back: %s", why))
+	} else {
+		m.upgrades.tell(nil)
+	}
 	if s.Reload {
 		m.supervisor.Reload(time.Now(), 0)
 	}
@@ -345,7 +355,6 @@ func (a *adoption) commit() error {
 		step := s.Steps / max(s.Steps, -s.Steps)
 		m.supervisor.ScaleBy(time.Now(), 0, step)
 	}
-	return nil
 }
 
 // writers asks Options.Output again for a worker whose output comes through pipes.

@@ -219,7 +219,7 @@ func zombies(pid int) (n int) {
 	return n
 }
 
-const upgradesInARow = 20
+const upgradesInARow = 10 // half of them for each scheduling: one takes seconds under the race detector
 
 // TestUnderLoad: many upgrades in a row lose no request and no message, and double none;
 // and the master is after them what it was.
