@@ -2,6 +2,7 @@ package fleet
 
 import (
 	"encoding/json"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -105,12 +106,12 @@ func TestNotPermitted(t *testing.T) {
 func TestMembers(t *testing.T) {
 	t.Parallel()
 	s := startServer(t)
-	a := member(t, touchy, Options{URL: s.URL, Node: "a"})
+	a := member(t, beating, Options{URL: s.URL, Node: "a"})
 	came, went := make(chan string, 10), make(chan string, 10)
 	a.OnJoin(func(m Member) { came <- m.Node })
 	a.OnLeave(func(m Member) { went <- m.Node })
 	require.Equal(t, "a", clustertest.Await(t, came, "itself"))
-	b := member(t, touchy, Options{URL: s.URL, Node: "b b", Orders: true})
+	b := member(t, beating, Options{URL: s.URL, Node: "b b", Orders: true})
 	require.Equal(t, "b b", clustertest.Await(t, came, "b"))
 	awaitNodes(t, a, "a", "b b")
 	awaitNodes(t, b, "a", "b b")
@@ -122,11 +123,11 @@ func TestMembers(t *testing.T) {
 	require.Equal(t, "b b", clustertest.Await(t, went, "the end of b"))
 	awaitNodes(t, a, "a")
 
-	c := member(t, touchy, Options{URL: s.URL, Node: "c"})
+	c := member(t, beating, Options{URL: s.URL, Node: "c"})
 	require.Equal(t, "c", clustertest.Await(t, came, "c"))
 	c.abandon() // without a word
 	require.Equal(t, "c", clustertest.Await(t, went, "the loss of c"))
-	c = member(t, touchy, Options{URL: s.URL, Node: "c"})
+	c = member(t, beating, Options{URL: s.URL, Node: "c"})
 	require.Equal(t, "c", clustertest.Await(t, came, "the next c"))
 }
 
@@ -179,20 +180,28 @@ func TestPartition(t *testing.T) {
 	t.Parallel()
 	s := startServer(t)
 	p := startProxy(t, s)
-	a := member(t, touchy, Options{URL: s.URL, Node: "a"})
+	a := member(t, beating, Options{URL: s.URL, Node: "a"})
 	b := member(t, touchy, Options{URL: p.URL, Node: "b"})
 	awaitNodes(t, a, "a", "b")
 	awaitNodes(t, b, "a", "b")
 	heard := collect[int](t, b, "x")
-	begun, end := make(chan struct{}, 1), make(chan struct{})
+	begun, end := make(chan struct{}, 100), make(chan struct{})
 	defer close(end)
+	var asked atomic.Bool
 	Respond(a, "slow", func(int) (int, error) {
+		asked.Store(true)
 		begun <- struct{}{}
 		<-end
 		return 0, nil
 	})
 	result := make(chan error, 1)
-	go func() { result <- b.Request(clustertest.Within(t, time.Hour), "a", "slow", 1, nil) }()
+	go func() { // under load the connection can be lost before
+		err := b.Request(long(t), "a", "slow", 1, nil)
+		for !asked.Load() {
+			err = b.Request(long(t), "a", "slow", 1, nil)
+		}
+		result <- err
+	}()
 	clustertest.Await(t, begun, "the request")
 	p.Cut()
 	require.ErrorIs(t, clustertest.Await(t, result, "the end of the request"), ErrNoFleet)

@@ -19,10 +19,12 @@ import (
 func TestMain(m *testing.M) { clustertest.Main(m) }
 
 // quick are settings by which tests need not wait long, and lose nobody who is only
-// slow. Those who are to be lost have the settings touchy.
+// slow. A connection that is to be lost has the settings touchy, a member that is to be
+// lost by others, and those others, have beating.
 var (
-	quick  = settings{join: clustertest.Patience, call: clustertest.Patience, master: clustertest.Patience, ping: time.Minute, beat: 10 * time.Second}
-	touchy = settings{join: clustertest.Patience, call: clustertest.Patience, master: clustertest.Patience, ping: 2 * time.Second, beat: time.Second}
+	quick   = settings{join: clustertest.Patience, call: clustertest.Patience, master: clustertest.Patience, ping: time.Minute, beat: 10 * time.Second}
+	touchy  = settings{join: clustertest.Patience, call: clustertest.Patience, master: clustertest.Patience, ping: 4 * time.Second, beat: 2 * time.Second}
+	beating = settings{join: clustertest.Patience, call: clustertest.Patience, master: clustertest.Patience, ping: time.Minute, beat: 2 * time.Second}
 )
 
 // natsServer is a server of a test's own.

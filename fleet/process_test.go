@@ -161,8 +161,8 @@ func TestOrders(t *testing.T) {
 func TestLostDuringOrder(t *testing.T) {
 	t.Parallel()
 	s := startServer(t)
-	boss := member(t, touchy, Options{URL: s.URL, Node: "boss"})
-	victim := member(t, touchy, Options{URL: s.URL, Node: "victim"})
+	boss := member(t, beating, Options{URL: s.URL, Node: "boss"})
+	victim := member(t, beating, Options{URL: s.URL, Node: "victim"})
 	begun, end := make(chan struct{}, 1), make(chan struct{})
 	defer close(end)
 	_, err := victim.answer(victim.orderSubject("victim"), func([]byte) (any, error) {
