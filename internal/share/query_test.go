@@ -104,7 +104,7 @@ func TestQueryOfNode(t *testing.T) {
 		`{"port":70000,"addressType":4}`, `{"port":-1,"addressType":4}`, `{"port":1,"addressType":"sctp"}`,
 		`{"port":1,"addressType":4,"address":"example.com"}`, `{"addressType":-1}`, `{"addressType":-1,"address":""}`,
 		`{"port":1,"addressType":{}}`, `{"address":"127.0.0.1","port":1,"addressType":4,"flags":1}`,
-		`{"port":1,"addressType":4,"go":{"scheduling":3}}`,
+		`{"port":1,"addressType":4,"go":{"scheduling":9}}`,
 	} {
 		var w wire.Message
 		require.NoError(t, json.Unmarshal([]byte(bad), &w))
