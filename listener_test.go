@@ -125,7 +125,7 @@ func TestListenErrors(t *testing.T) {
 		{Network: "tcp", Address: "127.0.0.1"}, {Network: "tcp", Address: ":99999"}, {Network: "tcp4", Address: "[::1]:0"},
 		{Network: "unix", Address: ""}, {Network: "unixgram", Address: "@"}, {Network: "unix", Address: "a\x00b"},
 		{Network: "tcp", Address: ":0", Config: cluster.ListenConfig{Backlog: -1}},
-		{Network: "tcp", Address: ":0", Config: cluster.ListenConfig{Scheduling: 3}},
+		{Network: "tcp", Address: ":0", Config: cluster.ListenConfig{Scheduling: 9}},
 		{Network: "tcp4", Address: ":0", Config: cluster.ListenConfig{IPv6Only: true}},
 	} {
 		r := clustertest.TryListen(t, w, bad.Network, bad.Address, bad.Config)

@@ -35,7 +35,7 @@ func TestOptionsErrorsNameTheField(t *testing.T) {
 		"ShutdownTimeout": {ShutdownTimeout: -time.Second},
 		"MaxMessage":      {MaxMessage: -1},
 		"MaxQueue":        {MaxQueue: -1},
-		"Scheduling":      {Scheduling: 3},
+		"Scheduling":      {Scheduling: 9},
 		"Exec":            {Exec: "no-such-program-anywhere"},
 		"Args":            {Args: []string{"a\x00b"}},
 		"Env":             {Env: []string{"novalue"}},
