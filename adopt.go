@@ -19,6 +19,7 @@ import (
 	"github.com/go-cluster/cluster/internal/link"
 	"github.com/go-cluster/cluster/internal/process"
 	"github.com/go-cluster/cluster/internal/share"
+	"github.com/go-cluster/cluster/internal/signals"
 	"github.com/go-cluster/cluster/internal/supervise"
 	"github.com/go-cluster/cluster/internal/tickets"
 	"github.com/go-cluster/cluster/internal/upgrade"
@@ -57,7 +58,7 @@ func (c *cluster) inherit() {
 	}
 	self.Inherit(in.state.Path)
 	in.sockets.State = in.state.Registry
-	in.trap = trapSignals(in.state.Runs)
+	in.trap = signals.Trap(in.state.Runs)
 	wire.SetSequence(in.state.Sequence)
 	c.outlives, c.master.began = in.state.Outlives, in.state.Began
 	c.upgrades.came = in
@@ -172,7 +173,7 @@ func (u *upgrades) untrap(stops, controls chan<- os.Signal) {
 	for len(trap) > 0 {
 		to := controls
 		sig := <-trap
-		if slices.Contains(stopSignals, sig) {
+		if slices.Contains(signals.Stop, sig) {
 			to = stops
 		}
 		select {
@@ -216,7 +217,7 @@ type adoption struct {
 // build makes everything that begins nothing. It may take its time: Options.Output is
 // asked.
 func (a *adoption) build() (err error) {
-	if a.supervisor, err = supervise.Restore(host{a.m}, dumpSignal, a.state.Supervisor); err != nil {
+	if a.supervisor, err = supervise.Restore(host{a.m}, signals.Dump, a.state.Supervisor); err != nil {
 		return err
 	}
 	for _, s := range a.state.Generations {

@@ -20,6 +20,7 @@ import (
 	"github.com/go-cluster/cluster/internal/link"
 	"github.com/go-cluster/cluster/internal/process"
 	"github.com/go-cluster/cluster/internal/share"
+	"github.com/go-cluster/cluster/internal/signals"
 	"github.com/go-cluster/cluster/internal/socket"
 	"github.com/go-cluster/cluster/internal/supervise"
 	"github.com/go-cluster/cluster/internal/wire"
@@ -108,10 +109,10 @@ func (c *child) kill(sigs ...os.Signal) (err error) {
 			switch {
 			case !c.forked || c.p.IsDead():
 				err = ErrClosed
-			case deliverable(sig) != nil:
-				err = deliverable(sig)
+			case signals.Deliverable(sig) != nil:
+				err = signals.Deliverable(sig)
 			default:
-				err = c.m.supervisor.Kill(time.Now(), c.p.id, sig, isProbe(sig))
+				err = c.m.supervisor.Kill(time.Now(), c.p.id, sig, signals.IsProbe(sig))
 			}
 			if err != nil {
 				return
@@ -175,7 +176,7 @@ func (c *child) ended(state *os.ProcessState, undead bool) {
 			if c.foreign == nil {
 				end.Note = c.noteOn(end)
 			} else {
-				end.Asked = e.Signal == termSignal
+				end.Asked = e.Signal == signals.Term
 			}
 			c.m.supervisor.Exited(time.Now(), c.p.id, end)
 		})

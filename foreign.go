@@ -16,6 +16,7 @@ import (
 	"github.com/go-cluster/cluster/internal/link"
 	"github.com/go-cluster/cluster/internal/process"
 	"github.com/go-cluster/cluster/internal/share"
+	"github.com/go-cluster/cluster/internal/signals"
 	"github.com/go-cluster/cluster/internal/socket"
 	"github.com/go-cluster/cluster/internal/supervise"
 	"github.com/go-cluster/cluster/internal/systemd"
@@ -293,7 +294,7 @@ func (f *foreign) terminate(p *Process) {
 			to = main
 		}
 	}
-	err := to.Signal(termSignal)
+	err := to.Signal(signals.Term)
 	if err != nil && !errors.Is(err, os.ErrProcessDone) {
 		p.report(fmt.Errorf("cluster: worker %d: SIGTERM: %w", p.id, err))
 	}

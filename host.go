@@ -10,6 +10,7 @@ import (
 	"github.com/go-cluster/cluster/internal/channel"
 	"github.com/go-cluster/cluster/internal/link"
 	"github.com/go-cluster/cluster/internal/process"
+	"github.com/go-cluster/cluster/internal/signals"
 	"github.com/go-cluster/cluster/internal/supervise"
 	"github.com/go-cluster/cluster/internal/wire"
 )
@@ -369,7 +370,7 @@ func (g *generation) open(reload bool) (err error) {
 func startProcess(p *Process, env []string) error {
 	c := p.child
 	if !c.opts.NoSignals {
-		c.m.atTerminal.Do(outliveTerminalStops)
+		c.m.atTerminal.Do(signals.OutliveTerminalStops)
 	}
 	if c.foreign != nil {
 		return startForeign(p, env)

@@ -16,6 +16,7 @@ import (
 	"github.com/go-cluster/cluster/internal/operator"
 	"github.com/go-cluster/cluster/internal/process"
 	"github.com/go-cluster/cluster/internal/share"
+	"github.com/go-cluster/cluster/internal/signals"
 	"github.com/go-cluster/cluster/internal/supervise"
 	"github.com/go-cluster/cluster/internal/systemd"
 	"github.com/go-cluster/cluster/internal/wire"
@@ -96,9 +97,9 @@ func newMaster(c *cluster) *master {
 		cluster:  c,
 		programs: make(map[int]*generation), workers: make(map[int]*Process),
 		calls: make(map[int]chan<- outcome), stops: make(map[int]chan<- leftover), began: time.Now(),
-		outlives: outlivesHangUp(),
+		outlives: signals.OutlivesHangUp(),
 	}
-	m.supervisor = supervise.New(host{m}, dumpSignal, rand.Uint64())
+	m.supervisor = supervise.New(host{m}, signals.Dump, rand.Uint64())
 	m.upgrades.m, m.upgrades.seat = m, make(chan struct{}, 1)
 	m.registry = share.NewRegistry(share.Host{Turn: m.call, Activated: systemd.Sockets, UID: uid(), Exhausted: m.exhausted, Fallback: func(l share.Listening, wanted share.Policy) { fallenBack(m, l, wanted) }})
 	return m

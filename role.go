@@ -24,6 +24,7 @@ import (
 	"github.com/go-cluster/cluster/internal/link"
 	"github.com/go-cluster/cluster/internal/process"
 	"github.com/go-cluster/cluster/internal/share"
+	"github.com/go-cluster/cluster/internal/signals"
 	"github.com/go-cluster/cluster/internal/supervise"
 	"github.com/go-cluster/cluster/internal/tickets"
 	"github.com/go-cluster/cluster/internal/wire"
@@ -229,7 +230,7 @@ func newWorker(c *cluster, id int, ch *channel.Channel, hello announcement) *Pro
 	// From the start: when the master dies, its end of a standard output that it
 	// copied is gone before this worker sees the end of the channel, and a log line
 	// must not kill what is in flight.
-	surviveSIGPIPE()
+	signals.SurviveSIGPIPE()
 	process.SetName(cmp.Or(hello.Title, filepath.Base(os.Args[0])))
 	in := newInside(p, hello)
 	in.drain = drain.New(id, drain.Limits{Ever: hello.Connections, Open: hello.MaxConnections}, in.drainHooks())
@@ -253,7 +254,7 @@ func newWorker(c *cluster, id int, ch *channel.Channel, hello announcement) *Pro
 			GoVersion: b.goVersion, ProgramVersion: b.version, Revision: b.revision}
 	}
 	p.link.Order(online)
-	leaveGroupSignals()
+	signals.LeaveGroup()
 	p.link.Start(0)
 	return p
 }
@@ -420,7 +421,7 @@ func (in *inside) disconnect(ctx context.Context) error {
 
 func (in *inside) kill(sig ...os.Signal) error {
 	for _, s := range sig {
-		if err := deliverable(s); err != nil {
+		if err := signals.Deliverable(s); err != nil {
 			return callError("Kill", err)
 		}
 	}

@@ -12,6 +12,7 @@ import (
 
 	"github.com/go-cluster/cluster/internal/drain"
 	"github.com/go-cluster/cluster/internal/process"
+	"github.com/go-cluster/cluster/internal/signals"
 	"github.com/go-cluster/cluster/internal/supervise"
 	"github.com/go-cluster/cluster/internal/systemd"
 )
@@ -171,7 +172,7 @@ func (m *master) run(ctx context.Context) error {
 
 // runLoop is one Run.
 func (m *master) runLoop(cur *running) {
-	defer surviveSIGPIPE()() // a reader of the log that goes away ends nobody
+	defer signals.SurviveSIGPIPE()() // a reader of the log that goes away ends nobody
 	stops, controls, end := m.takeSignals(cur)
 	cur.stops, cur.controls = stops, controls
 	defer end()
@@ -211,9 +212,9 @@ func (m *master) takeSignals(cur *running) (stops, controls chan os.Signal, end 
 	stop := make(chan struct{})
 	if !o.NoSignals {
 		cur.terminal = process.FindTerminal()
-		outliveTerminalStops()
-		signal.Notify(stops, stopSignals...)
-		if s := controlsOf(cur.terminal); len(s) > 0 { // none would be all
+		signals.OutliveTerminalStops()
+		signal.Notify(stops, signals.Stop...)
+		if s := signals.Controls(cur.terminal); len(s) > 0 { // none would be all
 			signal.Notify(controls, s...)
 		}
 		m.upgrades.untrap(stops, controls)
@@ -290,13 +291,13 @@ func tellStopped(m *master) func(pid int, by os.Signal) {
 // is logged, and told by OnReload.
 func (m *master) control(cur *running, sig os.Signal) {
 	switch sig {
-	case reloadSignal:
+	case signals.Reload:
 		go cur.hangUp(m)
-	case upgradeSignal:
+	case signals.Upgrade:
 		go m.upgrades.bySignal()
-	case upSignal, downSignal:
+	case signals.Up, signals.Down:
 		step := 1
-		if sig == downSignal {
+		if sig == signals.Down {
 			step = -1
 		}
 		go func() {

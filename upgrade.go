@@ -11,6 +11,7 @@ import (
 	"github.com/go-cluster/cluster/internal/callback"
 	"github.com/go-cluster/cluster/internal/link"
 	"github.com/go-cluster/cluster/internal/share"
+	"github.com/go-cluster/cluster/internal/signals"
 	"github.com/go-cluster/cluster/internal/systemd"
 	"github.com/go-cluster/cluster/internal/upgrade"
 )
@@ -124,7 +125,7 @@ func (u *upgrades) replace(ctx context.Context, reload bool) error {
 	defer old.Close()
 	flushed := func() {}
 	if q.run != nil {
-		flushed = flushSignals()
+		flushed = signals.Flush()
 	}
 	defer func() { flushed() }()
 	m.notifier.manager.Flush(q.ctx.Done())
@@ -422,11 +423,11 @@ func (q *quiet) takeControls(state *masterState) (reload bool) {
 		sig := <-controls
 		q.undo = append(q.undo, func() { controls <- sig })
 		switch sig {
-		case reloadSignal, upgradeSignal:
+		case signals.Reload, signals.Upgrade:
 			reload = true
-		case upSignal:
+		case signals.Up:
 			state.Steps++
-		case downSignal:
+		case signals.Down:
 			state.Steps--
 		}
 	}

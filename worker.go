@@ -14,6 +14,7 @@ import (
 	"github.com/go-cluster/cluster/internal/drain"
 	"github.com/go-cluster/cluster/internal/link"
 	"github.com/go-cluster/cluster/internal/parcel"
+	"github.com/go-cluster/cluster/internal/signals"
 	"github.com/go-cluster/cluster/internal/supervise"
 )
 
@@ -410,7 +411,7 @@ func (in *inside) watchTerm() {
 	t := terms{make(chan os.Signal, 1), make(chan chan struct{})}
 	in.terms = t
 	begin := func() { in.drain.Begin(drain.ByOther, in.hello.ShutdownTimeout) }
-	signal.Notify(t.come, termSignal)
+	signal.Notify(t.come, signals.Term)
 	go func() {
 		for {
 			select {

@@ -31,6 +31,7 @@ var rooms = map[string][]string{
 	"share":     {"callback", "socket", "handle", "wire"},
 	"drain":     {"callback", "goodbye"},
 	"systemd":   {"mailbox"},
+	"signals":   {"process", "upgrade"},
 	"upgrade":   {},
 	"operator":  {},
 	"flow":      {},
