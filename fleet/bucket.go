@@ -15,7 +15,8 @@ import (
 // bucket is the fleet's bucket in JetStream's key-value store, which is made when it
 // is needed first. Leases and all KVs are in it. The lock is that of the handle.
 type bucket struct {
-	f      *Fleet
+	me     *self
+	conn   *connection
 	mu     sync.Mutex
 	js     jetstream.JetStream
 	stream jetstream.Stream // nil until it is known to exist
@@ -41,14 +42,14 @@ const (
 	markerTime = time.Minute
 )
 
-func (b *bucket) name() string              { return "cluster-" + b.f.o.Name }
+func (b *bucket) name() string              { return "cluster-" + b.me.fleet }
 func (b *bucket) subject(key string) string { return "$KV." + b.name() + "." + key }
 
 // call does one thing with the stream, and says why it could not be done.
 func (b *bucket) call(ctx context.Context, do func(context.Context, jetstream.Stream) error) error {
-	ctx, cancel := context.WithTimeout(ctx, b.f.set.call)
+	ctx, cancel := context.WithTimeout(ctx, b.me.set.call)
 	defer cancel()
-	ctx, end := b.f.denials.wait(ctx, storeSubjects)
+	ctx, end := b.conn.denials.wait(ctx, storeSubjects)
 	defer end()
 	s, err := b.open(ctx)
 	if err == nil {
@@ -60,7 +61,7 @@ func (b *bucket) call(ctx context.Context, do func(context.Context, jetstream.St
 	b.mu.Lock()
 	b.stream = nil // it may have gone
 	b.mu.Unlock()
-	err = b.f.wrap(cause(ctx, err))
+	err = wrap(cause(ctx, err))
 	if errors.Is(err, nats.ErrNoResponders) || errors.Is(err, jetstream.ErrNoStreamResponse) || errors.Is(err, jetstream.ErrJetStreamNotEnabled) {
 		err = fmt.Errorf("JetStream, which keeps leases and values, does not answer: %w", err)
 	}
@@ -75,7 +76,7 @@ func (b *bucket) open(ctx context.Context) (jetstream.Stream, error) {
 		return b.stream, nil
 	}
 	if b.js == nil {
-		js, err := jetstream.New(b.f.nc)
+		js, err := jetstream.New(b.conn.nc)
 		if err != nil {
 			return nil, err
 		}
@@ -96,11 +97,11 @@ func (b *bucket) open(ctx context.Context) (jetstream.Stream, error) {
 
 // create makes the bucket: on three servers where there is a cluster of them.
 func (b *bucket) create(ctx context.Context) error {
-	c := jetstream.KeyValueConfig{Bucket: b.name(), Description: "of fleet " + b.f.o.Name, LimitMarkerTTL: markerTime, Replicas: 1}
-	if b.f.embedded {
+	c := jetstream.KeyValueConfig{Bucket: b.name(), Description: "of fleet " + b.me.fleet, LimitMarkerTTL: markerTime, Replicas: 1}
+	if b.me.embedded {
 		c.Storage = jetstream.MemoryStorage
 	}
-	if b.f.nc.ConnectedClusterName() != "" {
+	if b.conn.nc.ConnectedClusterName() != "" {
 		c.Replicas = 3
 		_, err := b.js.CreateKeyValue(ctx, c)
 		if err == nil || errors.Is(err, jetstream.ErrBucketExists) {

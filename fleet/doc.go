@@ -26,12 +26,26 @@
 // coord has chosen one process of the member before: so what it says of the own
 // member's dead holds for the lease too (claim.Home).
 //
+// A Fleet holds its parts, which know what they need of each other:
+//
+//	self        who this process is, in which fleet; it does not change
+//	embedded    the server, where there is no URL
+//	connection  to NATS, with denials: what the server has refused
+//	topics      what is published and heard
+//	responders  what is answered, and ends first in a drain
+//	roster      the members, and heartbeats
+//	orders      given to members, and taken
+//	bucket      the store, with the KVs and epochs in it
+//	leases      how one is had, kept and given back; leads: what is done under it
+//
 // Goroutines: one for heartbeats and the members' ends (roster.run), two for each lease
-// (lease.renew, lease.watch), one that keeps the epoch young, one for each handler that
-// runs, one for callbacks while there are any (package mailbox), and those of nats.go.
-// Locks: roster.mu, denials.mu, topics.mu, lease.mu, leads.mu; none is taken while
-// another of these is held, and none while a function of the application runs. Below
-// epochs.mu and above denials.mu is bucket.mu.
+// (lease.renew, lease.watch), one that keeps the epoch young (epochs.keep), one for each
+// handler that runs, one for callbacks while there are any (package mailbox), and those
+// of nats.go.
+//
+// Locks: roster.mu, responders.mu, denials.mu, topics.mu, lease.mu, leads.mu; none is
+// taken while another of these is held, and none while a function of the application
+// runs. Below epochs.mu and above denials.mu is bucket.mu.
 //
 // Tests join several members in one process, through a proxy that can be cut, against
 // a server of their own, with short leases; what processes do is tested with processes.

@@ -13,6 +13,9 @@ import (
 // The fleet's epoch is a key that all of them keep young, one at a time. Its age is by
 // the server's clock.
 type epochs struct {
+	me    *self
+	store *bucket
+
 	mu   sync.Mutex
 	id   string // "": not known yet
 	rev  uint64
@@ -23,26 +26,26 @@ type epochs struct {
 const epochKey = "epoch"
 
 // get is the fleet's epoch.
-func (e *epochs) get(ctx context.Context, f *Fleet) (string, error) {
+func (e *epochs) get(ctx context.Context) (string, error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	for e.id == "" {
-		r, err := f.store.get(ctx, epochKey)
+		r, err := e.store.get(ctx, epochKey)
 		if err != nil {
 			return "", err
 		}
 		if r.there {
-			_, now, err := f.store.age(ctx)
+			_, now, err := e.store.age(ctx)
 			if err != nil {
 				return "", err
 			}
-			if now.Sub(r.at) < f.set.lease.term {
+			if now.Sub(r.at) < e.me.set.lease.term {
 				e.id, e.rev = string(r.val), r.rev
 				break
 			}
 		}
 		id := rand.Text()
-		rev, err := f.store.put(ctx, epochKey, []byte(id), r.rev, 0, nil)
+		rev, err := e.store.put(ctx, epochKey, []byte(id), r.rev, 0, nil)
 		if err == nil {
 			e.id, e.rev = id, rev
 		} else if !errors.Is(err, errMoved) {
@@ -52,14 +55,14 @@ func (e *epochs) get(ctx context.Context, f *Fleet) (string, error) {
 	if e.stop == nil {
 		keep, stop := context.WithCancel(context.Background())
 		e.stop = stop
-		e.kept.Go(func() { e.keep(keep, f) })
+		e.kept.Go(func() { e.keep(keep) })
 	}
 	return e.id, nil
 }
 
 // keep keeps the epoch young.
-func (e *epochs) keep(ctx context.Context, f *Fleet) {
-	tick := time.NewTicker(f.set.lease.renew)
+func (e *epochs) keep(ctx context.Context) {
+	tick := time.NewTicker(e.me.set.lease.renew)
 	defer tick.Stop()
 	for {
 		select {
@@ -67,7 +70,7 @@ func (e *epochs) keep(ctx context.Context, f *Fleet) {
 		case <-ctx.Done():
 			return
 		}
-		r, err := f.store.get(ctx, epochKey)
+		r, err := e.store.get(ctx, epochKey)
 		if err != nil {
 			continue // there is no connection
 		}
@@ -79,7 +82,7 @@ func (e *epochs) keep(ctx context.Context, f *Fleet) {
 		}
 		e.mu.Unlock()
 		if old || !r.there {
-			if rev, err := f.store.put(ctx, epochKey, []byte(id), r.rev, 0, nil); err == nil {
+			if rev, err := e.store.put(ctx, epochKey, []byte(id), r.rev, 0, nil); err == nil {
 				e.mu.Lock()
 				e.rev = rev
 				e.mu.Unlock()

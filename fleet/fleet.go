@@ -2,19 +2,13 @@ package fleet
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
-	"os"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/go-cluster/cluster"
-	"github.com/go-cluster/cluster/coord"
-	"github.com/go-cluster/cluster/internal/broker"
 	"github.com/go-cluster/cluster/internal/callback"
-	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
 )
 
@@ -60,54 +54,27 @@ var (
 	ErrVersion = errors.New("a member speaks another version of the fleet's protocol")
 )
 
-// protocol is the version that members speak between them: heartbeats and orders.
-const protocol = 1
-
-// settings are durations that a fleet lives by.
-type settings struct {
-	join   time.Duration // for Join to find the server
-	call   time.Duration // for JetStream to answer
-	master time.Duration // for a worker to hear from its master where that is
-	ping   time.Duration // between pings: two without an answer are a lost connection
-	beat   time.Duration // between heartbeats: three missing are a lost member
-	lease  leaseSettings
-}
-
-// production are those that Join gives.
-var production = settings{
-	join: 5 * time.Second, call: 5 * time.Second, master: 30 * time.Second, ping: 4 * time.Second, beat: 5 * time.Second,
-	lease: leaseSettings{term: 15 * time.Second, renew: 5 * time.Second, hold: 10 * time.Second, look: 500 * time.Millisecond},
-}
-
 // Fleet is this process's part of a fleet. Its methods may be called by any
 // goroutine, callbacks included.
 type Fleet struct {
-	o        Options
-	set      settings
-	instance string // of this process: names are used again
-	home     string // of this member's master: see homeOf
-	master   bool
-	server   *server.Server // embedded in this master
-	embedded bool           // here or in the master
-	remove   func()         // the embedded server's files
-	nc       *nats.Conn
-	report   func(error)
+	// The parts, each with a state and a lock of its own. They stay what Join has made.
+	me     *self
+	server *embedded // nil where it is elsewhere
+	conn   *connection
 
-	denials    denials
-	topics     topics
+	topics     *topics
+	running    *callback.Running // handlers of requests and orders, and what leads
+	responders *responders
 	roster     *roster
-	responders responders
-	running    callback.Running // handlers of requests and orders, and what leads
-	store      bucket
-	epoch      epochs
-	leads      leads
+	orders     *orders
+	store      *bucket
+	epoch      *epochs
+	leases     *leases
+	leads      *leads
 
-	over    context.Context // ends when Close begins
-	endOver context.CancelFunc
-	closing atomic.Bool
-	close   sync.Once
-	closed  chan struct{}
-	ends    []func() // what unregisters this from the cluster
+	close  sync.Once
+	closed chan struct{}
+	ends   []func() // what unregisters this from the cluster
 }
 
 // Join makes this process part of a fleet. It is called in every process, before or
@@ -122,34 +89,25 @@ type Fleet struct {
 func Join(o Options) (*Fleet, error) { return join(o, production) }
 
 func join(o Options, set settings) (*Fleet, error) {
-	if o.Name == "" {
-		o.Name = programName()
-	}
-	if o.Node == "" {
-		o.Node = fmt.Sprintf("%s-%d", hostName(), masterPID())
-	}
-	if err := checkFleetName(o.Name); err != nil {
+	me, err := newSelf(o, set)
+	if err != nil {
 		return nil, fmt.Errorf("fleet: Join: %w", err)
 	}
-	if len(o.Node) > maxName/4 {
-		return nil, fmt.Errorf("fleet: Join: Options.Node has more than %d bytes", maxName/4)
-	}
-	f := &Fleet{
-		o: o, set: set, instance: rand.Text(), master: cluster.IsMaster(), closed: make(chan struct{}),
-		report: cluster.Context().Value(broker.Key{}).(*broker.Client).Report,
-	}
-	f.roster = newRoster(f)
-	f.store.f, f.home = f, homeOf(o.Node, set.call)
-	f.over, f.endOver = context.WithCancel(context.Background())
-	if err := f.connect(); err != nil {
-		f.abandon()
+	f := &Fleet{me: me, closed: make(chan struct{})}
+	if err := f.connect(o); err != nil {
 		return nil, fmt.Errorf("fleet: Join: %w", err)
 	}
+	f.assemble()
 	if err := f.begin(); err != nil {
 		f.abandon()
 		return nil, fmt.Errorf("fleet: Join: %w", err)
 	}
-	f.ends = append(f.ends, cluster.OnShutdown(func(ctx context.Context) error { return f.end(ctx) }))
+	joined := make(chan struct{}) // a drain may have begun already
+	defer close(joined)
+	f.ends = append(f.ends, cluster.OnShutdown(func(ctx context.Context) error {
+		<-joined
+		return f.end(ctx)
+	}))
 	if cluster.IsWorker() {
 		// New requests are another process's from the beginning of the drain on.
 		stop := context.AfterFunc(cluster.Context(), f.responders.drain)
@@ -158,43 +116,70 @@ func join(o Options, set settings) (*Fleet, error) {
 	return f, nil
 }
 
+// connect finds the server, which may be embedded, and connects this process.
+func (f *Fleet) connect(o Options) (err error) {
+	address := o.URL
+	switch {
+	case !f.me.embedded:
+	case cluster.IsWorker():
+		if address, err = askMaster(f.me); err != nil {
+			return err
+		}
+	default:
+		if f.server, err = embed(f.me); err != nil {
+			return err
+		}
+		address = f.server.address
+	}
+	if f.conn, err = connect(f.me, address, o.NATS); err != nil && f.server != nil {
+		f.server.end()
+	}
+	return err
+}
+
+// assemble makes the parts that live by the connection.
+func (f *Fleet) assemble() {
+	f.topics = &topics{me: f.me, conn: f.conn}
+	f.running = new(callback.Running)
+	f.responders = newResponders(f.conn, f.running)
+	f.roster = newRoster(f.conn)
+	f.orders = &orders{me: f.me, conn: f.conn, roster: f.roster, responders: f.responders}
+	f.store = &bucket{me: f.me, conn: f.conn}
+	f.epoch = &epochs{me: f.me, store: f.store}
+	f.leases = &leases{me: f.me, conn: f.conn, store: f.store, epoch: f.epoch}
+	f.leads = newLeads(f.leases, f.running)
+}
+
 // begin makes the member known, and knows the others.
 func (f *Fleet) begin() error {
-	if f.master && f.nc.IsConnected() {
-		if err := f.claimName(); err != nil {
+	if f.me.master && f.conn.nc.IsConnected() {
+		if err := f.responders.claimName(); err != nil {
 			return err
 		}
 	}
 	if err := f.roster.begin(); err != nil {
 		return err
 	}
-	if f.master && f.o.Orders {
-		if err := f.takeOrders(); err != nil {
+	if f.me.master && f.me.orders {
+		if err := f.orders.take(); err != nil {
 			return err
 		}
 	}
-	if !f.nc.IsConnected() {
+	if !f.conn.nc.IsConnected() {
 		return nil // nats.RetryOnFailedConnect
 	}
-	// What the server does not permit it has said before it answers this.
-	if err := f.nc.FlushTimeout(f.set.join); err != nil {
-		return f.wrap(err)
-	}
-	if err := f.nc.LastError(); errors.Is(err, nats.ErrPermissionViolation) {
-		return err
-	}
-	return nil
+	return f.conn.permitted()
 }
 
 // Conn is the connection, for what is not here. It is drained and closed with this
 // process: do not close it.
-func (f *Fleet) Conn() *nats.Conn { return f.nc }
+func (f *Fleet) Conn() *nats.Conn { return f.conn.nc }
 
 // Node is the name of this member.
-func (f *Fleet) Node() string { return f.o.Node }
+func (f *Fleet) Node() string { return f.me.node }
 
 // Name is that of the fleet.
-func (f *Fleet) Name() string { return f.o.Name }
+func (f *Fleet) Name() string { return f.me.fleet }
 
 // Close leaves the fleet: what was published is sent, handlers that run are waited
 // for, and callbacks of subscribers that have a message, for at most ten seconds.
@@ -214,7 +199,6 @@ func (f *Fleet) end(ctx context.Context) (err error) {
 	f.close.Do(func() {
 		defer close(f.closed)
 		f.leads.end()
-		f.endOver()
 		f.responders.drain()
 		f.roster.leave()
 		err = f.drain(ctx)
@@ -226,13 +210,13 @@ func (f *Fleet) end(ctx context.Context) (err error) {
 
 // drain lets handlers end, and sends what waits.
 func (f *Fleet) drain(ctx context.Context) error {
-	if !f.nc.IsConnected() {
+	if !f.conn.nc.IsConnected() {
 		return nil
 	}
 	// What was sent to a responder before the server heard of its end is here when
 	// the server has answered.
-	if err := f.nc.FlushWithContext(ctx); err != nil {
-		return f.wrap(err)
+	if err := f.conn.nc.FlushWithContext(ctx); err != nil {
+		return wrap(err)
 	}
 	idle := make(chan struct{})
 	go func() {
@@ -244,17 +228,7 @@ func (f *Fleet) drain(ctx context.Context) error {
 	case <-idle:
 	case <-ctx.Done():
 	}
-	f.closing.Store(true)
-	ended := f.nc.StatusChanged(nats.CLOSED)
-	if err := f.nc.Drain(); err != nil {
-		return f.wrap(err)
-	}
-	select {
-	case <-ended:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
+	return f.conn.drain(ctx)
 }
 
 // abandon ends what there is of the connection and the server.
@@ -262,65 +236,12 @@ func (f *Fleet) abandon() {
 	for _, end := range f.ends {
 		end()
 	}
-	f.closing.Store(true)
-	f.endOver()
+	f.conn.closing.Store(true) // before what ends now finds that it cannot speak
+	f.leads.endOver()
 	f.roster.end()
 	f.epoch.end()
-	if f.nc != nil {
-		f.nc.Close()
-	}
+	f.conn.end()
 	if f.server != nil {
-		f.server.Shutdown()
-		f.server.WaitForShutdown()
-		f.remove()
+		f.server.end()
 	}
-}
-
-// wrap says that the connection is what is missing, where it is.
-func (f *Fleet) wrap(err error) error {
-	for _, lost := range []error{
-		nats.ErrReconnectBufExceeded, nats.ErrConnectionClosed, nats.ErrConnectionReconnecting, nats.ErrDisconnected,
-		nats.ErrConnectionDraining, nats.ErrNoServers, nats.ErrStaleConnection, nats.ErrInvalidConnection,
-	} {
-		if errors.Is(err, lost) {
-			return fmt.Errorf("%w (%w)", ErrNoFleet, err)
-		}
-	}
-	if errors.Is(err, nats.ErrMaxPayload) {
-		return fmt.Errorf("%w: %w", cluster.ErrTooLarge, err)
-	}
-	return err
-}
-
-// homeOf names a member and its master, as no other master is named: what package
-// coord says of who leads and who is dead holds for all processes of one home.
-func homeOf(node string, patience time.Duration) string {
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
-	defer cancel()
-	id, s := rand.Text(), coord.Open("\x00fleet")
-	if added, err := s.Add(ctx, "home", []byte(id), 0); err == nil && !added {
-		if val, ok, err := s.Get(ctx, "home"); err == nil && ok {
-			id = string(val)
-		}
-	}
-	return id + " " + node
-}
-
-// subject is one of this fleet's.
-func (f *Fleet) subject(rest string) string { return "cluster." + f.o.Name + "." + rest }
-
-func hostName() string {
-	name, err := os.Hostname()
-	if err != nil {
-		return "unknown"
-	}
-	return name
-}
-
-// masterPID is the pid of the master, which in a worker is the parent.
-func masterPID() int {
-	if cluster.IsWorker() {
-		return os.Getppid()
-	}
-	return os.Getpid()
 }

@@ -127,7 +127,7 @@ func TestMembers(t *testing.T) {
 	require.Equal(t, "c", clustertest.Await(t, came, "c"))
 	c.abandon() // without a word
 	require.Equal(t, "c", clustertest.Await(t, went, "the loss of c"))
-	c = member(t, beating, Options{URL: s.URL, Node: "c"})
+	member(t, beating, Options{URL: s.URL, Node: "c"})
 	require.Equal(t, "c", clustertest.Await(t, came, "the next c"))
 }
 
@@ -153,7 +153,7 @@ func TestNameTaken(t *testing.T) {
 
 	body, err := json.Marshal(beat{Member{Node: "a", Protocol: protocol}, "another", false})
 	require.NoError(t, err)
-	require.NoError(t, b.Conn().Publish(b.memberSubject("a"), body))
+	require.NoError(t, b.Conn().Publish(b.me.memberSubject("a"), body))
 	awaitError(t, errs, ErrNameTaken, `"a"`)
 }
 
@@ -163,15 +163,15 @@ func TestOtherVersion(t *testing.T) {
 	s := startServer(t)
 	errs := errorsOf(t)
 	f := member(t, quick, Options{URL: s.URL, Node: "a", Orders: true})
-	require.NoError(t, f.Conn().Publish(f.memberSubject("b"), []byte(`{"node":"b","instance":"i","protocol":2,"snapshot":"other"}`)))
+	require.NoError(t, f.Conn().Publish(f.me.memberSubject("b"), []byte(`{"node":"b","instance":"i","protocol":2,"snapshot":"other"}`)))
 	awaitError(t, errs, ErrVersion, `"b" has 2`)
 	awaitNodes(t, f, "a", "b")
 	res, err := f.Reload(t.Context(), Roll{})
 	require.ErrorIs(t, err, ErrVersion)
 	require.Empty(t, res.Done)
-	require.NoError(t, f.Conn().Publish(f.memberSubject("b"), []byte(`{}`)))
+	require.NoError(t, f.Conn().Publish(f.me.memberSubject("b"), []byte(`{}`)))
 	awaitError(t, errs, nil, "heartbeat")
-	err = f.request(clustertest.Within(t, clustertest.Patience), f.orderSubject("a"), order{Protocol: 2, Verb: "reload"}, nil)
+	err = f.conn.request(clustertest.Within(t, clustertest.Patience), f.me.orderSubject("a"), order{Protocol: 2, Verb: "reload"}, nil)
 	require.ErrorContains(t, err, ErrVersion.Error())
 }
 

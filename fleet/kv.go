@@ -34,12 +34,12 @@ import (
 // Errors wrap [ErrNoFleet] where there is no connection, or it ended: then it may have
 // happened; ctx.Err(); nats.ErrPermissionViolation.
 type KV struct {
-	f    *Fleet
-	name string
+	store *bucket
+	name  string
 }
 
 // KV returns that with the name. It asks nobody.
-func (f *Fleet) KV(name string) *KV { return &KV{f, name} }
+func (f *Fleet) KV(name string) *KV { return &KV{f.store, name} }
 
 // expiresHeader has when an entry ends, in milliseconds of Unix time.
 const expiresHeader = "Cluster-Expires"
@@ -68,7 +68,7 @@ func (s *KV) check(key string, ttl time.Duration) error {
 // changed it meanwhile. write false leaves it.
 func (s *KV) change(ctx context.Context, key string, next func(r record) (val []byte, ttl time.Duration, write bool, err error)) error {
 	for {
-		r, err := s.f.store.get(ctx, s.key(key))
+		r, err := s.store.get(ctx, s.key(key))
 		if err != nil {
 			return err
 		}
@@ -83,7 +83,7 @@ func (s *KV) change(ctx context.Context, key string, next func(r record) (val []
 		if ttl > 0 {
 			header = nats.Header{expiresHeader: {strconv.FormatInt(time.Now().Add(ttl).UnixMilli(), 10)}}
 		}
-		if _, err := s.f.store.put(ctx, s.key(key), val, rev, ttl, header); !errors.Is(err, errMoved) {
+		if _, err := s.store.put(ctx, s.key(key), val, rev, ttl, header); !errors.Is(err, errMoved) {
 			return err
 		}
 	}
@@ -103,7 +103,7 @@ func (s *KV) Get(ctx context.Context, key string) (val []byte, ok bool, err erro
 	if err := s.check(key, 0); err != nil {
 		return nil, false, s.failed("Get", key, err)
 	}
-	r, err := s.f.store.get(ctx, s.key(key))
+	r, err := s.store.get(ctx, s.key(key))
 	if err != nil || !r.there {
 		return nil, false, s.failed("Get", key, err)
 	}
@@ -122,7 +122,7 @@ func (s *KV) Set(ctx context.Context, key string, val []byte, ttl time.Duration)
 		if ttl > 0 {
 			header = nats.Header{expiresHeader: {strconv.FormatInt(time.Now().Add(ttl).UnixMilli(), 10)}}
 		}
-		_, err = s.f.store.put(ctx, s.key(key), val, anyRevision, ttl, header)
+		_, err = s.store.put(ctx, s.key(key), val, anyRevision, ttl, header)
 	}
 	return s.failed("Set", key, err)
 }
@@ -181,7 +181,7 @@ func (s *KV) Incr(ctx context.Context, key string, n int64, ttl time.Duration) (
 func (s *KV) Delete(ctx context.Context, key string) error {
 	err := s.check(key, 0)
 	if err == nil {
-		err = s.f.store.remove(ctx, s.key(key))
+		err = s.store.remove(ctx, s.key(key))
 	}
 	return s.failed("Delete", key, err)
 }
@@ -201,9 +201,9 @@ func (s *KV) DeletePrefix(ctx context.Context, prefix string) error {
 // Keys returns the keys that begin with the prefix, sorted.
 func (s *KV) Keys(ctx context.Context, prefix string) (keys []string, err error) {
 	group := "kv." + token(s.name) + "."
-	err = s.f.store.call(ctx, func(ctx context.Context, _ jetstream.Stream) error {
+	err = s.store.call(ctx, func(ctx context.Context, _ jetstream.Stream) error {
 		keys = nil
-		kv, err := s.f.store.js.KeyValue(ctx, s.f.store.name())
+		kv, err := s.store.js.KeyValue(ctx, s.store.name())
 		if err != nil {
 			return err
 		}

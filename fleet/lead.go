@@ -17,29 +17,34 @@ const (
 	goodTime = time.Minute
 )
 
-// local is a name of package coord: leases are between members, and one process of
-// each stands for it.
-func (f *Fleet) local(name string) string {
-	return "\x00fleet " + f.o.Name + " " + f.o.Node + " " + name
+// leads are what this process does under a lease, and waits to do: its candidacies,
+// and functions of Once.
+type leads struct {
+	me      *self
+	leases  *leases
+	running *callback.Running // of all that the end of this process's part waits for
+
+	over    context.Context // ends when Close begins
+	endOver context.CancelFunc
+
+	mu    sync.Mutex
+	has   map[string]*lease // of what it leads
+	stops map[*func()]bool  // of candidacies
+	ended bool              // no further ones
 }
 
-// leads are the leases of what this process leads, and what ends its candidacies.
-type leads struct {
-	mu    sync.Mutex
-	has   map[string]*lease
-	stops map[*func()]bool
-	over  bool
+func newLeads(a *leases, running *callback.Running) *leads {
+	l := &leads{me: a.me, leases: a, running: running, has: make(map[string]*lease), stops: make(map[*func()]bool)}
+	l.over, l.endOver = context.WithCancel(context.Background())
+	return l
 }
 
 // add notes a candidacy that begin begins, unless all have ended.
 func (l *leads) add(begin func() (stop func())) (stop func()) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.over {
+	if l.ended {
 		return func() {}
-	}
-	if l.stops == nil {
-		l.stops = make(map[*func()]bool)
 	}
 	end := begin()
 	l.stops[&end] = true
@@ -51,24 +56,22 @@ func (l *leads) add(begin func() (stop func())) (stop func()) {
 	}
 }
 
-// end ends all candidacies. Package coord must hear of it before a function returns:
-// it would take the work for done.
+// end ends all candidacies, and then what runs. Package coord must hear of the first
+// before a function returns: it would take the work for done.
 func (l *leads) end() {
 	l.mu.Lock()
 	stops := l.stops
-	l.stops, l.over = nil, true
+	l.stops, l.ended = nil, true
 	l.mu.Unlock()
 	for stop := range stops {
 		(*stop)()
 	}
+	l.endOver()
 }
 
 func (l *leads) set(name string, has *lease) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.has == nil {
-		l.has = make(map[string]*lease)
-	}
 	if l.has[name] = has; has == nil {
 		delete(l.has, name)
 	}
@@ -97,7 +100,7 @@ func (l *leads) set(name string, has *lease) {
 // that has lost its files.
 func (f *Fleet) Lead(name string, fn func(ctx context.Context) error) (stop func()) {
 	return f.leads.add(func() (stop func()) {
-		return coord.Lead(f.local("lead "+name), func(ctx context.Context) error { return f.lead(ctx, name, fn) })
+		return coord.Lead(f.me.local("lead "+name), func(ctx context.Context) error { return f.leads.lead(ctx, name, fn) })
 	})
 }
 
@@ -110,8 +113,8 @@ func (f *Fleet) Leads(name string) bool {
 }
 
 // lead leads, as this member's candidate, until ctx ends.
-func (f *Fleet) lead(ctx context.Context, name string, fn func(context.Context) error) error {
-	ctx, begun, end := f.work(ctx)
+func (l *leads) lead(ctx context.Context, name string, fn func(context.Context) error) error {
+	ctx, begun, end := l.work(ctx)
 	if !begun {
 		return nil
 	}
@@ -120,30 +123,30 @@ func (f *Fleet) lead(ctx context.Context, name string, fn func(context.Context) 
 	trouble := func(err error) {
 		if !told {
 			told = true
-			f.report(fmt.Errorf("fleet: Lead %q: %w", name, err))
+			l.me.report(fmt.Errorf("fleet: Lead %q: %w", name, err))
 		}
 	}
 	for {
-		l, done, err := f.acquire(ctx, ctx, "lead."+token(name), 0, trouble)
-		if done || ctx.Err() != nil && l == nil {
+		has, done, err := l.leases.acquire(ctx, ctx, "lead."+token(name), 0, trouble)
+		if done || ctx.Err() != nil && has == nil {
 			return nil
 		}
 		if err != nil {
 			return fmt.Errorf("fleet: Lead %q: %w", name, err)
 		}
 		told = false
-		f.leads.set(name, l)
+		l.set(name, has)
 		begin := time.Now()
-		err = callback.Wait(func() error { return fn(l.ctx) })
-		f.leads.set(name, nil)
-		if l.ctx.Err() == nil {
-			return f.hasLed(l, name, time.Since(begin), err)
+		err = callback.Wait(func() error { return fn(has.ctx) })
+		l.set(name, nil)
+		if has.ctx.Err() == nil {
+			return l.hasLed(has, name, time.Since(begin), err)
 		}
-		next := claim{Failures: l.mine.Failures}
+		next := claim{Failures: has.mine.Failures}
 		if time.Since(begin) > goodTime {
 			next.Failures = 0
 		}
-		_ = l.release(next) // it ends by itself
+		_ = has.release(next) // it ends by itself
 		if ctx.Err() != nil {
 			return nil
 		}
@@ -151,43 +154,33 @@ func (f *Fleet) lead(ctx context.Context, name string, fn func(context.Context) 
 }
 
 // hasLed ends a lease whose function has returned while it held.
-func (f *Fleet) hasLed(l *lease, name string, took time.Duration, failed error) error {
+func (l *leads) hasLed(has *lease, name string, took time.Duration, failed error) error {
 	if failed == nil {
-		if err := f.done(l); err != nil {
-			f.report(fmt.Errorf("fleet: Lead %q has done its work, but cannot tell the others: %w", name, err))
+		if err := l.leases.done(has); err != nil {
+			l.me.report(fmt.Errorf("fleet: Lead %q has done its work, but cannot tell the others: %w", name, err))
 		}
 		return nil
 	}
-	next := claim{Failures: l.mine.Failures + 1}
+	next := claim{Failures: has.mine.Failures + 1}
 	if took > goodTime {
 		next.Failures = 1
 	}
-	_ = l.release(next) // it ends by itself
+	_ = has.release(next) // it ends by itself
 	return failed
 }
 
-// done gives a lease back whose work is done.
-func (f *Fleet) done(l *lease) error {
-	epoch, err := f.epoch.get(context.Background(), f)
-	if err != nil {
-		_ = l.release(claim{})
-		return err
-	}
-	return l.release(claim{Done: epoch})
-}
-
 // work is for what the end of this process's part waits for. ctx ends with Close.
-func (f *Fleet) work(ctx context.Context) (c context.Context, begun bool, end func()) {
-	if f.over.Err() != nil {
+func (l *leads) work(ctx context.Context) (c context.Context, begun bool, end func()) {
+	if l.over.Err() != nil {
 		return nil, false, nil
 	}
-	f.running.Begin()
+	l.running.Begin()
 	ctx, cancel := context.WithCancel(ctx)
-	stop := context.AfterFunc(f.over, cancel)
+	stop := context.AfterFunc(l.over, cancel)
 	return ctx, true, func() {
 		stop()
 		cancel()
-		f.running.End()
+		l.running.End()
 	}
 }
 
@@ -211,29 +204,29 @@ func Fence(ctx context.Context) uint64 {
 // that succeeded too late, the error is [ErrLeaseLost]. ctx is that of fn, and bounds
 // the wait. Without a connection it is [ErrNoFleet].
 func (f *Fleet) Once(ctx context.Context, name string, fn func(ctx context.Context) error) error {
-	err := coord.Once(ctx, f.local("once "+name), func(ctx context.Context) error { return f.once(ctx, name, fn) })
+	err := coord.Once(ctx, f.me.local("once "+name), func(ctx context.Context) error { return f.leads.once(ctx, name, fn) })
 	if err != nil {
 		return fmt.Errorf("fleet: Once %q: %w", name, err)
 	}
 	return nil
 }
 
-func (f *Fleet) once(ctx context.Context, name string, fn func(context.Context) error) error {
-	ctx, begun, end := f.work(ctx)
+func (l *leads) once(ctx context.Context, name string, fn func(context.Context) error) error {
+	ctx, begun, end := l.work(ctx)
 	if !begun {
 		return ErrNoFleet
 	}
 	defer end()
-	l, done, err := f.acquire(ctx, ctx, "once."+token(name), 0, nil)
+	has, done, err := l.leases.acquire(ctx, ctx, "once."+token(name), 0, nil)
 	if done || err != nil {
 		return err
 	}
-	err = callback.Wait(func() error { return fn(l.ctx) })
+	err = callback.Wait(func() error { return fn(has.ctx) })
 	if err != nil {
-		_ = l.release(claim{}) // it ends by itself
+		_ = has.release(claim{}) // it ends by itself
 		return err
 	}
-	if err := f.done(l); err != nil {
+	if err := l.leases.done(has); err != nil {
 		return fmt.Errorf("it has succeeded here, but the others cannot be told: %w", err)
 	}
 	return nil
@@ -249,11 +242,11 @@ func (f *Fleet) once(ctx context.Context, name string, fn func(context.Context) 
 // unlock may be called more than once. The death of the process frees the lock for its
 // member at once, and for others after 15 seconds. The error wraps [ErrNoFleet] if there is no connection.
 func (f *Fleet) Lock(ctx context.Context, name string) (held context.Context, unlock func(), err error) {
-	local, err := coord.Lock(ctx, f.local("lock "+name))
+	local, err := coord.Lock(ctx, f.me.local("lock "+name))
 	if err != nil {
 		return nil, nil, fmt.Errorf("fleet: Lock %q: %w", name, err)
 	}
-	l, _, err := f.acquire(ctx, context.WithoutCancel(ctx), "lock."+token(name), lockTime, nil)
+	l, _, err := f.leases.acquire(ctx, context.WithoutCancel(ctx), "lock."+token(name), lockTime, nil)
 	if err != nil {
 		local()
 		return nil, nil, fmt.Errorf("fleet: Lock %q: %w", name, err)

@@ -35,9 +35,17 @@ type claim struct {
 	Done     string `json:"done,omitempty"`     // the epoch in which its work was done
 }
 
+// leases are what this process can have of the fleet's bucket.
+type leases struct {
+	me    *self
+	conn  *connection
+	store *bucket
+	epoch *epochs
+}
+
 // lease is one that this process has.
 type lease struct {
-	f     *Fleet
+	all   *leases
 	key   string
 	ttl   time.Duration // of the key
 	mine  claim
@@ -87,21 +95,21 @@ func (l *lease) check() {
 // acquire waits until the lease is this process's. done says that what it is for is
 // done already. parent is that of the lease's context. An error is ctx's, or says why there
 // is none; with trouble that is told instead, and waited on.
-func (f *Fleet) acquire(ctx, parent context.Context, key string, ttl time.Duration, trouble func(error)) (l *lease, done bool, err error) {
+func (a *leases) acquire(ctx, parent context.Context, key string, ttl time.Duration, trouble func(error)) (l *lease, done bool, err error) {
 	// What is written to the key can be heard before it can be read. It says when to look.
 	news := make(chan struct{}, 1)
-	sub, err := f.nc.Subscribe(f.store.subject(key), func(*nats.Msg) {
+	sub, err := a.conn.nc.Subscribe(a.store.subject(key), func(*nats.Msg) {
 		select {
 		case news <- struct{}{}:
 		default:
 		}
 	})
 	if err != nil {
-		return nil, false, f.wrap(err)
+		return nil, false, wrap(err)
 	}
 	defer sub.Unsubscribe()
-	c := contender{f: f, key: key, me: rand.Text()}
-	limit := f.set.lease.look
+	c := contender{all: a, key: key, me: rand.Text()}
+	limit := a.me.set.lease.look
 	for {
 		wait, done, err := c.look(ctx)
 		if err == nil && !done && wait <= 0 {
@@ -118,10 +126,10 @@ func (f *Fleet) acquire(ctx, parent context.Context, key string, ttl time.Durati
 			return nil, false, err
 		case err != nil:
 			trouble(err)
-			wait = f.set.lease.look
+			wait = a.me.set.lease.look
 		}
-		timer := time.NewTimer(max(f.set.lease.look/10, min(wait, limit)))
-		limit = f.set.lease.look
+		timer := time.NewTimer(max(a.me.set.lease.look/10, min(wait, limit)))
+		limit = a.me.set.lease.look
 		select {
 		case <-ctx.Done():
 		case <-news:
@@ -134,7 +142,7 @@ func (f *Fleet) acquire(ctx, parent context.Context, key string, ttl time.Durati
 
 // contender waits for a lease.
 type contender struct {
-	f    *Fleet
+	all  *leases
 	key  string
 	me   string // the holder that it will be
 	last record
@@ -144,7 +152,7 @@ type contender struct {
 
 // look looks at the lease, and says how long to wait before it may be taken.
 func (c *contender) look(ctx context.Context) (wait time.Duration, done bool, err error) {
-	r, err := c.f.store.get(ctx, c.key)
+	r, err := c.all.store.get(ctx, c.key)
 	if err != nil {
 		return 0, false, err
 	}
@@ -159,13 +167,13 @@ func (c *contender) look(ctx context.Context) (wait time.Duration, done bool, er
 	switch {
 	case c.has.Holder == c.me: // what was thought to have failed
 		return 0, false, nil
-	case c.has.Holder != "" && c.has.Home == c.f.home:
+	case c.has.Holder != "" && c.has.Home == c.all.me.home:
 		// Package coord says that nobody else of this cluster has it any more.
 		return 0, false, nil
 	case c.has.Holder != "":
-		return c.f.set.lease.term - time.Since(c.seen), false, nil
+		return c.all.me.set.lease.term - time.Since(c.seen), false, nil
 	case c.has.Done != "":
-		epoch, err := c.f.epoch.get(ctx, c.f)
+		epoch, err := c.all.epoch.get(ctx)
 		return 0, epoch == c.has.Done, err
 	case !c.last.there:
 		return c.young(ctx)
@@ -176,11 +184,11 @@ func (c *contender) look(ctx context.Context) (wait time.Duration, done bool, er
 // young is for a lease that is not there. A bucket that was just made may be that of a
 // server that has lost the one before, with a lease that somebody still minds.
 func (c *contender) young(ctx context.Context) (wait time.Duration, done bool, err error) {
-	if c.f.embedded || c.last.rev > 0 {
+	if c.all.me.embedded || c.last.rev > 0 {
 		return 0, false, nil
 	}
-	age, _, err := c.f.store.age(ctx)
-	return c.f.set.lease.term - age, false, err
+	age, _, err := c.all.store.age(ctx)
+	return c.all.me.set.lease.term - age, false, err
 }
 
 // backoff is how long nobody tries after so many failures in a row.
@@ -193,7 +201,7 @@ func backoff(failures int) time.Duration {
 
 // take takes the lease, if it is still as it was seen.
 func (c *contender) take(ctx, parent context.Context, ttl time.Duration) (*lease, error) {
-	mine := claim{Holder: c.me, Node: c.f.o.Node, Home: c.f.home, Failures: c.has.Failures}
+	mine := claim{Holder: c.me, Node: c.all.me.node, Home: c.all.me.home, Failures: c.has.Failures}
 	if c.has.Holder != "" && c.has.Holder != c.me {
 		mine.Failures++ // it died while it led
 	}
@@ -202,13 +210,13 @@ func (c *contender) take(ctx, parent context.Context, ttl time.Duration) (*lease
 		return nil, err
 	}
 	begin := sinceBoot()
-	rev, err := c.f.store.put(ctx, c.key, body, c.last.rev, ttl, nil)
+	rev, err := c.all.store.put(ctx, c.key, body, c.last.rev, ttl, nil)
 	if errors.Is(err, errMoved) {
 		return nil, nil
 	} else if err != nil {
 		return nil, err
 	}
-	l := &lease{f: c.f, key: c.key, ttl: ttl, mine: mine, fence: rev, rev: rev, deadline: begin + c.f.set.lease.hold}
+	l := &lease{all: c.all, key: c.key, ttl: ttl, mine: mine, fence: rev, rev: rev, deadline: begin + c.all.me.set.lease.hold}
 	inner, ended := context.WithCancelCause(parent)
 	l.ctx, l.ended = &leaseContext{inner, l}, ended
 	renewing, stop := context.WithCancel(context.Background())
@@ -220,7 +228,7 @@ func (c *contender) take(ctx, parent context.Context, ttl time.Duration) (*lease
 
 // watch looks at the clock.
 func (l *lease) watch(ctx context.Context) {
-	tick := time.NewTicker(l.f.set.lease.look)
+	tick := time.NewTicker(l.all.me.set.lease.look)
 	defer tick.Stop()
 	for {
 		select {
@@ -235,7 +243,7 @@ func (l *lease) watch(ctx context.Context) {
 // renew renews the lease until it is lost, or given back. That the context has ended
 // because its parent has does not end it: the function may still run.
 func (l *lease) renew(ctx context.Context) {
-	set := l.f.set.lease
+	set := l.all.me.set.lease
 	body, _ := json.Marshal(l.mine) // it could be encoded when it was taken
 	for next := set.renew; ; {
 		timer := time.NewTimer(next)
@@ -251,7 +259,7 @@ func (l *lease) renew(ctx context.Context) {
 		}
 		begin := sinceBoot()
 		one, cancel := context.WithTimeout(ctx, set.hold/4)
-		rev, err := l.f.store.put(one, l.key, body, l.revision(), l.ttl, nil)
+		rev, err := l.all.store.put(one, l.key, body, l.revision(), l.ttl, nil)
 		if errors.Is(err, errMoved) && !l.reread(one) {
 			cancel()
 			l.ended(ErrLeaseLost)
@@ -283,11 +291,11 @@ func (l *lease) extend(rev uint64, deadline time.Duration) {
 // to have failed may have arrived. It is not if that cannot be known.
 func (l *lease) reread(ctx context.Context) (mine bool) {
 	for {
-		r, err := l.f.store.get(ctx, l.key)
+		r, err := l.all.store.get(ctx, l.key)
 		switch {
 		case err != nil && ctx.Err() == nil:
 			select {
-			case <-time.After(l.f.set.lease.look):
+			case <-time.After(l.all.me.set.lease.look):
 				continue
 			case <-ctx.Done():
 				return false
@@ -320,10 +328,10 @@ func (l *lease) release(next claim) error {
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), l.f.set.lease.hold/2)
+	ctx, cancel := context.WithTimeout(context.Background(), l.all.me.set.lease.hold/2)
 	defer cancel()
 	for {
-		_, err := l.f.store.put(ctx, l.key, body, l.revision(), l.ttl, nil)
+		_, err := l.all.store.put(ctx, l.key, body, l.revision(), l.ttl, nil)
 		switch {
 		case err == nil:
 			return nil
@@ -333,4 +341,14 @@ func (l *lease) release(next claim) error {
 			return ErrLeaseLost
 		}
 	}
+}
+
+// done gives a lease back whose work is done.
+func (a *leases) done(l *lease) error {
+	epoch, err := a.epoch.get(context.Background())
+	if err != nil {
+		_ = l.release(claim{})
+		return err
+	}
+	return l.release(claim{Done: epoch})
 }

@@ -157,7 +157,7 @@ func TestLeadReturns(t *testing.T) {
 		})()
 	}
 	done := func(f *Fleet) bool {
-		return slices.ContainsFunc(cluster.Stats().Coord.Leads, func(l cluster.LeadStats) bool { return l.Name == f.local("lead job") && l.Done })
+		return slices.ContainsFunc(cluster.Stats().Coord.Leads, func(l cluster.LeadStats) bool { return l.Name == f.me.local("lead job") && l.Done })
 	}
 	eventually(t, func() bool { return done(a) && done(b) }, "the end of the work")
 	c := member(t, quickly, Options{URL: s.URL, Node: "c"})

@@ -2,7 +2,6 @@ package fleet
 
 import (
 	"cmp"
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -49,7 +48,8 @@ const (
 
 // roster is what this process knows of the members.
 type roster struct {
-	f      *Fleet
+	me     *self
+	conn   *connection
 	calls  mailbox.Mailbox // of callbacks
 	asked  chan struct{}   // a heartbeat is wanted now
 	ended  chan struct{}
@@ -63,38 +63,36 @@ type roster struct {
 	leaves  map[*func(Member)]bool
 }
 
-func newRoster(f *Fleet) *roster {
+func newRoster(c *connection) *roster {
 	r := &roster{
-		f: f, asked: make(chan struct{}, 1), ended: make(chan struct{}), members: make(map[string]*entry),
+		me: c.me, conn: c, asked: make(chan struct{}, 1), ended: make(chan struct{}), members: make(map[string]*entry),
 		foreign: make(map[string]bool), joins: make(map[*func(Member)]bool), leaves: make(map[*func(Member)]bool),
 	}
 	r.endNow = sync.OnceFunc(func() { close(r.ended) })
 	return r
 }
 
-func (f *Fleet) memberSubject(node string) string { return f.subject("member." + node) }
-
 // begin hears the members, and in a master lets them hear of this one.
 func (r *roster) begin() error {
-	if _, err := r.f.nc.Subscribe(r.f.memberSubject("*"), r.heard); err != nil {
-		return r.f.wrap(err)
+	if _, err := r.conn.nc.Subscribe(r.me.memberSubject("*"), r.heard); err != nil {
+		return wrap(err)
 	}
-	if r.f.master {
-		if _, err := r.f.nc.Subscribe(r.f.subject("who"), func(*nats.Msg) { r.beatSoon() }); err != nil {
-			return r.f.wrap(err)
+	if r.me.master {
+		if _, err := r.conn.nc.Subscribe(r.me.whoSubject(), func(*nats.Msg) { r.beatSoon() }); err != nil {
+			return wrap(err)
 		}
-		if err := r.send(false); err != nil && r.f.nc.IsConnected() {
+		if err := r.send(false); err != nil && r.conn.nc.IsConnected() {
 			return err
 		}
 	}
-	r.ask()
+	ask(r.me, r.conn.nc)
 	r.gone.Go(r.run)
 	return nil
 }
 
 // ask asks all masters for a heartbeat.
-func (r *roster) ask() {
-	_ = r.f.nc.Publish(r.f.subject("who"), nil) // without a connection: again when there is one
+func ask(me *self, nc *nats.Conn) {
+	_ = nc.Publish(me.whoSubject(), nil) // without a connection: again when there is one
 }
 
 func (r *roster) beatSoon() {
@@ -106,7 +104,7 @@ func (r *roster) beatSoon() {
 
 // run sends heartbeats, and counts those that are missing.
 func (r *roster) run() {
-	tick := time.NewTicker(r.f.set.beat / 2)
+	tick := time.NewTicker(r.me.set.beat / 2)
 	defer tick.Stop()
 	for n := 1; ; n++ {
 		due := n%2 == 0
@@ -119,7 +117,7 @@ func (r *roster) run() {
 		case <-tick.C:
 			r.count()
 		}
-		if due && r.f.master {
+		if due && r.me.master {
 			_ = r.send(false) // there is no connection: the next one
 		}
 	}
@@ -128,8 +126,8 @@ func (r *roster) run() {
 // send sends a heartbeat.
 func (r *roster) send(leaving bool) error {
 	b := beat{
-		Member:   Member{Node: r.f.o.Node, Host: hostName(), PID: masterPID(), Orders: r.f.o.Orders, Protocol: protocol},
-		Instance: r.f.instance, Leaving: leaving,
+		Member:   Member{Node: r.me.node, Host: hostName(), PID: masterPID(), Orders: r.me.orders, Protocol: protocol},
+		Instance: r.me.instance, Leaving: leaving,
 	}
 	if !leaving {
 		b.Snapshot = cluster.Stats()
@@ -139,7 +137,7 @@ func (r *roster) send(leaving bool) error {
 	if err != nil {
 		return err
 	}
-	return r.f.wrap(r.f.nc.Publish(r.f.memberSubject(token(r.f.o.Node)), body))
+	return wrap(r.conn.nc.Publish(r.me.memberSubject(token(r.me.node)), body))
 }
 
 // heard takes a heartbeat of another master, or of the own one.
@@ -151,24 +149,24 @@ func (r *roster) heard(m *nats.Msg) {
 		Leaving  bool   `json:"leaving"`
 	}
 	if err := json.Unmarshal(m.Data, &version); err != nil || version.Node == "" {
-		r.f.report(fmt.Errorf("fleet: a heartbeat at %q that is none: %w", m.Subject, cmp.Or(err, errors.New("it has no node"))))
+		r.me.report(fmt.Errorf("fleet: a heartbeat at %q that is none: %w", m.Subject, cmp.Or(err, errors.New("it has no node"))))
 		return
 	}
 	if version.Protocol != protocol {
 		if r.first(version.Instance) {
-			r.f.report(fmt.Errorf("fleet: %w: %q has %d, this one %d", ErrVersion, version.Node, version.Protocol, protocol))
+			r.me.report(fmt.Errorf("fleet: %w: %q has %d, this one %d", ErrVersion, version.Node, version.Protocol, protocol))
 		}
 		r.take(beat{Member{Node: version.Node, Protocol: version.Protocol}, version.Instance, version.Leaving})
 		return
 	}
 	var b beat
 	if err := json.Unmarshal(m.Data, &b); err != nil {
-		r.f.report(fmt.Errorf("fleet: a heartbeat of %q: %w", version.Node, err))
+		r.me.report(fmt.Errorf("fleet: a heartbeat of %q: %w", version.Node, err))
 		return
 	}
-	if r.f.master && b.Node == r.f.o.Node && b.Instance != r.f.instance {
+	if r.me.master && b.Node == r.me.node && b.Instance != r.me.instance {
 		if !b.Leaving && r.first(b.Instance) {
-			r.f.report(fmt.Errorf("fleet: %w: %q is also that of pid %d at %s", ErrNameTaken, b.Node, b.PID, b.Host))
+			r.me.report(fmt.Errorf("fleet: %w: %q is also that of pid %d at %s", ErrNameTaken, b.Node, b.PID, b.Host))
 		}
 		return
 	}
@@ -244,7 +242,7 @@ func (r *roster) count() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, e := range r.members {
-		if r.f.master && e.instance == r.f.instance {
+		if r.me.master && e.instance == r.me.instance {
 			continue
 		}
 		if e.missed++; e.missed >= lost {
@@ -257,7 +255,7 @@ func (r *roster) count() {
 func (r *roster) leave() {
 	r.endNow()
 	r.gone.Wait()
-	if r.f.master {
+	if r.me.master {
 		_ = r.send(true) // without a connection they find out
 	}
 }
@@ -284,61 +282,36 @@ func (r *roster) add(all map[*func(Member)]bool, fn func(Member), present bool) 
 	}
 }
 
-// Members are those that are known now, by their names: this one, and all whose
-// masters were heard in the last 17 seconds. They tell of themselves every five
-// seconds, and when somebody joins. Without a connection all others are gone after
-// that time. Right after Join some may be missing: see OnJoin.
-func (f *Fleet) Members() []Member {
-	f.roster.mu.Lock()
-	defer f.roster.mu.Unlock()
-	all := make([]Member, 0, len(f.roster.members))
-	for _, e := range f.roster.members {
+func (r *roster) onJoin(fn func(Member)) (stop func())  { return r.add(r.joins, fn, true) }
+func (r *roster) onLeave(fn func(Member)) (stop func()) { return r.add(r.leaves, fn, false) }
+
+// list is all who are known, by their names.
+func (r *roster) list() []Member {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	all := make([]Member, 0, len(r.members))
+	for _, e := range r.members {
 		all = append(all, e.Member)
 	}
 	slices.SortFunc(all, func(a, b Member) int { return cmp.Compare(a.Node, b.Node) })
 	return all
 }
 
+// Members are those that are known now, by their names: this one, and all whose
+// masters were heard in the last 17 seconds. They tell of themselves every five
+// seconds, and when somebody joins. Without a connection all others are gone after
+// that time. Right after Join some may be missing: see OnJoin.
+func (f *Fleet) Members() []Member { return f.roster.list() }
+
 // OnJoin registers fn for members that join, and calls it for those that are known
 // already. Calls of OnJoin and OnLeave come one after another, in the order in which
 // it happened.
 func (f *Fleet) OnJoin(fn func(Member)) (stop func()) {
-	return f.roster.add(f.roster.joins, fn, true)
+	return f.roster.onJoin(fn)
 }
 
 // OnLeave registers fn for members that leave: they said so, or three of their
 // heartbeats are missing, or the connection of this process is.
 func (f *Fleet) OnLeave(fn func(Member)) (stop func()) {
-	return f.roster.add(f.roster.leaves, fn, false)
-}
-
-// claimName makes sure that no other member that is alive has this one's name, and
-// answers for it from now on.
-func (f *Fleet) claimName() error {
-	subject := f.subject("name." + token(f.o.Node))
-	ctx, cancel := context.WithTimeout(context.Background(), f.set.join)
-	defer cancel()
-	var who *Member
-	for ctx.Err() == nil {
-		err := f.request(ctx, subject, struct{}{}, &who)
-		switch {
-		case errors.Is(err, nats.ErrPermissionViolation) || errors.Is(err, ErrNoFleet):
-			return err
-		case errors.Is(err, nats.ErrNoResponders):
-			return f.ownName(subject)
-		case err != nil && ctx.Err() == nil:
-			return err
-		}
-		time.Sleep(f.set.join / 20) // he may be about to leave
-	}
-	if who != nil {
-		return fmt.Errorf("%w: Options.Node %q is that of pid %d at %s", ErrNameTaken, f.o.Node, who.PID, who.Host)
-	}
-	return f.ownName(subject) // somebody is there who answers nothing: he is cut off, or stopped
-}
-
-// ownName answers for the name from now on.
-func (f *Fleet) ownName(subject string) error {
-	_, err := f.answer(subject, func([]byte) (any, error) { return Member{Host: hostName(), PID: masterPID()}, nil })
-	return f.wrap(err)
+	return f.roster.onLeave(fn)
 }

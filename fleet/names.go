@@ -59,6 +59,31 @@ const digits = "0123456789ABCDEF"
 // maxName is how long the name of a fleet, a member, a topic, a key may be.
 const maxName = 1024
 
+// Subjects of a fleet. docs/fleet.md has them, for who gives permissions.
+
+func (s *self) subject(rest string) string       { return "cluster." + s.fleet + "." + rest }
+func (s *self) whoSubject() string               { return s.subject("who") }
+func (s *self) memberSubject(node string) string { return s.subject("member." + node) }
+func (s *self) nameSubject(node string) string   { return s.subject("name." + token(node)) }
+func (s *self) orderSubject(node string) string  { return s.subject("order." + token(node)) }
+func (s *self) topicSubject(topic string) string { return s.subject("topic." + topic) }
+
+// requestSubject is where requests go: to one process of that node, or of any.
+func (s *self) requestSubject(node, cmd string) string {
+	if node == "" {
+		return s.subject("request." + token(cmd))
+	}
+	return s.subject("request." + token(cmd) + "." + token(node))
+}
+
+// local is a name of package coord: leases are between members, and one process of
+// each stands for it.
+func (s *self) local(name string) string { return "\x00fleet " + s.fleet + " " + s.node + " " + name }
+
+// Topics of package coord by which workers learn the embedded server's address.
+func (s *self) whereTopic() string   { return "\x00fleet where " + s.fleet }
+func (s *self) addressTopic() string { return "\x00fleet address " + s.fleet }
+
 // checkFleetName says what is wrong with the name of a fleet, which is part of
 // subjects and of the name of a bucket as it is.
 func checkFleetName(name string) error {

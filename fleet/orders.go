@@ -39,18 +39,24 @@ type order struct {
 	N        int    `json:"n,omitempty"`
 }
 
-func (f *Fleet) orderSubject(node string) string { return f.subject("order." + token(node)) }
+// orders are those that this process gives, and in a master those that it takes.
+type orders struct {
+	me         *self
+	conn       *connection
+	roster     *roster
+	responders *responders
+}
 
-// takeOrders makes this master carry out orders.
-func (f *Fleet) takeOrders() error {
-	_, err := f.answer(f.orderSubject(f.o.Node), func(body []byte) (any, error) {
+// take makes this master carry out orders.
+func (g *orders) take() error {
+	_, err := g.responders.answer(g.me.orderSubject(g.me.node), func(body []byte) (any, error) {
 		var o order
 		if err := json.Unmarshal(body, &o); err != nil {
 			return nil, err
 		}
 		return nil, o.carryOut()
 	})
-	return f.wrap(err)
+	return wrap(err)
 }
 
 // carryOut does what is ordered. The time that it may take is that of the cluster's
@@ -81,26 +87,26 @@ func (o order) carryOut() error {
 // given go on. Each member reloads on its own: none waits until another is ready
 // again beyond what its own Reload waits for.
 func (f *Fleet) Reload(ctx context.Context, r Roll) (Result, error) {
-	return f.roll(ctx, order{Verb: "reload"}, r)
+	return f.orders.roll(ctx, order{Verb: "reload"}, r)
 }
 
 // Scale sets the number of workers of each member, as cluster.Scale does. Otherwise
 // it is as Reload.
 func (f *Fleet) Scale(ctx context.Context, n int, r Roll) (Result, error) {
-	return f.roll(ctx, order{Verb: "scale", N: n}, r)
+	return f.orders.roll(ctx, order{Verb: "scale", N: n}, r)
 }
 
 // Stop stops members, as cluster.Disconnect does: their workers drain, and Run ends.
 // Otherwise it is as Reload. A service manager may start them again. A worker that
 // stops its own member ends with it: ctx may end with its drain before the result is known.
 func (f *Fleet) Stop(ctx context.Context, r Roll) (Result, error) {
-	return f.roll(ctx, order{Verb: "stop"}, r)
+	return f.orders.roll(ctx, order{Verb: "stop"}, r)
 }
 
 // targets are the members that an order is for.
-func (f *Fleet) targets(r Roll) (nodes []string, err error) {
+func (g *orders) targets(r Roll) (nodes []string, err error) {
 	known := make(map[string]Member)
-	for _, m := range f.Members() {
+	for _, m := range g.roster.list() {
 		known[m.Node] = m
 		if r.Nodes == nil {
 			nodes = append(nodes, m.Node)
@@ -124,9 +130,9 @@ func (f *Fleet) targets(r Roll) (nodes []string, err error) {
 }
 
 // roll gives the order to one after another.
-func (f *Fleet) roll(ctx context.Context, o order, r Roll) (res Result, err error) {
+func (g *orders) roll(ctx context.Context, o order, r Roll) (res Result, err error) {
 	o.Protocol = protocol
-	nodes, err := f.targets(r)
+	nodes, err := g.targets(r)
 	if err != nil {
 		return res, fmt.Errorf("fleet: %s: %w", o.Verb, err)
 	}
@@ -147,7 +153,7 @@ func (f *Fleet) roll(ctx context.Context, o order, r Roll) (res Result, err erro
 			break
 		}
 		all.Go(func() {
-			err := f.order(ctx, node, o)
+			err := g.order(ctx, node, o)
 			mu.Lock()
 			defer mu.Unlock()
 			if err == nil {
@@ -173,17 +179,17 @@ func (f *Fleet) roll(ctx context.Context, o order, r Roll) (res Result, err erro
 var errLost = errors.New("the member was lost meanwhile")
 
 // order gives one member the order, and waits until it is carried out.
-func (f *Fleet) order(ctx context.Context, node string, o order) error {
+func (g *orders) order(ctx context.Context, node string, o order) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	defer f.OnLeave(func(m Member) {
+	defer g.roster.onLeave(func(m Member) {
 		if m.Node != node {
 			return
 		}
 		// One that stops says that it leaves before it says that it has stopped.
-		time.AfterFunc(f.set.beat, func() { cancel(errLost) })
+		time.AfterFunc(g.me.set.beat, func() { cancel(errLost) })
 	})()
-	err := f.request(ctx, f.orderSubject(node), o, nil)
+	err := g.conn.request(ctx, g.me.orderSubject(node), o, nil)
 	if err != nil && context.Cause(ctx) == errLost {
 		return errLost
 	}

@@ -51,7 +51,7 @@ func TestPermissionsInDocs(t *testing.T) {
 		require.NoError(t, f.KV("x").Delete(ctx, "k"))
 		if f != master {
 			awaitNodes(t, f, "master", "worker")
-			err = f.request(ctx, f.orderSubject("master"), order{}, nil)
+			err = f.conn.request(ctx, f.me.orderSubject("master"), order{}, nil)
 			require.ErrorIs(t, err, nats.ErrPermissionViolation)
 		}
 	}

@@ -165,7 +165,7 @@ func TestLostDuringOrder(t *testing.T) {
 	victim := member(t, beating, Options{URL: s.URL, Node: "victim"})
 	begun, end := make(chan struct{}, 1), make(chan struct{})
 	defer close(end)
-	_, err := victim.answer(victim.orderSubject("victim"), func([]byte) (any, error) {
+	_, err := victim.responders.answer(victim.me.orderSubject("victim"), func([]byte) (any, error) {
 		begun <- struct{}{}
 		<-end
 		return nil, nil
@@ -174,7 +174,7 @@ func TestLostDuringOrder(t *testing.T) {
 	require.NoError(t, victim.Conn().Flush())
 	awaitNodes(t, boss, "boss", "victim")
 	result := make(chan error, 1)
-	go func() { result <- boss.order(clustertest.Within(t, time.Hour), "victim", order{Verb: "reload"}) }()
+	go func() { result <- boss.orders.order(clustertest.Within(t, time.Hour), "victim", order{Verb: "reload"}) }()
 	clustertest.Await(t, begun, "the order")
 	victim.abandon()
 	require.ErrorIs(t, clustertest.Await(t, result, "the end of the order"), errLost)

@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"sync"
 
 	"github.com/go-cluster/cluster/internal/callback"
@@ -13,14 +15,6 @@ import (
 
 // errorHeader has the text of a handler's error.
 const errorHeader = "Cluster-Error"
-
-// requestSubject is where requests go: to one process of that node, or of any.
-func (f *Fleet) requestSubject(node, cmd string) string {
-	if node == "" {
-		return f.subject("request." + token(cmd))
-	}
-	return f.subject("request." + token(cmd) + "." + token(node))
-}
 
 // Request sends v, encoded as JSON, to one process that answers cmd (see [Respond]),
 // and decodes its answer into reply, which may be nil. node is the member whose
@@ -33,7 +27,7 @@ func (f *Fleet) requestSubject(node, cmd string) string {
 // server refuses it; cluster.ErrTooLarge. Otherwise it is ctx.Err(), or the text that
 // the handler's error has.
 func (f *Fleet) Request(ctx context.Context, node, cmd string, v, reply any) error {
-	if err := f.request(ctx, f.requestSubject(node, cmd), v, reply); err != nil {
+	if err := f.conn.request(ctx, f.me.requestSubject(node, cmd), v, reply); err != nil {
 		if node == "" {
 			node = "any member"
 		}
@@ -42,16 +36,17 @@ func (f *Fleet) Request(ctx context.Context, node, cmd string, v, reply any) err
 	return nil
 }
 
-func (f *Fleet) request(ctx context.Context, subject string, v, reply any) error {
+// request sends v to one who answers at the subject, and waits for the answer.
+func (c *connection) request(ctx context.Context, subject string, v, reply any) error {
 	body, err := json.Marshal(v)
 	if err != nil {
 		return err
 	}
-	ctx, end := f.denials.wait(ctx, subject)
+	ctx, end := c.denials.wait(ctx, subject)
 	defer end()
-	answer, err := f.nc.RequestWithContext(ctx, subject, body)
+	answer, err := c.nc.RequestWithContext(ctx, subject, body)
 	if err != nil {
-		return f.wrap(cause(ctx, err))
+		return wrap(cause(ctx, err))
 	}
 	if text := answer.Header.Get(errorHeader); text != "" {
 		return errors.New(text)
@@ -65,6 +60,22 @@ func (f *Fleet) request(ctx context.Context, subject string, v, reply any) error
 	return nil
 }
 
+// responders are what this process answers: requests of the application, and in a
+// master orders and who asks for its name. A drain ends their subscriptions first.
+type responders struct {
+	me      *self
+	conn    *connection
+	running *callback.Running // of handlers
+
+	mu       sync.Mutex
+	subs     map[*nats.Subscription]struct{}
+	draining bool
+}
+
+func newResponders(c *connection, running *callback.Running) *responders {
+	return &responders{me: c.me, conn: c, running: running, subs: make(map[*nats.Subscription]struct{})}
+}
+
 // Respond answers requests whose cmd is cmd, in this process: those to its member, and
 // those to any. Of several processes that answer one of them is chosen for each
 // request, at random. Each call of fn runs on a goroutine of its own, at most 1,024 at
@@ -75,7 +86,7 @@ func (f *Fleet) request(ctx context.Context, subject string, v, reply any) error
 // begun. What cannot be had, a subject that is not permitted say, is reported through
 // cluster.OnError.
 func Respond[Q, A any](f *Fleet, cmd string, fn func(q Q) (A, error)) (stop func()) {
-	return f.respond(cmd, func(body []byte) (any, error) {
+	return f.responders.respond(cmd, func(body []byte) (any, error) {
 		var q Q
 		if err := json.Unmarshal(body, &q); err != nil {
 			return nil, fmt.Errorf("request %q: %w", cmd, err)
@@ -84,57 +95,55 @@ func Respond[Q, A any](f *Fleet, cmd string, fn func(q Q) (A, error)) (stop func
 	})
 }
 
-func (f *Fleet) respond(cmd string, fn func(body []byte) (any, error)) (stop func()) {
+func (r *responders) respond(cmd string, fn func(body []byte) (any, error)) (stop func()) {
 	var stops []func()
 	stop = func() {
 		for _, s := range stops {
 			s()
 		}
 	}
-	for _, node := range []string{"", f.o.Node} {
-		s, err := f.answer(f.requestSubject(node, cmd), fn)
+	for _, node := range []string{"", r.me.node} {
+		s, err := r.answer(r.me.requestSubject(node, cmd), fn)
 		if err != nil {
-			f.report(fmt.Errorf("fleet: Respond %q: %w", cmd, f.wrap(err)))
+			r.me.report(fmt.Errorf("fleet: Respond %q: %w", cmd, wrap(err)))
 			stop()
 			return func() {}
 		}
 		stops = append(stops, s)
 	}
-	if f.nc.IsConnected() {
-		_ = f.nc.FlushTimeout(f.set.join) // an error is reported as that of the connection
-	}
+	r.conn.tell()
 	return stop
 }
 
 // answer answers what comes to a subject.
-func (f *Fleet) answer(subject string, fn func(body []byte) (any, error)) (stop func(), err error) {
+func (r *responders) answer(subject string, fn func(body []byte) (any, error)) (stop func(), err error) {
 	seats := make(chan struct{}, maxHandlers)
-	sub, err := f.nc.QueueSubscribe(subject, "cluster", func(m *nats.Msg) {
+	sub, err := r.conn.nc.QueueSubscribe(subject, "cluster", func(m *nats.Msg) {
 		seats <- struct{}{}
-		f.running.Begin()
+		r.running.Begin()
 		go func() {
 			defer func() {
-				f.running.End()
+				r.running.End()
 				<-seats
 			}()
 			var reply any
 			err := callback.ErrGoexit
-			callback.Guard(func() { reply, err = fn(m.Data) }, func() { f.reply(m, nil, err) })
-			f.reply(m, reply, err)
+			callback.Guard(func() { reply, err = fn(m.Data) }, func() { r.reply(m, nil, err) })
+			r.reply(m, reply, err)
 		}()
 	})
 	if err != nil {
 		return nil, err
 	}
-	f.responders.add(sub)
-	return func() { f.responders.remove(sub) }, nil
+	r.add(sub)
+	return func() { r.remove(sub) }, nil
 }
 
 // maxHandlers is how many calls of one handler run at once.
 const maxHandlers = 1024
 
 // reply answers a request.
-func (f *Fleet) reply(m *nats.Msg, v any, err error) {
+func (r *responders) reply(m *nats.Msg, v any, err error) {
 	answer := nats.NewMsg(m.Reply)
 	if err == nil {
 		answer.Data, err = json.Marshal(v)
@@ -148,23 +157,13 @@ func (f *Fleet) reply(m *nats.Msg, v any, err error) {
 		answer.Header.Set(errorHeader, "the answer is too long: "+err.Error())
 		err = m.RespondMsg(answer)
 	}
-	if err != nil && !f.closing.Load() {
-		f.report(fmt.Errorf("fleet: the answer to %q: %w", m.Subject, f.wrap(err)))
+	if err != nil && !r.conn.closing.Load() {
+		r.me.report(fmt.Errorf("fleet: the answer to %q: %w", m.Subject, wrap(err)))
 	}
-}
-
-// responders are the subscriptions that a drain ends first.
-type responders struct {
-	mu       sync.Mutex
-	subs     map[*nats.Subscription]struct{}
-	draining bool
 }
 
 func (r *responders) add(s *nats.Subscription) {
 	r.mu.Lock()
-	if r.subs == nil {
-		r.subs = make(map[*nats.Subscription]struct{})
-	}
 	r.subs[s] = struct{}{}
 	late := r.draining
 	r.mu.Unlock()
@@ -183,13 +182,8 @@ func (r *responders) remove(s *nats.Subscription) {
 // drain lets no new requests come, from now on.
 func (r *responders) drain() {
 	r.mu.Lock()
-	all := make([]*nats.Subscription, 0, len(r.subs))
-	if !r.draining {
-		r.draining = true
-		for s := range r.subs {
-			all = append(all, s)
-		}
-	}
+	r.draining = true
+	all := slices.Collect(maps.Keys(r.subs))
 	r.mu.Unlock()
 	for _, s := range all {
 		_ = s.Drain() // fails where the connection is closed
@@ -199,8 +193,9 @@ func (r *responders) drain() {
 // wait waits until those that came have been given to a handler.
 func (r *responders) wait(ctx context.Context) {
 	r.mu.Lock()
-	defer r.mu.Unlock()
-	for s := range r.subs {
+	all := slices.Collect(maps.Keys(r.subs))
+	r.mu.Unlock()
+	for _, s := range all {
 		ended := s.StatusChanged(nats.SubscriptionClosed)
 		if s.IsValid() {
 			select {

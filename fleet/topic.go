@@ -16,8 +16,11 @@ const (
 	maxPendingBytes = 16 << 20
 )
 
-// topics are the subjects of topics that were used.
+// topics are what this process publishes and hears. The lock is that of the subjects
+// of topics to which it has published.
 type topics struct {
+	me       *self
+	conn     *connection
 	mu       sync.RWMutex
 	subjects map[string]string
 }
@@ -26,23 +29,23 @@ type topics struct {
 const maxTopics = 4096
 
 // topicSubject is the subject of a topic that is published to.
-func (f *Fleet) topicSubject(topic string) (string, error) {
-	f.topics.mu.RLock()
-	subject, ok := f.topics.subjects[topic]
-	f.topics.mu.RUnlock()
+func (t *topics) subject(topic string) (string, error) {
+	t.mu.RLock()
+	subject, ok := t.subjects[topic]
+	t.mu.RUnlock()
 	if ok {
 		return subject, nil
 	}
 	if err := checkTopic(topic, false); err != nil {
 		return "", err
 	}
-	f.topics.mu.Lock()
-	defer f.topics.mu.Unlock()
-	if f.topics.subjects == nil || len(f.topics.subjects) >= maxTopics {
-		f.topics.subjects = make(map[string]string)
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.subjects == nil || len(t.subjects) >= maxTopics {
+		t.subjects = make(map[string]string)
 	}
-	subject = f.subject("topic." + topic)
-	f.topics.subjects[strings.Clone(topic)] = subject
+	subject = t.me.topicSubject(topic)
+	t.subjects[strings.Clone(topic)] = subject
 	return subject, nil
 }
 
@@ -59,7 +62,7 @@ func (f *Fleet) topicSubject(topic string) (string, error) {
 // seconds: the first refusal comes later than the call, and is reported through
 // cluster.OnError.
 func (f *Fleet) Publish(topic string, v any) error {
-	subject, err := f.topicSubject(topic)
+	subject, err := f.topics.subject(topic)
 	if err != nil {
 		return fmt.Errorf("fleet: Publish: %w", err)
 	}
@@ -67,11 +70,11 @@ func (f *Fleet) Publish(topic string, v any) error {
 	if err != nil {
 		return fmt.Errorf("fleet: Publish to %q: %w", topic, err)
 	}
-	if err := f.denials.of(subject); err != nil {
+	if err := f.conn.denials.of(subject); err != nil {
 		return fmt.Errorf("fleet: Publish to %q: %w", topic, err)
 	}
-	if err := f.nc.Publish(subject, body); err != nil {
-		return fmt.Errorf("fleet: Publish to %q: %w", topic, f.wrap(err))
+	if err := f.conn.nc.Publish(subject, body); err != nil {
+		return fmt.Errorf("fleet: Publish to %q: %w", topic, wrap(err))
 	}
 	return nil
 }
@@ -87,36 +90,33 @@ func (f *Fleet) Publish(topic string, v any) error {
 // cannot be decoded into T, a topic that is none, and one that is not permitted.
 // After stop fn is not called again; a call under way goes on.
 func Subscribe[T any](f *Fleet, topic string, fn func(v T)) (stop func()) {
-	return f.subscribe(topic, func(m *nats.Msg) {
+	return f.topics.subscribe(topic, func(m *nats.Msg) {
 		var v T
 		if err := json.Unmarshal(m.Data, &v); err != nil {
-			f.report(fmt.Errorf("fleet: a message of topic %q: %w", strings.TrimPrefix(m.Subject, f.subject("topic.")), err))
+			f.me.report(fmt.Errorf("fleet: a message of topic %q: %w", strings.TrimPrefix(m.Subject, f.me.topicSubject("")), err))
 			return
 		}
 		fn(v)
 	})
 }
 
-func (f *Fleet) subscribe(topic string, fn func(*nats.Msg)) (stop func()) {
+func (t *topics) subscribe(topic string, fn func(*nats.Msg)) (stop func()) {
 	if err := checkTopic(topic, true); err != nil {
-		f.report(fmt.Errorf("fleet: Subscribe: %w", err))
+		t.me.report(fmt.Errorf("fleet: Subscribe: %w", err))
 		return func() {}
 	}
-	stop, err := f.hear(f.subject("topic."+topic), "", fn)
+	stop, err := t.hear(t.me.topicSubject(topic), fn)
 	if err != nil {
-		f.report(fmt.Errorf("fleet: Subscribe to %q: %w", topic, f.wrap(err)))
+		t.me.report(fmt.Errorf("fleet: Subscribe to %q: %w", topic, wrap(err)))
 		return func() {}
 	}
-	if f.nc.IsConnected() {
-		// An error is reported as that of the connection.
-		_ = f.nc.FlushTimeout(f.set.join)
-	}
+	t.conn.tell()
 	return stop
 }
 
 // hear calls fn for each message of a subject. fn may end its goroutine: then the
 // subscription begins anew.
-func (f *Fleet) hear(subject, queue string, fn func(*nats.Msg)) (stop func(), err error) {
+func (t *topics) hear(subject string, fn func(*nats.Msg)) (stop func(), err error) {
 	var (
 		mu      sync.Mutex
 		sub     *nats.Subscription
@@ -140,7 +140,7 @@ func (f *Fleet) hear(subject, queue string, fn func(*nats.Msg)) (stop func(), er
 				callback.Guard(func() { fn(m) }, func() { go again() })
 			}
 		}
-		if sub, err = f.nc.QueueSubscribe(subject, queue, handler); err != nil {
+		if sub, err = t.conn.nc.Subscribe(subject, handler); err != nil {
 			return err
 		}
 		return sub.SetPendingLimits(maxPending, maxPendingBytes)

@@ -1,6 +1,7 @@
 package fleet
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -8,51 +9,53 @@ import (
 	"net"
 	"net/url"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/go-cluster/cluster"
-	"github.com/go-cluster/cluster/coord"
 	"github.com/nats-io/nats.go"
 )
 
-// connect finds the server, which may be embedded, and connects this process.
-func (f *Fleet) connect() (err error) {
-	address := f.o.URL
-	if address == "" {
-		f.embedded = true
-		if cluster.IsWorker() {
-			address, err = f.askMaster()
-		} else {
-			address, err = f.embed()
-		}
-		if err != nil {
-			return err
-		}
-	}
+// connection is this process's one connection to NATS, and what is known of it. It
+// has no lock beside that of the denials.
+type connection struct {
+	me      *self
+	nc      *nats.Conn
+	denials denials
+	closing atomic.Bool // from here on what fails is no news
+}
+
+// connect connects this process.
+func connect(me *self, address string, options []nats.Option) (*connection, error) {
+	c := &connection{me: me}
 	o := nats.GetDefaultOptions()
-	for _, set := range append(f.defaults(), f.o.NATS...) {
+	for _, set := range append(c.defaults(), options...) {
 		if err := set(&o); err != nil {
-			return err
+			return nil, err
 		}
 	}
 	for _, one := range strings.Split(address, ",") {
 		o.Servers = append(o.Servers, strings.TrimSpace(one))
 	}
-	f.watch(&o)
-	f.nc, err = dial(o, f.set.join, address)
-	return err
+	c.watch(&o)
+	nc, err := dial(o, me.set.join, address)
+	if err != nil {
+		return nil, err
+	}
+	c.nc = nc
+	return c, nil
 }
 
 // defaults are those of this package, which Options.NATS can change.
-func (f *Fleet) defaults() []nats.Option {
+func (c *connection) defaults() []nats.Option {
 	return []nats.Option{
-		nats.Name(f.o.Name + "/" + f.o.Node),
+		nats.Name(c.me.fleet + "/" + c.me.node),
 		nats.ReconnectBufSize(-1), // what cannot be sent now is an error
 		nats.MaxReconnects(-1),
 		nats.IgnoreAuthErrorAbort(),
 		nats.CustomReconnectDelay(reconnectDelay),
-		nats.PingInterval(f.set.ping),
-		nats.FlusherTimeout(f.set.ping),
+		nats.PingInterval(c.me.set.ping),
+		nats.FlusherTimeout(c.me.set.ping),
 		nats.ReconnectOnFlusherError(),
 		nats.Timeout(2 * time.Second),
 		nats.DrainTimeout(drainTime),
@@ -108,30 +111,30 @@ func redacted(address string) string {
 
 // watch adds what this package has to know of the connection to what the application
 // wants to know.
-func (f *Fleet) watch(o *nats.Options) {
+func (c *connection) watch(o *nats.Options) {
 	trouble, down, up := o.AsyncErrorCB, o.DisconnectedErrCB, o.ReconnectedCB
 	o.AsyncErrorCB = func(nc *nats.Conn, sub *nats.Subscription, err error) {
-		f.trouble(sub, err)
+		c.trouble(sub, err)
 		if trouble != nil {
 			trouble(nc, sub, err)
 		}
 	}
 	o.DisconnectedErrCB = func(nc *nats.Conn, err error) {
-		if !f.closing.Load() {
+		if !c.closing.Load() {
 			if err == nil {
 				err = nats.ErrDisconnected
 			}
 			lost := fmt.Errorf("%w (%w)", ErrNoFleet, err)
-			f.report(fmt.Errorf("fleet: %w", lost))
-			f.denials.endAll(lost)
+			c.me.report(fmt.Errorf("fleet: %w", lost))
+			c.denials.endAll(lost)
 		}
 		if down != nil {
 			down(nc, err)
 		}
 	}
 	o.ReconnectedCB = func(nc *nats.Conn) {
-		f.denials.forget()
-		f.roster.ask()
+		c.denials.forget()
+		ask(c.me, nc)
 		if up != nil {
 			up(nc)
 		}
@@ -139,60 +142,73 @@ func (f *Fleet) watch(o *nats.Options) {
 }
 
 // trouble is told of errors that no call returns.
-func (f *Fleet) trouble(sub *nats.Subscription, err error) {
+func (c *connection) trouble(sub *nats.Subscription, err error) {
 	switch {
-	case f.closing.Load():
+	case c.closing.Load():
 	case errors.Is(err, nats.ErrPermissionViolation):
-		f.denials.add(err)
-		f.report(fmt.Errorf("fleet: %w", err))
+		c.denials.add(err)
+		c.me.report(fmt.Errorf("fleet: %w", err))
 	case sub != nil && errors.Is(err, nats.ErrSlowConsumer):
-		f.report(fmt.Errorf("fleet: who hears %q is too slow, and misses messages: %w", sub.Subject, err))
+		c.me.report(fmt.Errorf("fleet: who hears %q is too slow, and misses messages: %w", sub.Subject, err))
 	case sub != nil:
-		f.report(fmt.Errorf("fleet: who hears %q: %w", sub.Subject, err))
+		c.me.report(fmt.Errorf("fleet: who hears %q: %w", sub.Subject, err))
 	default:
-		f.report(fmt.Errorf("fleet: %w", err))
+		c.me.report(fmt.Errorf("fleet: %w", err))
 	}
 }
 
-// Topics of package coord by which workers learn the embedded server's address.
-func (f *Fleet) whereTopic() string   { return "\x00fleet where " + f.o.Name }
-func (f *Fleet) addressTopic() string { return "\x00fleet address " + f.o.Name }
-
-// tellWorkers tells workers that ask where the embedded server is.
-func (f *Fleet) tellWorkers(address string) (stop func()) {
-	return coord.Subscribe(f.whereTopic(), func(struct{}) {
-		if err := coord.Publish(f.addressTopic(), address); err != nil {
-			f.report(fmt.Errorf("fleet: a worker asks where the server is: %w", err))
-		}
-	})
+// tell waits until the server knows of the subscriptions made so far. An error is
+// reported as that of the connection.
+func (c *connection) tell() {
+	if c.nc.IsConnected() {
+		_ = c.nc.FlushTimeout(c.me.set.join)
+	}
 }
 
-// askMaster asks where the embedded server is, again and again: the master may join
-// later.
-func (f *Fleet) askMaster() (string, error) {
-	address := make(chan string, 1)
-	defer coord.Subscribe(f.addressTopic(), func(s string) {
-		select {
-		case address <- s:
-		default:
-		}
-	})()
-	again := time.NewTicker(200 * time.Millisecond)
-	defer again.Stop()
-	end := time.NewTimer(f.set.master)
-	defer end.Stop()
-	for {
-		if err := coord.Publish(f.whereTopic(), struct{}{}); err != nil {
-			return "", fmt.Errorf("%w: Options.URL is empty, and the master cannot be asked for its server: %w", ErrNoFleet, err)
-		}
-		select {
-		case s := <-address:
-			return s, nil
-		case <-again.C:
-		case <-cluster.Context().Done():
-			return "", fmt.Errorf("%w: this worker stops", ErrNoFleet)
-		case <-end.C:
-			return "", fmt.Errorf("%w: Options.URL is empty, and the master has not joined %q within %v", ErrNoFleet, f.o.Name, f.set.master)
+// permitted says what the server does not permit of the subscriptions made so far: it
+// has said so before it answers this.
+func (c *connection) permitted() error {
+	if err := c.nc.FlushTimeout(c.me.set.join); err != nil {
+		return wrap(err)
+	}
+	if err := c.nc.LastError(); errors.Is(err, nats.ErrPermissionViolation) {
+		return err
+	}
+	return nil
+}
+
+// drain sends what waits, lets subscribers have what has come, and closes.
+func (c *connection) drain(ctx context.Context) error {
+	c.closing.Store(true)
+	ended := c.nc.StatusChanged(nats.CLOSED)
+	if err := c.nc.Drain(); err != nil {
+		return wrap(err)
+	}
+	select {
+	case <-ended:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (c *connection) end() {
+	c.closing.Store(true)
+	c.nc.Close()
+}
+
+// wrap says that the connection is what is missing, where it is.
+func wrap(err error) error {
+	for _, lost := range []error{
+		nats.ErrReconnectBufExceeded, nats.ErrConnectionClosed, nats.ErrConnectionReconnecting, nats.ErrDisconnected,
+		nats.ErrConnectionDraining, nats.ErrNoServers, nats.ErrStaleConnection, nats.ErrInvalidConnection,
+	} {
+		if errors.Is(err, lost) {
+			return fmt.Errorf("%w (%w)", ErrNoFleet, err)
 		}
 	}
+	if errors.Is(err, nats.ErrMaxPayload) {
+		return fmt.Errorf("%w: %w", cluster.ErrTooLarge, err)
+	}
+	return err
 }
