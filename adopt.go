@@ -62,6 +62,9 @@ func (c *cluster) inherit() {
 	wire.SetSequence(in.state.Sequence)
 	c.outlives, c.master.began = in.state.Outlives, in.state.Began
 	c.upgrades.came = in
+	if h.Failed != "" {
+		return // nobody is left to go back to: it has the time that it has at any start
+	}
 	in.expires = time.AfterFunc(in.state.StartTimeout, func() {
 		in.mu.Lock()
 		if in.adopted {
@@ -153,7 +156,9 @@ func (u *upgrades) adopt() error {
 		in.giveUp(err)
 	}
 	in.adopted = true
-	in.expires.Stop()
+	if in.expires != nil {
+		in.expires.Stop()
+	}
 	in.handover.Done()
 	if why := in.handover.Failed; why != "" {
 		m.log().Error("cluster: the upgrade failed; the program before goes on", "err", why)

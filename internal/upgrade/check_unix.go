@@ -15,6 +15,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -52,12 +53,9 @@ var managers = []string{"NOTIFY_SOCKET", "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDN
 // Run runs the check. The error tells what the program had to say, if it did not get so
 // far.
 func (c Check) Run(ctx context.Context) error {
-	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM, 0)
+	fds, err := pair()
 	if err != nil {
-		return os.NewSyscallError("socketpair", err)
-	}
-	for _, fd := range fds {
-		unix.CloseOnExec(fd)
+		return err
 	}
 	unix.SetNonblock(fds[0], true)
 	ours, theirs := os.NewFile(uintptr(fds[0]), "upgrade-check"), os.NewFile(uintptr(fds[1]), "upgrade-check")
@@ -102,6 +100,21 @@ func (c Check) Run(ctx context.Context) error {
 		how = end.Error()
 	}
 	return fmt.Errorf("the new program ended before it came to AutoFork, Run or Fork: %s%s", how, words)
+}
+
+// pair is a channel to the check. No worker that is started meanwhile gets it: the end of
+// the check would not be seen.
+func pair() (fds [2]int, err error) {
+	syscall.ForkLock.RLock()
+	defer syscall.ForkLock.RUnlock()
+	fds, err = unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM, 0)
+	if err != nil {
+		return fds, os.NewSyscallError("socketpair", err)
+	}
+	for _, fd := range fds {
+		unix.CloseOnExec(fd)
+	}
+	return fds, nil
 }
 
 // lastWords keeps the end of what is written to it.

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -46,12 +47,15 @@ var talkers = clustertest.Program("upgrade talkers", func() {
 	l := ledger{From: make(map[int]int), To: make(map[int]int)}
 	_, err := cluster.Upgraded("ledger", &l)
 	clustertest.Must(err)
+	frozen := false
 	cluster.OnUpgrade("ledger", func() (any, error) {
 		l.mu.Lock() // nothing is sent any more that is not counted
+		frozen = true
 		return map[string]any{"From": l.From, "To": l.To}, nil
 	})
 	cluster.OnUpgraded(func(err error) {
-		if err != nil {
+		if frozen { // it has failed after all
+			frozen = false
 			l.mu.Unlock()
 		}
 	})
@@ -219,10 +223,38 @@ func zombies(pid int) (n int) {
 	return n
 }
 
-const upgradesInARow = 10 // half of them for each scheduling: one takes seconds under the race detector
+// settled is how many descriptors the process has when nothing is under way.
+func settled(pid int) (n int) {
+	for same := 0; same < 20; same++ {
+		if now := descriptors(pid); now != n {
+			n, same = now, 0
+		}
+		time.Sleep(2 * pace)
+	}
+	return n
+}
 
-// TestUnderLoad: many upgrades in a row lose no request and no message, and double none;
-// and the master is after them what it was.
+// keepsNone: a quiet upgrade leaves no descriptor and no zombie in the master. A count may
+// be taken before the master has opened all that it needs, on a slow machine; a leak is there
+// each time.
+func keepsNone(t *testing.T, p *clustertest.Proc) {
+	t.Helper()
+	pid := p.Cmd.Process.Pid
+	var was, is int
+	for range 3 {
+		was = settled(pid)
+		require.Equal(t, "<nil>", upgrade(p, clustertest.SigPoke))
+		if is = settled(pid); is <= was {
+			clustertest.Eventually(t, func() bool { return zombies(pid) == 0 }, "no zombie")
+			return
+		}
+	}
+	open, _ := exec.Command("ls", "-l", fmt.Sprintf("/proc/%d/fd", pid)).CombinedOutput()
+	require.LessOrEqual(t, is, was, "%s", open)
+}
+
+// TestUnderLoad: upgrades lose no request and no message, and double none; and the master
+// is after them what it was.
 func TestUnderLoad(t *testing.T) {
 	for _, scheduling := range []string{"shared", "robin"} {
 		t.Run(scheduling, func(t *testing.T) {
@@ -231,17 +263,12 @@ func TestUnderLoad(t *testing.T) {
 			pid := p.Cmd.Process.Pid
 			was := traits(t, pid)
 			l := beginLoad(address)
-			first := 0
-			for n := range upgradesInARow / 2 {
+			for n := range 3 {
 				s.deploy(fmt.Sprint("number ", n))
-				p.Signal(clustertest.SigPoke)
-				require.Equal(t, "<nil>", p.Expect("upgraded "))
-				if n == 0 {
-					first = descriptors(pid)
-				}
+				require.Equal(t, "<nil>", upgrade(p, clustertest.SigPoke))
 			}
 			l.end(t)
-			clustertest.Eventually(t, func() bool { return descriptors(pid) <= first+4 && zombies(pid) == 0 }, "no descriptor and no zombie more")
+			keepsNone(t, p)
 			require.Equal(t, was, traits(t, pid))
 			p.Terminate()
 			require.NotContains(t, p.Output(), "wrong")
