@@ -232,7 +232,6 @@ func serves(t *testing.T, address string) string {
 // TestUpgradeAndReload: SIGUSR2 replaces the master, which keeps its workers, and then
 // these.
 func TestUpgradeAndReload(t *testing.T) {
-	t.Parallel()
 	s := newSite(t)
 	p, address := s.begin(server)
 	require.Equal(t, "one", serves(t, address))
@@ -248,7 +247,6 @@ func TestUpgradeAndReload(t *testing.T) {
 // TestCheckFails: a program that does not start changes nothing, and its last words are
 // told.
 func TestCheckFails(t *testing.T) {
-	t.Parallel()
 	s := newSite(t)
 	p, address := s.begin(server)
 	s.deploy("panics")
@@ -282,7 +280,6 @@ func TestRollback(t *testing.T) {
 
 // TestExecFails: when the file cannot be executed after all, everything is undone.
 func TestExecFails(t *testing.T) {
-	t.Parallel()
 	s := newSite(t)
 	p, address := s.begin(holder)
 	s.deploy("two")
@@ -332,7 +329,6 @@ func TestBusy(t *testing.T) {
 // TestDeathInTheGap: a worker that dies while nobody is there is a death like any other,
 // and is replaced.
 func TestDeathInTheGap(t *testing.T) {
-	t.Parallel()
 	s := newSite(t)
 	p, _ := s.begin(server)
 	s.deploy("kills")

@@ -35,7 +35,6 @@ func TestNodeWorkers(t *testing.T) {
 	node := clustertest.NodeBinary(t)
 	for _, scheduling := range []string{"shared", "robin"} {
 		t.Run(scheduling, func(t *testing.T) {
-			t.Parallel()
 			s := newSite(t)
 			p, address := s.begin(nodes, "SCHEDULING="+scheduling, "NODE_BINARY="+node, "SCRIPT="+clustertest.Path("test", "upgrade", "testdata", "worker.js"))
 			l := beginLoad(address)
