@@ -9,6 +9,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/go-cluster/cluster/internal/errs"
 	"github.com/go-cluster/cluster/internal/handle"
 	"github.com/go-cluster/cluster/internal/roomtest"
 	"github.com/go-cluster/cluster/internal/wire"
@@ -153,8 +154,10 @@ func TestFlowsEnd(t *testing.T) {
 		return w, m.Key, at
 	}
 	w, key, at := begin()
+	require.ErrorIs(t, Refuses(r), errs.NotSupported, "an upgrade would leave its sockets to nobody")
 	r.Close(w, key, true)
 	require.True(t, free(at))
+	require.NoError(t, Refuses(r))
 
 	w, key, at = begin()
 	r.Close(w, key, false) // in a drain: its successor comes

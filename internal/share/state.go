@@ -65,6 +65,9 @@ func Refuses(r *Registry) error {
 			return fmt.Errorf("the sockets of %s are one for each worker (Sharded, ByClient) and cannot be handed over yet: %w", e.query.Literal, errs.NotSupported)
 		}
 	}
+	for _, g := range r.Flows.groups {
+		return fmt.Errorf("the sockets of %s are those of QUIC connections and cannot be handed over yet: %w", g.query.Literal, errs.NotSupported)
+	}
 	return nil
 }
 
