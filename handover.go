@@ -8,6 +8,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/go-cluster/cluster/internal/callback"
 	"github.com/go-cluster/cluster/internal/handle"
 	"github.com/go-cluster/cluster/internal/link"
 	"github.com/go-cluster/cluster/internal/parcel"
@@ -377,3 +378,37 @@ func (e *events) restore(s processState, taken handle.Taken) {
 
 // handing is what the supervisor has for another program.
 func handing(m *supervise.Machine) supervise.Handover { return supervise.Handover{Machine: m} }
+
+// stateSaver is one OnUpgrade.
+type stateSaver struct {
+	name string
+	fn   func() (any, error)
+}
+
+// save asks the application for what it hands over.
+func (q *quiet) save([]*Process) error {
+	q.states = make(map[string]json.RawMessage)
+	for _, r := range q.m.cluster.hooks.upgrade.all() {
+		saved := make(chan error, 1)
+		var text []byte
+		go func() {
+			saved <- callback.Wait(func() error {
+				state, err := r.fn.fn()
+				if err == nil {
+					text, err = json.Marshal(state)
+				}
+				return err
+			})
+		}()
+		select {
+		case err := <-saved:
+			if err != nil {
+				return fmt.Errorf("OnUpgrade %q: %w", r.fn.name, err)
+			}
+			q.states[r.fn.name] = text
+		case <-q.ctx.Done():
+			return q.busy("OnUpgrade %q", r.fn.name)
+		}
+	}
+	return nil
+}

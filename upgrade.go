@@ -8,7 +8,6 @@ import (
 	"os"
 	"time"
 
-	"github.com/go-cluster/cluster/internal/callback"
 	"github.com/go-cluster/cluster/internal/link"
 	"github.com/go-cluster/cluster/internal/share"
 	"github.com/go-cluster/cluster/internal/signals"
@@ -16,8 +15,9 @@ import (
 	"github.com/go-cluster/cluster/internal/upgrade"
 )
 
-// How a master is replaced in place: the part of the program that goes. What follows in
-// the one that comes is in host.go. The steps are those of package upgrade.
+// How a master is replaced in place: the part of the program that goes. What goes over
+// is in handover.go, and the part of the program that comes in adopt.go. The steps are
+// those of package upgrade.
 
 // upgrades is what a master knows of the replacement of its program.
 type upgrades struct {
@@ -358,40 +358,6 @@ func (q *quiet) rest(workers []*Process) error {
 	case <-q.ctx.Done():
 		return q.busy("a callback about the cluster")
 	}
-}
-
-// stateSaver is one OnUpgrade.
-type stateSaver struct {
-	name string
-	fn   func() (any, error)
-}
-
-// save asks the application for what it hands over.
-func (q *quiet) save([]*Process) error {
-	q.states = make(map[string]json.RawMessage)
-	for _, r := range q.m.cluster.hooks.upgrade.all() {
-		saved := make(chan error, 1)
-		var text []byte
-		go func() {
-			saved <- callback.Wait(func() error {
-				state, err := r.fn.fn()
-				if err == nil {
-					text, err = json.Marshal(state)
-				}
-				return err
-			})
-		}()
-		select {
-		case err := <-saved:
-			if err != nil {
-				return fmt.Errorf("OnUpgrade %q: %w", r.fn.name, err)
-			}
-			q.states[r.fn.name] = text
-		case <-q.ctx.Done():
-			return q.busy("OnUpgrade %q", r.fn.name)
-		}
-	}
-	return nil
 }
 
 // parkRun lets the loop of Run rest, so that it takes no signal that would be forgotten.
