@@ -37,7 +37,7 @@ func main() {
 	if err := cluster.SetupMaster(cluster.Options{Exec: *node, Args: []string{*script}}); err != nil {
 		log.Fatal(err)
 	}
-	s := &sessions{owner: make(map[string]*cluster.Process)}
+	s := &sessions{owner: make(map[string]*cluster.Process), said: make(chan struct{})}
 	cluster.OnMessage(s.message)
 	cluster.OnDeath(s.dead)
 	cluster.OnOnline(func(w *cluster.Process) { fmt.Printf("worker %d online\n", w.ID()) })
@@ -59,6 +59,7 @@ func main() {
 type sessions struct {
 	mu    sync.Mutex
 	owner map[string]*cluster.Process
+	said  chan struct{} // closed by the next worker that has a new session
 	turn  int
 }
 
@@ -73,6 +74,8 @@ func (s *sessions) message(w *cluster.Process, m cluster.Message) {
 	switch said.Type {
 	case "sticky:connection":
 		s.owner[said.Data] = w
+		close(s.said)
+		s.said = make(chan struct{})
 	case "sticky:disconnection":
 		delete(s.owner, said.Data)
 	}
@@ -88,13 +91,34 @@ func (s *sessions) dead(w *cluster.Process, _ cluster.Exit) {
 	}
 }
 
+// maxNews is how long a session's worker may take to say that it has it. The client
+// learns it from the answer, which can be here before the worker's message.
+const maxNews = time.Second
+
 // choose returns the worker that has the session, or the next that is there.
 func (s *sessions) choose(id string) *cluster.Process {
+	if id == "" {
+		return s.next()
+	}
+	for timeout := time.After(maxNews); ; {
+		s.mu.Lock()
+		w, said := s.owner[id], s.said
+		s.mu.Unlock()
+		if w != nil {
+			return w
+		}
+		select {
+		case <-said:
+		case <-timeout:
+			return s.next() // it says that the session has ended
+		}
+	}
+}
+
+// next returns the next worker that is there, or nil.
+func (s *sessions) next() *cluster.Process {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if w := s.owner[id]; w != nil {
-		return w
-	}
 	var up []*cluster.Process
 	for _, w := range cluster.Workers() {
 		if w.State() >= cluster.Online && w.State() < cluster.Draining {

@@ -188,25 +188,32 @@ func TestContinueStopped(t *testing.T) {
 	// A terminal stops no process of an orphaned group, as that of these tests may be.
 	require.Eventually(t, func() bool { pgid, err := unix.Getpgid(child.PID); return err == nil && pgid == child.PID },
 		time.Minute, time.Millisecond)
+	state := func() string { return readStat(child.PID)[statState] }
+	inState := func(stopped bool) {
+		require.Eventually(t, func() bool { return (state() == "T") == stopped }, time.Minute, time.Millisecond)
+	}
+	require.NoError(t, child.Signal(unix.SIGTTIN)) // before anybody looks
+	require.Eventually(t, func() bool { return stoppedBy(child.PID) != 0 }, time.Minute, time.Millisecond)
 	stop, ended, told := make(chan struct{}), make(chan struct{}), make(chan os.Signal, 10)
 	go func() {
 		ContinueStopped(stop, func() []int { return []int{child.PID} }, func(_ int, by os.Signal) { told <- by })
 		close(ended)
 	}()
-	state := func() string { return readStat(child.PID)[statState] }
-	for _, sig := range []os.Signal{unix.SIGTTIN, unix.SIGTTOU} {
-		require.NoError(t, child.Signal(sig))
+	continued := func(want os.Signal) {
 		select {
 		case by := <-told:
-			require.Equal(t, sig, by)
+			require.Equal(t, want, by)
 		case <-time.After(time.Minute):
 			t.Fatal("not noticed")
 		}
-		require.Eventually(t, func() bool { return state() != "T" }, time.Minute, time.Millisecond)
+		inState(false)
 	}
+	continued(unix.SIGTTIN)
+	require.NoError(t, child.Signal(unix.SIGTTOU))
+	continued(unix.SIGTTOU)
 	time.Sleep(2 * stoppedAgain) // until it looks no more by itself
 	require.NoError(t, child.Signal(unix.SIGSTOP))
-	require.Eventually(t, func() bool { return state() == "T" }, time.Minute, time.Millisecond)
+	inState(true)
 	time.Sleep(2 * stoppedAgain)
 	require.Equal(t, "T", state())
 	close(stop)

@@ -21,7 +21,7 @@ func ContinueStopped(stop <-chan struct{}, children func() []int, tell func(pid 
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, syscall.SIGCHLD)
 	defer signal.Stop(signals)
-	var again <-chan time.Time
+	again := time.After(0) // what was stopped before it was listened for
 	for {
 		select {
 		case <-signals:
