@@ -143,7 +143,7 @@ var Troublemaker = Program("troublemaker", func() {
 		case "memory":
 			hoard = bytes.Repeat([]byte{1}, 256<<20)
 		case "orphan":
-			Must(exec.Command("/bin/sh", "-c", "sleep 1.25 & exit 0").Run())
+			Must(exec.Command("/bin/sh", "-c", "sleep 1000 & exit 0").Run())
 		}
 	}()
 	address := os.Getenv("ADDRESS")

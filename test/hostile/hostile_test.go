@@ -238,7 +238,7 @@ func hostileTest(t *testing.T, name string, a attack) {
 		}
 		require.Less(t, slowest, clustertest.Patience, "no report of %q", a.report)
 	}
-	require.Less(t, slowest, 5*time.Second, "the honest worker waits")
+	require.Less(t, slowest, clustertest.Patience/2, "the honest worker waits")
 	require.Less(t, most-before, int64(hostileMessage+8<<20)*clustertest.RaceFactor, "the master grows")
 	if !a.killed && !a.ends {
 		require.False(t, villain.IsDead())

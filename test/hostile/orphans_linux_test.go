@@ -51,6 +51,7 @@ func TestPID1(t *testing.T) {
 		}
 		return orphan != ""
 	}, "an orphan")
+	clustertest.Kill(t, clustertest.Atoi(orphan), syscall.SIGKILL)
 	clustertest.Eventually(t, func() bool { return ended(orphan) }, "its end")
 	clustertest.Eventually(t, func() bool { return len(clustertest.Children(pid)) == 1 }, "that somebody waits for it")
 
