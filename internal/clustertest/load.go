@@ -133,25 +133,37 @@ func (l *Load) exchange(c net.Conn, r *bufio.Reader, last bool) (closing bool, e
 	return resp.Close, l.answered(oldest, resp.Header.Get("Generation"))
 }
 
-// KeepAlive uses one connection for as long as the server wants it.
+// KeepAlive uses one connection for as long as the server wants it. A server that drains
+// closes one that is idle for a second, and so it is if this process gets no turn: what
+// is asked then, and is not answered, is asked again.
 func (l *Load) KeepAlive() func() error {
-	var c net.Conn
+	const prompt = 500 * time.Millisecond
+	var c *counted
 	var r *bufio.Reader
+	var answered time.Time
 	return func() error {
-		if c == nil {
-			var err error
-			if c, err = net.Dial(l.Network, l.HTTP); err != nil {
+		for {
+			kept := c != nil
+			if !kept {
+				conn, err := net.Dial(l.Network, l.HTTP)
+				if err != nil {
+					return err
+				}
+				c = &counted{Conn: conn}
+				r = bufio.NewReader(c)
+			}
+			before := c.read
+			closing, err := l.exchange(c, r, false)
+			late := kept && c.read == before && c.wrote.Sub(answered) > prompt
+			answered = time.Now()
+			if closing || l.stopped() {
+				c.Close()
 				c = nil
+			}
+			if err == nil || !late {
 				return err
 			}
-			r = bufio.NewReader(c)
 		}
-		closing, err := l.exchange(c, r, false)
-		if closing || l.stopped() {
-			c.Close()
-			c = nil
-		}
-		return err
 	}
 }
 
@@ -272,10 +284,17 @@ func (l *Load) Patient() func() error {
 	}
 }
 
-// counted counts what is read.
+// counted counts what is read, and knows when something was written.
 type counted struct {
 	net.Conn
-	read int
+	read  int
+	wrote time.Time
+}
+
+func (c *counted) Write(p []byte) (int, error) {
+	n, err := c.Conn.Write(p)
+	c.wrote = time.Now()
+	return n, err
 }
 
 func (c *counted) Read(p []byte) (int, error) {
