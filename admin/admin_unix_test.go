@@ -230,10 +230,15 @@ func TestPprof(t *testing.T) {
 		require.Equal(t, http.StatusUnauthorized, a.StatusCode)
 	}
 	st := s.stats()
-	stacks := s.get("/workers/all/debug/stacks")
-	for _, w := range st.Workers {
-		require.Contains(t, stacks, fmt.Sprintf("=== worker %s (pid %d)\n\ngoroutine ", w.Name, w.PID))
-	}
+	clustertest.Eventually(t, func() bool { // each has 5 s, which a slow machine may not give it
+		stacks := s.get("/workers/all/debug/stacks")
+		for _, w := range st.Workers {
+			if !strings.Contains(stacks, fmt.Sprintf("=== worker %s (pid %d)\n\ngoroutine ", w.Name, w.PID)) {
+				return false
+			}
+		}
+		return true
+	}, "the stacks of each worker")
 	var vars struct{ Memstats struct{ HeapSys uint64 } }
 	require.NoError(t, json.Unmarshal([]byte(s.get("/workers/0/debug/vars")), &vars))
 	require.Positive(t, vars.Memstats.HeapSys)
