@@ -64,12 +64,12 @@ func TestHandoff(t *testing.T) {
 const stickyClients = `
 const { io } = require('socket.io-client');
 const client = (options) => new Promise((resolve, reject) => {
-  const socket = io(process.argv[2], { reconnection: false, forceNew: true, ...options });
+  const socket = io(process.argv[2], { reconnection: false, forceNew: true, timeout: 60000, ...options });
   socket.on('connect_error', reject);
   socket.on('disconnect', reject);
   socket.on('connect', async () => {
     const ids = [];
-    for (let i = 0; i < 10; i++) ids.push(await socket.timeout(20000).emitWithAck('who'));
+    for (let i = 0; i < 10; i++) ids.push(await socket.timeout(60000).emitWithAck('who'));
     socket.off('disconnect').on('disconnect', () => resolve(ids));
     socket.close();
   });

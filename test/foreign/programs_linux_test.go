@@ -49,7 +49,7 @@ func TestGunicorn(t *testing.T) {
 	loseNothing(t, o, func(workers int) {
 		clustertest.Eventually(t, func() bool {
 			files, err := os.ReadDir(booted)
-			return err == nil && len(files) == workers
+			return err == nil && len(files) >= workers // more, if it has replaced one that was slow
 		}, "gunicorn's workers")
 	})
 }
