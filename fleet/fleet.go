@@ -81,6 +81,10 @@ type Fleet struct {
 // after cluster.AutoFork, with the same options. In a worker without URL it waits
 // until the master has joined, for at most 30 seconds.
 //
+// In the check of an upgrade (cluster.Checking) it connects, so that what is wrong with
+// server or credentials is found. But the process is no member: nobody hears of it, and it
+// answers and leads nothing.
+//
 // The error wraps [ErrNoFleet] if no server has been found within five seconds,
 // unless nats.RetryOnFailedConnect is among Options.NATS; nats.ErrAuthorization if
 // it refuses the credentials, at once; nats.ErrPermissionViolation if it does not

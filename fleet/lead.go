@@ -34,7 +34,7 @@ type leads struct {
 }
 
 func newLeads(a *leases, running *callback.Running) *leads {
-	l := &leads{me: a.me, leases: a, running: running, has: make(map[string]*lease), stops: make(map[*func()]bool)}
+	l := &leads{me: a.me, leases: a, running: running, has: make(map[string]*lease), stops: make(map[*func()]bool), ended: a.me.checks}
 	l.over, l.endOver = context.WithCancel(context.Background())
 	return l
 }

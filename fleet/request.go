@@ -117,6 +117,9 @@ func (r *responders) respond(cmd string, fn func(body []byte) (any, error)) (sto
 
 // answer answers what comes to a subject.
 func (r *responders) answer(subject string, fn func(body []byte) (any, error)) (stop func(), err error) {
+	if r.me.checks {
+		return func() {}, nil
+	}
 	seats := make(chan struct{}, maxHandlers)
 	sub, err := r.conn.nc.QueueSubscribe(subject, "cluster", func(m *nats.Msg) {
 		seats <- struct{}{}

@@ -39,9 +39,10 @@ type self struct {
 	fleet, node string
 	instance    string // of this process: names are used again
 	home        string // of this member's master: see homeOf
-	master      bool
-	orders      bool // it takes them
-	embedded    bool // the server is, here or in the master
+	master      bool   // this process speaks for the member
+	checks      bool   // it is the check of an upgrade: nobody is to rely on it
+	orders      bool   // it takes them
+	embedded    bool   // the server is, here or in the master
 	set         settings
 	report      func(error) // as cluster.OnError says
 }
@@ -49,7 +50,8 @@ type self struct {
 // newSelf checks the options of Join, and fills what they leave out.
 func newSelf(o Options, set settings) (*self, error) {
 	me := &self{
-		fleet: o.Name, node: o.Node, instance: rand.Text(), master: cluster.IsMaster(), orders: o.Orders, embedded: o.URL == "", set: set,
+		fleet: o.Name, node: o.Node, instance: rand.Text(), master: cluster.IsMaster() && !cluster.Checking(), checks: cluster.Checking(),
+		orders: o.Orders, embedded: o.URL == "", set: set,
 		report: cluster.Context().Value(broker.Key{}).(*broker.Client).Report,
 	}
 	if me.fleet == "" {
