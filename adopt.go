@@ -21,6 +21,7 @@ import (
 	"github.com/go-cluster/cluster/internal/share"
 	"github.com/go-cluster/cluster/internal/signals"
 	"github.com/go-cluster/cluster/internal/supervise"
+	"github.com/go-cluster/cluster/internal/systemd"
 	"github.com/go-cluster/cluster/internal/tickets"
 	"github.com/go-cluster/cluster/internal/upgrade"
 	"github.com/go-cluster/cluster/internal/wire"
@@ -77,7 +78,7 @@ func (c *cluster) inherit() {
 
 // giveUp goes back to the program before, or ends this process: the workers drain.
 func (in *inheritance) giveUp(why error) {
-	err := in.handover.Rollback(why)
+	err := in.handover.Rollback(why, self.Args, systemd.Descriptors())
 	fmt.Fprintln(os.Stderr, "cluster: the upgrade failed:", err)
 	os.Exit(1)
 }

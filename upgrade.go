@@ -149,7 +149,7 @@ func (u *upgrades) exec(q *quiet, path string, fallback int, reload bool, flushe
 	}
 	state.Reload = reload || m.upgrades.hold.reload
 	e := &upgrade.Exec{
-		Path: path, Args: os.Args, Env: upgrade.Started().Env, Dir: self.StartDir(), Fallback: fallback, Keep: systemd.Descriptors(),
+		Path: path, Args: self.Args, Env: upgrade.Started().Env, Dir: self.StartDir(), Fallback: fallback, Keep: systemd.Descriptors(),
 		Handover: &upgrade.Handover{Version: upgrade.Version, PID: pid, FDs: state.descriptors()},
 	}
 	return e.Run(func() (err error) {
@@ -192,7 +192,7 @@ func (u *upgrades) checkProgram(ctx context.Context, path string) (upgrade.File,
 	if err != nil || o.NoUpgradeCheck {
 		return file, err
 	}
-	check := upgrade.Check{Path: path, Args: os.Args, Env: upgrade.Started().Env, Dir: self.StartDir(), Timeout: o.StartTimeout}
+	check := upgrade.Check{Path: path, Args: self.Args, Env: upgrade.Started().Env, Dir: self.StartDir(), Timeout: o.StartTimeout}
 	if err := check.Run(ctx); err != nil {
 		return file, fmt.Errorf("check of %s: %w", path, err)
 	}

@@ -3,11 +3,15 @@ package process
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 )
 
 // Self is this program as it was started.
 type Self struct {
+	// Args are its arguments, the program's name first. A program may change os.Args: one
+	// with subcommands cuts them off.
+	Args []string
 	// Executable is its path.
 	Executable string
 	// Dir is the working directory at its start, by the path by which that was
@@ -22,7 +26,7 @@ type Self struct {
 
 // FindSelf is to be called before anything changes the working directory.
 func FindSelf() *Self {
-	s := &Self{argv0: os.Args[0]}
+	s := &Self{Args: slices.Clone(os.Args), argv0: os.Args[0]}
 	s.Executable, _ = os.Executable()
 	s.Dir, _ = os.Getwd()
 	s.path = findStartPath(s.argv0, s.Dir)

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -101,17 +102,18 @@ func (h *Handover) Done() {
 	}
 }
 
-// Rollback executes the program of before, with the same state. It returns only if it
-// cannot.
-func (h *Handover) Rollback(why error) error {
+// Rollback executes the program of before, with the same state, and with args, of which the
+// first is the program's name. keep are descriptors that it gets beside those of the state.
+// It returns only if it cannot.
+func (h *Handover) Rollback(why error, args []string, keep []int) error {
 	if h.fallback < 0 || h.Failed != "" {
 		return fmt.Errorf("there is no other program to go back to: %w", why)
 	}
 	old := *h
 	old.Failed = why.Error()
 	e := Exec{
-		Path: fmt.Sprintf("/proc/self/fd/%d", h.fallback), Args: os.Args, Env: Started().Env,
-		Handover: &old, Fallback: -1, Keep: []int{h.fallback},
+		Path: fmt.Sprintf("/proc/self/fd/%d", h.fallback), Args: args, Env: Started().Env,
+		Handover: &old, Fallback: -1, Keep: append(slices.Clone(keep), h.fallback),
 	}
 	return e.Run(nil)
 }

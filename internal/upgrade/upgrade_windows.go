@@ -58,7 +58,7 @@ func Take() (*Handover, error) { return nil, nil }
 func (*Handover) Done() {}
 
 // Rollback fails.
-func (*Handover) Rollback(error) error { return errs.NotSupported }
+func (*Handover) Rollback(error, []string, []int) error { return errs.NotSupported }
 
 // OpenRunning fails.
 func OpenRunning() (int, error) { return -1, errs.NotSupported }

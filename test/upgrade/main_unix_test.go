@@ -131,6 +131,8 @@ var server = clustertest.Program("upgrade server", func() {
 		panic("no configuration")
 	}
 	fmt.Println("main", version, os.Getpid())
+	fmt.Println("arguments", os.Args[1:])
+	os.Args = os.Args[:1] // as programs with subcommands do
 	var counter struct{ N, Victim int }
 	was, err := cluster.Upgraded("counter", &counter)
 	clustertest.Must(err)

@@ -1,0 +1,60 @@
+package upgrade_test
+
+import (
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/go-cluster/cluster/internal/clustertest"
+	"github.com/stretchr/testify/require"
+)
+
+// activated starts version one with arguments, and with a socket as a service manager
+// gives it.
+func (s *site) activated(env ...string) (p *clustertest.Proc, address string) {
+	s.t.Helper()
+	s.deploy("one")
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(s.t, err)
+	defer ln.Close()
+	f, err := ln.(*net.TCPListener).File()
+	require.NoError(s.t, err)
+	defer f.Close()
+	cmd := exec.Command("/bin/sh", "-c", `LISTEN_PID=$$ LISTEN_FDS=1 exec "$0" serve -v`, s.path)
+	cmd.ExtraFiles = []*os.File{f}
+	p = clustertest.StartCmd(s.t, cmd, server, env...)
+	return p, p.All("address ", "ready ", "ready ")[0]
+}
+
+// third is what the process has as the first descriptor that a service manager gives.
+func third(t *testing.T, p *clustertest.Proc) string {
+	t.Helper()
+	link, err := os.Readlink(fmt.Sprintf("/proc/%d/fd/3", p.Cmd.Process.Pid))
+	require.NoError(t, err)
+	return link
+}
+
+// TestStart: an upgrade, and one that is rolled back, leave the program what it was started
+// with: the arguments, whatever main does to os.Args, and a service manager's sockets, those
+// too that nobody has asked for.
+func TestStart(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	p, address := s.activated("HANGS=1")
+	socket := third(t, p)
+	require.Contains(t, socket, "socket:")
+	s.deploy("hangs")
+	require.Contains(t, upgrade(p, clustertest.SigPoke), "did not come to AutoFork")
+	require.Equal(t, socket, third(t, p))
+	s.deploy("two")
+	require.Equal(t, "<nil>", upgrade(p, clustertest.SigPoke))
+	require.Equal(t, socket, third(t, p))
+	require.Equal(t, 4, strings.Count(p.Output(), "arguments [serve -v]\n"), "one, hangs, one again, two")
+	require.Equal(t, "one", serves(t, address))
+	p.Signal(syscall.SIGTERM)
+	require.Zero(t, p.Exit())
+}
