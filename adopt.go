@@ -342,6 +342,7 @@ func (a *adoption) commit() error {
 		p.link.RetryRequests() // that have waited for this
 		go p.child.reap()
 	}
+	go process.ReapLeft(s.Children, m.waited)
 	a.goOn()
 	return nil
 }

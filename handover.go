@@ -42,6 +42,8 @@ type masterState struct {
 	Sequence                   int64
 	States                     map[string]json.RawMessage // of the application
 
+	Children []int // that are not workers, which nobody waits for any more
+
 	Reload bool // asked for and not begun
 	Steps  int  // by which signals have asked to scale
 }

@@ -6,9 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/go-cluster/cluster/internal/link"
+	"github.com/go-cluster/cluster/internal/process"
 	"github.com/go-cluster/cluster/internal/share"
 	"github.com/go-cluster/cluster/internal/signals"
 	"github.com/go-cluster/cluster/internal/systemd"
@@ -160,8 +162,21 @@ func (u *upgrades) exec(q *quiet, path string, fallback int, reload bool, flushe
 			}
 			state.Reload = q.takeControls(state) || state.Reload
 		}
+		state.Children = u.children() // nothing is being started now
 		e.Handover.Body, err = json.Marshal(state)
 		return err
+	})
+}
+
+// children are those of this process that are not workers. It is called in the mailbox.
+func (u *upgrades) children() []int {
+	return slices.DeleteFunc(process.Children(), func(pid int) bool {
+		for _, p := range u.m.workers {
+			if p.pid == pid {
+				return true
+			}
+		}
+		return false
 	})
 }
 

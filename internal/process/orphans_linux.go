@@ -24,10 +24,48 @@ const orphanAge = time.Second
 // waited tells which processes somebody waits for, and whether one is being
 // started that has no number yet.
 func ReapOrphans(stop <-chan struct{}, waited func() (pids []int, starting bool)) {
+	r := reaper{waited: waited, seen: make(map[int]time.Time)}
+	r.run(stop)
+}
+
+// ReapLeft waits for those of the processes that nobody else waits for, until none of them
+// is a child of this process any more: another program of this process has started them.
+// waited is that of [ReapOrphans].
+func ReapLeft(pids []int, waited func() (pids []int, starting bool)) {
+	r := reaper{waited: waited, seen: make(map[int]time.Time), only: make(map[int]bool)}
+	for _, pid := range pids {
+		r.only[pid] = true
+	}
+	if !r.over() {
+		r.run(nil)
+	}
+}
+
+// Children are the children of this process.
+func Children() (pids []int) {
+	lists, _ := filepath.Glob("/proc/self/task/*/children")
+	for _, list := range lists {
+		text, _ := os.ReadFile(list)
+		for _, field := range strings.Fields(string(text)) {
+			if pid, err := strconv.Atoi(field); err == nil {
+				pids = append(pids, pid)
+			}
+		}
+	}
+	return pids
+}
+
+type reaper struct {
+	waited func() (pids []int, starting bool)
+	seen   map[int]time.Time // zombies, and since when
+	only   map[int]bool      // nil: all
+}
+
+// run reaps until stop is closed, or there is nobody left.
+func (r *reaper) run(stop <-chan struct{}) {
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, syscall.SIGCHLD)
 	defer signal.Stop(signals)
-	r := reaper{waited, make(map[int]time.Time)}
 	look, due := time.NewTimer(0), true
 	defer look.Stop()
 	for {
@@ -41,15 +79,25 @@ func ReapOrphans(stop <-chan struct{}, waited func() (pids []int, starting bool)
 			if due = r.reap() > 0; due {
 				look.Reset(orphanAge)
 			}
+			if r.over() {
+				return
+			}
 		case <-stop:
 			return
 		}
 	}
 }
 
-type reaper struct {
-	waited func() (pids []int, starting bool)
-	seen   map[int]time.Time // zombies, and since when
+// over reports whether there is nobody left of those that are to be waited for. One that is
+// gone is forgotten: its number may be another's later.
+func (r *reaper) over() bool {
+	self := strconv.Itoa(os.Getpid())
+	for pid := range r.only {
+		if stat := readStat(pid); stat == nil || stat[statParent] != self {
+			delete(r.only, pid)
+		}
+	}
+	return r.only != nil && len(r.only) == 0
 }
 
 // reap reaps the zombies that were there orphanAge ago. It returns how many are
@@ -58,7 +106,7 @@ func (r *reaper) reap() (left int) {
 	ours, starting := r.waited()
 	zombies := make(map[int]bool)
 	for _, pid := range zombieChildren() {
-		if slices.Contains(ours, pid) {
+		if slices.Contains(ours, pid) || r.only != nil && !r.only[pid] {
 			continue
 		}
 		zombies[pid] = true

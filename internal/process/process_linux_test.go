@@ -299,7 +299,7 @@ func TestReap(t *testing.T) {
 
 	var ours []int
 	starting := false
-	r := reaper{func() ([]int, bool) { return ours, starting }, make(map[int]time.Time)}
+	r := reaper{waited: func() ([]int, bool) { return ours, starting }, seen: make(map[int]time.Time)}
 	ours = []int{pid}
 	require.Zero(t, r.reap(), "somebody waits for it")
 	ours = nil

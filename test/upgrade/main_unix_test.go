@@ -148,6 +148,12 @@ var server = clustertest.Program("upgrade server", func() {
 	if version == "kills" && !cluster.Checking() {
 		clustertest.Must(syscall.Kill(counter.Victim, syscall.SIGKILL)) // nobody is there to see it
 	}
+	if os.Getenv("CHILD") != "" && !was && !cluster.Checking() {
+		child := exec.Command("sleep", "1000")
+		clustertest.Must(child.Start())
+		fmt.Println("child", child.Process.Pid)
+		go child.Wait() // as long as there is this program
+	}
 	cluster.OnUpgrade("counter", func() (any, error) {
 		counter.Victim = cluster.Workers()[0].PID()
 		if hangs && !was { // the check is over: only who hangs must be quick

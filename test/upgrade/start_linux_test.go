@@ -5,6 +5,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -38,13 +39,20 @@ func third(t *testing.T, p *clustertest.Proc) string {
 	return link
 }
 
+// outputLine is the rest of the first line with that prefix.
+func outputLine(p *clustertest.Proc, prefix string) string {
+	_, rest, _ := strings.Cut("\n"+p.Output(), "\n"+prefix)
+	rest, _, _ = strings.Cut(rest, "\n")
+	return rest
+}
+
 // TestStart: an upgrade, and one that is rolled back, leave the program what it was started
 // with: the arguments, whatever main does to os.Args, and a service manager's sockets, those
-// too that nobody has asked for.
+// too that nobody has asked for. Its own children are waited for when they end.
 func TestStart(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
-	p, address := s.activated("HANGS=1")
+	p, address := s.activated("HANGS=1", "CHILD=1")
 	socket := third(t, p)
 	require.Contains(t, socket, "socket:")
 	s.deploy("hangs")
@@ -55,6 +63,9 @@ func TestStart(t *testing.T) {
 	require.Equal(t, socket, third(t, p))
 	require.Equal(t, 4, strings.Count(p.Output(), "arguments [serve -v]\n"), "one, hangs, one again, two")
 	require.Equal(t, "one", serves(t, address))
-	p.Signal(syscall.SIGTERM)
-	require.Zero(t, p.Exit())
+	child, err := strconv.Atoi(outputLine(p, "child "))
+	require.NoError(t, err)
+	require.NoError(t, syscall.Kill(child, syscall.SIGKILL))
+	clustertest.Eventually(t, func() bool { return zombies(p.Cmd.Process.Pid) == 0 && syscall.Kill(child, 0) != nil }, "no zombie")
+	p.Terminate()
 }
