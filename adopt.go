@@ -289,7 +289,7 @@ func (a *adoption) process(s processState) (*Process, error) {
 		}
 	}
 	stdout, stderr := a.writers(p, len(s.Output.Pipes) > 0)
-	if c.proc, err = a.m.launcher.Adopt(p.pid, c.started, s.Output, stdout, stderr); err != nil {
+	if c.proc, err = a.m.launcher.Adopt(p.pid, c.started, s.Output, stdout, stderr, a.m.cluster.tapOutput(p)); err != nil {
 		return nil, err
 	}
 	p.events.restore(s, a.taken)

@@ -79,6 +79,7 @@ type service struct {
 	tally   *tally   // in a master
 	book    *logBook // in a master; nil: none is kept
 	guard   guard
+	orders  underWay     // in a master
 	handler http.Handler // in a master
 	servers []*http.Server
 	closing chan struct{} // closed when the end begins: who follows is let go
@@ -94,7 +95,7 @@ var ErrStarted = errors.New("admin: Start was called already in this process")
 
 // Start begins to answer: in a master to the operator, in a worker to the master. It
 // is called once in every process, before AutoFork. A process that has not forked is
-// a master without workers.
+// a master without workers. The check of an upgrade (see cluster.Checking) opens nothing.
 //
 // Over the socket whoever runs as the same user, or as root, may do all. A worker,
 // and what it has started, may order nothing: on Linux the master looks up who asks.
@@ -116,11 +117,16 @@ func Start(o Options) (stop func(), err error) {
 	if !current.CompareAndSwap(nil, s) {
 		return nil, ErrStarted
 	}
-	if cluster.IsWorker() {
+	switch {
+	case cluster.IsWorker():
 		s.answerMaster()
-	} else if err := s.answerOperator(); err != nil {
-		s.end(context.Background())
-		return nil, err
+	case cluster.Checking():
+		// The socket and the address are the master's, which is running.
+	default:
+		if err := s.answerOperator(); err != nil {
+			s.end(context.Background())
+			return nil, err
+		}
 	}
 	return func() { s.end(context.Background()) }, nil
 }
@@ -141,6 +147,7 @@ func Handler() http.Handler {
 // answerOperator opens socket and address in a master.
 func (s *service) answerOperator() error {
 	s.journal = newJournal()
+	s.ends = append(s.ends, s.succeed())
 	s.workers = newWorkers(s.core)
 	s.tally = newTally()
 	if s.o.Log >= 0 {

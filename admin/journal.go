@@ -12,17 +12,17 @@ import (
 // Event is one thing that has happened in the cluster, as /events tells it. Members
 // that do not concern it are left out.
 type Event struct {
-	N          int64     `json:"n"` // counts from 1; begins anew with a master
+	N          int64     `json:"n"` // counts from 1; begins anew with a master, but for an upgraded one
 	Time       time.Time `json:"time"`
-	Event      string    `json:"event"` // fork, online, listening, ready, disconnect, death, error, reload, scale
+	Event      string    `json:"event"` // fork, online, listening, ready, disconnect, death, error, reload, scale, upgrade
 	Slot       *int      `json:"slot,omitempty"`
 	ID         int       `json:"id,omitempty"`
 	PID        int       `json:"pid,omitempty"`
 	Generation int       `json:"generation,omitempty"`
 	Address    string    `json:"address,omitempty"` // of listening
 	Reason     string    `json:"reason,omitempty"`  // of death
-	Result     string    `json:"result,omitempty"`  // of a reload's end: success or failure
-	Text       string    `json:"text,omitempty"`    // the exit, the error, the number of workers
+	Result     string    `json:"result,omitempty"`  // of the end of a reload or upgrade: success or failure
+	Text       string    `json:"text,omitempty"`    // the exit, the error, the number of workers, the program
 }
 
 // kept is how many events are kept for those who come later.
@@ -124,6 +124,14 @@ func (j *journal) follow(core operator.Core) (stop func()) {
 			j.add(e)
 		}),
 		core.OnScale(func(n int) { j.add(Event{Event: "scale", Text: number(n)}) }),
+		cluster.OnAdopt(func(w *cluster.Process) { j.born(w.ID()) }),
+		cluster.OnUpgraded(func(err error) {
+			e := Event{Event: "upgrade", Result: "success", Text: program()}
+			if err != nil {
+				e.Result, e.Text = "failure", err.Error()
+			}
+			j.add(e)
+		}),
 	}
 	return func() {
 		for _, stop := range stops {

@@ -45,6 +45,9 @@ var service = clustertest.Program("service", func() {
 	}
 	_, err := admin.Start(o)
 	clustertest.Must(err)
+	if _, err := os.Stat(os.Getenv("REFUSE")); err == nil && cluster.Checking() {
+		panic("no configuration")
+	}
 	cluster.OnReady(func(w *cluster.Process) { fmt.Printf("ready %d %d %d\n", w.Slot(), w.ID(), w.PID()) })
 	clustertest.Must(cluster.SetupMaster(cluster.Options{Workers: 2, ReadyFor: -1, Watchdog: cluster.Watchdog{Interval: clustertest.Tick}}))
 	clustertest.Must(cluster.AutoFork())

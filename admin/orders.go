@@ -26,6 +26,7 @@ type done struct {
 // member ok.
 func (s *service) ordered(do order) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
+		defer s.orders.begin(w)()
 		if !lines(r) {
 			if err := do(r); err != nil {
 				fail(w, err)
@@ -67,10 +68,6 @@ func (s *service) reload(r *http.Request) error { return cluster.Reload(r.Contex
 // stop does not end with who asked for it: what drains would be killed.
 func (s *service) stop(r *http.Request) error {
 	return cluster.Disconnect(context.WithoutCancel(r.Context()))
-}
-
-func (s *service) upgrade(*http.Request) error {
-	return fmt.Errorf("upgrade of the master: %w", cluster.ErrNotSupported)
 }
 
 // maxScale is more than any machine can run, and a slip of the finger.

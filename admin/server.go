@@ -47,11 +47,12 @@ func (s *service) routes() http.Handler {
 	mux.HandleFunc("GET /readyz", s.readyz)
 	mux.HandleFunc("GET /workers/{name}/debug/{rest...}", s.guard.private(s.debugOf))
 	for path, do := range map[string]order{
-		"/reload": s.reload, "/scale": s.scale, "/stop": s.stop, "/upgrade": s.upgrade,
+		"/reload": s.reload, "/scale": s.scale, "/stop": s.stop,
 		"/workers/{name}/drain": s.drain, "/workers/{name}/kill": s.kill, "/workers/{name}/restart": s.restart,
 	} {
 		mux.HandleFunc("POST "+path, s.guard.ordering(s.workers, s.ordered(do)))
 	}
+	mux.HandleFunc("POST /upgrade", s.guard.ordering(s.workers, s.upgrade))
 	return s.guard.all(mux)
 }
 
@@ -126,6 +127,7 @@ func writeJSON(w http.ResponseWriter, status int, v any) {
 	h := w.Header()
 	h.Set("Content-Type", "application/json")
 	h.Set("Cache-Control", "no-store")
+	h.Set("Content-Length", strconv.Itoa(len(b)+1)) // so that a flush ends the answer
 	w.WriteHeader(status)
 	w.Write(append(b, '\n'))
 }

@@ -129,9 +129,12 @@ func (m *master) answer(ctx context.Context, method, path, accept string) (io.Re
 	return a.Body, nil
 }
 
+// hungUp is that an answer has not come, or has ended early.
+type hungUp struct{ error }
+
 // broken says what an answer that ends early means.
 func (m *master) broken(err error) error {
-	return failed("%s: the master (pid %s) has ended, or hung up, before it was done: %w", m.name, m.numberText(), err)
+	return failed("%s: the master (pid %s) has ended, or hung up, before it was done: %w", m.name, m.numberText(), hungUp{err})
 }
 
 // reason is why an answer is none.
@@ -166,7 +169,11 @@ func (m *master) getContext(ctx context.Context, path string) ([]byte, error) {
 // lines asks, or orders, and calls fn with each line of the answer until its end, or an
 // error of fn.
 func (m *master) lines(method, path string, fn func(line []byte) error) error {
-	body, err := m.answer(context.Background(), method, path, "application/x-ndjson")
+	return m.linesContext(context.Background(), method, path, fn)
+}
+
+func (m *master) linesContext(ctx context.Context, method, path string, fn func(line []byte) error) error {
+	body, err := m.answer(ctx, method, path, "application/x-ndjson")
 	if err != nil {
 		return err
 	}

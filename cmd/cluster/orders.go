@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"io"
 	"net/url"
 	"os"
 	"strconv"
@@ -42,10 +43,7 @@ func orderCommands(g *global) []*cobra.Command {
 			Use: "reload", Short: "Replace all workers, slot by slot", Args: cobra.NoArgs,
 			RunE: func(*cobra.Command, []string) error { return g.order("/reload", "reloaded") },
 		},
-		{
-			Use: "upgrade", Short: "Replace the master as well", Args: cobra.NoArgs,
-			RunE: func(*cobra.Command, []string) error { return g.order("/upgrade", "upgraded") },
-		},
+		upgradeCommand(g),
 		{
 			Use: "scale N", Short: "Have N workers", Args: cobra.ExactArgs(1),
 			RunE: func(_ *cobra.Command, args []string) error {
@@ -64,8 +62,8 @@ func orderCommands(g *global) []*cobra.Command {
 
 // outcome is the last line of an order's answer.
 type outcome struct {
-	OK    *bool
-	Error string
+	OK    *bool  `json:"ok"`
+	Error string `json:"error,omitempty"`
 }
 
 // order gives an order, shows what happens until it is done, and how it ended.
@@ -111,7 +109,7 @@ func (m *master) do(path string, step func(line []byte) error) error {
 	case end == nil && err != nil:
 		return err
 	case end == nil:
-		return failed("%s: the master (pid %s) has ended before it was done", m.name, m.numberText())
+		return m.broken(io.ErrUnexpectedEOF)
 	case !*end.OK:
 		return failed("%s: %s", m.name, end.Error)
 	}
@@ -156,6 +154,10 @@ func stepText(e admin.Event) string {
 		return who + " is ready"
 	case "death":
 		return who + " has ended: " + plain(e.Text)
+	case "upgrade":
+		if e.Result == "" {
+			return "the new program has passed its check, and takes the master's place"
+		}
 	case "error":
 		return who + ": " + plain(e.Text)
 	}

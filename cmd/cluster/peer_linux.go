@@ -29,10 +29,25 @@ func listenerOf(c net.Conn) (pid int) {
 
 // stopped reports whether a process has been stopped by a signal or a debugger.
 func stopped(pid int) bool {
+	s := state(pid)
+	return s == 'T' || s == 't'
+}
+
+// isOver reports whether there is no such process any more, or nothing of it but its exit
+// status.
+func isOver(pid int) bool {
+	return unix.Kill(pid, 0) == unix.ESRCH || state(pid) == 'Z'
+}
+
+// state is the letter that the kernel has for a process's, 0 if it does not tell.
+func state(pid int) byte {
 	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
 	if err != nil {
-		return false
+		return 0
 	}
 	f := bytes.Fields(b[bytes.LastIndexByte(b, ')')+1:])
-	return len(f) > 0 && (f[0][0] == 'T' || f[0][0] == 't')
+	if len(f) == 0 {
+		return 0
+	}
+	return f[0][0]
 }

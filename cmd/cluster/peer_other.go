@@ -9,3 +9,6 @@ func listenerOf(net.Conn) int { return 0 }
 
 // stopped: not known here.
 func stopped(int) bool { return false }
+
+// isOver: not known here.
+func isOver(int) bool { return false }

@@ -43,8 +43,8 @@ type Core interface {
 	// nothing else takes is logged as well. worker is 0 if it is about none.
 	OnTrouble(fn func(worker int, err error)) (stop func())
 
-	// OnOutput registers fn for what workers write that are forked from now on, beside
-	// Options.Output: whole lines of "stdout" or "stderr", of 64 KiB at most each. It is
+	// OnOutput registers fn for what workers write that are forked or adopted from now on,
+	// beside Options.Output: whole lines of "stdout" or "stderr", of 64 KiB at most each. It is
 	// called by the goroutine that copies, before they are passed on, and keeps no part
 	// of lines. What a worker of this package would inherit passes through the master
 	// then, until the master is gone; what goes to a file or to io.Discard, and what

@@ -129,8 +129,8 @@ func (p *Process) Output() (s OutputState) {
 
 // Adopt makes the Process of one that another program of this process has started.
 // Its output is copied to the writers, or to this process's own standard files if they
-// are nil, from Begin on.
-func (l *Launcher) Adopt(pid int, started time.Time, s OutputState, stdout, stderr io.Writer) (*Process, error) {
+// are nil, from Begin on; tap is that of [Spec].
+func (l *Launcher) Adopt(pid int, started time.Time, s OutputState, stdout, stderr io.Writer, tap func(stream string, lines []byte)) (*Process, error) {
 	proc, err := os.FindProcess(pid)
 	if err != nil {
 		return nil, fmt.Errorf("process %d: %w", pid, err)
@@ -140,11 +140,14 @@ func (l *Launcher) Adopt(pid int, started time.Time, s OutputState, stdout, stde
 		p.tail = &stderrTail{to: stderr, text: s.Text, settled: s.Settled}
 		stderr = p.tail
 	}
+	if tap != nil {
+		p.tap(&Spec{Tap: tap, TapOwn: true}, &stdout, &stderr, false)
+	}
 	if stdout == nil {
-		stdout = os.Stdout
+		stdout = ownOutput(1)
 	}
 	if stderr == nil {
-		stderr = os.Stderr
+		stderr = ownOutput(2)
 	}
 	for _, pipe := range s.Pipes {
 		to := stderr

@@ -1,0 +1,107 @@
+//go:build unix
+
+package admin_test
+
+import (
+	"bufio"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/go-cluster/cluster/admin"
+	"github.com/go-cluster/cluster/internal/clustertest"
+	"github.com/stretchr/testify/require"
+)
+
+// upgrade orders an upgrade, until it is not called off because this machine was slow.
+func (s *running) upgrade() (answer string) {
+	s.t.Helper()
+	for range 5 {
+		var err error
+		answer, err = post(s.client, "/upgrade")
+		require.NoError(s.t, err)
+		if !strings.Contains(answer, "not within 5s") {
+			break
+		}
+	}
+	return answer
+}
+
+// past are the events so far.
+func (s *running) past() (all []admin.Event) {
+	for e := range s.follow("/events?follow=0") {
+		all = append(all, e)
+	}
+	return all
+}
+
+// outcome waits for that of an upgrade, of whichever program tells it.
+func (s *running) outcome(after int64) (end admin.Event) {
+	s.t.Helper()
+	clustertest.Eventually(s.t, func() bool {
+		r, err := http.NewRequestWithContext(s.t.Context(), "GET", fmt.Sprintf("http://cluster/events?after=%d", after), nil)
+		require.NoError(s.t, err)
+		r.Header.Set("Accept", "application/x-ndjson")
+		a, err := s.client.Do(r)
+		if err != nil {
+			return false // between the two programs
+		}
+		defer a.Body.Close()
+		for lines := bufio.NewScanner(a.Body); lines.Scan(); {
+			var e admin.Event
+			if json.Unmarshal(lines.Bytes(), &e) == nil && e.Event == "upgrade" && e.Result != "" {
+				end = e
+				return true
+			}
+		}
+		return false
+	}, "the end of the upgrade")
+	return end
+}
+
+// TestUpgrade: the answer says that the new program has passed its check, and an event of
+// that one that it has taken the master's place. What it takes over it shows as before.
+func TestUpgrade(t *testing.T) {
+	t.Parallel()
+	refuse := filepath.Join(clustertest.TempDir(t), "refuse")
+	address := fmt.Sprintf("127.0.0.1:%d", clustertest.FreePort(t))
+	s := run(t, "REFUSE="+refuse, "ADMIN="+address)
+	before, past := s.stats(), s.past()
+	require.NoError(t, os.WriteFile(refuse, nil, 0o600))
+	answer := s.upgrade()
+	require.Equal(t, "409", answer[:3], answer)
+	require.Contains(t, answer, "no configuration")
+	e := s.outcome(past[len(past)-1].N)
+	require.Equal(t, "failure", e.Result)
+	require.Contains(t, e.Text, "no configuration")
+	require.NoError(t, os.Remove(refuse))
+
+	require.Equal(t, `202 {"ok":true,"status":202}`, s.upgrade())
+	e = s.outcome(e.N)
+	require.Equal(t, "success", e.Result, e.Text)
+	require.Contains(t, e.Text, filepath.Base(os.Args[0]))
+	after := s.stats()
+	require.Equal(t, before.PID, after.PID)
+	require.Len(t, after.Workers, 2)
+	for slot := range 2 {
+		require.Equal(t, before.Workers[slot].PID, after.Workers[slot].PID)
+	}
+	require.Equal(t, past[0], s.past()[0], "the events go on")
+
+	// What the workers write passes through this program now.
+	_, err := clustertest.Get("http://" + s.listen + "/say?out=" + url.QueryEscape("said after it"))
+	require.NoError(t, err)
+	clustertest.Eventually(t, func() bool { return strings.Contains(s.get("/logs"), "| said after it") }, "what a worker said")
+	s.post("/workers/0/kill", "200")
+	events := s.follow(fmt.Sprintf("/events?after=%d", e.N))
+	require.Equal(t, 1, until(t, events, "death", whichever).Generation)
+	_, err = clustertest.Get("http://" + address + "/healthz")
+	require.NoError(t, err)
+	s.post("/stop", "200")
+	require.Zero(t, s.Exit())
+}

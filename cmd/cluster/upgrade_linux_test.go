@@ -1,0 +1,192 @@
+package main
+
+import (
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/go-cluster/cluster"
+	"github.com/go-cluster/cluster/admin"
+	"github.com/go-cluster/cluster/internal/clustertest"
+	"github.com/stretchr/testify/require"
+)
+
+// mode is what the program does that an upgrade finds at the master's path: a word in a
+// file, so that the program need not be built several times.
+func mode() string {
+	b, _ := os.ReadFile(os.Getenv("MODE"))
+	return string(b)
+}
+
+// One program fails before main.
+var _ = func() bool {
+	if mode() == "init" {
+		panic("broken in its init")
+	}
+	return true
+}()
+
+// deployed is a service whose master is upgraded.
+var deployed = clustertest.Program("deployed", func() {
+	was, err := cluster.Upgraded("", nil)
+	clustertest.Must(err)
+	if cluster.IsMaster() && mode() == "main" {
+		panic("no configuration")
+	}
+	_, err = admin.Start(admin.Options{Name: os.Getenv("NAME")})
+	clustertest.Must(err)
+	options := cluster.Options{Workers: 2, ReadyFor: -1, StartTimeout: clustertest.Patience, ShutdownTimeout: clustertest.Patience}
+	switch what := mode(); {
+	case !was:
+	case what == "hangs":
+		clustertest.Must(os.WriteFile(os.Getenv("MODE"), nil, 0o600)) // the program before comes here again
+		select {}
+	case what == "dies":
+		os.Exit(3)
+	}
+	cluster.OnUpgrade("mode", func() (any, error) {
+		if mode() == "hangs" { // the check is over: only who hangs must be quick
+			o := options
+			o.StartTimeout = 2 * time.Second
+			return nil, cluster.SetupMaster(o)
+		}
+		return nil, nil
+	})
+	cluster.OnUpgraded(func(err error) {
+		if err != nil {
+			clustertest.Must(cluster.SetupMaster(options))
+		}
+	})
+	cluster.OnReady(func(w *cluster.Process) { os.Stdout.WriteString(os.Getenv("NAME") + " | worker is ready\n") })
+	clustertest.Must(cluster.SetupMaster(options))
+	clustertest.Must(cluster.AutoFork())
+	for mode() == "slow" {
+		time.Sleep(10 * time.Millisecond)
+	}
+	clustertest.Must(cluster.ListenAndServe(os.Getenv("LISTEN"), http.NotFoundHandler()))
+})
+
+// site is a cluster that is upgraded.
+type site struct {
+	*cli
+	p    *clustertest.Proc
+	file string
+}
+
+func (c *cli) site() *site {
+	s := &site{cli: c, file: filepath.Join(c.dir, "mode")}
+	s.p = clustertest.Start(c.t, deployed, append(c.env, "NAME="+c.name, "LISTEN="+c.address(), "MODE="+s.file)...)
+	c.ready(s.p, 2)
+	return s
+}
+
+// deploy puts another program in the master's path. It is there at once.
+func (s *site) deploy(what string) {
+	s.t.Helper()
+	require.NoError(s.t, os.WriteFile(s.file+".new", []byte(what), 0o600))
+	require.NoError(s.t, os.Rename(s.file+".new", s.file))
+}
+
+// upgrade orders an upgrade. One that was called off since this machine was slow has changed
+// nothing, and is ordered again.
+func (s *site) upgrade(flags ...string) (r result) {
+	s.t.Helper()
+	for range 5 {
+		if r = s.call(append([]string{"-c", s.name, "upgrade"}, flags...)...); !strings.Contains(r.err, "not within 5s") {
+			break
+		}
+	}
+	return r
+}
+
+// testUpgrade: the command tells how an upgrade has ended, though the program that it has
+// asked is gone by then; and what goes wrong changes nothing.
+func testUpgrade(c *cli) {
+	t, s := c.t, c.site()
+	workers, master := c.pids(), c.stats().PID
+	s.deploy("main")
+	r := s.upgrade()
+	require.Equal(t, exitFailed, r.code, r.out)
+	require.Contains(t, r.err, "no configuration")
+	s.deploy("init")
+	r = s.upgrade("-j")
+	require.Equal(t, exitFailed, r.code, r.out)
+	require.Contains(t, r.err, "broken in its init")
+	require.Contains(t, r.out, `{"ok":false,"error":"`)
+
+	s.deploy("")
+	r = s.upgrade()
+	require.Zero(t, r.code, r.err)
+	program, err := os.Executable()
+	require.NoError(t, err)
+	require.Contains(t, r.out, c.name+": upgraded in ")
+	require.Contains(t, r.out, ": "+program)
+	r = s.upgrade("-j")
+	require.Zero(t, r.code, r.err)
+	lines := strings.Split(strings.TrimSpace(r.out), "\n")
+	require.Equal(t, `{"ok":true}`, lines[len(lines)-1])
+	require.Contains(t, lines[len(lines)-2], `"event":"upgrade","result":"success"`)
+	require.Equal(t, workers, c.pids())
+	require.Equal(t, master, c.stats().PID)
+	require.Regexp(t, `(?m)^\d\d:\d\d:\d\d\.\d{3} upgrade +failure: .*\n(.*\n)*.* upgrade +success: `, c.ok("events"))
+	c.no(exitUsage, "--wait", "upgrade", "--wait", "0s")
+	c.ok("stop")
+	c.ended(s.p, workers)
+}
+
+// testUpgradeDuringReload: an upgrade waits for a reload that is under way, and whoever
+// ordered that is told of its end.
+func testUpgradeDuringReload(c *cli) {
+	t, s := c.t, c.site()
+	before := c.pids()
+	s.deploy("slow")
+	reload, upgrade := make(chan result, 1), make(chan result, 1)
+	go func() { reload <- c.call("-c", c.name, "reload") }()
+	clustertest.Eventually(t, func() bool { return strings.Contains(c.ok("events", "-j"), `"event":"reload"`) }, "the beginning of the reload")
+	go func() { upgrade <- s.upgrade() }()
+	clustertest.Eventually(t, func() bool { return strings.Contains(c.ok("stacks", "master"), "admin.(*service).upgrade(") }, "the order")
+	s.deploy("")
+	r := clustertest.Await(t, reload, "the end of the reload")
+	require.Zero(t, r.code, r.err)
+	require.Contains(t, r.out, ": reloaded in ")
+	r = clustertest.Await(t, upgrade, "the end of the upgrade")
+	require.Zero(t, r.code, r.err)
+	for _, pid := range c.pids() {
+		require.False(t, slices.Contains(before, pid))
+	}
+	c.ok("stop")
+	require.Zero(t, s.p.Exit())
+}
+
+// testRollback: that the new program was rolled back is told, and all is as before.
+func testRollback(c *cli) {
+	t, s := c.t, c.site()
+	workers, master := c.pids(), c.stats().PID
+	s.deploy("hangs")
+	r := s.upgrade("-j")
+	require.Equal(t, exitFailed, r.code, r.out)
+	require.Contains(t, r.err, "rolled back: ")
+	require.Contains(t, r.err, "did not come to AutoFork")
+	require.Contains(t, r.out, `{"ok":false,"error":"`)
+	require.Equal(t, workers, c.pids())
+	require.Equal(t, master, c.stats().PID)
+	r = s.upgrade()
+	require.Zero(t, r.code, r.err)
+	c.ok("stop")
+	c.ended(s.p, workers)
+}
+
+// testUpgradeDies: a program that ends before it has taken over is the master's end, and
+// that is told.
+func testUpgradeDies(c *cli) {
+	t, s := c.t, c.site()
+	s.deploy("dies")
+	r := s.upgrade()
+	require.Equal(t, exitFailed, r.code, r.out)
+	require.Contains(t, r.err, "has ended in the middle of the upgrade")
+	require.Equal(t, 3, s.p.Exit())
+	s.p.GroupEmpty()
+}
