@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"sync"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -34,6 +35,10 @@ func (l *Launcher) prepare(cmd *exec.Cmd, spec *Spec) {
 	// Whoever started this process may have left descriptors open, and so may a
 	// library: no worker needs them.
 	l.seal.Do(sealDescriptors)
+	// Package time opens the zone's file without close-on-exec when somebody first asks
+	// for the local time, so a process that begins meanwhile inherits it. Here it is read
+	// before the first one.
+	time.Now().Zone()
 	if spec.Foreign == nil {
 		cmd.ExtraFiles = []*os.File{spec.Channel}
 	}

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/go-cluster/cluster"
 	"github.com/go-cluster/cluster/internal/clustertest"
@@ -66,4 +67,31 @@ func TestWorkerInheritsOnlyItsChannel(t *testing.T) {
 	require.NoError(t, err)
 	require.GreaterOrEqual(t, has, 8, "inherited and opened: the test needs something to leak")
 	require.Equal(t, 4, strings.Count(string(out), "worker has 1: [\"3 "), "%s", out)
+}
+
+// zoned is a master that asks for the local time only after it has forked, when the
+// file of its zone is gone.
+var zoned = clustertest.Program("zoned", func() {
+	clustertest.Must(cluster.SetupMaster(cluster.Options{Env: []string{clustertest.ProgramEnv + "=" + clustertest.CommandWorker}}))
+	_, err := cluster.Fork()
+	clustertest.Must(err)
+	clustertest.Must(os.Remove(os.Getenv("TZ")))
+	zone, _ := time.Now().Zone()
+	clustertest.Must(cluster.Disconnect(context.Background()))
+	fmt.Println("zone", zone)
+})
+
+// TestZoneIsRead: the file of the local time zone, which package time opens without
+// close-on-exec, is read before the first fork. No worker can inherit it.
+func TestZoneIsRead(t *testing.T) {
+	t.Parallel()
+	// One zone without transitions: six counts, its offset, no daylight saving, its name.
+	zone := "TZif" + strings.Repeat("\x00", 16+4*4) + "\x00\x00\x00\x01" + "\x00\x00\x00\x04" + strings.Repeat("\x00", 6) + "ABC\x00"
+	path := t.TempDir() + "/zone"
+	require.NoError(t, os.WriteFile(path, []byte(zone), 0o600))
+	c := exec.Command(os.Args[0])
+	c.Env = append(os.Environ(), clustertest.ProgramEnv+"="+zoned, "TZ="+path)
+	out, err := c.CombinedOutput()
+	require.NoError(t, err, "%s", out)
+	require.Equal(t, "zone ABC\n", string(out))
 }
