@@ -13,12 +13,12 @@ import (
 )
 
 // bucket is the fleet's bucket in JetStream's key-value store, which is made when it
-// is needed first. Leases and all KVs are in it. The lock is that of the handle.
+// is needed first. Leases and all KVs are in it. The lock is that of the handle, and is
+// held for no question to the server: one that it does not answer stops only its own call.
 type bucket struct {
 	me     *self
 	conn   *connection
 	mu     sync.Mutex
-	js     jetstream.JetStream
 	stream jetstream.Stream // nil until it is known to exist
 }
 
@@ -58,9 +58,7 @@ func (b *bucket) call(ctx context.Context, do func(context.Context, jetstream.St
 	if err == nil || errors.Is(err, errMoved) || errors.Is(err, jetstream.ErrMsgNotFound) {
 		return err
 	}
-	b.mu.Lock()
-	b.stream = nil // it may have gone
-	b.mu.Unlock()
+	b.set(nil) // it may have gone
 	err = wrap(cause(ctx, err))
 	if errors.Is(err, nats.ErrNoResponders) || errors.Is(err, jetstream.ErrNoStreamResponse) || errors.Is(err, jetstream.ErrJetStreamNotEnabled) {
 		err = fmt.Errorf("JetStream, which keeps leases and values, does not answer: %w", err)
@@ -68,31 +66,33 @@ func (b *bucket) call(ctx context.Context, do func(context.Context, jetstream.St
 	return err
 }
 
-// open returns the stream of the bucket, which it makes if there is none.
+// open returns the stream of the bucket, which it makes if there is none. Calls that
+// come before it is known each ask for it: none waits for another one's answer.
 func (b *bucket) open(ctx context.Context) (jetstream.Stream, error) {
 	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.stream != nil {
-		return b.stream, nil
+	s := b.stream
+	b.mu.Unlock()
+	if s != nil {
+		return s, nil
 	}
-	if b.js == nil {
-		js, err := jetstream.New(b.conn.nc)
-		if err != nil {
-			return nil, err
-		}
-		b.js = js
-	}
-	s, err := b.js.Stream(ctx, "KV_"+b.name())
+	s, err := b.conn.js.Stream(ctx, "KV_"+b.name())
 	if errors.Is(err, jetstream.ErrStreamNotFound) {
 		if err = b.create(ctx); err == nil || errors.Is(err, jetstream.ErrBucketExists) {
-			s, err = b.js.Stream(ctx, "KV_"+b.name())
+			s, err = b.conn.js.Stream(ctx, "KV_"+b.name())
 		}
 	}
 	if err != nil {
 		return nil, err
 	}
-	b.stream = s
+	b.set(s)
 	return s, nil
+}
+
+// set notes the stream, or with nil that it is to be asked for again.
+func (b *bucket) set(s jetstream.Stream) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.stream = s
 }
 
 // create makes the bucket: on three servers where there is a cluster of them.
@@ -103,13 +103,13 @@ func (b *bucket) create(ctx context.Context) error {
 	}
 	if b.conn.nc.ConnectedClusterName() != "" {
 		c.Replicas = 3
-		_, err := b.js.CreateKeyValue(ctx, c)
+		_, err := b.conn.js.CreateKeyValue(ctx, c)
 		if err == nil || errors.Is(err, jetstream.ErrBucketExists) {
 			return err
 		}
 		c.Replicas = 1 // the cluster has fewer servers
 	}
-	_, err := b.js.CreateKeyValue(ctx, c)
+	_, err := b.conn.js.CreateKeyValue(ctx, c)
 	return err
 }
 
@@ -155,7 +155,7 @@ func (b *bucket) put(ctx context.Context, key string, val []byte, rev uint64, tt
 		m.Header.Set("Nats-TTL", strconv.FormatInt(int64((ttl+time.Second-1)/time.Second), 10))
 	}
 	err = b.call(ctx, func(ctx context.Context, _ jetstream.Stream) error {
-		ack, err := b.js.PublishMsg(ctx, m)
+		ack, err := b.conn.js.PublishMsg(ctx, m)
 		var refused *jetstream.APIError
 		switch {
 		case err == nil:

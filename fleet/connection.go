@@ -14,6 +14,7 @@ import (
 
 	"github.com/go-cluster/cluster"
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 )
 
 // connection is this process's one connection to NATS, and what is known of it. It
@@ -21,6 +22,7 @@ import (
 type connection struct {
 	me      *self
 	nc      *nats.Conn
+	js      jetstream.JetStream
 	denials denials
 	closing atomic.Bool // from here on what fails is no news
 }
@@ -40,6 +42,10 @@ func connect(me *self, address string, options []nats.Option) (*connection, erro
 	c.watch(&o)
 	nc, err := dial(o, me.set.join, address)
 	if err != nil {
+		return nil, err
+	}
+	if c.js, err = jetstream.New(nc); err != nil {
+		nc.Close()
 		return nil, err
 	}
 	c.nc = nc

@@ -43,9 +43,9 @@
 // handler that runs, one for callbacks while there are any (package mailbox), and those
 // of nats.go.
 //
-// Locks: roster.mu, responders.mu, denials.mu, topics.mu, lease.mu, leads.mu; none is
-// taken while another of these is held, and none while a function of the application
-// runs. Below epochs.mu and above denials.mu is bucket.mu.
+// Locks: roster.mu, responders.mu, denials.mu, topics.mu, lease.mu, leads.mu, epochs.mu,
+// bucket.mu; none is taken while another of these is held, and none is held while a
+// function of the application runs or the server is asked.
 //
 // Tests join several members in one process, through a proxy that can be cut, against
 // a server of their own, with short leases; what processes do is tested with processes.

@@ -16,11 +16,12 @@ type epochs struct {
 	me    *self
 	store *bucket
 
-	mu   sync.Mutex
-	id   string // "": not known yet
-	rev  uint64
-	stop context.CancelFunc
-	kept sync.WaitGroup
+	mu    sync.Mutex // held for no question to the server
+	id    string     // "": not known yet
+	rev   uint64
+	stop  context.CancelFunc // nil: nothing keeps it
+	ended bool
+	kept  sync.WaitGroup
 }
 
 const epochKey = "epoch"
@@ -28,36 +29,57 @@ const epochKey = "epoch"
 // get is the fleet's epoch.
 func (e *epochs) get(ctx context.Context) (string, error) {
 	e.mu.Lock()
-	defer e.mu.Unlock()
-	for e.id == "" {
-		r, err := e.store.get(ctx, epochKey)
-		if err != nil {
-			return "", err
-		}
-		if r.there {
-			_, now, err := e.store.age(ctx)
-			if err != nil {
-				return "", err
-			}
-			if now.Sub(r.at) < e.me.set.lease.term {
-				e.id, e.rev = string(r.val), r.rev
-				break
-			}
-		}
-		id := rand.Text()
-		rev, err := e.store.put(ctx, epochKey, []byte(id), r.rev, 0, nil)
+	id := e.id
+	e.mu.Unlock()
+	if id != "" {
+		return id, nil
+	}
+	for {
+		id, rev, err := e.find(ctx)
 		if err == nil {
-			e.id, e.rev = id, rev
-		} else if !errors.Is(err, errMoved) {
+			return e.adopt(id, rev), nil
+		}
+		if !errors.Is(err, errMoved) {
 			return "", err
 		}
 	}
-	if e.stop == nil {
+}
+
+// find reads the epoch, or begins one. No lock is held: of several that begin one the
+// server takes the first, and the others find it, with errMoved.
+func (e *epochs) find(ctx context.Context) (id string, rev uint64, err error) {
+	r, err := e.store.get(ctx, epochKey)
+	if err != nil {
+		return "", 0, err
+	}
+	if r.there {
+		_, now, err := e.store.age(ctx)
+		if err != nil {
+			return "", 0, err
+		}
+		if now.Sub(r.at) < e.me.set.lease.term {
+			return string(r.val), r.rev, nil
+		}
+	}
+	id = rand.Text()
+	rev, err = e.store.put(ctx, epochKey, []byte(id), r.rev, 0, nil)
+	return id, rev, err
+}
+
+// adopt notes the epoch, unless another call has done so meanwhile, and has it kept.
+func (e *epochs) adopt(id string, rev uint64) string {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.id != "" {
+		return e.id
+	}
+	e.id, e.rev = id, rev
+	if !e.ended {
 		keep, stop := context.WithCancel(context.Background())
 		e.stop = stop
 		e.kept.Go(func() { e.keep(keep) })
 	}
-	return e.id, nil
+	return e.id
 }
 
 // keep keeps the epoch young.
@@ -95,6 +117,7 @@ func (e *epochs) keep(ctx context.Context) {
 func (e *epochs) end() {
 	e.mu.Lock()
 	stop := e.stop
+	e.ended = true
 	e.mu.Unlock()
 	if stop != nil {
 		stop()

@@ -65,7 +65,7 @@ func TestWrongCredentials(t *testing.T) {
 // through OnError.
 func TestNotPermitted(t *testing.T) {
 	t.Parallel()
-	name := "TestNotPermitted"
+	name := fleetName(t)
 	subjects := func(rest ...string) *server.SubjectPermission {
 		p := &server.SubjectPermission{Allow: []string{"_INBOX.>"}}
 		for _, r := range rest {
@@ -119,9 +119,13 @@ func TestMembers(t *testing.T) {
 	require.True(t, m.Orders)
 	require.NotZero(t, m.PID)
 	require.Equal(t, m.PID, m.Snapshot.PID)
+	ownEnd := make(chan string, 10)
+	b.OnLeave(func(m Member) { ownEnd <- m.Node })
 	require.NoError(t, b.Close())
 	require.Equal(t, "b b", clustertest.Await(t, went, "the end of b"))
 	awaitNodes(t, a, "a")
+	b.roster.calls.Call(func() {}) // what it was told before has run
+	require.Empty(t, ownEnd, "it is told of its own end")
 
 	c := member(t, beating, Options{URL: s.URL, Node: "c"})
 	require.Equal(t, "c", clustertest.Await(t, came, "c"))

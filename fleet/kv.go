@@ -203,7 +203,7 @@ func (s *KV) Keys(ctx context.Context, prefix string) (keys []string, err error)
 	group := "kv." + token(s.name) + "."
 	err = s.store.call(ctx, func(ctx context.Context, _ jetstream.Stream) error {
 		keys = nil
-		kv, err := s.store.js.KeyValue(ctx, s.store.name())
+		kv, err := s.store.conn.js.KeyValue(ctx, s.store.name())
 		if err != nil {
 			return err
 		}

@@ -30,7 +30,7 @@ func TestKV(t *testing.T) {
 	ctx := long(t)
 	stores := map[string][2]store{
 		"fleet": {a.KV("a b"), b.KV("a b")},
-		"coord": {coord.Open("fleet test"), coord.Open("fleet test")},
+		"coord": {coord.Open(fleetName(t)), coord.Open(fleetName(t))},
 	}
 	for name, both := range stores {
 		one, other := both[0], both[1]

@@ -1,6 +1,7 @@
 package fleet
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -81,6 +82,7 @@ type proxy struct {
 	cut   bool
 	ended bool
 	delay time.Duration
+	lose  []byte // see Lose
 }
 
 // startProxy starts one to that server.
@@ -145,6 +147,9 @@ func (p *proxy) copy(from, to net.Conn) {
 			p.whole.Wait()
 		}
 		delay := p.delay
+		if i := bytes.Index(b[:n], p.lose); p.lose != nil && i >= 0 {
+			b[i], p.lose = lostSubject, nil
+		}
 		p.mu.Unlock()
 		time.Sleep(delay)
 		if n > 0 {
@@ -180,6 +185,17 @@ func (p *proxy) Slow(d time.Duration) {
 	p.delay = d
 }
 
+// lostSubject is the first byte of a subject of JetStream's that Lose has changed.
+const lostSubject = 'x'
+
+// Lose has the next question whose subject begins so, which a "$" has to begin, arrive
+// nowhere: nobody answers it. It can be heard with lostSubject in the place of the "$".
+func (p *proxy) Lose(subject string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.lose = []byte(subject)
+}
+
 // Reset ends all connections.
 func (p *proxy) Reset() {
 	p.mu.Lock()
@@ -203,9 +219,37 @@ func member(t *testing.T, set settings, o Options) *Fleet {
 
 func joinAs(t *testing.T, set settings, o Options) (*Fleet, error) {
 	t.Helper()
-	o.Name = token(t.Name())
-	o.Name = strings.ReplaceAll(o.Name, "=", "-")
+	o.Name = fleetName(t)
 	return join(o, set)
+}
+
+// names are those of fleets, by their tests: one for each run of a test, since the leases
+// and values of package coord in this process outlive it.
+var names struct {
+	sync.Mutex
+	of map[*testing.T]string
+	n  int
+}
+
+// fleetName is that of the test's fleet.
+func fleetName(t *testing.T) string {
+	names.Lock()
+	defer names.Unlock()
+	if names.of == nil {
+		names.of = make(map[*testing.T]string)
+	}
+	name, ok := names.of[t]
+	if !ok {
+		names.n++
+		name = fmt.Sprintf("%s-%d", strings.ReplaceAll(token(t.Name()), "=", "-"), names.n)
+		names.of[t] = name
+		t.Cleanup(func() {
+			names.Lock()
+			defer names.Unlock()
+			delete(names.of, t)
+		})
+	}
+	return name
 }
 
 // errorsOf returns the errors from now on that are told to cluster.OnError.

@@ -159,6 +159,9 @@ func (r *roster) heard(m *nats.Msg) {
 		r.take(beat{Member{Node: version.Node, Protocol: version.Protocol}, version.Instance, version.Leaving})
 		return
 	}
+	if version.Leaving && version.Instance == r.me.instance {
+		return // what this process has said itself: the connection drains, and hears it
+	}
 	var b beat
 	if err := json.Unmarshal(m.Data, &b); err != nil {
 		r.me.report(fmt.Errorf("fleet: a heartbeat of %q: %w", version.Node, err))
@@ -311,7 +314,8 @@ func (f *Fleet) OnJoin(fn func(Member)) (stop func()) {
 }
 
 // OnLeave registers fn for members that leave: they said so, or three of their
-// heartbeats are missing, or the connection of this process is.
+// heartbeats are missing, or the connection of this process is. A master that leaves is
+// not told of itself.
 func (f *Fleet) OnLeave(fn func(Member)) (stop func()) {
 	return f.roster.onLeave(fn)
 }

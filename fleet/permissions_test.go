@@ -21,7 +21,7 @@ func TestPermissionsInDocs(t *testing.T) {
 	_, block, ok := strings.Cut(string(doc), "```conf\n")
 	require.True(t, ok)
 	block, _, _ = strings.Cut(block, "```")
-	name := strings.ReplaceAll(t.Name(), "=", "-")
+	name := fleetName(t)
 	block = strings.ReplaceAll(strings.ReplaceAll(block, "cluster.shop.", "cluster."+name+"."), "cluster-shop", "cluster-"+name)
 	file := filepath.Join(clustertest.TempDir(t), "nats.conf")
 	require.NoError(t, os.WriteFile(file, []byte(block), 0o600))
