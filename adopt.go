@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -51,6 +52,9 @@ func (c *cluster) inherit() {
 	if err == nil {
 		err = json.Unmarshal(h.Body, &in.state)
 	}
+	if err == nil {
+		err = c.broker.Restore(in.state.Broker)
+	}
 	if err != nil {
 		in.giveUp(err)
 	}
@@ -72,7 +76,11 @@ func (c *cluster) inherit() {
 			in.mu.Unlock()
 			return
 		}
-		in.giveUp(fmt.Errorf("the new program did not come to AutoFork, Run or Fork within %v (StartTimeout)", in.state.StartTimeout))
+		why := fmt.Errorf("the new program did not come to AutoFork, Run or Fork within %v (StartTimeout)", in.state.StartTimeout)
+		if what := c.broker.Awaited(); what != "" {
+			why = fmt.Errorf("%w; it waits for %s, and is not heard before that: ask for it after AutoFork, or on a goroutine", why, what)
+		}
+		in.giveUp(why)
 	})
 }
 
@@ -113,19 +121,33 @@ func (u *upgrades) upgraded(name string, state any) (bool, error) {
 }
 
 // claim returns the socket of the program before for q, or nil if it has to be opened.
-func (u *upgrades) claim(q share.Query) (h *handle.Handle, addr net.Addr, own bool) {
+func (u *upgrades) claim(q share.Query) (h *handle.Handle, own bool) {
 	m := u.m
 	in := m.upgrades.came
 	if in == nil {
-		return nil, nil, false
+		return nil, false
 	}
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	if in.adopted {
-		return nil, nil, false
+		return nil, false
 	}
-	h, addr = in.sockets.Claim(q)
-	return h, addr, !in.sockets.Shares(q)
+	h, _ = in.sockets.Claim(q)
+	return h, !in.sockets.Shares(q)
+}
+
+// openPlain opens a socket for this process alone, or takes had, which the program before
+// an upgrade had: its own, or for workers.
+func openPlain[T any](ctx context.Context, k socketKind[T], q share.Query, keepAlive net.KeepAliveConfig, had *handle.Handle, own bool) (opened T, err error) {
+	if had == nil {
+		return k.open(ctx, q.Address, keepAlive)
+	}
+	defer had.Release()
+	opened, err = k.had(had)
+	if u, ok := any(opened).(*net.UnixListener); ok && err == nil {
+		u.SetUnlinkOnClose(own)
+	}
+	return opened, err
 }
 
 // adopt goes on where the program before was. It does nothing after a plain start.
@@ -165,6 +187,15 @@ func (u *upgrades) adopt() error {
 		m.log().Error("cluster: the upgrade failed; the program before goes on", "err", why)
 	}
 	return nil
+}
+
+// adoptPending is adopt for calls that do nothing after a plain start, and so do not end
+// the check of an upgrade.
+func (u *upgrades) adoptPending() error {
+	if !u.pending() {
+		return nil
+	}
+	return u.adopt()
 }
 
 // untrap gives what has come since the exec to who acts on it.
@@ -307,6 +338,7 @@ func (a *adoption) commit() error {
 			m.programs[number] = g
 		}
 	}
+	m.broker.Configure(a.opts.coord())
 	members, peers := make(map[int]share.Member), make(map[int]broker.Peer)
 	for _, p := range a.workers {
 		m.workers[p.id] = p
@@ -315,9 +347,7 @@ func (a *adoption) commit() error {
 			peers[p.id] = (*coordPeer)(p)
 		}
 	}
-	if err := m.broker.Restore(s.Broker, peers); err != nil {
-		return err
-	}
+	m.broker.Adopt(peers)
 	if s.Tickets != nil {
 		maker, err := tickets.Restore(*s.Tickets, func() { m.post(func() { m.tickets.spread(m.workers) }) })
 		if err != nil {

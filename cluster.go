@@ -98,7 +98,9 @@ var std = newCluster()
 // foreign worker has this program for no longer than that.
 func init() {
 	process.Become()
-	std.upgrades.check = upgrade.BeginCheck()
+	if std.upgrades.check = upgrade.BeginCheck(); Checking() {
+		std.broker.Pretend()
+	}
 	std.inherit()
 	Worker, Parent = joinCluster(std)
 }

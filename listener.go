@@ -236,32 +236,26 @@ func listen[T any](ctx context.Context, lc ListenConfig, k socketKind[T], networ
 	case Worker != nil:
 		return listenShared(ctx, Worker.inside, k, q, lc.KeepAlive)
 	case forked:
-		if q.Policy == 0 {
-			q.Policy = share.Policy(std.settings().Scheduling)
-		}
-		q.Workers = std.settings().Workers
-		return k.hold(std.registry, ctx, q)
+		return holdForWorkers(ctx, k, q)
 	}
-	if opened, err = openPlain(ctx, k, q, lc.KeepAlive); err != nil {
+	h, own := std.upgrades.claim(q)
+	if h == nil && std.forked.Load() { // the workers of the program before were adopted meanwhile
+		return holdForWorkers(ctx, k, q)
+	}
+	if opened, err = openPlain(ctx, k, q, lc.KeepAlive, h, own); err != nil {
 		return opened, share.ListenError(q.Address, err, "")
 	}
 	std.registry.Preopened(q.Address, k.addr(opened), opened)
 	return opened, nil
 }
 
-// openPlain opens a socket for this process alone, or takes that which the program before
-// an upgrade had.
-func openPlain[T any](ctx context.Context, k socketKind[T], q share.Query, keepAlive net.KeepAliveConfig) (opened T, err error) {
-	h, _, own := std.upgrades.claim(q)
-	if h == nil {
-		return k.open(ctx, q.Address, keepAlive)
+// holdForWorkers opens a socket in a master that has forked.
+func holdForWorkers[T any](ctx context.Context, k socketKind[T], q share.Query) (T, error) {
+	if q.Policy == 0 {
+		q.Policy = share.Policy(std.settings().Scheduling)
 	}
-	defer h.Release()
-	opened, err = k.had(h)
-	if u, ok := any(opened).(*net.UnixListener); ok && err == nil {
-		u.SetUnlinkOnClose(own)
-	}
-	return opened, err
+	q.Workers = std.settings().Workers
+	return k.hold(std.registry, ctx, q)
 }
 
 // query is what lc asks for at the address. With an error it has what an error

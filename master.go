@@ -253,16 +253,25 @@ func (m *master) scale(n int) error {
 	if n < 0 {
 		return fmt.Errorf("cluster: Scale(%d): the number of workers must not be negative", n)
 	}
+	if err := m.upgrades.adopt(); err != nil {
+		return err
+	}
 	return (<-m.ask(func(now time.Time, call int) { m.supervisor.Scale(now, call, n) })).err
 }
 
 // scaleBy changes it by one.
 func (m *master) scaleBy(step int) error {
+	if err := m.upgrades.adopt(); err != nil {
+		return err
+	}
 	return (<-m.ask(func(now time.Time, call int) { m.supervisor.ScaleBy(now, call, step) })).err
 }
 
 // reload is Reload.
 func (m *master) reload(ctx context.Context) error {
+	if err := m.upgrades.adoptPending(); err != nil {
+		return err
+	}
 	m.call(m.upgrades.noteReload)
 	select {
 	case a := <-m.ask(m.supervisor.Reload):
@@ -288,6 +297,9 @@ type leftover struct {
 
 // disconnect drains all and waits.
 func (m *master) disconnect(ctx context.Context) error {
+	if err := m.upgrades.adoptPending(); err != nil {
+		return err
+	}
 	if d := m.beginDelay(); d != nil {
 		select {
 		case <-d.over:

@@ -37,6 +37,9 @@ type Broker struct {
 	missed map[int]bool // by peers, whose last message was not taken
 	self   *Client      // member 0
 	timer  *time.Timer
+
+	absent   map[int]*absent // workers of a restored state that is not adopted yet; else nil
+	pretends bool            // see Pretend
 }
 
 // New returns a Broker, and the Client of its own process.
@@ -168,9 +171,11 @@ func (b *Broker) tell(notes []coordinate.Note) {
 func (b *Broker) say(member int, n note) {
 	if member == 0 {
 		b.self.told(n)
-	} else if p := b.peers[member]; p != nil {
-		line(wire.ActCoord, 0, n, func(l []byte) error { p.Tell(l); return nil })
+		return
 	}
+	b.reach(member, func(p Peer) {
+		line(wire.ActCoord, 0, n, func(l []byte) error { p.Tell(l); return nil })
+	})
 }
 
 // setTimer sets the timer for what is due next. b.mu is held.
@@ -240,7 +245,9 @@ func (b *Broker) do(member int, q *Question) Answer {
 func (b *Broker) enter(q *Question, ref coordinate.Ref) Answer {
 	var s coordinate.Standing
 	var err error
-	if q.Verb == verbOnce {
+	if q.Verb == verbOnce && b.pretends {
+		s = coordinate.Already
+	} else if q.Verb == verbOnce {
 		s, err = b.st.Once(ref, q.Name)
 	} else {
 		s, err = b.st.Lock(ref, q.Name, q.Verb == verbLock)
@@ -285,19 +292,27 @@ func (b *Broker) publish(q *Question) {
 			b.self.published(number, q.Message)
 			continue
 		}
-		p := b.peers[id]
 		if l == nil {
 			l = lineOf(wire.ActTopic, number, q.Message)
 		}
-		taken := p.Offer(l)
-		if !taken {
-			b.st.Miss(number, 1)
-			if !b.missed[id] {
-				p.Report(fmt.Errorf("cluster: topic %q: the worker does not read what is published; it misses messages from here on: %w", q.Name, errs.Backlog))
-			}
+		if p := b.peers[id]; p != nil {
+			b.offer(p, id, number, q.Name, l)
+		} else {
+			b.postpone(id, number, q.Name, l)
 		}
-		b.missed[id] = !taken
 	}
+}
+
+// offer sends a published message to a worker. b.mu is held.
+func (b *Broker) offer(p Peer, id int, number uint64, topic string, l []byte) {
+	taken := p.Offer(l)
+	if !taken {
+		b.st.Miss(number, 1)
+		if !b.missed[id] {
+			p.Report(fmt.Errorf("cluster: topic %q: the worker does not read what is published; it misses messages from here on: %w", topic, errs.Backlog))
+		}
+	}
+	b.missed[id] = !taken
 }
 
 // local is the Broker as the Client of the same process speaks to it.

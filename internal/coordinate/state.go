@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"slices"
 	"time"
@@ -238,6 +239,23 @@ func (st *State) Advance(now time.Time) (notes []Note) {
 		}
 	}
 	return notes
+}
+
+// Awaited tells what the member waits for, the first of it by name; "" if it waits for
+// nothing.
+func (st *State) Awaited(id int) string {
+	for _, kind := range []struct {
+		name  string
+		lines map[string]*line
+	}{{"lock", st.Locks}, {"once", st.Onces}} {
+		for _, name := range slices.Sorted(maps.Keys(kind.lines)) {
+			q := kind.lines[name]
+			if q.Holder != nil && slices.ContainsFunc(q.Waiting, func(r Ref) bool { return r.Member == id }) {
+				return fmt.Sprintf("the %s %.64q, which worker %d has", kind.name, name, q.Holder.Member)
+			}
+		}
+	}
+	return ""
 }
 
 // cast is the next random number in [0, 1).

@@ -149,7 +149,7 @@ func (i *Inherited) Claim(q Query) (*handle.Handle, net.Addr) {
 		}
 	}
 	for _, e := range i.State.Entries {
-		if e.Query.Key() != q.Key() || len(e.Sockets) != 1 {
+		if e.Query.Key() != q.Key() { // it has a socket at least
 			continue
 		}
 		addr, err := e.Addr.Net()
