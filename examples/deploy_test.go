@@ -47,3 +47,25 @@ func TestDeployFits(t *testing.T) {
 		require.Equal(t, port, strconv.Itoa(number(t, manifest, `containerPort: (`+port+`)`)))
 	}
 }
+
+// TestDeployPage: the page about deployments names files that are there, and what it adds to
+// the unit fits the rest of that.
+func TestDeployPage(t *testing.T) {
+	b, err := os.ReadFile("../docs/deploy.md")
+	require.NoError(t, err)
+	page := string(b)
+	for _, link := range regexp.MustCompile(`\]\(([^)#]+)`).FindAllStringSubmatch(page, -1) {
+		require.FileExists(t, "../docs/"+link[1])
+	}
+	unit, err := os.ReadFile("../deploy/production.service")
+	require.NoError(t, err)
+	_, added, _ := strings.Cut(page, "[Service]\n")
+	added, _, _ = strings.Cut(added, "```")
+	require.Equal(t, []string{"Type=notify-reload", "ReloadSignal=SIGUSR2"}, strings.Fields(added))
+	require.Contains(t, string(unit), "\nType=notify-reload\n")
+	require.NotContains(t, string(unit), "\nReloadSignal=", "the page says that this comes in addition")
+	for _, kept := range []string{"KillMode=mixed", "NotifyAccess=main", "TimeoutStartSec="} {
+		require.Contains(t, page, kept)
+		require.Contains(t, string(unit), "\n"+kept)
+	}
+}
