@@ -34,7 +34,8 @@ type Options struct {
 	Name string
 
 	// Address is a TCP address as well, "127.0.0.1:9090" say. Without Token only
-	// /stats, /events, /metrics, /healthz and /readyz are given there. Default: none.
+	// the status page, /stats, /events, /metrics, /healthz and /readyz are given there.
+	// Default: none.
 	Address string
 
 	// Token is what lets in over Address for all the rest: the value of
@@ -78,6 +79,7 @@ type service struct {
 	workers *workers // in a master
 	tally   *tally   // in a master
 	book    *logBook // in a master; nil: none is kept
+	rates   rates    // in a master
 	guard   guard
 	orders  underWay     // in a master
 	handler http.Handler // in a master

@@ -43,6 +43,15 @@ func TestLife(t *testing.T) {
 	until(t, events, "listening", func(e admin.Event) bool { return e.Address == "tcp "+s.listen })
 	until(t, events, "ready", whichever)
 
+	// A browser that comes back has its first address, and the number of what it had last.
+	r, err := http.NewRequest("GET", "http://cluster/events?follow=0&after=0", nil)
+	require.NoError(t, err)
+	r.Header.Set("Last-Event-ID", "2")
+	answer, err := do(s.client, r)
+	require.NoError(t, err)
+	require.Contains(t, answer, "id: 3\n")
+	require.NotContains(t, answer, "id: 2\n")
+
 	past := s.follow("/events?follow=0")
 	until(t, past, "ready", whichever)
 	for range past { // which end by themselves
@@ -77,7 +86,7 @@ func TestLife(t *testing.T) {
 
 	s.post("/stop", "200")
 	require.Zero(t, s.Exit())
-	_, err := os.Lstat(s.socket)
+	_, err = os.Lstat(s.socket)
 	require.ErrorIs(t, err, os.ErrNotExist)
 	for range events { // which end
 	}
@@ -134,6 +143,27 @@ func TestReloadThatFails(t *testing.T) {
 	require.Contains(t, lines[len(lines)-1], `"ok":false`)
 	require.Contains(t, lines[len(lines)-1], "no certificate")
 	require.Contains(t, lines[len(lines)-1], `"status":409`)
+}
+
+// TestReboundSocket: a port that leads to the socket (ssh -L) gives a page of a stranger's
+// name nothing, which could order there.
+func TestReboundSocket(t *testing.T) {
+	t.Parallel()
+	s := run(t)
+	for host, want := range map[string]string{"rebound.example": "421", "rebound.example:9090": "421", "localhost:9090": "200", "127.0.0.1:9090": "200"} {
+		r, err := http.NewRequest("GET", "http://"+host+"/stats", nil)
+		require.NoError(t, err)
+		answer, err := do(s.client, r)
+		require.NoError(t, err)
+		require.Equal(t, want, answer[:3], host)
+		r, err = http.NewRequest("POST", "http://"+host+"/scale?n=x", nil)
+		require.NoError(t, err)
+		r.Header.Set("Origin", "http://"+host)
+		r.Header.Set("X-Cluster", "1")
+		answer, err = do(s.client, r)
+		require.NoError(t, err)
+		require.Equal(t, map[string]string{"421": "421", "200": "400"}[want], answer[:3], host)
+	}
 }
 
 // TestNoOrderOfAWorker: neither a worker nor what it has started orders anything,

@@ -17,12 +17,13 @@ const keepAlive = 15 * time.Second
 func number(n int) string { return strconv.Itoa(n) }
 
 // events tells what has happened, and goes on telling: as server-sent events, or as
-// JSON lines if those are asked for. It begins after Last-Event-ID, or ?after=. With
-// ?follow=0 it ends with what has happened so far.
+// JSON lines if those are asked for. It begins after Last-Event-ID, or ?after=: a
+// browser that comes back has both, the address that it came to first. With ?follow=0
+// it ends with what has happened so far.
 func (s *service) events(w http.ResponseWriter, r *http.Request) {
 	from := r.Header.Get("Last-Event-ID")
-	if q := r.URL.Query(); q.Has("after") {
-		from = q.Get("after")
+	if from == "" {
+		from = r.URL.Query().Get("after")
 	}
 	n, err := strconv.ParseInt(from, 10, 64)
 	if err != nil && from != "" {

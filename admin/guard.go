@@ -49,10 +49,11 @@ func peerIn(r *http.Request) *peer {
 
 // all is what holds for every request: its Host and its Origin. A page of another
 // origin can have a browser ask here, by a name that leads here, but not by one of
-// those that are allowed.
+// those that are allowed. That holds for the socket too, to which a port of the
+// operator's machine may lead (ssh -L); no browser leaves out the name.
 func (g guard) all(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if peerIn(r) == nil && !g.hostAllowed(r.Host) {
+		if (peerIn(r) == nil || r.Host != "") && !g.hostAllowed(r.Host) {
 			http.Error(w, "this host name is not one of Options.Hosts", http.StatusMisdirectedRequest)
 			return
 		}

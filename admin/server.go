@@ -38,6 +38,7 @@ func logger() *slog.Logger {
 // routes are all that a master answers.
 func (s *service) routes() http.Handler {
 	mux := http.NewServeMux()
+	mux.HandleFunc("GET /{$}", s.page)
 	mux.HandleFunc("GET /stats", s.stats)
 	mux.HandleFunc("GET /stats/{name}", s.statsOf)
 	mux.HandleFunc("GET /events", s.events)

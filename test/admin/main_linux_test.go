@@ -1,10 +1,11 @@
 // Package admin_test tests package admin with the tools that operators use: promtool,
-// Prometheus with the workers' client library, and a browser. Each test needs a
+// Prometheus with the workers' client library, and Chromium. Each test needs a
 // program of the distribution, and is skipped without it, but not in CI.
 package admin_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -12,7 +13,9 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/go-cluster/cluster"
 	"github.com/go-cluster/cluster/admin"
@@ -26,10 +29,16 @@ func TestMain(m *testing.M) { clustertest.Main(m) }
 
 // service is a cluster with a worker's metrics as the client library has them.
 var service = clustertest.Program("service", func() {
-	_, err := admin.Start(admin.Options{Socket: os.Getenv("SOCKET"), Address: os.Getenv("ADMIN"), Token: os.Getenv("TOKEN"), Metrics: promhttp.Handler()})
+	_, err := admin.Start(admin.Options{
+		Name: "web", Socket: os.Getenv("SOCKET"), Address: os.Getenv("ADMIN"), Token: os.Getenv("TOKEN"), Metrics: promhttp.Handler(),
+	})
 	clustertest.Must(err)
 	cluster.OnReady(func(w *cluster.Process) { fmt.Printf("ready %d %d %d\n", w.Slot(), w.ID(), w.PID()) })
-	clustertest.Must(cluster.SetupMaster(cluster.Options{Workers: 2, ReadyFor: -1}))
+	workers := 2
+	if n := os.Getenv("WORKERS"); n != "" {
+		workers = clustertest.Atoi(n)
+	}
+	clustertest.Must(cluster.SetupMaster(cluster.Options{Workers: workers, ReadyFor: -1, Watchdog: cluster.Watchdog{Interval: time.Second}}))
 	clustertest.Must(cluster.AutoFork())
 	requests := prometheus.NewCounter(prometheus.CounterOpts{Name: "service_requests_total", Help: "Requests."})
 	took := prometheus.NewHistogram(prometheus.HistogramOpts{Name: "service_request_duration_seconds", Help: "How long requests took."})
@@ -38,6 +47,15 @@ var service = clustertest.Program("service", func() {
 		requests.Inc()
 		took.Observe(0.001)
 	})
+	var hostile atomic.Bool
+	cluster.OnCheck(func(context.Context) error {
+		if hostile.Load() {
+			return errors.New("<img src=x onerror=alert(1)></td><script>alert(1)</script>\x1b[2J\u009b\u202e\n")
+		}
+		return nil
+	})
+	http.HandleFunc("/hostile", func(http.ResponseWriter, *http.Request) { hostile.Store(true) })
+	http.HandleFunc("/crash", func(http.ResponseWriter, *http.Request) { os.Exit(3) })
 	clustertest.Must(cluster.ListenAndServe(os.Getenv("LISTEN"), nil))
 })
 
@@ -51,9 +69,9 @@ type running struct {
 }
 
 // run starts one, and waits for its workers.
-func run(t *testing.T) *running {
+func run(t *testing.T, env ...string) *running {
 	s := &running{t: t, socket: filepath.Join(clustertest.TempDir(t), "s"), address: freeAddress(t), listen: freeAddress(t)}
-	s.Proc = clustertest.Start(t, service, "SOCKET="+s.socket, "ADMIN="+s.address, "LISTEN="+s.listen)
+	s.Proc = clustertest.Start(t, service, append(env, "SOCKET="+s.socket, "ADMIN="+s.address, "LISTEN="+s.listen)...)
 	s.Expect("ready ")
 	s.Expect("ready ")
 	return s
