@@ -18,7 +18,7 @@
 // their address ends (see ending.go), the dispatcher the connections that no worker
 // has taken yet, the handedQueue those that Accept has not returned yet. A dispatcher
 // has one goroutine for each socket, which accepts; it ends with its close. While there are
-// sharded addresses there is one that waits for the first connection after a rest. Questions
+// sharded addresses there is one that looks for workers that hang (see patrol.go). Questions
 // are answered on their callers' goroutines. What workers have as well, a connection
 // above all, is closed by a [handle.Closer]: a worker can make its close wait.
 //

@@ -25,22 +25,17 @@ import (
 // taken from who had it. So connections stay in the queue of a socket until somebody takes
 // them, and nothing is lost whoever dies at which step.
 //
-// A worker hangs if a queue of its own was not empty at two looks, lookTime apart, and it
-// has accepted nothing between them, by the page of package gauge. There are looks only
-// while there are connections: the first one after a rest is told by a socket.Traffic.
-//
-// All of this is in the mailbox, but for what waits: patrol. An answer to what was given
-// comes as a turn of its own.
+// Who hangs a patrol finds: see patrol.go. All else is in the mailbox. An answer to what was
+// given comes as a turn of its own.
 type Shards struct {
-	r       *Registry
-	slots   int             // of the workers
-	traffic *socket.Traffic // nil while no address is sharded
+	r      *Registry
+	slots  int     // of the workers
+	patrol *patrol // nil while no address is sharded
 }
 
 // shards is what an entry has of its sockets' whereabouts.
 type shards struct {
-	hands  map[Member]*hand
-	queued []bool // whether connections waited at a socket at the last look
+	hands map[Member]*hand
 }
 
 // hand is a worker that listens on the address.
@@ -51,21 +46,19 @@ type hand struct {
 	full     bool
 	resting  bool // it could not take a socket a moment ago
 	hung     bool
-	stubborn bool  // it has been called back from that by a heartbeat alone
-	accepted int64 // at the last look
-	moved    bool  // between that and the one before
+	stubborn bool // it has been called back from that by a heartbeat alone
 	has      map[int]*holding
+
+	accepted int64 // the patrol's: at the last look
 }
 
 // holding is one socket of a hand's.
 type holding struct {
 	given bool // it has said so
-	seen  bool // it was on its way at the last look
+	seen  bool // the patrol's: it was on its way at the last look
 }
 
 const (
-	// lookTime is between two looks at what waits.
-	lookTime = 100 * time.Millisecond
 	// restTime is how long a worker is left alone that could not take a socket.
 	restTime = time.Second
 	// maxGiving is how many sockets of an address are on their way to one worker.
@@ -111,8 +104,8 @@ func unshardable(q Query) string {
 // openGroup opens the sockets of q, or one of them. What must be said of that is in
 // opened.lack.
 func openGroup(ctx context.Context, q Query) (o opened, err error) {
-	var choose []socket.Instruction
 	n := shardsOf(q)
+	choose := socket.ByChance(n)
 	if q.Policy == ByClient {
 		choose = socket.ByClient(n)
 	}
@@ -131,7 +124,7 @@ func openGroup(ctx context.Context, q Query) (o opened, err error) {
 	switch {
 	case g.Lack != nil:
 		o.policy, o.lack = Shared, fmt.Sprintf("%d sockets cannot be opened: %v", n, g.Lack)
-	case g.Refused != nil:
+	case g.Refused != nil && q.Policy == ByClient: // else the kernel's hash does as well
 		o.policy, o.lack = Sharded, fmt.Sprintf("the system refuses %v", g.Refused)
 	}
 	return o, nil
@@ -182,6 +175,9 @@ func (s *shards) assign(n, slots int) (want [][]*hand) {
 
 // settle gives and takes what is to be given and taken of e now.
 func (s *Shards) settle(e *entry) {
+	if s.patrol != nil {
+		s.patrol.stale.Store(true)
+	}
 	for i, want := range e.shards.assign(len(e.sockets), s.slots) {
 		held := len(want) == 0
 		for _, h := range want {
@@ -283,11 +279,7 @@ func (s *Shards) Accepts(m Member, key string) {
 	if e == nil || e.shards == nil || e.shards.hands[m] == nil {
 		return
 	}
-	h := e.shards.hands[m]
-	h.accepts = true
-	if load, ok := m.Load(); ok {
-		h.accepted = load.Accepted
-	}
+	e.shards.hands[m].accepts = true
 	s.settle(e)
 }
 
@@ -322,103 +314,4 @@ func (s *Shards) part(e *entry, m Member) {
 		delete(e.shards.hands, m)
 		s.settle(e)
 	}
-}
-
-// ---- who hangs
-
-// begin watches the sockets of e.
-func (s *Shards) begin(e *entry) error {
-	if s.traffic == nil {
-		t, err := socket.NewTraffic()
-		if err != nil {
-			return err
-		}
-		s.traffic = t
-		go s.patrol(t)
-	}
-	e.shards = &shards{hands: make(map[Member]*hand), queued: make([]bool, len(e.sockets))}
-	for _, h := range e.sockets {
-		if err := s.traffic.Add(h); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// end watches them no more. It comes before they are released.
-func (s *Shards) end(e *entry) {
-	if s.traffic == nil {
-		return
-	}
-	left := 0
-	for _, h := range e.sockets {
-		left = s.traffic.Remove(h)
-	}
-	if left == 0 {
-		s.traffic.Close()
-		s.traffic = nil
-	}
-}
-
-// patrol looks at what waits, while there is traffic.
-func (s *Shards) patrol(t *socket.Traffic) {
-	for t.Wait() {
-		for busy := true; busy; {
-			s.r.host.Turn(func() {
-				if busy = s.traffic == t && s.look(); !busy && s.traffic == t {
-					t.Arm()
-				}
-			})
-			if busy {
-				time.Sleep(lookTime)
-			}
-		}
-	}
-}
-
-// look finds the workers that hang, and those that go on. It reports whether there was
-// any traffic since the last look.
-func (s *Shards) look() (busy bool) {
-	for _, e := range s.r.entries {
-		if e.shards == nil {
-			continue
-		}
-		changed := false
-		for _, h := range e.shards.hands {
-			hung := h.hung
-			busy = h.look() || busy
-			changed = changed || h.hung != hung
-		}
-		for i, sock := range e.sockets {
-			waiting, _ := socket.Queue(sock)
-			twice := e.shards.queued[i] && waiting > 0
-			e.shards.queued[i] = waiting > 0
-			busy = busy || waiting > 0
-			for _, h := range e.shards.hands {
-				c := h.has[i]
-				if c == nil {
-					continue
-				}
-				if twice && c.seen && !h.moved && !h.hung {
-					h.hung, changed = true, true
-				}
-				c.seen = true
-			}
-		}
-		if changed {
-			s.settle(e)
-		}
-	}
-	return busy
-}
-
-// look reports whether the worker has accepted anything since the last look.
-func (h *hand) look() bool {
-	load, _ := h.member.Load()
-	h.moved = load.Accepted != h.accepted
-	h.accepted = load.Accepted
-	if h.moved {
-		h.hung, h.stubborn = false, false
-	}
-	return h.moved
 }

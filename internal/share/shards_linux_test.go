@@ -325,9 +325,9 @@ func TestShardHeals(t *testing.T) {
 func TestShardsEnd(t *testing.T) {
 	s := newShardTest(t)
 	s.r.host.Turn(func() {
-		require.NotNil(t, s.r.Shards.traffic)
+		require.NotNil(t, s.r.Shards.patrol)
 		s.r.CloseAll()
-		require.Nil(t, s.r.Shards.traffic)
+		require.Nil(t, s.r.Shards.patrol)
 	})
 	_, err := net.Dial("tcp", s.e.addr.String())
 	require.ErrorIs(t, err, unix.ECONNREFUSED)

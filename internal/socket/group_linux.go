@@ -119,14 +119,33 @@ func attach(fd int, program []Instruction) error {
 	return nil
 }
 
+// The packet as a program of a group sees it: from the IP header on (SKF_NET_OFF), and what
+// the kernel knows beside it: a random number is at SKF_AD_OFF + SKF_AD_RANDOM.
+const (
+	inNetwork = 0x100000000 - 0x100000
+	random    = 0x100000000 - 0x1000 + 56
+)
+
+func operation(code uint16, k uint32) Instruction { return Instruction{Code: code, K: k} }
+
+// ByChance is a program that chooses one of n sockets of a group by a random number. By the
+// kernel's hash of both addresses they have an even share only of what is hashed: a few
+// clients have no more ports than one address has, and connect from the same ones again.
+func ByChance(n int) []Instruction {
+	return []Instruction{
+		operation(unix.BPF_LD|unix.BPF_W|unix.BPF_ABS, random),
+		operation(unix.BPF_ALU|unix.BPF_MOD|unix.BPF_K, uint32(n)),
+		operation(unix.BPF_RET|unix.BPF_A, 0),
+	}
+}
+
 // ByClient is a program that chooses one of n sockets of a group by the client's address,
 // IPv4 or IPv6; a v4-mapped client is one of IPv4. It is nil if there is nothing to choose.
 func ByClient(n int) []Instruction {
-	const network = 0x100000000 - 0x100000 // SKF_NET_OFF: the packet from its IP header on
-	op := func(code uint16, k uint32) unix.SockFilter { return unix.SockFilter{Code: code, K: k} }
-	load := func(at uint32) unix.SockFilter { return op(unix.BPF_LD|unix.BPF_W|unix.BPF_ABS, network+at) }
+	op := operation
+	load := func(at uint32) Instruction { return op(unix.BPF_LD|unix.BPF_W|unix.BPF_ABS, inNetwork+at) }
 	program := []Instruction{
-		op(unix.BPF_LD|unix.BPF_B|unix.BPF_ABS, network),
+		op(unix.BPF_LD|unix.BPF_B|unix.BPF_ABS, inNetwork),
 		op(unix.BPF_ALU|unix.BPF_RSH|unix.BPF_K, 4),
 		{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: 6, Jt: 2},
 		load(12),

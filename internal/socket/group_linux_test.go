@@ -93,6 +93,34 @@ func TestGroup(t *testing.T) {
 	}
 }
 
+// By chance, what comes again and again from one port of one client is on several sockets;
+// the kernel's hash would choose the same one each time.
+func TestByChance(t *testing.T) {
+	const n = 8
+	g := openGroup(t, "tcp4", "127.0.0.1:0", n, ByChance(n))
+	require.NoError(t, g.Refused)
+	from := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 1, 1)}}
+	used := make(map[int]bool)
+	for i := range 64 {
+		c, err := from.DialContext(t.Context(), "tcp4", g.Addr.String())
+		require.NoError(t, err)
+		from.LocalAddr = c.LocalAddr()
+		for at, waiting := range settled(t, g, i+1) {
+			used[at] = used[at] || waiting > 0
+		}
+		require.NoError(t, c.(*net.TCPConn).SetLinger(0)) // the port is free at once
+		require.NoError(t, c.Close())
+	}
+	require.NotZero(t, from.LocalAddr.(*net.TCPAddr).Port)
+	all := 0
+	for _, has := range used {
+		if has {
+			all++
+		}
+	}
+	require.Greater(t, all, n/2)
+}
+
 // One client is always on the same socket; different ones are on different sockets.
 func TestByClient(t *testing.T) {
 	for network, clients := range map[string]func(i int) string{
@@ -296,11 +324,11 @@ func TestTraffic(t *testing.T) {
 		t.Fatal("told twice")
 	case <-time.After(50 * time.Millisecond): // it is not told: there is no event to wait for
 	}
-	require.NoError(t, traffic.Arm())
+	require.NoError(t, traffic.Rest())
 	require.True(t, await(t, told), "they wait")
 	settled(t, g, 20)
 	take(g.Sockets)
-	require.NoError(t, traffic.Arm())
+	require.NoError(t, traffic.Rest())
 	select {
 	case <-told:
 		t.Fatal("told of nothing")
@@ -308,11 +336,22 @@ func TestTraffic(t *testing.T) {
 	}
 	dialFrom(t, "127.0.0.1", g.Addr)
 	require.True(t, await(t, told))
+	settled(t, g, 1)
+	var waiting []int
+	traffic.Waiting(func(fd int) { waiting = append(waiting, fd) })
+	require.Len(t, waiting, 1)
+	for range 2 {
+		require.NoError(t, traffic.After(time.Millisecond))
+		require.True(t, await(t, told), "the time is over")
+	}
 	for i, h := range g.Sockets {
 		require.Equal(t, len(g.Sockets)-1-i, traffic.Remove(h))
 	}
 	traffic.Close()
 	require.False(t, await(t, told))
+	require.ErrorIs(t, traffic.Rest(), os.ErrClosed)
+	require.ErrorIs(t, traffic.After(time.Millisecond), os.ErrClosed)
+	traffic.Waiting(func(int) { t.Error("closed") })
 }
 
 // take empties the queues.

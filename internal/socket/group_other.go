@@ -37,6 +37,9 @@ func OpenGroup(ctx context.Context, a Address, _ int, _ []Instruction) (g Group,
 	return Group{Sockets: []*handle.Handle{h}, Addr: addr, Lack: errs.NotSupported}, nil
 }
 
+// ByChance is no program here.
+func ByChance(int) []Instruction { return nil }
+
 // ByClient is no program here.
 func ByClient(int) []Instruction { return nil }
 
@@ -55,8 +58,14 @@ func (*Traffic) Remove(*handle.Handle) (left int) { return 0 }
 // Wait does not wait.
 func (*Traffic) Wait() bool { return false }
 
-// Arm fails.
-func (*Traffic) Arm() error { return errs.NotSupported }
+// After fails.
+func (*Traffic) After(time.Duration) error { return errs.NotSupported }
+
+// Rest fails.
+func (*Traffic) Rest() error { return errs.NotSupported }
+
+// Waiting calls nothing.
+func (*Traffic) Waiting(func(fd int)) {}
 
 // Close does nothing.
 func (*Traffic) Close() {}

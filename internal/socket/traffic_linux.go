@@ -2,39 +2,63 @@ package socket
 
 import (
 	"os"
+	"sync"
 	"syscall"
+	"time"
+	"unsafe"
 
 	"github.com/go-cluster/cluster/internal/handle"
 	"golang.org/x/sys/unix"
 )
 
 // Traffic tells that a connection has come to one of some listening sockets. It tells so
-// once, and not again before Arm: whatever comes meanwhile wakes nobody. There are two
-// epoll instances. The inner one has the sockets, the outer one has the inner one and is
-// told of it once (EPOLLONESHOT). The runtime's poller has the outer one, and so no thread
-// is needed to wait. All methods but Wait are for one goroutine at a time.
+// once, and not again before Rest: whatever comes meanwhile wakes nobody. Instead of that
+// it can tell that a time is over, and then which of the sockets have a connection.
+//
+// There are two epoll instances. The inner one has the sockets, the outer one has the inner
+// one and is told of it once (EPOLLONESHOT), and it has a timer of the kernel's. The
+// runtime's poller has the outer one, and so no thread is needed to wait. A time that is
+// over wakes one thread, once. A timer of the runtime's wakes several, since the one that
+// finds it has another one look for more work, and so does a system call that the runtime
+// takes for one that may wait. So the calls here are raw: none of them waits.
+//
+// Wait and Waiting are for one goroutine at a time, the others for anybody.
 type Traffic struct {
-	inner int
 	outer *os.File
 	rc    syscall.RawConn
-	n     int
+	found []unix.EpollEvent // by Waiting
+
+	mu     sync.Mutex // none of the calls under it waits
+	inner  int
+	timer  int
+	n      int
+	closed bool
 }
 
-// NewTraffic makes a Traffic of no socket, which is armed.
+// NewTraffic makes a Traffic of no socket, which is at rest.
 func NewTraffic() (*Traffic, error) {
-	inner, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
-	if err != nil {
-		return nil, os.NewSyscallError("epoll_create1", err)
-	}
-	t := &Traffic{inner: inner}
-	if t.outer, t.rc, err = newEpollFile(); err == nil {
-		err = t.gate(unix.EPOLL_CTL_ADD)
-	}
-	if err != nil {
+	t := &Traffic{inner: -1, timer: -1}
+	if err := t.open(); err != nil {
 		t.Close()
 		return nil, err
 	}
 	return t, nil
+}
+
+func (t *Traffic) open() (err error) {
+	if t.inner, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
+		return os.NewSyscallError("epoll_create1", err)
+	}
+	if t.timer, err = unix.TimerfdCreate(unix.CLOCK_MONOTONIC, unix.TFD_CLOEXEC|unix.TFD_NONBLOCK); err != nil {
+		return os.NewSyscallError("timerfd_create", err)
+	}
+	if t.outer, t.rc, err = newEpollFile(); err != nil {
+		return err
+	}
+	if err := t.gate(unix.EPOLL_CTL_ADD, t.timer, unix.EPOLLIN|unix.EPOLLET); err != nil {
+		return err
+	}
+	return t.gate(unix.EPOLL_CTL_ADD, t.inner, unix.EPOLLIN|unix.EPOLLONESHOT)
 }
 
 // newEpollFile makes an epoll instance that the runtime's poller has.
@@ -52,10 +76,10 @@ func newEpollFile() (*os.File, syscall.RawConn, error) {
 	return f, rc, err
 }
 
-// gate adds the inner instance to the outer one, or lets it be heard once more.
-func (t *Traffic) gate(op int) (err error) {
-	e := unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLONESHOT}
-	ctlErr := t.rc.Control(func(fd uintptr) { err = unix.EpollCtl(int(fd), op, t.inner, &e) })
+// gate adds what to the outer instance, or lets it be heard once more.
+func (t *Traffic) gate(op, what int, events uint32) (err error) {
+	e := unix.EpollEvent{Events: events}
+	ctlErr := t.rc.Control(func(fd uintptr) { err = unix.EpollCtl(int(fd), op, what, &e) })
 	if ctlErr != nil {
 		return ctlErr
 	}
@@ -64,6 +88,8 @@ func (t *Traffic) gate(op int) (err error) {
 
 // Add watches h, until Remove, which must come before h is released.
 func (t *Traffic) Add(h *handle.Handle) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
 	e := unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(h.FD())}
 	if err := unix.EpollCtl(t.inner, unix.EPOLL_CTL_ADD, h.FD(), &e); err != nil {
 		return os.NewSyscallError("epoll_ctl", err)
@@ -74,28 +100,85 @@ func (t *Traffic) Add(h *handle.Handle) error {
 
 // Remove ends the watching of h, which was added. It returns how many are left.
 func (t *Traffic) Remove(h *handle.Handle) (left int) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
 	if unix.EpollCtl(t.inner, unix.EPOLL_CTL_DEL, h.FD(), nil) == nil {
 		t.n--
 	}
 	return t.n
 }
 
-// Wait waits until a connection has come since the last Arm. It returns false after Close.
+// Wait waits until the time of After is over, or a connection has come since Rest. It
+// returns false after Close.
 func (t *Traffic) Wait() bool {
-	var events [1]unix.EpollEvent
+	var events [2]unix.EpollEvent
 	return t.rc.Read(func(fd uintptr) bool {
-		n, err := unix.EpollWait(int(fd), events[:], 0)
-		return n > 0 || err != nil && err != unix.EINTR
+		n, errno := pollNow(int(fd), events[:])
+		return n > 0 || errno != 0 && errno != unix.EINTR
 	}) == nil
 }
 
-// Arm lets Wait wait for the next connection. One that waits in a queue counts as such.
-func (t *Traffic) Arm() error { return t.gate(unix.EPOLL_CTL_MOD) }
+// pollNow is epoll_wait for what there is now.
+func pollNow(fd int, events []unix.EpollEvent) (n int, errno syscall.Errno) {
+	r, _, errno := unix.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(fd), uintptr(unsafe.Pointer(&events[0])), uintptr(len(events)), 0, 0, 0)
+	if errno != 0 {
+		return 0, errno
+	}
+	return int(r), 0
+}
+
+// After lets Wait end in d.
+func (t *Traffic) After(d time.Duration) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.closed {
+		return os.ErrClosed
+	}
+	return os.NewSyscallError("timerfd_settime", unix.TimerfdSettime(t.timer, 0, &unix.ItimerSpec{Value: unix.NsecToTimespec(int64(d))}, nil))
+}
+
+// Rest lets Wait end with the next connection. One that waits in a queue counts as such.
+func (t *Traffic) Rest() error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.closed {
+		return os.ErrClosed
+	}
+	return t.gate(unix.EPOLL_CTL_MOD, t.inner, unix.EPOLLIN|unix.EPOLLONESHOT)
+}
+
+// Waiting calls fn with the descriptor of each socket at which a connection waits.
+func (t *Traffic) Waiting(fn func(fd int)) {
+	for _, e := range t.waiting() {
+		fn(int(e.Fd))
+	}
+}
+
+func (t *Traffic) waiting() []unix.EpollEvent {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.closed || t.n == 0 {
+		return nil
+	}
+	if len(t.found) < t.n {
+		t.found = make([]unix.EpollEvent, t.n)
+	}
+	n, _ := pollNow(t.inner, t.found)
+	return t.found[:n]
+}
 
 // Close ends the Wait.
 func (t *Traffic) Close() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.closed = true
 	if t.outer != nil {
 		t.outer.Close()
 	}
-	unix.Close(t.inner)
+	for _, fd := range []int{t.inner, t.timer} {
+		if fd >= 0 {
+			unix.Close(fd)
+		}
+	}
+	t.inner, t.timer = -1, -1
 }

@@ -7,10 +7,12 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math"
 	"net"
 	"os"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -429,47 +431,62 @@ func refuseProgram() error {
 }
 
 // The master is not woken by connections: at rest by nothing, and under load by its looks,
-// ten in a second.
+// ten in a second, each of which wakes one thread once. In a second in which a worker gets
+// no turn of this machine there is more to do, so the best one of several counts.
 func TestMasterSleeps(t *testing.T) {
 	addr := begin(t, 2, cluster.Sharded, cluster.Options{Watchdog: cluster.Watchdog{Interval: time.Hour}})
 	each(t, addr, 2)
-	// The clients are another process: this one is the master.
+	// The clients are another process, which counts as well: to do so here would wake this one.
 	client := clustertest.Start(t, clients, "ADDR="+addr)
-	client.Expect("begun")
-	before, begun := wakeUps(t), time.Now()
-	done := clustertest.Atoi(client.Expect("answered "))
-	woken, took := wakeUps(t)-before, time.Since(begun)
+	t.Log(client.Expect("under load "))
+	t.Log(client.Expect("at rest "))
 	require.Zero(t, client.Exit())
-	t.Logf("%d wake-ups for %d answers in %v", woken, done, took)
-	// A look wakes several threads of Go's, and so does this test.
-	require.Less(t, woken, 200+int(200*took.Seconds()))
-	clustertest.Eventually(t, func() bool {
-		before := wakeUps(t)
-		time.Sleep(500 * time.Millisecond) // the span is the measure
-		return wakeUps(t)-before <= 6      // of this test's own
-	}, "rest")
 }
 
 var clients = clustertest.Program("clients", func() {
-	fmt.Println("begun")
-	n := 0
-	for end := time.Now().Add(time.Second); time.Now().Before(end) || n < 1000; n++ {
-		_, err := ask(os.Getenv("ADDR"))
-		clustertest.Must(err)
+	const span = time.Second
+	load := func() bool {
+		n := 0
+		for end := time.Now().Add(span); time.Now().Before(end); n++ {
+			_, err := ask(os.Getenv("ADDR"))
+			clustertest.Must(err)
+		}
+		return n >= 50
 	}
-	fmt.Println("answered", n)
+	rest := func() bool { time.Sleep(span); return true } // the span is the measure
+	for _, phase := range []struct {
+		name string
+		do   func() bool
+		most int
+	}{{"under load", load, 15}, {"at rest", rest, 0}} {
+		best := math.MaxInt
+		for range 40 {
+			before, begun := wakeUps(os.Getppid()), time.Now()
+			if phase.do() {
+				best = min(best, int(float64(wakeUps(os.Getppid())-before)/time.Since(begun).Seconds()))
+			}
+			if best <= phase.most {
+				break
+			}
+		}
+		if best > phase.most {
+			clustertest.Must(fmt.Errorf("%s: %d wake-ups in a second, at best", phase.name, best))
+		}
+		fmt.Println(phase.name, best, "wake-ups in a second")
+	}
 })
 
-// wakeUps is how often the threads of this process have begun to wait.
-func wakeUps(t *testing.T) (n int) {
-	t.Helper()
-	all, err := filepath.Glob("/proc/self/task/*/status")
-	require.NoError(t, err)
+// wakeUps is how often the threads of a process have begun to wait.
+func wakeUps(pid int) (n int) {
+	all, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/status", pid))
+	clustertest.Must(err)
 	for _, path := range all {
 		b, _ := os.ReadFile(path)
 		_, rest, _ := strings.Cut(string(b), "\nvoluntary_ctxt_switches:")
 		line, _, _ := strings.Cut(rest, "\n")
-		n += clustertest.Atoi(strings.TrimSpace(line))
+		if v, err := strconv.Atoi(strings.TrimSpace(line)); err == nil { // a thread may end
+			n += v
+		}
 	}
 	return n
 }
