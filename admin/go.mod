@@ -2,10 +2,8 @@ module github.com/go-cluster/cluster/admin
 
 go 1.26.0
 
-replace github.com/go-cluster/cluster => ../
-
 require (
-	github.com/go-cluster/cluster v0.0.0-00010101000000-000000000000
+	github.com/go-cluster/cluster v0.1.0
 	github.com/prometheus/client_model v0.6.3
 	github.com/prometheus/common v0.74.0
 	github.com/stretchr/testify v1.12.1

@@ -2,10 +2,8 @@ module github.com/go-cluster/cluster/fleet
 
 go 1.26.0
 
-replace github.com/go-cluster/cluster => ../
-
 require (
-	github.com/go-cluster/cluster v0.0.0-00010101000000-000000000000
+	github.com/go-cluster/cluster v0.1.0
 	github.com/nats-io/nats-server/v2 v2.15.2
 	github.com/nats-io/nats.go v1.55.0
 	github.com/stretchr/testify v1.12.1

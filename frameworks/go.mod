@@ -2,15 +2,13 @@ module github.com/go-cluster/cluster/frameworks
 
 go 1.26.0
 
-replace github.com/go-cluster/cluster => ../
-
 require (
 	connectrpc.com/connect v1.21.1
 	github.com/cloudwego/hertz v0.10.4
 	github.com/coder/websocket v1.8.15
 	github.com/gin-gonic/gin v1.12.0
 	github.com/go-chi/chi/v5 v5.5.0
-	github.com/go-cluster/cluster v0.0.0-00010101000000-000000000000
+	github.com/go-cluster/cluster v0.1.0
 	github.com/gofiber/fiber/v2 v2.52.15
 	github.com/gofiber/fiber/v3 v3.1.0
 	github.com/gorilla/websocket v1.5.3

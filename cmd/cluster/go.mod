@@ -2,16 +2,11 @@ module github.com/go-cluster/cluster/cmd/cluster
 
 go 1.26.0
 
-replace (
-	github.com/go-cluster/cluster => ../../
-	github.com/go-cluster/cluster/admin => ../../admin
-)
-
 require (
 	github.com/charmbracelet/bubbletea v1.3.10
 	github.com/charmbracelet/lipgloss v1.1.0
-	github.com/go-cluster/cluster v0.0.0-00010101000000-000000000000
-	github.com/go-cluster/cluster/admin v0.0.0-00010101000000-000000000000
+	github.com/go-cluster/cluster v0.1.0
+	github.com/go-cluster/cluster/admin v0.1.0
 	github.com/spf13/cobra v1.10.2
 	github.com/stretchr/testify v1.12.1
 	golang.org/x/sys v0.49.0

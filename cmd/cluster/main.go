@@ -25,6 +25,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"runtime/debug"
 
 	"github.com/spf13/cobra"
 )
@@ -82,6 +83,7 @@ func rootCommand() *cobra.Command {
 		Long: "Without a command it lists the clusters of this user that run; root's are those of all.\n\n" +
 			"Exit status: 0 done, 1 refused or failed, 2 wrong usage (also where several clusters run and none is named), 3 no such cluster.",
 		Args:          cobra.NoArgs,
+		Version:       version(),
 		SilenceErrors: true,
 		SilenceUsage:  true,
 		RunE:          func(*cobra.Command, []string) error { return list(g) },
@@ -96,6 +98,16 @@ func rootCommand() *cobra.Command {
 	c.AddCommand(orderCommands(g)...)
 	c.AddCommand(debugCommands(g)...)
 	return c
+}
+
+// version is that of this program, as the go command has built it: the tag's with go
+// install, else (devel) or what it makes of the commit.
+func version() string {
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return "(unknown)"
+	}
+	return info.Main.Version + " (" + info.GoVersion + ")"
 }
 
 // completeNames are the clusters that run.

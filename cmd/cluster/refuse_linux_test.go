@@ -61,6 +61,9 @@ func testUsage(c *cli) {
 		require.Contains(c.t, r.err, "cluster: ", args)
 		harmless(c.t, r.err)
 	}
+	version := c.call("--version")
+	require.Zero(c.t, version.code)
+	require.Regexp(c.t, `^cluster version \S+ \(go1\.`, version.out)
 	for _, args := range everything {
 		c.no(exitNone, "no cluster", args...)
 		r := c.call(append(args, "--socket", filepath.Join(c.dir, "none"))...)

@@ -2,15 +2,10 @@ module github.com/go-cluster/cluster/examples/fleet
 
 go 1.26.0
 
-replace (
-	github.com/go-cluster/cluster => ../../
-	github.com/go-cluster/cluster/fleet => ../../fleet
-)
-
 require (
 	github.com/coder/websocket v1.8.15
-	github.com/go-cluster/cluster v0.0.0-00010101000000-000000000000
-	github.com/go-cluster/cluster/fleet v0.0.0-00010101000000-000000000000
+	github.com/go-cluster/cluster v0.1.0
+	github.com/go-cluster/cluster/fleet v0.1.0
 	github.com/nats-io/nats-server/v2 v2.15.2
 	github.com/stretchr/testify v1.12.1
 )

@@ -2,13 +2,9 @@ module github.com/go-cluster/cluster/test/admin
 
 go 1.26.0
 
-replace github.com/go-cluster/cluster => ../../
-
-replace github.com/go-cluster/cluster/admin => ../../admin
-
 require (
-	github.com/go-cluster/cluster v0.0.0-00010101000000-000000000000
-	github.com/go-cluster/cluster/admin v0.0.0-00010101000000-000000000000
+	github.com/go-cluster/cluster v0.1.0
+	github.com/go-cluster/cluster/admin v0.1.0
 	github.com/prometheus/client_golang v1.25.0
 	github.com/stretchr/testify v1.12.1
 )

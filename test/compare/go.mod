@@ -2,10 +2,8 @@ module github.com/go-cluster/cluster/test/compare
 
 go 1.26.0
 
-replace github.com/go-cluster/cluster => ../..
-
 require (
-	github.com/go-cluster/cluster v0.0.0-00010101000000-000000000000
+	github.com/go-cluster/cluster v0.1.0
 	github.com/valyala/fasthttp v1.78.0
 )
 

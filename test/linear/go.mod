@@ -2,11 +2,9 @@ module github.com/go-cluster/cluster/test/linear
 
 go 1.26.0
 
-replace github.com/go-cluster/cluster => ../../
-
 require (
 	github.com/anishathalye/porcupine v1.3.1
-	github.com/go-cluster/cluster v0.0.0-00010101000000-000000000000
+	github.com/go-cluster/cluster v0.1.0
 	github.com/stretchr/testify v1.12.1
 	golang.org/x/sys v0.49.0
 )
