@@ -33,6 +33,11 @@ type Options struct {
 	// may publish to the subject of orders can give them. Default: no.
 	Orders bool
 
+	// Observer is for a process that is no member: a command of an operator, say. It sees
+	// the members and can do all that they can, but none hears of it, and it takes no
+	// orders. Default: no.
+	Observer bool
+
 	// NATS are options of the connection: credentials, TLS, a dialer. Callbacks among
 	// them are called beside those of this package. With nats.RetryOnFailedConnect
 	// Join succeeds where there is no server yet.

@@ -135,6 +135,34 @@ func TestMembers(t *testing.T) {
 	require.Equal(t, "c", clustertest.Await(t, came, "the next c"))
 }
 
+// TestObserver: who is no member sees members, asks and leads, and nobody hears of it.
+func TestObserver(t *testing.T) {
+	t.Parallel()
+	s := startServer(t)
+	errs := errorsOf(t)
+	a := member(t, beating, Options{URL: s.URL, Node: "a"})
+	came, went := make(chan string, 10), make(chan string, 10)
+	a.OnJoin(func(m Member) { came <- m.Node })
+	a.OnLeave(func(m Member) { went <- m.Node })
+	require.Equal(t, "a", clustertest.Await(t, came, "itself"))
+	Respond(a, "echo", func(n int) (int, error) { return n, nil })
+	for _, node := range []string{"a", "o"} { // even of a member's name
+		o := member(t, beating, Options{URL: s.URL, Node: node, Observer: true})
+		awaitNodes(t, o, "a")
+		require.NoError(t, o.Request(long(t), "a", "echo", 1, nil))
+		require.NoError(t, o.Close())
+	}
+	b := member(t, beating, Options{URL: s.URL, Node: "b"})
+	require.NoError(t, b.Close())
+	require.Equal(t, "b", clustertest.Await(t, came, "b"))
+	require.Equal(t, "b", clustertest.Await(t, went, "the end of b"))
+	for len(errs) > 0 {
+		require.NotErrorIs(t, <-errs, ErrNameTaken)
+	}
+	_, err := joinAs(t, quick, Options{URL: s.URL, Observer: true, Orders: true})
+	require.ErrorContains(t, err, "Options.Observer")
+}
+
 // TestNameTaken: a second member of one name does not join, unless the first is gone.
 // Two that join at once are told.
 func TestNameTaken(t *testing.T) {

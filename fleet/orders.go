@@ -20,6 +20,11 @@ type Roll struct {
 
 	// Parallel is how many carry it out at once. Default: 1.
 	Parallel int
+
+	// Progress is told when a member is given the order (done is false), and when it has
+	// carried it out or failed (done is true, and err says which). Calls come one after
+	// another, and the next member waits for them. Default: nobody is told.
+	Progress func(node string, done bool, err error)
 }
 
 // Result is what has become of an order.
@@ -129,50 +134,76 @@ func (g *orders) targets(r Roll) (nodes []string, err error) {
 	return nodes, nil
 }
 
+// roll is an order that is being given to one after another.
+type roll struct {
+	Roll
+	orders *orders
+	order  order
+
+	mu    sync.Mutex // of what follows, and of calls of Progress
+	res   Result
+	first error
+}
+
 // roll gives the order to one after another.
-func (g *orders) roll(ctx context.Context, o order, r Roll) (res Result, err error) {
+func (g *orders) roll(ctx context.Context, o order, r Roll) (Result, error) {
 	o.Protocol = protocol
 	nodes, err := g.targets(r)
 	if err != nil {
-		return res, fmt.Errorf("fleet: %s: %w", o.Verb, err)
+		return Result{}, fmt.Errorf("fleet: %s: %w", o.Verb, err)
 	}
-	var (
-		mu    sync.Mutex
-		all   sync.WaitGroup
-		seats = make(chan struct{}, max(1, r.Parallel))
-		first error
-	)
-	res.Failed = make(map[string]error)
+	a := &roll{Roll: r, orders: g, order: o, res: Result{Failed: make(map[string]error)}}
+	var all sync.WaitGroup
+	seats := make(chan struct{}, max(1, r.Parallel))
 	for i, node := range nodes {
 		seats <- struct{}{}
-		mu.Lock()
-		stop := first != nil || ctx.Err() != nil
-		mu.Unlock()
-		if stop {
-			res.Left = nodes[i:]
+		if !a.begins(ctx, node) {
+			a.res.Left = nodes[i:]
 			break
 		}
 		all.Go(func() {
-			err := g.order(ctx, node, o)
-			mu.Lock()
-			defer mu.Unlock()
-			if err == nil {
-				res.Done = append(res.Done, node)
-			} else {
-				err = fmt.Errorf("fleet: %s of %q: %w", o.Verb, node, err)
-				res.Failed[node] = err
-				if first == nil {
-					first = err
-				}
-			}
+			a.ended(node, g.order(ctx, node, o))
 			<-seats
 		})
 	}
 	all.Wait()
-	if first == nil && len(res.Left) > 0 {
-		first = fmt.Errorf("fleet: %s: %w", o.Verb, ctx.Err())
+	if a.first == nil && len(a.res.Left) > 0 {
+		a.first = fmt.Errorf("fleet: %s: %w", o.Verb, ctx.Err())
 	}
-	return res, first
+	return a.res, a.first
+}
+
+// begins reports whether a further member is to be given the order, and tells that it is.
+func (a *roll) begins(ctx context.Context, node string) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.first != nil || ctx.Err() != nil {
+		return false
+	}
+	if a.Progress != nil {
+		a.Progress(node, false, nil)
+	}
+	return true
+}
+
+// ended notes how it has ended at a member, and tells.
+func (a *roll) ended(node string, err error) {
+	if err != nil {
+		err = fmt.Errorf("fleet: %s of %q: %w", a.order.Verb, node, err)
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if err == nil {
+		a.res.Done = append(a.res.Done, node)
+	} else {
+		a.res.Failed[node] = err
+		if a.first == nil {
+			a.first = err
+		}
+	}
+	if a.Progress != nil {
+		a.Progress(node, true, err)
+	}
 }
 
 // errLost is what a member's loss makes of its order.

@@ -29,7 +29,7 @@ func TestPermissionsInDocs(t *testing.T) {
 	require.NoError(t, err)
 	s := startServer(t, func(o *server.Options) { o.Users = conf.Users })
 	as := func(user string) *Fleet {
-		return member(t, quickly, Options{URL: s.URL, Node: user, Orders: user == "master", NATS: []nats.Option{nats.UserInfo(user, "secret")}})
+		return member(t, quickly, Options{URL: s.URL, Node: user, Orders: user == "master", Observer: user == "operator", NATS: []nats.Option{nats.UserInfo(user, "secret")}})
 	}
 	errs := errorsOf(t)
 	ctx := long(t)

@@ -122,9 +122,13 @@ func TestOrders(t *testing.T) {
 	require.ErrorIs(t, err, context.Canceled)
 	require.Equal(t, Result{Failed: map[string]error{}, Left: both.Nodes}, res)
 
+	var steps []string
+	both.Progress = func(node string, done bool, err error) { steps = append(steps, fmt.Sprint(node, done, err)) }
 	res, err = boss.Reload(ctx, both)
 	require.NoError(t, err)
 	require.Equal(t, Result{Done: both.Nodes, Failed: map[string]error{}}, res)
+	require.Equal(t, []string{"u2false <nil>", "u2true <nil>", "u1false <nil>", "u1true <nil>"}, steps)
+	both.Progress = nil
 	for node, p := range units {
 		for _, pid := range hellos(p, 2) {
 			require.NotContains(t, pids[node], pid)
@@ -142,8 +146,12 @@ func TestOrders(t *testing.T) {
 		hellos(p, 1)
 	}
 	both.Parallel = 0
+	var failure error
+	both.Progress = func(_ string, _ bool, err error) { failure = err }
 	res, err = boss.Scale(ctx, -1, both)
 	require.ErrorContains(t, err, `scale of "u2"`)
+	require.Equal(t, err, failure)
+	both.Progress = nil
 	require.Equal(t, []string{"u1"}, res.Left)
 	require.Error(t, res.Failed["u2"])
 

@@ -50,7 +50,8 @@ type self struct {
 // newSelf checks the options of Join, and fills what they leave out.
 func newSelf(o Options, set settings) (*self, error) {
 	me := &self{
-		fleet: o.Name, node: o.Node, instance: rand.Text(), master: cluster.IsMaster() && !cluster.Checking(), checks: cluster.Checking(),
+		fleet: o.Name, node: o.Node, instance: rand.Text(), checks: cluster.Checking(),
+		master: cluster.IsMaster() && !cluster.Checking() && !o.Observer,
 		orders: o.Orders, embedded: o.URL == "", set: set,
 		report: cluster.Context().Value(broker.Key{}).(*broker.Client).Report,
 	}
@@ -59,6 +60,9 @@ func newSelf(o Options, set settings) (*self, error) {
 	}
 	if me.node == "" {
 		me.node = fmt.Sprintf("%s-%d", hostName(), masterPID())
+	}
+	if o.Observer && o.Orders {
+		return nil, errors.New("Options.Observer and Options.Orders: who is no member takes no orders")
 	}
 	if err := checkFleetName(me.fleet); err != nil {
 		return nil, err
