@@ -47,7 +47,8 @@ func (b *bucket) subject(key string) string { return "$KV." + b.name() + "." + k
 
 // call does one thing with the stream, and says why it could not be done.
 func (b *bucket) call(ctx context.Context, do func(context.Context, jetstream.Stream) error) error {
-	ctx, cancel := context.WithTimeout(ctx, b.me.set.call)
+	silent := fmt.Errorf("JetStream, which keeps leases and values, does not answer within %v: %w", b.me.set.call, context.DeadlineExceeded)
+	ctx, cancel := context.WithTimeoutCause(ctx, b.me.set.call, silent)
 	defer cancel()
 	ctx, end := b.conn.denials.wait(ctx, storeSubjects)
 	defer end()
@@ -156,16 +157,23 @@ func (b *bucket) put(ctx context.Context, key string, val []byte, rev uint64, tt
 	}
 	err = b.call(ctx, func(ctx context.Context, _ jetstream.Stream) error {
 		ack, err := b.conn.js.PublishMsg(ctx, m)
-		var refused *jetstream.APIError
 		switch {
 		case err == nil:
 			now = ack.Sequence
-		case errors.As(err, &refused) && refused.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequence:
+		case moved(err):
 			return errMoved
 		}
 		return err
 	})
 	return now, err
+}
+
+// moved reports whether the server has refused a write since the key has another revision:
+// with one code where the bucket has one copy, with another where it has several.
+func moved(err error) bool {
+	refused, ok := errors.AsType[*jetstream.APIError](err)
+	return ok && (refused.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequence ||
+		refused.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequenceConstant)
 }
 
 // remove deletes a key, and what notes that goes by itself.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"strconv"
 	"testing"
+	"time"
 
 	"github.com/go-cluster/cluster/internal/clustertest"
 	"github.com/nats-io/nats.go"
@@ -60,6 +61,22 @@ func TestUnansweredQuestion(t *testing.T) {
 		stop()
 		require.ErrorIs(t, clustertest.Await(t, result, "the end of the call"), context.Canceled)
 	}
+}
+
+// TestSilentJetStream: a call whose ctx has time says that JetStream does not answer.
+func TestSilentJetStream(t *testing.T) {
+	t.Parallel()
+	s := startServer(t)
+	p := startProxy(t, s)
+	set := quickly
+	set.call = time.Second
+	f := member(t, set, Options{URL: p.URL, Node: "a"})
+	lostQuestions(t, s) // or nobody is there, which the server says
+	p.Lose("$JS.API.STREAM.INFO.KV_")
+	err := f.KV("x").Set(long(t), "k", nil, 0)
+	require.ErrorContains(t, err, "JetStream, which keeps leases and values, does not answer within 1s")
+	require.ErrorIs(t, err, context.DeadlineExceeded)
+	eventually(t, func() bool { return f.KV("x").Set(long(t), "k", nil, 0) == nil }, "the next answer")
 }
 
 // TestStalledServer: while the server says nothing each call ends with its own ctx, and

@@ -32,7 +32,8 @@ import (
 // server; for KeepTTL, and for what CompareAndSwap and Incr leave, clocks must agree.
 //
 // Errors wrap [ErrNoFleet] where there is no connection, or it ended: then it may have
-// happened; ctx.Err(); nats.ErrPermissionViolation.
+// happened; ctx.Err(); nats.ErrPermissionViolation; context.DeadlineExceeded too where
+// JetStream has not answered for five seconds, as when its servers have lost one of them.
 type KV struct {
 	store *bucket
 	name  string
