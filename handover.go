@@ -136,13 +136,14 @@ func (u *upgrades) state(app map[string]json.RawMessage) (*masterState, error) {
 		keys := m.tickets.maker.State()
 		s.Tickets = &keys
 	}
+	again := share.Repeated(m.registry)
 	all := make(map[*generation]bool)
 	for _, g := range m.programs {
 		all[g] = true
 	}
 	for _, p := range m.workers {
 		all[p.child.gen] = true
-		s.Processes = append(s.Processes, p.handOver())
+		s.Processes = append(s.Processes, p.handOver(again))
 	}
 	for g := range all {
 		gs, err := g.handOver()
@@ -201,7 +202,7 @@ func (s *generationState) settings(opts *settings) *settings {
 	return &o
 }
 
-func (p *Process) handOver() processState {
+func (p *Process) handOver(again map[int64]bool) processState {
 	c := p.child
 	s := processState{
 		ID: p.id, Slot: p.slot, Generation: c.gen.number, Connections: c.connections, Procs: c.procs, Listened: c.listened,
@@ -215,7 +216,7 @@ func (p *Process) handOver() processState {
 	select {
 	case <-p.link.Done():
 	default:
-		state := link.StateOf(p.link)
+		state := link.StateOf(p.link, again)
 		s.Link = &state
 	}
 	for _, w := range c.asks {

@@ -445,11 +445,18 @@ func (q *quiet) settle(workers []*Process) error {
 		return q.busy("a worker has not taken a connection that it was handed; the wait for it")
 	}
 	for _, p := range workers {
-		if !q.await(func() bool { return link.Waits(p.link) == "" }) {
-			return q.busy("the wait for worker %d because of %s", p.id, link.Waits(p.link))
+		if !q.await(func() bool { return q.waits(p) == "" }) {
+			return q.busy("the wait for worker %d because of %s", p.id, q.waits(p))
 		}
 	}
 	return nil
+}
+
+// waits names what a worker has to answer, and only this program could be told of.
+func (q *quiet) waits(p *Process) string {
+	var again map[int64]bool
+	q.m.call(func() { again = share.Repeated(q.m.registry) })
+	return link.Waits(p.link, again)
 }
 
 // stopReading ends the reading of the channels.
@@ -468,7 +475,7 @@ func (q *quiet) stopWriting(workers []*Process) error {
 	q.undo = append(q.undo, q.m.broker.Hold())
 	for _, p := range workers {
 		link.PauseWriting(p.link)
-		if what := link.Waits(p.link); what != "" {
+		if what := q.waits(p); what != "" {
 			return q.busy("the wait for worker %d because of %s", p.id, what)
 		}
 	}

@@ -38,6 +38,10 @@ type Broker struct {
 	self   *Client      // member 0
 	timer  *time.Timer
 
+	holding sync.Mutex // of the next two; it comes before mu
+	held    bool
+	later   []func(now time.Time) []coordinate.Note // turns that came while it was held
+
 	absent   map[int]*absent // workers of a restored state that is not adopted yet; else nil
 	pretends bool            // see Pretend
 }
@@ -153,10 +157,23 @@ func answer(p Peer, id uint64, a *Answer) {
 	})
 }
 
-// turn does something with the state, and what follows from it.
+// turn does something with the state, and what follows from it. It does not wait for the
+// end of a Hold: whoever holds the Broker may wait for its caller.
 func (b *Broker) turn(fn func(now time.Time) []coordinate.Note) {
+	b.holding.Lock()
+	if b.held {
+		b.later = append(b.later, fn)
+		b.holding.Unlock()
+		return
+	}
 	b.mu.Lock()
+	b.holding.Unlock()
 	defer b.mu.Unlock()
+	b.carryOut(fn)
+}
+
+// carryOut is a turn. b.mu is held.
+func (b *Broker) carryOut(fn func(now time.Time) []coordinate.Note) {
 	b.tell(fn(time.Now()))
 	b.setTimer()
 }
@@ -187,7 +204,7 @@ func (b *Broker) setTimer() {
 			b.timer.Stop()
 		}
 	case b.timer == nil:
-		b.timer = time.AfterFunc(time.Until(next), func() { b.turn(b.st.Advance) })
+		b.timer = time.AfterFunc(time.Until(next), func() { b.turn(func(now time.Time) []coordinate.Note { return b.st.Advance(now) }) })
 	default:
 		b.timer.Reset(time.Until(next))
 	}

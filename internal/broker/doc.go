@@ -11,8 +11,9 @@
 // Goroutines: one for each function of the application that leads, and one for each
 // subscriber that has something to hear. A Broker has one timer.
 //
-// Locks: Broker.mu comes first. It is held while peers are told something, so that
-// all see one order, and that calls the Client of the master, which takes Client.mu.
+// Locks: Broker.mu comes first, but for Broker.holding, which is about who waits for it.
+// It is held while peers are told something, so that all see one order, and that calls
+// the Client of the master, which takes Client.mu.
 // So a Client speaks to its Broker with no lock held, except Client.subscribing,
 // which comes before all. The locks of a subscriber and of a limiter's key are taken
 // alone or under those. Functions of the application run under no lock.

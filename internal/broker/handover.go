@@ -11,15 +11,39 @@ import (
 
 // What another program of this process needs that is to go on.
 
-// Hold keeps the state as it is until release is called. The channels of the workers must
-// not be read meanwhile by anybody whom that would stop.
+// Hold keeps the state from what workers and this process ask, which waits until release
+// is called. What is said of workers (Leave, Dead and so on) does not wait: it is done by
+// State, or by release. The channels of the workers must not be read meanwhile by anybody
+// whom that would stop.
 func (b *Broker) Hold() (release func()) {
+	b.holding.Lock()
+	defer b.holding.Unlock()
 	b.mu.Lock()
-	return b.mu.Unlock
+	b.held = true
+	return func() {
+		b.holding.Lock()
+		defer b.holding.Unlock()
+		b.catchUp()
+		b.held = false
+		b.mu.Unlock()
+	}
+}
+
+// catchUp carries out what has come while the Broker was held. b.holding and b.mu are held.
+func (b *Broker) catchUp() {
+	for _, fn := range b.later {
+		b.carryOut(fn)
+	}
+	b.later = nil
 }
 
 // State is the state as data. The Broker is held.
-func (b *Broker) State() ([]byte, error) { return json.Marshal(b.st) }
+func (b *Broker) State() ([]byte, error) {
+	b.holding.Lock()
+	defer b.holding.Unlock()
+	b.catchUp()
+	return json.Marshal(b.st)
+}
 
 // Restore goes on with a state, before this process has asked anything: from its beginning
 // it sees what the workers lead, hold and have stored. What the process itself had in

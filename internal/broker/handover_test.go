@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/go-cluster/cluster/internal/coordinate"
 	"github.com/stretchr/testify/require"
@@ -141,4 +142,30 @@ func TestPretends(t *testing.T) {
 	require.False(t, h.self.Leads("x"))
 	require.Empty(t, all)
 	require.Empty(t, h.self.reports)
+}
+
+// TestHeld: while the state is held, what is asked waits, and what is said of workers does
+// not; it is in the state all the same.
+func TestHeld(t *testing.T) {
+	h, all := newHub(t, settings), make(runs, 10)
+	a, b := h.join(1), h.join(2)
+	a.Lead("x", all.fn("a"))
+	b.Lead("x", all.fn("b"))
+	await(t, all, "leader")
+	release := h.Hold()
+	set := make(chan error, 1)
+	go func() { set <- h.self.Open("s").Set(t.Context(), "k", []byte("v"), 0) }()
+	h.Lost(1)
+	h.Dead(1)
+	state, err := h.State()
+	require.NoError(t, err)
+	st, err := coordinate.Restore(state)
+	require.NoError(t, err)
+	require.Equal(t, 2, st.Stats(time.Now()).Leads[0].Worker)
+	require.Equal(t, "b", await(t, all, "leader").who)
+	require.Empty(t, set)
+	h.Leave(2)
+	release()
+	require.NoError(t, await(t, set, "what was asked"))
+	require.Zero(t, h.shown().Candidates)
 }

@@ -60,7 +60,8 @@ type Handle struct {
 }
 
 // Waits names what a link waits for that cannot be handed to another program, or is "".
-func Waits(l *Link) string {
+// What is sent again, by its number, is not waited for.
+func Waits(l *Link, again map[int64]bool) string {
 	l.handover.mu.Lock()
 	behind := len(l.handover.wait) > 0 || l.handover.up
 	l.handover.mu.Unlock()
@@ -70,18 +71,21 @@ func Waits(l *Link) string {
 	l.exchange.mu.Lock()
 	defer l.exchange.mu.Unlock()
 	for _, one := range l.exchange.handles {
-		if one.acked != nil || l.exchange.answers[one.seq] != nil {
+		if one.acked != nil || l.exchange.answers[one.seq] != nil && !again[one.seq] {
 			return "a connection that it has not taken"
 		}
 	}
-	if len(l.exchange.answers) > 0 {
-		return "an answer of it"
+	for seq := range l.exchange.answers {
+		if !again[seq] {
+			return "an answer of it"
+		}
 	}
 	return ""
 }
 
-// StateOf returns the state of a link that is paused.
-func StateOf(l *Link) (s State) {
+// StateOf returns the state of a link that is paused, without what is not under way yet
+// and is sent again.
+func StateOf(l *Link, again map[int64]bool) (s State) {
 	s.FD = l.ch.Descriptor()
 	s.Peer, s.PeerMax = l.peer(), int(l.most.Load())
 	s.MessagesIn, s.MessagesOut = l.Counts()
@@ -105,7 +109,10 @@ func StateOf(l *Link) (s State) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	s.Up, s.Exiting, s.Granted = x.up, x.exit.begun, x.exit.granted
-	for _, one := range x.handles {
+	for i, one := range x.handles {
+		if again[one.seq] && (i > 0 || !x.up) {
+			continue
+		}
 		s.Handles = append(s.Handles, Handle{one.line, one.seq, one.tries, one.h.FD()})
 	}
 	return s

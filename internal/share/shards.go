@@ -54,8 +54,9 @@ type hand struct {
 
 // holding is one socket of a hand's.
 type holding struct {
-	given bool // it has said so
-	seen  bool // the patrol's: it was on its way at the last look
+	seq   int64 // of the message that it is given with; 0 after an upgrade
+	given bool  // it has said so
+	seen  bool  // the patrol's: it was on its way at the last look
 }
 
 const (
@@ -209,9 +210,9 @@ func (h *hand) giving() (n int) {
 
 // give sends the i-th socket.
 func (s *Shards) give(e *entry, h *hand, i int) {
-	c := &holding{}
-	h.has[i] = c
 	w := &wire.Message{Cmd: wire.CmdCluster, Act: wire.ActShard, Key: e.key, Index: i, Seq: wire.NextSeq()}
+	c := &holding{seq: *w.Seq}
+	h.has[i] = c
 	inner := w.Line()
 	outer := &wire.Message{Cmd: wire.CmdHandle, Type: wire.TypeNative, Msg: inner[:len(inner)-1]}
 	h.member.AskHandleLine(outer.Line(), *w.Seq, e.sockets[i].Retain(), func(w *wire.Message, d *handle.Handle) {

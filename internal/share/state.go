@@ -15,6 +15,7 @@ import (
 // Descriptors are numbers, which stay the registry's.
 type State struct {
 	Made      int
+	Slots     int // of the workers, as far as sockets change hands
 	Entries   []EntryState
 	Preopened []PreopenedState
 }
@@ -32,6 +33,8 @@ type EntryState struct {
 	Generation int
 	Nth        int
 	Granted    bool
+	Lack       string      // why it is not spread as it was asked for
+	Hands      []HandState // if its sockets change hands
 }
 
 // PreopenedState is a socket that the program opened itself, before it forked.
@@ -60,11 +63,6 @@ func (a Addr) Net() (net.Addr, error) {
 
 // Refuses returns why r cannot be handed over, or nil. It is called in the mailbox.
 func Refuses(r *Registry) error {
-	for _, e := range r.entries {
-		if e.query.Policy.sharded() {
-			return fmt.Errorf("the sockets of %s are one for each worker (Sharded, ByClient) and cannot be handed over yet: %w", e.query.Literal, errs.NotSupported)
-		}
-	}
 	for _, g := range r.Flows.groups {
 		return fmt.Errorf("the sockets of %s are those of QUIC connections and cannot be handed over yet: %w", g.query.Literal, errs.NotSupported)
 	}
@@ -74,12 +72,15 @@ func Refuses(r *Registry) error {
 // StateOf returns r as data. It is called in the mailbox, while nothing is accepted, and
 // number tells that of a worker.
 func StateOf(r *Registry, number func(Member) int) (s State) {
-	s.Made = r.made
+	s.Made, s.Slots = r.made, r.Shards.slots
 	for _, e := range r.entries {
 		if len(e.sockets) == 0 {
 			continue // it is being opened by somebody who will open it again
 		}
-		es := EntryState{Query: e.query, Data: e.data, Addr: AddrOf(e.addr), File: e.file, Generation: e.generation, Nth: e.nth, Granted: e.granted}
+		es := EntryState{Query: e.query, Data: e.data, Addr: AddrOf(e.addr), File: e.file, Generation: e.generation, Nth: e.nth, Granted: e.granted, Lack: e.lack}
+		if e.shards != nil {
+			es.Hands = e.shards.state(number)
+		}
 		for _, h := range e.sockets {
 			es.Sockets = append(es.Sockets, h.FD())
 		}
@@ -172,10 +173,10 @@ func (i *Inherited) Shares(q Query) bool {
 // Restore fills r, which is empty, with the addresses of a state, and takes over its
 // descriptors. It is called in the mailbox; member returns a worker by its number, or nil.
 func Restore(r *Registry, s State, taken handle.Taken, member func(int) Member) error {
-	r.made = s.Made
+	r.made, r.Shards.slots = s.Made, s.Slots
 	for _, es := range s.Entries {
 		e := &entry{key: es.Query.Key(), query: es.Query, data: es.Data, opened: make(chan struct{}), holders: make(map[Member]struct{}),
-			file: es.File, generation: es.Generation, nth: es.Nth, granted: es.Granted}
+			file: es.File, generation: es.Generation, nth: es.Nth, granted: es.Granted, lack: es.Lack}
 		close(e.opened)
 		addr, err := es.Addr.Net()
 		if err != nil {
@@ -203,6 +204,11 @@ func Restore(r *Registry, s State, taken handle.Taken, member func(int) Member) 
 			e.holders[m] = struct{}{}
 			if e.dispatcher != nil && !m.Leaving() {
 				e.dispatcher.add(m)
+			}
+		}
+		if e.query.Policy.sharded() {
+			if err := r.Shards.restore(e, es.Hands, member); err != nil {
+				return fmt.Errorf("the address %s: %w", es.Addr.Address, err)
 			}
 		}
 	}

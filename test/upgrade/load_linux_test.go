@@ -256,7 +256,7 @@ func keepsNone(t *testing.T, p *clustertest.Proc) {
 // TestUnderLoad: upgrades lose no request and no message, and double none; and the master
 // is after them what it was.
 func TestUnderLoad(t *testing.T) {
-	for _, scheduling := range []string{"shared", "robin"} {
+	for _, scheduling := range []string{"shared", "robin", "sharded", "byclient"} {
 		t.Run(scheduling, func(t *testing.T) {
 			s := newSite(t)
 			p, address := s.begin(talkers, "SCHEDULING="+scheduling)

@@ -111,8 +111,13 @@ func poke() {
 // options are those of all masters here.
 func options() cluster.Options {
 	o := cluster.Options{Workers: 2, ReadyFor: -1, ShutdownTimeout: clustertest.Patience, StartTimeout: clustertest.Patience}
-	if os.Getenv("SCHEDULING") == "robin" {
+	switch os.Getenv("SCHEDULING") {
+	case "robin":
 		o.Scheduling = cluster.RoundRobin
+	case "sharded":
+		o.Scheduling = cluster.Sharded
+	case "byclient":
+		o.Scheduling = cluster.ByClient
 	}
 	return o
 }
@@ -166,6 +171,9 @@ var server = clustertest.Program("upgrade server", func() {
 	cluster.OnUpgraded(func(err error) {
 		if err != nil {
 			clustertest.Must(cluster.SetupMaster(options()))
+		}
+		for _, l := range cluster.Stats().Listeners {
+			fmt.Println("listener", l.Scheduling, l.Sockets)
 		}
 	})
 	blocked := make(chan struct{})
