@@ -140,7 +140,7 @@ func (u *upgrades) claim(q share.Query) (h *handle.Handle, own bool) {
 // an upgrade had: its own, or for workers.
 func openPlain[T any](ctx context.Context, k socketKind[T], q share.Query, keepAlive net.KeepAliveConfig, had *handle.Handle, own bool) (opened T, err error) {
 	if had == nil {
-		return k.open(ctx, q.Address, keepAlive)
+		return openSoon(ctx, k, q.Address, keepAlive)
 	}
 	defer had.Release()
 	opened, err = k.had(had)

@@ -132,7 +132,8 @@ func (s Scheduling) String() string {
 //
 // In a master that has forked, Listen holds the address open for the workers
 // and its Accept waits until it is closed. In any other process it is net.Listen; the
-// workers of a process that forks later share that listener, and the end of Run closes it.
+// workers of a process that forks later share that listener, and the end of Run, or a Disconnect
+// during it, closes it. Until 2 s after its start a process waits for an address in use.
 //
 // The error wraps the system's, wherever it arose: errors.Is(err,
 // syscall.EADDRINUSE) holds in the worker too, and on Windows, where it is
@@ -275,7 +276,7 @@ func listenAlone[T any](ctx context.Context, in *inside, k socketKind[T], a sock
 	if err := in.drain.Hold(ctx); err != nil {
 		return opened, share.ListenError(a, err, "")
 	}
-	source, err := k.open(ctx, a, keepAlive)
+	source, err := openSoon(ctx, k, a, keepAlive)
 	if err != nil {
 		return opened, share.ListenError(a, err, "this worker opens it, for itself")
 	}

@@ -17,6 +17,7 @@ import (
 	"github.com/go-cluster/cluster/internal/process"
 	"github.com/go-cluster/cluster/internal/share"
 	"github.com/go-cluster/cluster/internal/signals"
+	"github.com/go-cluster/cluster/internal/socket"
 	"github.com/go-cluster/cluster/internal/supervise"
 	"github.com/go-cluster/cluster/internal/systemd"
 	"github.com/go-cluster/cluster/internal/wire"
@@ -101,8 +102,17 @@ func newMaster(c *cluster) *master {
 	}
 	m.supervisor = supervise.New(host{m}, signals.Dump, rand.Uint64())
 	m.upgrades.m, m.upgrades.seat = m, make(chan struct{}, 1)
-	m.registry = share.NewRegistry(share.Host{Turn: m.call, Activated: systemd.Sockets, UID: uid(), Exhausted: m.exhausted, Fallback: func(l share.Listening, wanted share.Policy) { fallenBack(m, l, wanted) }})
+	m.registry = share.NewRegistry(share.Host{Turn: m.call, Activated: systemd.Sockets, UID: uid(), Patience: m.began.Add(takeover), Exhausted: m.exhausted, Fallback: func(l share.Listening, wanted share.Policy) { fallenBack(m, l, wanted) }})
 	return m
+}
+
+// takeover is how long after its start a process waits for an address that is in use. The
+// workers of a master that was killed a moment ago give up theirs when they hear of that.
+const takeover = 2 * time.Second
+
+// openSoon opens a socket for this process alone.
+func openSoon[T any](ctx context.Context, k socketKind[T], a socket.Address, keepAlive net.KeepAliveConfig) (T, error) {
+	return socket.WhileInUse(ctx, std.began.Add(takeover), func() (T, error) { return k.open(ctx, a, keepAlive) })
 }
 
 // ---- turns
@@ -308,6 +318,9 @@ func (m *master) disconnect(ctx context.Context) error {
 	}
 	var s stopping
 	m.call(func() { s = m.beginStop() })
+	if m.runner.runs() { // which this ends
+		m.registry.ClosePreopened()
+	}
 	defer m.runner.renew()
 	return m.waitStopped(ctx, s)
 }

@@ -322,6 +322,8 @@ func (s *fromMaster) Internal(w *wire.Message, h *handle.Handle) {
 		return
 	case wire.ActUnshard:
 		s.in.asker.Taken(w)
+	case wire.ActAgain:
+		s.in.asker.Again(w)
 	case wire.ActPing:
 		s.in.pinged(w.Msg)
 	case wire.ActStream:

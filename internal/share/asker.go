@@ -60,6 +60,7 @@ type Asker struct {
 	indexes map[string]map[int]bool // of the open sockets, by network and address
 	queues  map[string]*handedQueue // of what the master accepts, by its key
 	shards  map[string]*shardSource // of which it gives and takes the sockets, by its key
+	unix    map[string]*unixSource  // of which it may open another one, by its key
 	keys    map[string]bool         // the master's, of what is open
 	places  map[string]*FlowPlace   // in groups of UDP sockets, by the master's key
 
@@ -72,7 +73,7 @@ type Asker struct {
 
 // NewAsker makes an Asker that has asked for nothing.
 func NewAsker(w Worker) *Asker {
-	return &Asker{worker: w, indexes: make(map[string]map[int]bool), queues: make(map[string]*handedQueue), shards: make(map[string]*shardSource), keys: make(map[string]bool), places: make(map[string]*FlowPlace)}
+	return &Asker{worker: w, indexes: make(map[string]map[int]bool), queues: make(map[string]*handedQueue), shards: make(map[string]*shardSource), unix: make(map[string]*unixSource), keys: make(map[string]bool), places: make(map[string]*FlowPlace)}
 }
 
 // Grant is what the master gave for an address. Listener or PacketConn makes of it
@@ -100,6 +101,11 @@ func (a *Asker) Ask(ctx context.Context, q Query) (*Grant, error) {
 		a.dropIndex(q.Address)
 		return nil, ListenError(q.Address, syscall.EADDRINUSE, "this worker listens there already")
 	}
+	return a.ask(ctx, q, func() { a.dropIndex(q.Address) })
+}
+
+// ask is Ask, with the index of q. drop is called if it comes to nothing.
+func (a *Asker) ask(ctx context.Context, q Query, drop func()) (*Grant, error) {
 	type reply struct {
 		w *wire.Message
 		h *handle.Handle
@@ -116,7 +122,7 @@ func (a *Asker) Ask(ctx context.Context, q Query) (*Grant, error) {
 			if r.w != nil && r.w.Key != "" {
 				a.close(r.w.Key)
 			}
-			a.dropIndex(q.Address)
+			drop()
 		}()
 		return nil, ListenError(q.Address, ctx.Err(), "")
 	}
@@ -128,7 +134,7 @@ func (a *Asker) Ask(ctx context.Context, q Query) (*Grant, error) {
 	g, err := a.granted(q, r.w, r.h)
 	if err != nil {
 		r.h.Release()
-		a.dropIndex(q.Address)
+		drop()
 		return nil, err
 	}
 	return g, nil
@@ -258,7 +264,11 @@ func (g *Grant) Listener() (source net.Listener, addr net.Addr, err error) {
 		g.Release()
 		return nil, nil, ListenError(g.Address, err, "")
 	}
-	return ln, g.Shown(ln.Addr()), nil
+	addr = g.Shown(ln.Addr())
+	if u, ok := ln.(*net.UnixListener); ok && g.asker.worker.Go {
+		return g.asker.newUnixSource(g, u), addr, nil
+	}
+	return ln, addr, nil
 }
 
 // PacketConn is [Grant.Listener] for datagrams.

@@ -58,7 +58,7 @@ func (r *Registry) makeRoom() bool {
 // openWithin is open, with what is kept of the descriptors for this process untouched.
 func (r *Registry) openWithin(ctx context.Context, q Query) (o opened, err error) {
 	for {
-		o, err = r.open(ctx, q)
+		o, err = socket.WhileInUse(ctx, r.host.Patience, func() (opened, error) { return r.open(ctx, q) })
 		if err == nil {
 			if o.fit() {
 				for _, h := range o.sockets {

@@ -6,6 +6,7 @@ import (
 
 	"github.com/go-cluster/cluster/internal/handle"
 	"github.com/go-cluster/cluster/internal/socket"
+	"github.com/go-cluster/cluster/internal/wire"
 )
 
 // How an address heals when a worker has broken the socket that all share: by shutdown(2),
@@ -113,11 +114,24 @@ func (r *Registry) heal() {
 }
 
 // reopen lets e's socket h listen again. A unix socket does not: another takes its place,
-// at the same path, for the workers that ask from now on. It reports false if that is to
-// be tried again.
+// at the same path, for the workers that ask from now on, and those that have the old one
+// are told to ask. It reports false if that is to be tried again.
 func (r *Registry) reopen(e *entry, h *handle.Handle) bool {
 	if ok, err := socket.Relisten(h, e.query.Address, e.addr); ok {
 		return err == nil
+	}
+	if e.query.FD >= 0 {
+		return false // it was asked for by its descriptor, and that is of this very socket
+	}
+	if e.query.IsUnix() && !e.query.HasFile() { // the name is free when nobody has the socket
+		r.host.Turn(func() {
+			if r.entries[e.key] == e {
+				r.drop(e)
+				r.bequeath(e)
+				e.again()
+			}
+		})
+		return true
 	}
 	h, _, file, err := socket.Open(context.Background(), e.query.Address)
 	if err != nil {
@@ -132,7 +146,7 @@ func (r *Registry) reopen(e *entry, h *handle.Handle) bool {
 		}
 		old := e.sockets
 		e.sockets, e.unlink, e.file = []*handle.Handle{h}, file.Unlink, file
-		clear(e.holders) // of the old one
+		e.again()
 		for _, h := range old {
 			r.unwatch(h)
 			h.Release()
@@ -140,4 +154,14 @@ func (r *Registry) reopen(e *entry, h *handle.Handle) bool {
 		r.tend(e)
 	})
 	return true
+}
+
+// again tells all who have e's socket to ask for another one. A worker that does not
+// understand that goes on with what it has.
+func (e *entry) again() {
+	line := (&wire.Message{Cmd: wire.CmdCluster, Act: wire.ActAgain, Key: e.key, Seq: wire.NextSeq()}).Line()
+	for m := range e.holders {
+		m.Answer(line)
+	}
+	clear(e.holders)
 }

@@ -8,6 +8,7 @@ import (
 	"net"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/go-cluster/cluster/internal/callback"
 	"github.com/go-cluster/cluster/internal/errs"
@@ -66,6 +67,8 @@ type Host struct {
 	Activated func() []int
 	// UID is the user as whom this process opens sockets, or -1.
 	UID int
+	// Patience is until when an address is waited for that somebody else has.
+	Patience time.Time
 	// Exhausted is told, once a minute, why no connection can be accepted. May be nil.
 	Exhausted func(err error)
 	// Fallback is told, in the mailbox, that an address is not spread as it was asked

@@ -163,8 +163,8 @@ func (a Address) IsUnix() bool { return IsUnix(a.Network) }
 // IsPacket reports whether a is a datagram socket.
 func (a Address) IsPacket() bool { return IsPacket(a.Network) }
 
-// hasFile reports whether a is a unix socket that has a file.
-func (a Address) hasFile() bool { return a.IsUnix() && a.Literal[0] != '@' }
+// HasFile reports whether a is a unix socket that has a file.
+func (a Address) HasFile() bool { return a.IsUnix() && a.Literal[0] != '@' }
 
 // Port returns the port that was asked for, or -1 for a unix socket.
 func (a Address) Port() int {

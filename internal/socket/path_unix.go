@@ -108,7 +108,7 @@ func (a Address) File() *UnixFile { return a.file() }
 // file returns the file of a's socket, which has just been made. An address
 // without one has none.
 func (a Address) file() *UnixFile {
-	if !a.hasFile() {
+	if !a.HasFile() {
 		return nil
 	}
 	p, err := a.place()
@@ -152,7 +152,7 @@ func (a Address) Unlinker() func() { return a.file().Unlink }
 // SetModeAndOwner gives a unix socket's file the mode and the owner that are asked
 // for, in spite of the umask.
 func (a Address) SetModeAndOwner() error {
-	if !a.hasFile() || a.Mode == 0 && a.Owner == nil {
+	if !a.HasFile() || a.Mode == 0 && a.Owner == nil {
 		return nil
 	}
 	p, err := a.place()
@@ -167,7 +167,7 @@ func (a Address) SetModeAndOwner() error {
 // two paths to one directory are one address. If the directory is not there the
 // path stands for itself.
 func (a *Address) Locate() error {
-	if !a.hasFile() {
+	if !a.HasFile() {
 		return nil
 	}
 	p, err := a.place()
@@ -187,7 +187,7 @@ func (a *Address) Locate() error {
 // and owner. If the file of one that nobody serves any more is in the way, it
 // removes the file and calls open once more.
 func bind[T io.Closer](ctx context.Context, a Address, open func(literal string) (T, error)) (s T, f *UnixFile, err error) {
-	if !a.hasFile() {
+	if !a.HasFile() {
 		s, err = open(a.Literal)
 		return s, nil, err
 	}

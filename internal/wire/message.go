@@ -57,6 +57,7 @@ const (
 	ActShards   = "shards"   // in NODE_CLUSTER: the worker accepts now, and wants its share of the sockets of an address
 	ActShard    = "shard"    // in NODE_CLUSTER, with a descriptor: one of them
 	ActUnshard  = "unshard"  // in NODE_CLUSTER: one of them is no longer the worker's
+	ActAgain    = "again"    // in NODE_CLUSTER: the worker is to ask once more for an address, whose socket is of no use
 	ActNoRoom   = "noRoom"   // the worker has been full for a moment: its share is for others until ActRoom
 	ActSocket   = "socket"   // in NODE_CLUSTER: a worker asks for a socket of its flow group
 	ActTake     = "take"     // a worker takes connections of its flow group

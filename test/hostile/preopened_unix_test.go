@@ -6,6 +6,8 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"os"
+	"os/signal"
 	"syscall"
 	"testing"
 	"time"
@@ -25,6 +27,12 @@ var preopens = clustertest.Program("preopens", func() {
 	}
 	clustertest.Must(cluster.AutoFork())
 	if cluster.IsMaster() {
+		ends := make(chan os.Signal, 1)
+		signal.Notify(ends, syscall.SIGUSR1)
+		go func() {
+			<-ends
+			cluster.Disconnect(context.Background())
+		}()
 		clustertest.Must(cluster.Run(context.Background()))
 		return
 	}
@@ -33,20 +41,25 @@ var preopens = clustertest.Program("preopens", func() {
 	clustertest.AnswerConns(ln)
 })
 
-// TestStopRefusesPreopened: clients are refused once a stop has begun, also at a listener
-// that the program itself opened before it forked and still has.
+// TestStopRefusesPreopened: clients are refused once a stop has begun, by a signal or by the
+// program, also at a listener that the program itself opened before it forked and still has.
 func TestStopRefusesPreopened(t *testing.T) {
 	t.Parallel()
-	p := clustertest.Start(t, preopens)
-	got := p.All("address ", "worker", "worker")
-	dial := func() error {
-		c, err := net.Dial("tcp", got[0])
-		if err == nil {
-			c.Close()
-		}
-		return err
+	for name, sig := range map[string]syscall.Signal{"signal": syscall.SIGTERM, "Disconnect": syscall.SIGUSR1} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			p := clustertest.Start(t, preopens)
+			got := p.All("address ", "worker", "worker")
+			dial := func() error {
+				c, err := net.Dial("tcp", got[0])
+				if err == nil {
+					c.Close()
+				}
+				return err
+			}
+			require.NoError(t, dial())
+			p.Signal(sig)
+			clustertest.Eventually(t, func() bool { return dial() != nil }, "refused")
+		})
 	}
-	require.NoError(t, dial())
-	p.Signal(syscall.SIGTERM)
-	clustertest.Eventually(t, func() bool { return dial() != nil }, "refused")
 }
