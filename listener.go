@@ -133,7 +133,8 @@ func (s Scheduling) String() string {
 // In a master that has forked, Listen holds the address open for the workers
 // and its Accept waits until it is closed. In any other process it is net.Listen; the
 // workers of a process that forks later share that listener, and the end of Run, or a Disconnect
-// during it, closes it. Until 2 s after its start a process waits for an address in use.
+// during it, closes it. A service manager's sockets are everybody's who listens on their
+// address. Until 2 s after its start a process waits for an address in use.
 //
 // The error wraps the system's, wherever it arose: errors.Is(err,
 // syscall.EADDRINUSE) holds in the worker too, and on Windows, where it is
@@ -180,6 +181,7 @@ type socketKind[T any] struct {
 	open   func(context.Context, socket.Address, net.KeepAliveConfig) (T, error) // for this process alone
 	addr   func(T) net.Addr
 	sham   func(share.Query) T                                            // in the check of an upgrade
+	given  func([]*handle.Handle, net.Addr) (T, error)                    // what a service manager opened
 	had    func(*handle.Handle) (T, error)                                // of what the program before an upgrade had
 	hold   func(*share.Registry, context.Context, share.Query) (T, error) // in a master, for its workers
 	source func(*share.Grant) (T, net.Addr, error)                        // in a worker, of what it was granted
@@ -189,6 +191,7 @@ type socketKind[T any] struct {
 var streams = socketKind[net.Listener]{
 	open:   socket.Listen,
 	sham:   share.ShamListener,
+	given:  socket.NewListenerOf,
 	had:    socket.NewListener,
 	addr:   net.Listener.Addr,
 	hold:   (*share.Registry).HoldListener,
@@ -204,6 +207,7 @@ var datagrams = socketKind[net.PacketConn]{
 		return socket.ListenPacket(ctx, a)
 	},
 	sham:   share.ShamPacketConn,
+	given:  socket.NewPacketConnOf,
 	had:    socket.NewPacketConn,
 	addr:   net.PacketConn.LocalAddr,
 	hold:   (*share.Registry).HoldPacketConn,
@@ -242,6 +246,11 @@ func listen[T any](ctx context.Context, lc ListenConfig, k socketKind[T], networ
 	h, own := std.upgrades.claim(q)
 	if h == nil && std.forked.Load() { // the workers of the program before were adopted meanwhile
 		return holdForWorkers(ctx, k, q)
+	}
+	if h == nil {
+		if all, addr := std.registry.ActivatedFor(q.Address); all != nil {
+			return k.given(all, q.Shown(addr))
+		}
 	}
 	if opened, err = openPlain(ctx, k, q, lc.KeepAlive, h, own); err != nil {
 		return opened, share.ListenError(q.Address, err, "")

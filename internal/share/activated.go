@@ -91,6 +91,13 @@ func (a *activated) find(want socket.Address) (all []*handle.Handle, addr net.Ad
 	return all, addr
 }
 
+// ActivatedFor returns new handles of the service manager's sockets for a, which are those
+// that workers get, and the address of the first.
+func (r *Registry) ActivatedFor(a socket.Address) (all []*handle.Handle, addr net.Addr) {
+	a.Locate() // without it the path stands for itself
+	return r.activated.find(a)
+}
+
 // explain is err, why want could not be opened. An address that is in use may be so by
 // a socket of the service manager's that nobody has recognised.
 func (a *activated) explain(want socket.Address, err error) error {
