@@ -189,7 +189,7 @@ func (c *child) noteOn(e supervise.Exit) string {
 	switch {
 	case e.Code == 0 && !c.listened:
 		return "main returned before it listened"
-	case e.Code > 0 && strings.Contains(e.LastWords, addressInUse):
+	case e.Code > 0 && strings.Contains(e.LastWords, addressInUse) && !strings.Contains(e.LastWords, share.ListenFails):
 		return "an address that package net or net/http opens is one process's alone; workers share what cluster.Listen and cluster.ListenAndServe open"
 	}
 	return ""

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"reflect"
 	"syscall"
 
 	"github.com/go-cluster/cluster/internal/errs"
@@ -42,6 +43,9 @@ func Pack(v any) (Outgoing, error) {
 }
 
 func duplicate(v any) (*handle.Handle, error) {
+	if r := reflect.ValueOf(v); r.Kind() == reflect.Pointer && r.IsNil() {
+		return nil, fmt.Errorf("there is nothing to send: the handle is a nil %T", v)
+	}
 	switch v := v.(type) {
 	case nil:
 		return nil, errors.New("there is nothing to send: the handle is nil")

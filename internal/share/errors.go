@@ -9,6 +9,9 @@ import (
 	"github.com/go-cluster/cluster/internal/socket"
 )
 
+// ListenFails is how every ListenError begins.
+const ListenFails = "cluster: listen "
+
 // ListenError returns the error of a Listen: the address, the cause and, in
 // parentheses, a hint unless that is "". Errors of package net repeat the address;
 // what counts is their cause, which errors.Is still finds.
@@ -28,7 +31,7 @@ func ListenError(a socket.Address, err error, hint string) error {
 	if hint != "" {
 		hint = " (" + hint + ")"
 	}
-	return fmt.Errorf("cluster: listen %s %s: %w%s", a.Network, a.Named, err, hint)
+	return fmt.Errorf(ListenFails+"%s %s: %w%s", a.Network, a.Named, err, hint)
 }
 
 func joined(text, hint string) string {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"os"
 	"strconv"
 	"testing"
 	"time"
@@ -252,6 +253,8 @@ func TestWhatCannotBeSent(t *testing.T) {
 		{tls.NewListener(robin, &tls.Config{}), "has no descriptor"},
 		{a, "has no descriptor"},
 		{nil, "the handle is nil"},
+		{(*net.TCPConn)(nil), "the handle is a nil *net.TCPConn"},
+		{(*os.File)(nil), "the handle is a nil *os.File"},
 		{"text", "send a net.Conn, net.Listener, net.PacketConn or *os.File"},
 		{robin, "Scheduling: Shared"},
 	} {

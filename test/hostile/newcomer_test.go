@@ -22,6 +22,9 @@ var newcomer = clustertest.Program("newcomer", func() {
 	if cluster.IsMaster() {
 		select {}
 	}
+	if os.Getenv("SHARED") != "" {
+		log.Fatal(cluster.ListenAndServe(os.Getenv("ADDRESS"), nil))
+	}
 	log.Fatal(http.ListenAndServe(os.Getenv("ADDRESS"), nil))
 })
 
@@ -36,6 +39,19 @@ func TestNewcomer(t *testing.T) {
 	clustertest.Eventually(t, func() bool { return strings.Contains(p.Output(), "giving up") }, "the end of the supervision")
 	require.Equal(t, 1, strings.Count(p.Output(), "has not come to Run"), "said once")
 	require.Contains(t, p.Output(), "workers share what cluster.Listen")
+}
+
+// TestAddressOfAnother: who calls what this package has is not told to call it, when some
+// other program has the address.
+func TestAddressOfAnother(t *testing.T) {
+	t.Parallel()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer ln.Close()
+	p := clustertest.Start(t, newcomer, "SHARED=1", "ADDRESS="+ln.Addr().String())
+	clustertest.Eventually(t, func() bool { return strings.Contains(p.Output(), "giving up") }, "the end of the supervision")
+	require.Contains(t, p.Output(), "cluster: listen tcp")
+	require.NotContains(t, p.Output(), "workers share what cluster.Listen")
 }
 
 // TestMainReturns: the end of a worker whose main returns too early says so.
