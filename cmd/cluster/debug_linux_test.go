@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"net/http"
 	"os"
 	"os/exec"
@@ -20,7 +21,9 @@ var service = clustertest.Program("service", func() {
 	clustertest.Must(cluster.SetupMaster(cluster.Options{Workers: 2}))
 	clustertest.Must(cluster.AutoFork())
 	cluster.OnReady(func(w *cluster.Process) { os.Stdout.WriteString(os.Getenv("NAME") + " | worker is ready\n") })
-	clustertest.Must(cluster.ListenAndServe(os.Getenv("LISTEN"), http.NotFoundHandler()))
+	clustertest.Must(cluster.ListenAndServe(os.Getenv("LISTEN"), http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		fmt.Fprintf(w, "hello from pid %d\n", os.Getpid())
+	})))
 })
 
 // testProfiles: a service of somebody's own is seen; its workers' profiles and stacks are

@@ -22,6 +22,7 @@ var shown = map[string]string{
 	"cluster events":           ` fork +0 id1 `,
 	"cluster events -f":        ` fork +0 id1 `,
 	"cluster reload":           `slot 0: worker .* is ready\n(.*\n)*web: reloaded in `,
+	"cluster logs -f":          `^web\.\d \| serving\n`,
 	"cluster scale 3":          `web: scaled to 3 in `,
 	"cluster scale 4":          `web: scaled to 4 in `,
 	"cluster worker 0 restart": `web: worker 0 restarted in `,
@@ -54,6 +55,7 @@ func documented(t *testing.T, name string) (lines []string) {
 func testDocs(c *cli) {
 	t := c.t
 	c.needs("python3")
+	c.needs("gunicorn")
 	if os.Getuid() != 0 {
 		t.Skip("not root: this user may have other clusters")
 	}
@@ -62,9 +64,14 @@ func testDocs(c *cli) {
 	require.NoError(t, os.MkdirAll(filepath.Join(c.dir, "examples", "foreign"), 0o755))
 	clustertest.WriteProgram(t, filepath.Join(c.dir, "examples", "foreign", "server.py"), script)
 	require.NoError(t, os.WriteFile(filepath.Join(c.dir, "server.js"), []byte(`require("http").createServer((q, a) => a.end("hello\n")).listen(`+strings.Split(c.address(), ":")[1]+`)`), 0o644))
+	c.compiled() // ./server
+	app, err := os.ReadFile(clustertest.Path("..", "..", "test", "foreign", "testdata", "wsgi.py"))
+	require.NoError(t, err)
+	require.NoError(t, os.WriteFile(filepath.Join(c.dir, "app.py"), app, 0o644))
 	c.another()
 	// This user may not have what root has first in its path.
-	c.env = append(c.env, "PATH="+filepath.Dir(c.programs["cluster"])+":/usr/bin:/bin:"+os.Getenv("PATH"), "HOME="+c.dir)
+	c.env = append(c.env, "PATH="+filepath.Dir(c.programs["cluster"])+":/usr/bin:/bin:"+os.Getenv("PATH"), "HOME="+c.dir, "PYTHONDONTWRITEBYTECODE=1",
+		"GUNICORN_CMD_ARGS=--graceful-timeout 1") // a SIGTERM before its worker handles signals is lost
 	var ran []string
 	for _, document := range []string{"README.md", "docs/run.md", "docs/operations.md"} {
 		var p *clustertest.Proc

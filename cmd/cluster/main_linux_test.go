@@ -43,7 +43,8 @@ func TestCommand(t *testing.T) {
 		"Usage": testUsage, "Stopped": testStopped, "Killed": testKilled, "Hostile": testHostile, "HostileWorker": testHostileWorker,
 		"Log": testLog, "ReadyURL": testReadyURL, "ReloadOnChange": testReloadOnChange, "Several": testSeveral,
 		"BootLoop": testBootLoop, "Completion": testCompletion, "Docs": testDocs, "Profiles": testProfiles, "Top": testTop, "Logs": testLogs,
-		"Upgrade": testUpgrade, "UpgradeDuringReload": testUpgradeDuringReload, "Rollback": testRollback, "UpgradeDies": testUpgradeDies,
+		"ExamplePython": testExamplePython, "ExampleGo": testExampleGo, "ExampleC": testExampleC, "Gunicorn": testGunicorn,
+		"NodeReload": testNodeReload, "SystemdNotify": testSystemdNotify, "Upgrade": testUpgrade, "UpgradeDuringReload": testUpgradeDuringReload, "Rollback": testRollback, "UpgradeDies": testUpgradeDies,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -50,7 +50,8 @@ func (s *screen) press(keys ...string) { s.tmux(append([]string{"send-keys"}, ke
 func testTop(c *cli) {
 	c.needs("tmux")
 	t := c.t
-	p := clustertest.Start(t, service, append(c.env, "NAME="+c.name, "LISTEN="+c.address())...)
+	at := c.address()
+	p := clustertest.Start(t, service, append(c.env, "NAME="+c.name, "LISTEN="+at)...)
 	c.ready(p, 2)
 	s := &screen{c}
 	t.Cleanup(func() { s.tmux("kill-server") })
@@ -74,6 +75,11 @@ func testTop(c *cli) {
 	s.shows(`scale to 3\? `)
 	s.press("y")
 	s.shows(`3 of 3 workers ready(?s:.*)scaled to 3`)
+	stop := ask(at)
+	t.Cleanup(func() { stop() })
+	s.shows(`(?m)^\d +id\d+ +\d+ +ready +1 +\S+ +\d+ +\d+ +[1-9]\S* `) // accepted a second
+	s.keepPicture("top")
+	require.Empty(t, stop())
 	s.press("r")
 	s.shows(`reload all workers\? `)
 	s.press("y")
