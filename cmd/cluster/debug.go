@@ -38,12 +38,17 @@ func (g *global) text(path string) error {
 		return err
 	}
 	if g.json {
-		return printValue(struct {
-			Text string `json:"text"`
-		}{string(b)})
+		return printText(string(b))
 	}
 	_, err = os.Stdout.WriteString(plainText(string(b)))
 	return err
+}
+
+// printText prints a text as JSON.
+func printText(text string) error {
+	return printValue(struct {
+		Text string `json:"text"`
+	}{text})
 }
 
 // kinds are the profiles that every Go program has.
@@ -66,17 +71,25 @@ func pprofCommand(g *global) *cobra.Command {
 			"The profile becomes a file, whose name is printed.",
 		Args:      cobra.MaximumNArgs(1),
 		ValidArgs: kinds,
-		RunE: func(c *cobra.Command, args []string) error {
-			if c.Flags().Changed("seconds") && f.seconds < 1 {
-				return usage("--seconds %d: at least 1 is needed", f.seconds)
-			}
-			return f.pprof(append(args, kinds[0])[0])
-		},
+		RunE:      func(c *cobra.Command, args []string) error { return f.checked(c, args) },
 	}
+	f.timeAndFile(c)
 	c.Flags().StringVarP(&f.worker, "worker", "w", "0", "the `worker`, by its slot, or master")
-	c.Flags().IntVar(&f.seconds, "seconds", 0, "how long profile or trace is recorded (default: profile 30, trace 1)")
-	c.Flags().StringVarP(&f.file, "output", "o", "", "the `file`; - is the standard output (default: NAME.WORKER.KIND.pprof here)")
 	return c
+}
+
+// timeAndFile are the flags of a profile.
+func (f *pprofFlags) timeAndFile(c *cobra.Command) {
+	c.Flags().IntVar(&f.seconds, "seconds", 0, "how long profile or trace is recorded (default: profile 30, trace 1)")
+	c.Flags().StringVarP(&f.file, "output", "o", "", "the `file` of the profile; - is the standard output (default: NAME.WORKER.KIND.pprof here)")
+}
+
+// checked fetches the profile that the arguments name.
+func (f *pprofFlags) checked(c *cobra.Command, args []string) error {
+	if c.Flags().Changed("seconds") && f.seconds < 1 {
+		return usage("--seconds %d: at least 1 is needed", f.seconds)
+	}
+	return f.pprof(append(args, kinds[0])[0])
 }
 
 // pprof fetches a profile.

@@ -49,6 +49,15 @@ func testProfiles(c *cli) {
 	require.NoError(t, err)
 	require.Equal(t, []string{file}, left)
 
+	require.Equal(t, "go tool pprof y\n", c.ok("worker", "1", "pprof", "heap", "-o", "y"))
+	require.FileExists(t, filepath.Join(c.dir, "y"))
+	require.True(t, strings.HasPrefix(c.ok("worker", "1", "stacks"), "goroutine "))
+	metrics := c.ok("worker", "1", "metrics")
+	require.Contains(t, metrics, "# TYPE cluster_worker_ready gauge\ncluster_worker_ready{worker=\"1\"} 1\n")
+	require.NotContains(t, metrics, `worker="0"`)
+	require.NotContains(t, metrics, "cluster_generation")
+	c.no(exitFailed, "no metrics of a worker 9", "worker", "9", "metrics")
+
 	stacks := c.ok("stacks")
 	for _, s := range []string{"=== master (pid ", "=== worker 0 (pid ", "=== worker 1 (pid ", "goroutine 1 ["} {
 		require.Contains(t, stacks, s)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bufio"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -137,19 +138,33 @@ func (c *cli) line(line string) {
 	c.t.Helper()
 	want, ok := shown[line]
 	require.True(c.t, ok, "what does %q print?", line)
-	if strings.HasSuffix(line, " -f") {
-		line += " | head -n 1"
-	}
 	var out []byte
 	var err error
 	for range 20 { // as call does
-		cmd := exec.Command("sh", "-c", line)
-		cmd.Dir, cmd.Env = c.dir, c.env
-		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: c.user}
-		if out, err = cmd.CombinedOutput(); !strings.Contains(string(out), "does not answer: it is busy") {
+		if out, err = c.lineOnce(line); !strings.Contains(string(out), "does not answer: it is busy") {
 			break
 		}
 	}
 	require.NoError(c.t, err, "%s: %s", line, out)
 	require.Regexp(c.t, strings.ReplaceAll(want, "web", `(web|server)`), string(out), line)
+}
+
+// lineOnce runs a line to its end; one that follows, to its first line.
+func (c *cli) lineOnce(line string) ([]byte, error) {
+	cmd := exec.Command("sh", "-c", "exec "+line)
+	cmd.Dir, cmd.Env = c.dir, c.env
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: c.user}
+	if !strings.HasSuffix(line, " -f") {
+		return cmd.CombinedOutput()
+	}
+	r, w, err := os.Pipe()
+	require.NoError(c.t, err)
+	defer r.Close()
+	cmd.Stdout, cmd.Stderr = w, w
+	err = cmd.Start()
+	w.Close()
+	require.NoError(c.t, err)
+	defer cmd.Wait()
+	defer cmd.Process.Kill()
+	return bufio.NewReader(r).ReadBytes('\n')
 }

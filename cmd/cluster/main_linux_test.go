@@ -40,7 +40,7 @@ func TestCommand(t *testing.T) {
 	programs["cluster"] = filepath.Join(dir, "cluster")
 	for name, test := range map[string]func(c *cli){
 		"Python": testPython, "GoForeign": testGoForeign, "Own": testOwn, "Node": testNode, "Worker": testWorker,
-		"Usage": testUsage, "Stopped": testStopped, "Killed": testKilled, "Hostile": testHostile, "HostileWorker": testHostileWorker,
+		"Usage": testUsage, "Stopped": testStopped, "Killed": testKilled, "Hostile": testHostile, "HostileWorker": testHostileWorker, "HostileGuest": testHostileGuest, "Colours": testColours,
 		"Log": testLog, "ReadyURL": testReadyURL, "ReloadOnChange": testReloadOnChange, "Several": testSeveral,
 		"BootLoop": testBootLoop, "Completion": testCompletion, "Docs": testDocs, "Profiles": testProfiles, "Top": testTop, "Logs": testLogs,
 		"ExamplePython": testExamplePython, "ExampleGo": testExampleGo, "ExampleC": testExampleC, "Gunicorn": testGunicorn,

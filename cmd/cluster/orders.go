@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"net/url"
 	"os"
 	"strconv"
 	"time"
@@ -15,30 +14,8 @@ import (
 
 // orderCommands are those that change something.
 func orderCommands(g *global) []*cobra.Command {
-	worker := &cobra.Command{
-		Use:   "worker WORKER drain|kill|restart",
-		Short: "Drain, kill or replace one worker",
-		Long: "A worker is named by its slot, or by id and its id.\n\n" +
-			"drain: it finishes and ends; its slot stays empty until a restart, reload or scale.\n" +
-			"kill: it ends at once; another one takes its slot.\n" +
-			"restart: another one takes its slot when that is ready; fills an empty slot.",
-		Args: cobra.ExactArgs(2),
-		ValidArgsFunction: func(_ *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
-			if len(args) == 1 {
-				return []string{"drain", "kill", "restart"}, cobra.ShellCompDirectiveNoFileComp
-			}
-			return nil, cobra.ShellCompDirectiveNoFileComp
-		},
-		RunE: func(_ *cobra.Command, args []string) error {
-			done, ok := map[string]string{"drain": "drained", "kill": "killed", "restart": "restarted"}[args[1]]
-			if !ok {
-				return usage("worker %s %q: drain, kill or restart is needed", args[0], args[1])
-			}
-			return g.order("/workers/"+url.PathEscape(args[0])+"/"+args[1], "worker "+args[0]+" "+done)
-		},
-	}
 	return []*cobra.Command{
-		worker,
+		workerCommand(g),
 		{
 			Use: "reload", Short: "Replace all workers, slot by slot", Args: cobra.NoArgs,
 			RunE: func(*cobra.Command, []string) error { return g.order("/reload", "reloaded") },

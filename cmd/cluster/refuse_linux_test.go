@@ -24,6 +24,7 @@ import (
 var everything = [][]string{
 	{"status"}, {"status", "-j"}, {"events"}, {"events", "-j"}, {"reload"}, {"upgrade"}, {"scale", "1"}, {"stop"},
 	{"logs"}, {"logs", "-j", "--tail", "3", "0"}, {"stacks"}, {"stacks", "0", "-j"}, {"metrics"}, {"metrics", "-j"}, {"pprof"}, {"worker", "0", "drain"}, {"worker", "0", "kill"}, {"worker", "0", "restart", "-j"},
+	{"worker", "0", "pprof"}, {"worker", "0", "stacks"}, {"worker", "0", "metrics", "-j"},
 }
 
 // follow starts a command that goes on, and waits for its first line. The returned func
@@ -51,7 +52,7 @@ func (c *cli) follow(args ...string) (end func() string) {
 // there has 3.
 func testUsage(c *cli) {
 	for _, args := range []string{
-		"bogus", "status x", "scale", "scale x", "scale -1", "scale -- -1", "worker 0", "worker 0 x", "status --bogus", "-c x --socket y status", "-c x",
+		"bogus", "status x", "scale", "scale x", "scale -1", "scale -- -1", "worker 0", "worker 0 x", "worker 0 kill x", "worker 0 pprof heap x", "worker 0 kill -o x", "status --bogus", "-c x --socket y status", "-c x",
 		"run", "run -n x true", "run -n -1 true", "run --listen 8000 true", "run --listen tcp:// true", "run --name a/b true", "run --name \x1b true",
 		"run --ready-notify --ready-after 1s true", "logs --tail -1", "logs --since noon", "logs 1 2", "run --ready-after -1s true", "run -c x true", "run --listen tcp://:0 " + c.programs["hello"],
 		"run --ready-url http://x " + c.programs["hello"], "run --ready-after 1s " + c.programs["hello"],

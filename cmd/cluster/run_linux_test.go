@@ -7,6 +7,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -147,23 +148,30 @@ func testBootLoop(c *cli) {
 	require.Contains(c.t, p.Output(), "exit status 3")
 }
 
-// testLog: whole lines to a file, which a signal opens anew.
+// testLog: whole lines to a file, which a signal opens anew, as logrotate has it: the file is
+// moved, what is written until the signal is in the moved one, and no line is lost.
 func testLog(c *cli) {
 	t, log := c.t, filepath.Join(c.dir, "log")
-	p := c.start("-n", "1", "--log", log, "-j", "--", "sh", "-c", `trap 'exit 0' TERM; echo '{"level":"info"}'; while :; do echo tick; sleep 0.01; done`)
-	ticks := func(path string) func() bool {
-		return func() bool {
-			b, err := os.ReadFile(path)
-			return err == nil && strings.Contains(string(b), `"text":"tick"`)
+	p := c.start("-n", "1", "--log", log, "-j", "--", "sh", "-c", `trap 'exit 0' TERM; echo '{"level":"info"}'; n=0; while :; do n=$((n+1)); echo tick $n; sleep 0.01; done`)
+	ticks := func(path string) (n int) {
+		b, err := os.ReadFile(path)
+		if err != nil {
+			return 0
 		}
+		return strings.Count(string(b), `"text":"tick `)
 	}
-	clustertest.Eventually(t, ticks(log), "lines in the log")
-	require.NoError(t, os.Rename(log, log+".1"))
-	p.Signal(syscall.SIGUSR1)
-	clustertest.Eventually(t, ticks(log), "lines in the new log")
+	for turn := 1; turn <= 3; turn++ {
+		clustertest.Eventually(t, func() bool { return ticks(log) > 0 }, "lines in the log")
+		old := fmt.Sprint(log, ".", turn)
+		require.NoError(t, os.Rename(log, old))
+		moved := ticks(old)
+		clustertest.Eventually(t, func() bool { return ticks(old) > moved }, "lines in the moved log, before the signal")
+		p.Signal(syscall.SIGUSR1)
+		clustertest.Eventually(t, func() bool { return ticks(log) > 0 }, "lines in the new log")
+	}
 	p.Terminate()
-	var levels int
-	for _, path := range []string{log + ".1", log} {
+	levels, last := 0, 0
+	for _, path := range []string{log + ".1", log + ".2", log + ".3", log} {
 		b, err := os.ReadFile(path)
 		require.NoError(t, err)
 		for line := range strings.Lines(string(b)) {
@@ -173,6 +181,10 @@ func testLog(c *cli) {
 			if r.Level == "info" {
 				require.Equal(t, "0", r.Worker)
 				levels++
+			}
+			if number, ok := strings.CutPrefix(r.Text, "tick "); ok {
+				last++
+				require.Equal(t, strconv.Itoa(last), number, "in %s", path)
 			}
 		}
 	}

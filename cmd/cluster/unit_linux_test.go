@@ -78,6 +78,15 @@ func TestFormats(t *testing.T) {
 	}
 }
 
+// TestOnlyWorker: of metrics what has the worker's label itself stays, with its head.
+func TestOnlyWorker(t *testing.T) {
+	const text = "# HELP a help\n# TYPE a gauge\na{worker=\"1\"} 1\na{x=\"y\",worker=\"2\"} 2\n" +
+		"# HELP b help\n# TYPE b gauge\nb{x=\",worker=\\\"2\\\"\",worker=\"1\"} 3\nb{exported_worker=\"2\"} 4\nb 5\n"
+	require.Equal(t, "# HELP a help\n# TYPE a gauge\na{x=\"y\",worker=\"2\"} 2\n", onlyWorker(text, "2"))
+	require.Equal(t, "# HELP a help\n# TYPE a gauge\na{worker=\"1\"} 1\n# HELP b help\n# TYPE b gauge\nb{x=\",worker=\\\"2\\\"\",worker=\"1\"} 3\n", onlyWorker(text, "1"))
+	require.Empty(t, onlyWorker(text, `2\`))
+}
+
 // TestNames: a cluster is called by its program, or by its script.
 func TestNames(t *testing.T) {
 	script := filepath.Join(clustertest.TempDir(t), "my server.py")
