@@ -72,6 +72,8 @@ type hooks struct {
 	scale     callbacks[func(workers int)]
 	trouble   callbacks[func(worker int, err error)]
 	stream    callbacks[func(net.Conn)]
+	silent    callbacks[func(worker int, left time.Duration)]
+	stall     callbacks[func(worker int)]
 	output    callbacks[func(worker, slot int, stream string, lines []byte)]
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"sync"
 	"time"
 
 	"github.com/go-cluster/cluster/internal/channel"
@@ -121,6 +122,23 @@ func (h host) LastWords(worker int) string { return h.workers[worker].child.proc
 func (h host) Traced(worker int) bool      { return process.Traced(h.workers[worker].pid) }
 func (h host) Resident(worker int) int64   { return process.Resident(h.workers[worker].pid) }
 
+// Examine has package admin look at a worker before that is ended.
+func (h host) Examine(worker int) bool {
+	all := h.cluster.hooks.stall.all()
+	if len(all) == 0 || h.workers[worker].child.foreign != nil {
+		return false
+	}
+	go func() {
+		var looks sync.WaitGroup
+		for _, on := range all {
+			looks.Go(func() { on.fn(worker) })
+		}
+		looks.Wait()
+		h.post(func() { supervise.Orders{Machine: h.supervisor}.Examined(time.Now(), worker) })
+	}()
+	return true
+}
+
 // ---- reports
 
 // Tell passes on what has happened to a worker, to a call, or to the cluster.
@@ -159,6 +177,10 @@ func (h host) Tell(e supervise.Event) {
 		h.registry.Shards.Scaled(e.Workers)
 		for _, on := range h.cluster.hooks.scale.all() {
 			h.reports.Post(func() { on.fn(e.Workers) })
+		}
+	case supervise.Silent:
+		for _, on := range h.cluster.hooks.silent.all() {
+			go on.fn(e.Worker, e.Left)
 		}
 	case supervise.Reloading:
 		h.outdated = h.newest

@@ -299,6 +299,10 @@ type operatorCore struct{ c *cluster }
 func (o operatorCore) OnStream(fn func(net.Conn)) (stop func()) { return o.c.hooks.stream.add(fn) }
 func (o operatorCore) OnReloading(fn func()) (stop func())      { return o.c.hooks.reloading.add(fn) }
 func (o operatorCore) OnScale(fn func(int)) (stop func())       { return o.c.hooks.scale.add(fn) }
+func (o operatorCore) OnSilent(fn func(int, time.Duration)) (stop func()) {
+	return o.c.hooks.silent.add(fn)
+}
+func (o operatorCore) OnStall(fn func(int)) (stop func()) { return o.c.hooks.stall.add(fn) }
 func (o operatorCore) OnTrouble(fn func(int, error)) (stop func()) {
 	return o.c.hooks.trouble.add(fn)
 }

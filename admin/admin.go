@@ -75,11 +75,13 @@ type service struct {
 	core  operator.Core
 	debug http.Handler
 
-	journal *journal // in a master
-	workers *workers // in a master
-	tally   *tally   // in a master
-	book    *logBook // in a master; nil: none is kept
-	rates   rates    // in a master
+	journal *journal   // in a master
+	workers *workers   // in a master
+	tally   *tally     // in a master
+	book    *logBook   // in a master; nil: none is kept
+	rates   rates      // in a master
+	stalls  *stallBook // in a master
+	flight  flight     // in a worker
 	guard   guard
 	orders  underWay     // in a master
 	handler http.Handler // in a master
@@ -156,6 +158,8 @@ func (s *service) answerOperator() error {
 		s.book = newLogBook(cmp.Or(s.o.Log, defaultLog))
 		s.ends = append(s.ends, s.core.OnOutput(s.book.add))
 	}
+	s.stalls = newStallBook()
+	s.ends = append(s.ends, s.followStalls())
 	s.guard = newGuard(s.o)
 	s.handler = s.routes()
 	// The tally first: who has heard of an event finds it counted.

@@ -96,7 +96,8 @@ func TestPageGuards(t *testing.T) {
 func TestHostileView(t *testing.T) {
 	bad := "<script>alert(1)</script>\"'\x1b[2J\n\u009b\u202e"
 	w := cluster.WorkerStats{ID: 1, State: "ready", Check: bad, Status: bad, LastExit: bad, Version: bad, Revision: bad, GoVersion: bad}
-	v := view{Program: "web", Reload: viewReload(cluster.Snapshot{Reload: cluster.ReloadStats{Error: bad}})}
+	named := &service{o: Options{Name: bad}}
+	v := view{Program: named.name(), Title: named.name(), Reload: viewReload(cluster.Snapshot{Reload: cluster.ReloadStats{Error: bad}})}
 	v.Workers = append(v.Workers, viewWorker(w, rate{}, time.Now()))
 	v.Listeners = append(v.Listeners, viewListener(cluster.ListenerStats{Network: "unix", Address: bad, Fallback: bad}))
 	j := newJournal()
@@ -108,7 +109,7 @@ func TestHostileView(t *testing.T) {
 	require.NotContains(t, b.String(), "<script>")
 	require.NotContains(t, b.String(), `)</script>"`)
 	require.False(t, strings.ContainsAny(b.String(), "\x1b\u009b\u202e"))
-	require.GreaterOrEqual(t, strings.Count(b.String(), `alert(1)&lt;/script&gt;&#34;&#39;\x1b[2J\n\u009b\u202e`), 9)
+	require.GreaterOrEqual(t, strings.Count(b.String(), `alert(1)&lt;/script&gt;&#34;&#39;\x1b[2J\n\u009b\u202e`), 10)
 }
 
 // TestRates: what happens in a second is known from the second look on, of a worker that
@@ -181,4 +182,41 @@ func TestJournal(t *testing.T) {
 		list, _ = j.after(odd)
 		require.Len(t, list, kept)
 	}
+}
+
+// TestStallBook: what is kept is bounded, in number and in bytes, and a terminal is safe
+// from what a worker wrote.
+func TestStallBook(t *testing.T) {
+	b := newStallBook()
+	b.output(1, 0, "stderr", []byte("of nobody"))
+	for i := range 20 {
+		b.add(&keptStall{Stall: Stall{ID: i + 1}})
+	}
+	all := b.all()
+	require.Len(t, all, maxStalls)
+	require.EqualValues(t, 20, all[maxStalls-1].N)
+	for range 40 {
+		b.output(20, 0, "stderr", bytes.Repeat([]byte("\x1b[2J\n"), 10<<10))
+	}
+	b.output(20, 0, "stdout", []byte("no"))
+	b.output(1, 0, "stderr", []byte("dropped"))
+	k, ok := b.find("20")
+	require.True(t, ok)
+	require.Equal(t, "output", k.From)
+	require.Len(t, k.stacks, stallStacks)
+	b.died(20, cluster.Exit{Code: 2})
+	_, ok = b.find("1")
+	require.False(t, ok)
+	s := &service{stalls: b}
+	r := httptest.NewRequest("GET", "/stalls/20", nil)
+	r.SetPathValue("n", "20")
+	w := httptest.NewRecorder()
+	s.stallOf(w, r)
+	require.NotContains(t, w.Body.String(), "\x1b")
+	require.Contains(t, w.Body.String(), "=== ended: exit status 2 after ")
+	for i := range 6 {
+		b.add(&keptStall{Stall: Stall{ID: 30 + i}, trace: make([]byte, stallTrace)})
+	}
+	require.LessOrEqual(t, len(b.all()), stallBytes/stallTrace)
+	require.EqualValues(t, 26, b.all()[len(b.all())-1].N)
 }

@@ -49,8 +49,33 @@ var service = clustertest.Program("service", func() {
 		panic("no configuration")
 	}
 	cluster.OnReady(func(w *cluster.Process) { fmt.Printf("ready %d %d %d\n", w.Slot(), w.ID(), w.PID()) })
-	clustertest.Must(cluster.SetupMaster(cluster.Options{Workers: 2, ReadyFor: -1, Watchdog: cluster.Watchdog{Interval: clustertest.Tick}}))
+	watchdog := cluster.Watchdog{Interval: clustertest.Tick}
+	var env []string
+	if os.Getenv("HANG") != "" {
+		watchdog.Timeout = 5 * time.Second
+		env = strings.Fields(os.Getenv("HANG"))
+	}
+	clustertest.Must(cluster.SetupMaster(cluster.Options{Workers: 2, ReadyFor: -1, Watchdog: watchdog, Env: env}))
 	clustertest.Must(cluster.AutoFork())
+	hang := make(chan struct{}, 1)
+	cluster.OnCheck(func(context.Context) error {
+		select {
+		case <-hang:
+			hungCheck()
+		default:
+		}
+		return nil
+	})
+	http.HandleFunc("/hang", func(_ http.ResponseWriter, r *http.Request) {
+		if r.FormValue("spin") == "" {
+			hang <- struct{}{}
+			return
+		}
+		go func() {
+			for {
+			}
+		}()
+	})
 	if cluster.IsWorker() && os.Getenv("BROKEN") != "" {
 		if _, err := os.Stat(os.Getenv("BROKEN")); err == nil {
 			fmt.Fprintln(os.Stderr, "no certificate")
@@ -89,6 +114,9 @@ var service = clustertest.Program("service", func() {
 	cluster.Handle("number", func(*cluster.Process, struct{ V int }) {})
 	clustertest.Must(cluster.ListenAndServe(os.Getenv("LISTEN"), nil))
 })
+
+// hungCheck does not return.
+func hungCheck() { select {} }
 
 // orderer orders, as a program that a worker has started.
 var orderer = clustertest.Program("orderer", func() {

@@ -63,7 +63,7 @@ func (s *service) answerMaster() {
 	ln := newStreamListener()
 	srv := &http.Server{Handler: s.insideHandler(), ReadHeaderTimeout: readHeaderTimeout, ErrorLog: nowhere}
 	go srv.Serve(ln)
-	s.ends = append(s.ends, s.core.OnStream(ln.put), func() { srv.Close() })
+	s.ends = append(s.ends, s.core.OnStream(ln.put), func() { srv.Close() }, s.flight.stop)
 }
 
 // insideHandler is what a worker answers to its master.
@@ -71,6 +71,9 @@ func (s *service) insideHandler() http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("GET /debug/", s.debug)
 	mux.Handle("GET /metrics", scraped(s.o.Metrics))
+	mux.HandleFunc("GET /stacks", func(w http.ResponseWriter, _ *http.Request) { w.Write(stacks()) })
+	mux.HandleFunc("POST /flight", s.flight.begin)
+	mux.HandleFunc("GET /flight", s.flight.tell)
 	return mux
 }
 

@@ -13,6 +13,7 @@ package operator
 import (
 	"context"
 	"net"
+	"time"
 )
 
 // Key is what a context of the cluster has its process's [Core] under.
@@ -42,6 +43,13 @@ type Core interface {
 	// OnTrouble registers fn for what OnError tells; unlike there, an error that
 	// nothing else takes is logged as well. worker is 0 if it is about none.
 	OnTrouble(fn func(worker int, err error)) (stop func())
+
+	// OnSilent registers fn for a worker that has not answered the watchdog for half of
+	// its timeout; left is the rest. OnStall registers fn for one that is given up: fn is
+	// called before it is ended, which waits for fn, but for no longer than three seconds
+	// in all. Both are called on goroutines of their own.
+	OnSilent(fn func(worker int, left time.Duration)) (stop func())
+	OnStall(fn func(worker int)) (stop func())
 
 	// OnOutput registers fn for what workers write that are forked or adopted from now on,
 	// beside Options.Output: whole lines of "stdout" or "stderr", of 64 KiB at most each. It is

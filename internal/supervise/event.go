@@ -62,6 +62,12 @@ type (
 		Worker int
 		Err    error
 	}
+	// Silent says that a worker has not answered for half of the watchdog's timeout;
+	// Left is the rest of it.
+	Silent struct {
+		Worker int
+		Left   time.Duration
+	}
 	// Stalled says that a worker does not answer and is ended.
 	Stalled struct {
 		Worker  int
@@ -123,6 +129,7 @@ func (Outlives) event()        {}
 func (Died) event()            {}
 func (Trouble) event()         {}
 func (CheckFailed) event()     {}
+func (Silent) event()          {}
 func (Stalled) event()         {}
 func (Overdue) event()         {}
 func (Crashed) event()         {}

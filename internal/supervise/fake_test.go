@@ -76,11 +76,13 @@ type fakeCluster struct {
 	mute     bool  // they do not answer
 	deaf     bool  // they cannot be pinged
 	traced   bool  // a debugger has them
+	examines bool  // somebody looks at a stalled one, and answers by Examined
 	frozen   bool  // nothing ends them
 	undead   []int // pids that a stop could not end
 	calls    []*call
 	results  []Result
 	troubles []error // reported about workers
+	silences []Silent
 	run      *fakeRun
 }
 
@@ -286,6 +288,7 @@ func (n *fakeCluster) HandOver(int)         {}
 func (n *fakeCluster) LastWords(int) string { return "" }
 func (n *fakeCluster) Resident(int) int64   { return 0 }
 func (n *fakeCluster) Traced(int) bool      { return n.traced }
+func (n *fakeCluster) Examine(int) bool     { return n.examines }
 
 // Tell keeps what is shown of the workers, and checks the order of the reports.
 func (n *fakeCluster) Tell(e Event) {
@@ -325,6 +328,8 @@ func (n *fakeCluster) Tell(e Event) {
 		n.troubles = append(n.troubles, e.Err)
 	case Stalled:
 		n.troubles = append(n.troubles, fmt.Errorf("worker %d: stalled", e.Worker))
+	case Silent:
+		n.silences = append(n.silences, e)
 	case Retargeted:
 		n.settings.Workers = e.Workers
 	case Reloaded:

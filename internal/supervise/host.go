@@ -33,6 +33,9 @@ type Host interface {
 	LastWords(worker int) string
 	// Traced reports whether a debugger has the worker in its hands.
 	Traced(worker int) bool
+	// Examine has somebody look at a worker that is stalled, before it is ended. It
+	// reports whether anybody does; then the answer is Examined.
+	Examine(worker int) bool
 	// Resident is the worker's size in bytes, or 0 if the system does not tell.
 	Resident(worker int) int64
 

@@ -10,12 +10,16 @@ import (
 // because it does not answer.
 const stallGrace = 5 * time.Second
 
+// examineTime is how long somebody may look at a worker before that: see Host.Examine.
+const examineTime = 3 * time.Second
+
 // Watch is what is known of a worker's pulse.
 type Watch struct {
 	TickAt  time.Time // its next interval
 	Pinged  bool      // and not answered: there is one ping under way at most
 	Misses  int       // intervals since; not the clock, which runs on while the master is stopped
 	Stalled bool
+	DumpAt  time.Time // the end of the look at it, if it is stalled and somebody looks
 	KillAt  time.Time // the end of the grace, if it is stalled
 	Beat    time.Time // when it last answered
 	Pulse   Pulse
@@ -55,7 +59,11 @@ func (w *Worker) tick() {
 		return
 	}
 	w.Watch.Misses++
-	if o.Watchdog.Timeout <= 0 || time.Duration(w.Watch.Misses)*o.Watchdog.Interval < o.Watchdog.Timeout {
+	silent := time.Duration(w.Watch.Misses) * o.Watchdog.Interval
+	if o.Watchdog.Timeout <= 0 || silent < o.Watchdog.Timeout {
+		if half := o.Watchdog.Timeout / 2; half > 0 && silent >= half && silent-o.Watchdog.Interval < half {
+			m.host.Tell(Silent{w.ID, o.Watchdog.Timeout - silent})
+		}
 		return
 	}
 	if m.host.Traced(w.ID) {
@@ -70,8 +78,28 @@ func (w *Worker) stall() {
 	w.Watch.Stalled = true
 	w.m.host.Tell(Stalled{w.ID, w.settings().Watchdog.Timeout})
 	w.blame(ReasonStall)
+	if w.m.host.Examine(w.ID) {
+		w.Watch.DumpAt = w.m.now.Add(examineTime)
+	} else {
+		dumpStalled(w)
+	}
+}
+
+// dumpStalled has a stalled worker tell what it does, and end.
+func dumpStalled(w *Worker) {
+	w.Watch.DumpAt = time.Time{}
 	w.signal(w.m.dump)
 	w.Watch.KillAt = w.m.now.Add(stallGrace)
+}
+
+// Examined is the answer to Examine: the worker has been looked at.
+func (o Orders) Examined(now time.Time, worker int) {
+	m := o.Machine
+	m.now = now
+	defer m.settle()
+	if w := m.worker(worker); w != nil && !w.Watch.DumpAt.IsZero() {
+		dumpStalled(w)
+	}
 }
 
 func killStalled(w *Worker) { w.signal(os.Kill) }

@@ -42,6 +42,40 @@ func TestWatchdog(t *testing.T) {
 	}
 }
 
+// TestStallIsExamined: somebody who looks at a stalled worker is waited for, but not for
+// long, and is told half way to the end of its time.
+func TestStallIsExamined(t *testing.T) {
+	for _, answers := range []bool{true, false} {
+		t.Run(fmt.Sprintf("answers %v", answers), func(t *testing.T) {
+			n, all := filled(t, Settings{Workers: 1})
+			n.examines = true
+			all[0].silent = true
+			n.sleep(34 * time.Second)
+			require.Empty(t, n.silences)
+			n.sleep(time.Second)
+			require.Equal(t, []Silent{{all[0].id, 30 * time.Second}}, n.silences)
+			n.sleep(30 * time.Second)
+			require.Len(t, n.troubles, 1)
+			require.Len(t, n.silences, 1)
+			require.Empty(t, n.signals, "it is looked at")
+			if answers {
+				n.in(func(m *Machine) { Orders{m}.Examined(n.now, all[0].id) })
+			} else {
+				n.sleep(examineTime)
+			}
+			require.Equal(t, []os.Signal{dumpSignal}, n.signals)
+			n.in(func(m *Machine) { Orders{m}.Examined(n.now, all[0].id) })
+			n.sleep(stallGrace - 1)
+			require.Equal(t, []os.Signal{dumpSignal}, n.signals)
+			n.sleep(time.Nanosecond)
+			require.Equal(t, []os.Signal{dumpSignal, os.Kill}, n.signals)
+			require.Equal(t, ReasonStall, n.end(all[0], 2).Reason)
+			n.in(func(m *Machine) { Orders{m}.Examined(n.now, all[0].id) })
+			n.started()
+		})
+	}
+}
+
 // TestWatchdogCountsTicks: a master that was stopped for long finds one tick
 // missed, whatever the clock says, and kills nobody.
 func TestWatchdogCountsTicks(t *testing.T) {

@@ -127,7 +127,7 @@ type deadline struct {
 	passed func(*Worker)
 }
 
-func (w *Worker) deadlines() [8]deadline {
+func (w *Worker) deadlines() [9]deadline {
 	return [...]deadline{
 		{&w.StartBy, (*Worker).startExpired},
 		{&w.ReadyBy, (*Worker).getReady},
@@ -135,6 +135,7 @@ func (w *Worker) deadlines() [8]deadline {
 		{&w.DieBy, outlivesKill},
 		{&w.HoldBy, (*Worker).heldLong},
 		{&w.Watch.TickAt, (*Worker).tick},
+		{&w.Watch.DumpAt, dumpStalled},
 		{&w.Watch.KillAt, killStalled},
 		{&w.Limits.DueAt, (*Worker).wantRecycling},
 	}
