@@ -67,6 +67,10 @@ func (c *cluster) inherit() {
 	wire.SetSequence(in.state.Sequence)
 	c.outlives, c.master.began = in.state.Outlives, in.state.Began
 	c.upgrades.came = in
+	if in.state.Runs {
+		until := time.Now().Add(in.state.StartTimeout)
+		c.master.post(func() { c.notifier.inherited(c.master, until) })
+	}
 	if h.Failed != "" {
 		return // nobody is left to go back to: it has the time that it has at any start
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -414,4 +415,21 @@ var (
 // doc does.
 func callError(call string, err error) error {
 	return fmt.Errorf("cluster: %s: %w", call, err)
+}
+
+// validateEnv wants "K=V" without NUL in every entry, and refuses the
+// variables that make a worker one: they are the master's to set.
+func validateEnv(what string, env []string) error {
+	for _, kv := range env {
+		k, _, ok := strings.Cut(kv, "=")
+		switch {
+		case !ok || k == "":
+			return fmt.Errorf("cluster: %s: %q is not of the form K=V", what, kv)
+		case strings.ContainsRune(kv, 0):
+			return fmt.Errorf("cluster: %s: %q contains a NUL byte", what, kv)
+		case slices.Contains(roleEnv, process.EnvName(k)):
+			return fmt.Errorf("cluster: %s: %s is set by the master for each worker", what, k)
+		}
+	}
+	return nil
 }

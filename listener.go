@@ -490,11 +490,3 @@ func fallenBack(m *master, l share.Listening, wanted share.Policy) {
 			"network", l.Network, "address", l.Address, "reason", l.Lack)
 	}
 }
-
-// logUnusedSockets names the sockets of the service manager that nobody has asked
-// for: most likely the unit and the program disagree about an address.
-func (m *master) logUnusedSockets() {
-	for _, s := range m.registry.Unused() {
-		m.log().Warn("cluster: a socket of the service manager is not used", "fd", s.FD, "address", s.Addr)
-	}
-}

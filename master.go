@@ -102,7 +102,7 @@ func newMaster(c *cluster) *master {
 	}
 	m.supervisor = supervise.New(host{m}, signals.Dump, rand.Uint64())
 	m.upgrades.m, m.upgrades.seat = m, make(chan struct{}, 1)
-	m.registry = share.NewRegistry(share.Host{Turn: m.call, Activated: systemd.Sockets, UID: uid(), Patience: m.began.Add(takeover), Exhausted: m.exhausted, Fallback: func(l share.Listening, wanted share.Policy) { fallenBack(m, l, wanted) }})
+	m.registry = share.NewRegistry(share.Host{Turn: m.call, Activated: activated, Deactivate: systemd.CloseSocket, UID: uid(), Patience: m.began.Add(takeover), Exhausted: m.exhausted, Fallback: func(l share.Listening, wanted share.Policy) { fallenBack(m, l, wanted) }})
 	return m
 }
 
@@ -113,6 +113,14 @@ const takeover = 2 * time.Second
 // openSoon opens a socket for this process alone.
 func openSoon[T any](ctx context.Context, k socketKind[T], a socket.Address, keepAlive net.KeepAliveConfig) (T, error) {
 	return socket.WhileInUse(ctx, std.began.Add(takeover), func() (T, error) { return k.open(ctx, a, keepAlive) })
+}
+
+// activated are the sockets that a service manager gave to this process.
+func activated() (all []share.Passed) {
+	for _, s := range systemd.Sockets() {
+		all = append(all, share.Passed(s))
+	}
+	return all
 }
 
 // ---- turns

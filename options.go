@@ -200,6 +200,14 @@ type Options struct {
 	// READY=1 (sd_notify). Default: all.
 	MinReady int
 
+	// FDStore has a service manager keep the listening sockets beyond the master (systemd's
+	// file descriptor store, on Linux; read when Run begins): after a crash of the master,
+	// or systemctl restart, connections have waited and none was refused. The unit needs
+	// FileDescriptorStoreMax=. What the next process does not listen on is given up once it
+	// is ready. Not kept are Sharded and ByClient addresses, which is logged, those of
+	// package quic, Sockets and ListenFDs. Default: the sockets end with the master.
+	FDStore bool
+
 	// NoSignals makes Run leave all signals to the program.
 	NoSignals bool
 
@@ -472,23 +480,6 @@ func (o *Options) validate() error {
 	}
 	if o.Credential != nil && !process.CanSwitchUser {
 		return fmt.Errorf("cluster: Options.Credential on Windows: %w; start the master as the user that workers are to be", ErrNotSupported)
-	}
-	return nil
-}
-
-// validateEnv wants "K=V" without NUL in every entry, and refuses the
-// variables that make a worker one: they are the master's to set.
-func validateEnv(what string, env []string) error {
-	for _, kv := range env {
-		k, _, ok := strings.Cut(kv, "=")
-		switch {
-		case !ok || k == "":
-			return fmt.Errorf("cluster: %s: %q is not of the form K=V", what, kv)
-		case strings.ContainsRune(kv, 0):
-			return fmt.Errorf("cluster: %s: %q contains a NUL byte", what, kv)
-		case slices.Contains(roleEnv, process.EnvName(k)):
-			return fmt.Errorf("cluster: %s: %s is set by the master for each worker", what, k)
-		}
 	}
 	return nil
 }

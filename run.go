@@ -402,6 +402,8 @@ func (m *master) notifyBegin() {
 	n := &m.notifier
 	n.manager.Begin()
 	n.ready = false
+	n.stopAlive()
+	keeper{m}.begin()
 	n.look = time.AfterFunc(supervise.NeverListens, func() { m.post(m.notifyUp) })
 	if n.manager.Watchdog() > 0 {
 		m.notifyAlive()
@@ -417,10 +419,35 @@ func (m *master) notifyEnd() {
 	if n.look != nil { // nil if the Run ends before its workers began
 		n.look.Stop()
 	}
+	n.stopAlive()
+	n.ready, n.look = false, nil
+}
+
+func (n *notifier) stopAlive() {
 	if n.alive != nil {
 		n.alive.Stop()
 	}
-	n.ready, n.look, n.alive = false, nil, nil
+	n.alive = nil
+}
+
+// leaves tells the watchdog that all is well before another program takes over.
+func (n *notifier) leaves() {
+	if n.look != nil && n.manager.Watchdog() > 0 {
+		n.manager.Notify(systemd.Alive)
+	}
+}
+
+// inherited tells the watchdog of a program that has taken the place of another one that
+// it lives, until it has come to Run; its main has its time for that.
+func (n *notifier) inherited(m *master, until time.Time) {
+	if n.look != nil || time.Now().After(until) {
+		return
+	}
+	n.manager.Begin()
+	n.manager.Notify(systemd.Alive)
+	if every := n.manager.Watchdog() / 2; every > 0 {
+		n.alive = time.AfterFunc(every, func() { m.post(func() { n.inherited(m, until) }) })
+	}
 }
 
 // notifyUp says that the cluster is up once enough workers are.
@@ -432,7 +459,9 @@ func (m *master) notifyUp() {
 	c := m.census()
 	if c.up >= c.need && c.up > 0 {
 		n.ready = true
-		n.manager.Notify(systemd.Ready(fmt.Sprintf("%d workers up", c.up)))
+		if m.upgrades.came == nil || !handing(m.supervisor).Reloads() { // else it is said at the end of that
+			n.manager.Notify(systemd.Ready(fmt.Sprintf("%d workers up", c.up)))
+		}
 		go m.logUnusedSockets()
 	} else if c.waiting {
 		n.look.Reset(supervise.NeverListens)
@@ -468,28 +497,4 @@ func (m *master) notifyAlive() {
 		n.manager.Notify(systemd.Alive)
 	}
 	n.alive = time.AfterFunc(n.manager.Watchdog()/2, func() { m.post(m.notifyAlive) })
-}
-
-// census counts, for notifier.
-func (m *master) census() (c census) {
-	s := m.supervisor.Snapshot(time.Now())
-	stalled := false
-	for _, w := range s.Workers {
-		state := w.Worker.State
-		c.alive = c.alive || state == supervise.Online || state == supervise.Ready
-		stalled = stalled || w.Worker.Watch.Stalled
-		switch {
-		case s.Target > 0 && w.Worker.Slot == 0:
-		case w.Up:
-			c.up++
-		case state == supervise.Online:
-			c.waiting = true
-		}
-	}
-	c.alive = c.alive && !stalled
-	c.need = s.Target
-	if opts, err := m.current(); err == nil && opts.MinReady > 0 {
-		c.need = min(c.need, opts.MinReady)
-	}
-	return c
 }

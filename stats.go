@@ -16,7 +16,9 @@ import (
 	"github.com/go-cluster/cluster/internal/handle"
 	"github.com/go-cluster/cluster/internal/operator"
 	"github.com/go-cluster/cluster/internal/process"
+	"github.com/go-cluster/cluster/internal/share"
 	"github.com/go-cluster/cluster/internal/supervise"
+	"github.com/go-cluster/cluster/internal/systemd"
 	"github.com/go-cluster/cluster/internal/wire"
 )
 
@@ -352,4 +354,71 @@ func (p *Process) count(t *operator.Totals) {
 	in, out := p.link.Counts()
 	t.MessagesIn += in
 	t.MessagesOut += out
+}
+
+// What a service manager is told of, and keeps.
+
+// census counts, for notifier.
+func (m *master) census() (c census) {
+	s := m.supervisor.Snapshot(time.Now())
+	stalled := false
+	for _, w := range s.Workers {
+		state := w.Worker.State
+		c.alive = c.alive || state == supervise.Online || state == supervise.Ready
+		stalled = stalled || w.Worker.Watch.Stalled
+		switch {
+		case s.Target > 0 && w.Worker.Slot == 0:
+		case w.Up:
+			c.up++
+		case state == supervise.Online:
+			c.waiting = true
+		}
+	}
+	c.alive = c.alive && !stalled
+	c.need = s.Target
+	if opts, err := m.current(); err == nil && opts.MinReady > 0 {
+		c.need = min(c.need, opts.MinReady)
+	}
+	return c
+}
+
+// logUnusedSockets names the sockets of the service manager that nobody has asked
+// for: most likely the unit and the program disagree about an address. Those that the
+// process before had kept are given up.
+func (m *master) logUnusedSockets() {
+	m.registry.Stored.Unclaimed()
+	for _, s := range m.registry.Unused() {
+		m.log().Warn("cluster: a socket of the service manager is not used", "fd", s.FD, "address", s.Addr)
+	}
+}
+
+// keeper is the service manager, for the registry. It is called in the mailbox.
+type keeper struct{ m *master }
+
+// begin has it keep the sockets (Options.FDStore), or no longer.
+func (k keeper) begin() {
+	opts, err := k.m.current()
+	keeps := err == nil && opts.FDStore && systemd.CanStore && k.m.notifier.manager.Present()
+	k.m.registry.Stored.Keep(k, keeps)
+}
+
+func (k keeper) Store(name string, sockets []*handle.Handle) {
+	var fds []int
+	for _, h := range sockets {
+		fds = append(fds, h.Retain().FD())
+	}
+	k.m.notifier.manager.Store(name, fds, func() {
+		for _, h := range sockets {
+			h.Release()
+		}
+	})
+}
+
+func (k keeper) Unstore(name string) { k.m.notifier.manager.Unstore(name) }
+
+func (k keeper) Unkept(l share.Listening) {
+	if opts, err := k.m.current(); err == nil {
+		k.m.cluster.logs.Logger(opts.logger()).Warn("cluster: Options.FDStore: the sockets of an address that is "+Scheduling(l.Policy).String()+" are not kept",
+			"network", l.Network, "address", l.Address)
+	}
 }

@@ -130,6 +130,7 @@ func (u *upgrades) replace(ctx context.Context, reload bool) error {
 		flushed = signals.Flush()
 	}
 	defer func() { flushed() }()
+	m.call(m.notifier.leaves)
 	m.notifier.manager.Flush(q.ctx.Done())
 	m.cluster.flushLogs(lastWords)
 	m.call(func() {

@@ -17,7 +17,8 @@ import (
 // worker that asks for the address of one gets it. Each use is a duplicate, so
 // that they outlive a Disconnect.
 type activated struct {
-	load func() []int
+	load func() []Passed
+	drop func(fd int)
 
 	once sync.Once
 	mu   sync.Mutex
@@ -26,9 +27,17 @@ type activated struct {
 
 type activatedSocket struct {
 	Activated
+	name   string         // that the service manager has for it; "" if it says none
 	path   socket.Address // of a unix socket
 	packet bool
 	used   bool
+	kept   *handle.Handle // of one that this process has opened itself: see keep
+}
+
+// Passed is what a service manager gave: a descriptor, and its name for that.
+type Passed struct {
+	FD   int
+	Name string
 }
 
 // Activated is a socket of the service manager's.
@@ -41,24 +50,33 @@ func (a *activated) init() {
 	if a.load == nil {
 		return
 	}
-	for _, fd := range a.load() {
-		network, addr, err := socket.Inspect(fd)
-		if err != nil {
-			continue // a fifo, or a file
-		}
-		s := activatedSocket{Activated: Activated{fd, addr}, packet: socket.IsPacket(network)}
-		if u, ok := addr.(*net.UnixAddr); ok && s.path.SetPath(u.Name) == nil {
-			s.path.Network = network
-			s.path.Locate() // without it the path stands for itself
-		}
-		a.list = append(a.list, s)
+	for _, p := range a.load() {
+		a.add(p.Name, p.FD, nil)
 	}
+}
+
+// add notes the socket fd, if it is one. kept is the reference to it, or nil if it stays
+// open anyway.
+func (a *activated) add(name string, fd int, kept *handle.Handle) {
+	network, addr, err := socket.Inspect(fd)
+	if err != nil {
+		return // a fifo, or a file
+	}
+	s := activatedSocket{Activated: Activated{fd, addr}, name: name, packet: socket.IsPacket(network), kept: kept}
+	if u, ok := addr.(*net.UnixAddr); ok && s.path.SetPath(u.Name) == nil {
+		s.path.Network = network
+		s.path.Locate() // without it the path stands for itself
+	}
+	a.list = append(a.list, s)
 }
 
 // is reports whether s is what want asks for.
 func (s *activatedSocket) is(want socket.Address) bool {
-	if want.FD >= 0 || s.packet != want.IsPacket() {
+	if want.FD >= 0 || s.packet != want.IsPacket() || s.lost() {
 		return false
+	}
+	if s.stored() && s.name == storeName(want) {
+		return true
 	}
 	if s.path.Network != "" {
 		return s.path.Network == want.Network && s.path.Place() == want.Place()
@@ -68,8 +86,9 @@ func (s *activatedSocket) is(want socket.Address) bool {
 
 // find returns new handles of the sockets that want means, and the address of the
 // first. There can be several for a port of both families; of those for datagrams
-// one is taken, since workers read from one.
-func (a *activated) find(want socket.Address) (all []*handle.Handle, addr net.Addr) {
+// one is taken, since workers read from one. stored is the name under which they are
+// kept, if the process before had them.
+func (a *activated) find(want socket.Address) (all []*handle.Handle, addr net.Addr, stored string) {
 	a.once.Do(a.init)
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -84,18 +103,25 @@ func (a *activated) find(want socket.Address) (all []*handle.Handle, addr net.Ad
 		}
 		if len(all) == 0 {
 			addr = s.Addr
+			if s.stored() {
+				stored = s.name
+			}
 		}
 		s.used = true
 		all = append(all, h)
 	}
-	return all, addr
+	return all, addr, stored
 }
 
 // ActivatedFor returns new handles of the service manager's sockets for a, which are those
 // that workers get, and the address of the first.
 func (r *Registry) ActivatedFor(a socket.Address) (all []*handle.Handle, addr net.Addr) {
 	a.Locate() // without it the path stands for itself
-	return r.activated.find(a)
+	all, addr, stored := r.activated.find(a)
+	if stored != "" {
+		prepare(a, all)
+	}
+	return all, addr
 }
 
 // explain is err, why want could not be opened. An address that is in use may be so by
@@ -153,7 +179,7 @@ func (r *Registry) Unused() (unused []Activated) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for _, s := range a.list {
-		if !s.used {
+		if !s.used && !s.stored() {
 			unused = append(unused, s.Activated)
 		}
 	}

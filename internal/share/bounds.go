@@ -51,7 +51,7 @@ func (r *Registry) makeRoom() bool {
 	if oldest == nil {
 		return false
 	}
-	r.drop(oldest)
+	r.drop(oldest, false)
 	return true
 }
 

@@ -374,9 +374,9 @@ const maxLast = maxOffers / 2
 
 // handOut hands over what waits, at the end of the address, to all workers in turn:
 // also to those that have not answered for their last one yet, but to a full one only if
-// all are. What is more than they take at a time follows as they answer. What waits on a
-// socket that is lent stays for who else has it.
-func (d *dispatcher) handOut() {
+// all are. What is more than they take at a time follows as they answer. queued says that
+// what waits on the sockets is a part of it; on one that is lent it stays for who else has it.
+func (d *dispatcher) handOut(queued bool) {
 	d.mu.Lock()
 	seats := slices.Collect(maps.Values(d.seats))
 	if room := slices.DeleteFunc(slices.Clone(seats), func(s *seat) bool { return s.full }); len(room) > 0 {
@@ -384,7 +384,7 @@ func (d *dispatcher) handOut() {
 	}
 	waiting := d.pending
 	d.pending, d.free, d.closed = nil, nil, true
-	for budget := socket.Budget(); len(seats) > 0; {
+	for budget := socket.Budget(); queued && len(seats) > 0; {
 		conn := d.tryAccept()
 		if conn == nil {
 			break

@@ -14,6 +14,8 @@
 // Groups of UDP sockets, which package flow tells of, are beside that: FlowGroups has them
 // in the master, a FlowPlace is a worker's place in one.
 //
+// A service manager may keep the sockets beyond this process: see stored.go.
+//
 // The Registry owns the sockets, of which there is a bound (see bounds.go), until
 // their address ends (see ending.go), the dispatcher the connections that no worker
 // has taken yet, the handedQueue those that Accept has not returned yet. A dispatcher

@@ -57,7 +57,7 @@ func (r *Registry) endUnused(e *entry) {
 			return
 		}
 	}
-	r.drop(e)
+	r.drop(e, false)
 }
 
 // renew ends an address whose file somebody has removed, if m is of a newer program
@@ -75,7 +75,7 @@ func (r *Registry) renew(key string, m Member) {
 	}
 	r.host.Turn(func() {
 		if r.entries[key] == old {
-			r.drop(old)
+			r.drop(old, false)
 			r.bequeath(old)
 		}
 	})
@@ -91,22 +91,31 @@ func (r *Registry) bequeath(e *entry) {
 
 // CloseAll ends all addresses, at the beginning of a stop. Workers that have the
 // socket take what waits in its queue; what is asked for later is not opened for
-// them, since they are on their way out.
+// them, since they are on their way out. What is kept beyond this process is closed here
+// only: clients wait for the next one.
 func (r *Registry) CloseAll() {
 	clear(r.bereft)
 	for _, e := range r.entries {
-		r.drop(e)
+		kept := r.Stored.outlives(e)
+		if kept {
+			e.unlink = func() {} // it is reached by its file as before
+		}
+		r.drop(e, kept)
 	}
 	r.Flows.closeAll()
 }
 
-func (r *Registry) drop(e *entry) {
+// drop closes e here. kept says that its sockets stay open elsewhere, for the next process.
+func (r *Registry) drop(e *entry, kept bool) {
 	delete(r.entries, e.key)
+	if !kept {
+		r.Stored.unstore(e)
+	}
 	if len(e.sockets) == 0 {
 		return // still being opened: commit will see
 	}
 	if e.dispatcher != nil {
-		e.dispatcher.handOut()
+		e.dispatcher.handOut(!kept)
 		e.dispatcher.close()
 	}
 	if e.shards != nil {

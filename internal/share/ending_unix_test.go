@@ -149,7 +149,7 @@ func TestHandOut(t *testing.T) {
 	for range 6 {
 		dial()
 	}
-	d.handOut()
+	d.handOut(true)
 	d.close()
 	for range 6 {
 		roomtest.Await(t, taken, "connection").Release()
@@ -180,7 +180,7 @@ func TestHandOutPrefersRoom(t *testing.T) {
 			for range n {
 				dial()
 			}
-			d.handOut()
+			d.handOut(true)
 			d.close()
 			each := map[*commandWorker]int{full: n / 2, other: n / 2}
 			if room {
@@ -218,7 +218,7 @@ func TestDescriptorByNumber(t *testing.T) {
 	require.Contains(t, roomtest.Await(t, m.answers, "answer"), `"key":"refused"`)
 
 	r = newTestRegistry(t)
-	r.activated.load = func() []int { return []int{h.FD()} }
+	r.activated.load = func() []Passed { return []Passed{{FD: h.FD()}} }
 	no := errors.New("not that one")
 	require.ErrorIs(t, ask(r, func(network, address string) error {
 		require.Equal(t, "tcp "+own.Addr().String(), network+" "+address)
@@ -248,7 +248,7 @@ func TestHandsOutAllThatWaits(t *testing.T) {
 			for range waiting {
 				clients = append(clients, dial())
 			}
-			d.handOut()
+			d.handOut(true)
 			d.close()
 			close(busy.may)
 			if takes {

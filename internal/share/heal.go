@@ -126,7 +126,7 @@ func (r *Registry) reopen(e *entry, h *handle.Handle) bool {
 	if e.query.IsUnix() && !e.query.HasFile() { // the name is free when nobody has the socket
 		r.host.Turn(func() {
 			if r.entries[e.key] == e {
-				r.drop(e)
+				r.drop(e, false)
 				r.bequeath(e)
 				e.again()
 			}
@@ -152,6 +152,7 @@ func (r *Registry) reopen(e *entry, h *handle.Handle) bool {
 			h.Release()
 		}
 		r.tend(e)
+		r.Stored.restore(e)
 	})
 	return true
 }

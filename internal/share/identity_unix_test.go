@@ -31,14 +31,14 @@ func linked(t *testing.T) (dir, link string) {
 
 // given lets a service manager have given the sockets of these listeners.
 func given[L io.Closer](t *testing.T, r *Registry, listeners ...L) {
-	var fds []int
+	var all []Passed
 	for _, ln := range listeners {
 		h, err := socket.Duplicate(any(ln).(syscall.Conn))
 		require.NoError(t, err)
 		t.Cleanup(func() { ln.Close(); h.Release() })
-		fds = append(fds, h.FD())
+		all = append(all, Passed{FD: h.FD()})
 	}
-	r.activated.load = func() []int { return fds }
+	r.activated.load = func() []Passed { return all }
 }
 
 // Two paths to one directory are one address, for two workers and for one.

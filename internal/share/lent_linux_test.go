@@ -34,7 +34,7 @@ func TestLentSocketThatBlocks(t *testing.T) {
 		d.remove(worker)
 	}
 	require.NoError(t, unix.SetNonblock(h.FD(), false))
-	within(t, d.handOut)
+	within(t, func() { d.handOut(true) })
 	within(t, d.close)
 }
 

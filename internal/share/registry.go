@@ -62,9 +62,11 @@ type Host struct {
 	// Turn runs a function in the mailbox that the registry's entries belong to,
 	// and returns when it has run.
 	Turn func(func())
-	// Activated returns the descriptors that a service manager opened for this
-	// process. It is called once, when the first address is opened.
-	Activated func() []int
+	// Activated returns the sockets that a service manager opened, or kept, for this
+	// process. It is called once, when the first address is opened. Deactivate closes one
+	// of them.
+	Activated  func() []Passed
+	Deactivate func(fd int)
 	// UID is the user as whom this process opens sockets, or -1.
 	UID int
 	// Patience is until when an address is waited for that somebody else has.
@@ -94,6 +96,7 @@ type Terms struct {
 type Registry struct {
 	Shards    Shards
 	Flows     FlowGroups
+	Stored    Stored
 	host      Host
 	entries   map[string]*entry // by Query.Key; in the mailbox
 	made      int               // entries, ever; in the mailbox
@@ -128,14 +131,16 @@ type entry struct {
 	nth        int                 // of all entries ever
 	granted    bool                // some worker has had it
 	owned      bool                // the program itself opened it before it forked
+	foreign    bool                // it is a service manager's own
+	stored     string              // the name under which it is kept beyond this process, or ""
 	watched    bool                // an event tells when it is broken
 	broken     bool                // it could not be mended yet
 }
 
 // NewRegistry makes an empty registry.
 func NewRegistry(host Host) *Registry {
-	r := &Registry{host: host, entries: make(map[string]*entry), bereft: make(map[string]*entry), activated: activated{load: host.Activated}}
-	r.Shards.r = r
+	r := &Registry{host: host, entries: make(map[string]*entry), bereft: make(map[string]*entry), activated: activated{load: host.Activated, drop: host.Deactivate}}
+	r.Shards.r, r.Stored.r = r, r
 	r.Flows = FlowGroups{registry: r, groups: make(map[string]*flowGroup)}
 	return r
 }
@@ -271,6 +276,8 @@ type opened struct {
 	policy  Policy           // as it has come to be
 	lack    string           // why it is not what was asked for
 	owned   bool             // the program itself opened them before it forked
+	foreign bool             // they are a service manager's own
+	stored  string           // the name under which one has kept them, or ""
 }
 
 // open opens q's socket. One that this program opened itself before it forked, or
@@ -280,8 +287,11 @@ func (r *Registry) open(ctx context.Context, q Query) (o opened, err error) {
 	o.lent, o.policy = true, q.Policy
 	if h, addr, release := r.preopened.find(a); h != nil {
 		o.sockets, o.addr, o.unlink, o.owned = []*handle.Handle{h}, addr, release, true
-	} else if all, addr := r.activated.find(a); all != nil {
-		o.sockets, o.addr, o.unlink = all, addr, func() {} // the service manager's: never unlinked
+	} else if all, addr, stored := r.activated.find(a); stored != "" {
+		o.sockets, o.addr, o.file, o.stored = all, addr, prepare(a, all), stored
+		o.unlink = o.file.Unlink
+	} else if all != nil {
+		o.sockets, o.addr, o.unlink, o.foreign = all, addr, func() {}, true // the service manager's: never unlinked
 	} else if o.lack = unshardable(q); q.Policy.sharded() && o.lack == "" {
 		if o, err = openGroup(ctx, q); err != nil {
 			return o, r.activated.explain(a, err)
@@ -345,7 +355,9 @@ func (r *Registry) commit(e *entry, o opened, err error) {
 		for _, h := range o.sockets {
 			h.Release()
 		}
-		o.unlink()
+		if o.stored == "" { // else it is reached by its file as before
+			o.unlink()
+		}
 		err = errs.Closed
 	}
 	if err != nil {
@@ -356,13 +368,13 @@ func (r *Registry) commit(e *entry, o opened, err error) {
 		}
 		return
 	}
-	e.sockets, e.addr, e.unlink, e.file, e.owned = o.sockets, o.addr, o.unlink, o.file, o.owned
+	e.sockets, e.addr, e.unlink, e.file, e.owned, e.foreign, e.stored = o.sockets, o.addr, o.unlink, o.file, o.owned, o.foreign, o.stored
 	wanted := e.query.Policy
 	e.query.Policy, e.lack = o.policy, o.lack
 	switch {
 	case o.policy.sharded():
 		if e.err = r.Shards.begin(e); e.err != nil {
-			r.drop(e)
+			r.drop(e, false)
 			return
 		}
 	case len(o.sockets) > 1 && o.policy != LeastConnections:
@@ -374,11 +386,12 @@ func (r *Registry) commit(e *entry, o opened, err error) {
 	if p := policyOf(e.query); p != nil {
 		e.dispatcher, e.err = newDispatcher(e.key, o.sockets, o.lent, p, r.closer.Close, r.exhausted)
 		if e.err != nil {
-			r.drop(e)
+			r.drop(e, false)
 			return
 		}
 	}
 	r.tend(e)
+	r.Stored.store(e)
 }
 
 // grant gives m its share of e, unless m is on its way out. It runs in the mailbox

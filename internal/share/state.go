@@ -35,6 +35,8 @@ type EntryState struct {
 	Granted    bool
 	Lack       string      // why it is not spread as it was asked for
 	Hands      []HandState // if its sockets change hands
+	Foreign    bool
+	Stored     string
 }
 
 // PreopenedState is a socket that the program opened itself, before it forked.
@@ -77,7 +79,7 @@ func StateOf(r *Registry, number func(Member) int) (s State) {
 		if len(e.sockets) == 0 {
 			continue // it is being opened by somebody who will open it again
 		}
-		es := EntryState{Query: e.query, Data: e.data, Addr: AddrOf(e.addr), File: e.file, Generation: e.generation, Nth: e.nth, Granted: e.granted, Lack: e.lack}
+		es := EntryState{Query: e.query, Data: e.data, Addr: AddrOf(e.addr), File: e.file, Generation: e.generation, Nth: e.nth, Granted: e.granted, Lack: e.lack, Foreign: e.foreign, Stored: e.stored}
 		if e.shards != nil {
 			es.Hands = e.shards.state(number)
 		}
@@ -176,7 +178,7 @@ func Restore(r *Registry, s State, taken handle.Taken, member func(int) Member) 
 	r.made, r.Shards.slots = s.Made, s.Slots
 	for _, es := range s.Entries {
 		e := &entry{key: es.Query.Key(), query: es.Query, data: es.Data, opened: make(chan struct{}), holders: make(map[Member]struct{}),
-			file: es.File, generation: es.Generation, nth: es.Nth, granted: es.Granted, lack: es.Lack}
+			file: es.File, generation: es.Generation, nth: es.Nth, granted: es.Granted, lack: es.Lack, foreign: es.Foreign, stored: es.Stored}
 		close(e.opened)
 		addr, err := es.Addr.Net()
 		if err != nil {
@@ -212,6 +214,7 @@ func Restore(r *Registry, s State, taken handle.Taken, member func(int) Member) 
 			}
 		}
 	}
+	r.activated.claimAll(r.entries)
 	r.preopened.mu.Lock()
 	defer r.preopened.mu.Unlock()
 	for i := range r.preopened.list {

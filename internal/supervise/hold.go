@@ -23,7 +23,7 @@ func (m Handover) UnderWay() string {
 	switch {
 	case st.Stop != nil || st.Ending:
 		return "a stop"
-	case st.Reload != nil || len(st.ReloadAsked) > 0:
+	case m.Reloads():
 		return "a reload"
 	case len(st.Fills) > 0:
 		return "a change of the number of workers"
@@ -39,6 +39,9 @@ func (m Handover) UnderWay() string {
 	}
 	return ""
 }
+
+// Reloads reports whether a reload is under way, or is about to begin.
+func (m Handover) Reloads() bool { return m.st.Reload != nil || len(m.st.ReloadAsked) > 0 }
 
 // Stopping reports whether the supervision is being ended.
 func (m Handover) Stopping() bool { return m.st.Stop != nil || m.st.Ending }

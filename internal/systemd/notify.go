@@ -28,6 +28,12 @@ func Reloading() string {
 	return "RELOADING=1\nMONOTONIC_USEC=" + strconv.FormatInt(monotonic().Microseconds(), 10) + "\nSTATUS=reloading"
 }
 
+// Socket is one that a service manager gave to this process.
+type Socket struct {
+	FD   int
+	Name string // in LISTEN_FDNAMES: of the unit, or under which this process had it kept; "" if nobody says
+}
+
 // Notifier tells a service manager how the service is. The zero value says
 // nothing, and can Begin.
 type Notifier struct {
@@ -56,20 +62,44 @@ func (n *Notifier) Begin() {
 // does not.
 func (n *Notifier) Watchdog() time.Duration { return n.watchdog }
 
+// Present reports whether there is a manager to tell.
+func (n *Notifier) Present() bool { return n.socket != "" }
+
 // Notify sends one datagram, and does not wait for that.
-func (n *Notifier) Notify(text string) {
+func (n *Notifier) Notify(text string) { n.send(text, nil, func() {}) }
+
+// Store gives the manager duplicates of the descriptors, to be kept beyond this process
+// under the name, which is ASCII without control characters and ":", of at most 255
+// bytes. It keeps those of a name together; one that it has already is not added. The
+// descriptors must stay open until sent is called. The manager does not look at what
+// becomes of them: a socket that somebody has shut down may be mended.
+func (n *Notifier) Store(name string, fds []int, sent func()) {
+	n.send("FDSTORE=1\nFDPOLL=0\nFDNAME="+name, fds, sent)
+}
+
+// Unstore ends that.
+func (n *Notifier) Unstore(name string) { n.Notify("FDSTOREREMOVE=1\nFDNAME=" + name) }
+
+// send sends text with descriptors, and calls sent when it has, or cannot.
+func (n *Notifier) send(text string, fds []int, sent func()) {
 	if n.socket == "" {
+		sent()
 		return
 	}
 	address := n.socket
 	n.out.Post(func() {
+		defer sent()
 		c, err := net.DialUnix("unixgram", nil, &net.UnixAddr{Name: address, Net: "unixgram"})
 		if err != nil {
 			return // the manager is gone; nobody is left to tell
 		}
 		defer c.Close()
 		c.SetWriteDeadline(time.Now().Add(time.Second))
-		c.Write([]byte(text))
+		if len(fds) == 0 {
+			c.Write([]byte(text))
+			return
+		}
+		writeWith(c, text, fds)
 	})
 }
 

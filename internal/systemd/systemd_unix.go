@@ -5,6 +5,7 @@ package systemd
 import (
 	"os"
 	"strconv"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -23,14 +24,15 @@ func monotonic() time.Duration {
 // firstSocket is where the manager's sockets begin: SD_LISTEN_FDS_START.
 const firstSocket = 3
 
-// Sockets takes over the sockets that a service manager has opened for this
-// process, and returns their descriptors. What else it gave, as fifos and files,
-// is not among them. To share one it is duplicated.
-func Sockets() (fds []int) {
+// Sockets takes over the sockets that a service manager has opened, or kept, for this
+// process. What else it gave, as fifos and files, is not among them. To share one
+// it is duplicated; to have one no more, see [CloseSocket].
+func Sockets() (all []Socket) {
 	if os.Getenv("LISTEN_PID") != strconv.Itoa(os.Getpid()) {
 		return nil
 	}
 	n, _ := strconv.Atoi(os.Getenv("LISTEN_FDS"))
+	names := strings.Split(os.Getenv("LISTEN_FDNAMES"), ":")
 	for fd := firstSocket; fd < firstSocket+n; fd++ {
 		unix.CloseOnExec(fd)
 		if _, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TYPE); err != nil {
@@ -39,9 +41,13 @@ func Sockets() (fds []int) {
 		// All who use it share the open file description; a blocking one would
 		// hang their Close and their deadlines.
 		unix.SetNonblock(fd, true)
-		fds = append(fds, fd)
+		s := Socket{FD: fd}
+		if i := fd - firstSocket; len(names) == n {
+			s.Name = names[i]
+		}
+		all = append(all, s)
 	}
-	return fds
+	return all
 }
 
 // Descriptors are those that a service manager has given to this process and that are

@@ -119,10 +119,10 @@ func TestTexts(t *testing.T) {
 func TestSockets(t *testing.T) {
 	if os.Getenv("SYSTEMD_TEST") != "" {
 		var said []string
-		for _, fd := range Sockets() {
-			flags, _ := unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0)
-			fdFlags, _ := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0)
-			said = append(said, strconv.Itoa(fd), strconv.FormatBool(flags&unix.O_NONBLOCK != 0), strconv.FormatBool(fdFlags&unix.FD_CLOEXEC != 0))
+		for _, s := range Sockets() {
+			flags, _ := unix.FcntlInt(uintptr(s.FD), unix.F_GETFL, 0)
+			fdFlags, _ := unix.FcntlInt(uintptr(s.FD), unix.F_GETFD, 0)
+			said = append(said, strconv.Itoa(s.FD), s.Name, strconv.FormatBool(flags&unix.O_NONBLOCK != 0), strconv.FormatBool(fdFlags&unix.FD_CLOEXEC != 0))
 		}
 		os.Stdout.WriteString(strings.Join(said, " ") + "\n")
 		os.Exit(0)
@@ -136,8 +136,8 @@ func TestSockets(t *testing.T) {
 	null, err := os.Open(os.DevNull)
 	require.NoError(t, err)
 	defer null.Close()
-	for of, want := range map[string]string{"$$": "4 true true\n", "1": "\n"} {
-		cmd := exec.Command("/bin/sh", "-c", `LISTEN_PID=`+of+` LISTEN_FDS=2 exec "$0" -test.run='^TestSockets$'`, os.Args[0])
+	for of, want := range map[string]string{"$$": "4 web true true\n", "1": "\n"} {
+		cmd := exec.Command("/bin/sh", "-c", `LISTEN_PID=`+of+` LISTEN_FDS=2 LISTEN_FDNAMES=null:web exec "$0" -test.run='^TestSockets$'`, os.Args[0])
 		cmd.Env = append(os.Environ(), "SYSTEMD_TEST=1")
 		cmd.ExtraFiles = []*os.File{null, f}
 		out, err := cmd.Output()

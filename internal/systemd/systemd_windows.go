@@ -8,7 +8,7 @@ const supported = false
 func monotonic() time.Duration { return 0 }
 
 // Sockets are none.
-func Sockets() []int { return nil }
+func Sockets() []Socket { return nil }
 
 // Descriptors returns none.
 func Descriptors() []int { return nil }
