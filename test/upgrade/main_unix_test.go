@@ -135,6 +135,9 @@ var server = clustertest.Program("upgrade server", func() {
 	if version == "panics" {
 		panic("no configuration")
 	}
+	if version == "exits" {
+		return
+	}
 	fmt.Println("main", version, os.Getpid())
 	fmt.Println("arguments", os.Args[1:])
 	os.Args = os.Args[:1] // as programs with subcommands do
@@ -269,8 +272,20 @@ func TestCheckFails(t *testing.T) {
 	require.Contains(t, upgrade(p, syscall.SIGUSR2), "no configuration")
 	s.put([]byte("#!/bin/sh\nexit 0\n"))
 	require.Contains(t, upgrade(p, syscall.SIGUSR2), "is a script")
+	s.deploy("exits")
+	require.Contains(t, upgrade(p, syscall.SIGUSR2), "ended before it came to AutoFork, Run or Fork: exit status 0")
+	other, err := os.ReadFile("/bin/sh") // which reads its standard input: there is none
+	require.NoError(t, err)
+	s.put(other)
+	require.Contains(t, upgrade(p, syscall.SIGUSR2), "ended before it came to AutoFork, Run or Fork")
+	s.put([]byte("no program"))
+	require.Contains(t, upgrade(p, syscall.SIGUSR2), "exec format error")
+	require.NoError(t, os.Chmod(s.path, 0o644))
+	require.Contains(t, upgrade(p, syscall.SIGUSR2), "cannot be executed")
 	require.NoError(t, os.Remove(s.path))
 	require.Contains(t, upgrade(p, syscall.SIGUSR2), "no such file")
+	require.NoError(t, os.Mkdir(s.path, 0o755))
+	require.Contains(t, upgrade(p, syscall.SIGUSR2), "is no regular file")
 	require.Equal(t, "one", serves(t, address))
 	p.Terminate()
 }
