@@ -1,16 +1,20 @@
 package upgrade_test
 
 import (
+	"bufio"
 	"context"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -163,7 +167,42 @@ func beginLoad(address string) *load {
 			}
 		})
 	}
+	for range 2 {
+		l.wait.Go(func() { l.converse(ctx, address) })
+	}
 	return l
+}
+
+// converse has one connection for all the time.
+func (l *load) converse(ctx context.Context, address string) {
+	err := func() error {
+		c, err := net.Dial("tcp", address)
+		if err != nil {
+			return err
+		}
+		defer c.Close()
+		fmt.Fprint(c, "GET /echo HTTP/1.1\r\nHost: test\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n")
+		r := bufio.NewReader(c)
+		for line := ""; line != "\r\n"; { // the header
+			if line, err = r.ReadString('\n'); err != nil {
+				return err
+			}
+		}
+		for n := 0; ctx.Err() == nil; n++ {
+			fmt.Fprintln(c, n)
+			if line, err := r.ReadString('\n'); line != fmt.Sprintln(n) {
+				return fmt.Errorf("%q in place of %d: %w", line, n, err)
+			}
+			l.answered.Add(1)
+			time.Sleep(pace)
+		}
+		return nil
+	}()
+	if err != nil {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		l.failed = append(l.failed, err)
+	}
 }
 
 func get(c *http.Client, address string) error {
@@ -201,7 +240,45 @@ func traits(t *testing.T, pid int) string {
 	}
 	dir, err := os.Readlink(proc("cwd"))
 	require.NoError(t, err)
-	return b.String() + dir
+	return b.String() + dir + mostBlocked(pid)
+}
+
+// mostBlocked are the signals that most threads block. Some threads of the runtime differ
+// for a moment.
+func mostBlocked(pid int) (most string) {
+	of := make(map[string]int)
+	all, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/status", pid))
+	for _, path := range all {
+		text, _ := os.ReadFile(path)
+		_, rest, _ := strings.Cut(string(text), "SigBlk:")
+		blocked, _, _ := strings.Cut(rest, "\n")
+		if of[blocked]++; of[blocked] > of[most] {
+			most = blocked
+		}
+	}
+	return most
+}
+
+// startedWith is the environment and the working directory of the worker in the slot, but
+// for what makes it that worker.
+func startedWith(t *testing.T, p *clustertest.Proc, slot int) string {
+	t.Helper()
+	out := p.Output()
+	prefix := fmt.Sprintf("\nready %d ", slot)
+	rest, _, _ := strings.Cut(out[strings.LastIndex(out, prefix)+len(prefix):], "\n")
+	text, err := os.ReadFile("/proc/" + rest + "/environ")
+	require.NoError(t, err)
+	all := slices.DeleteFunc(strings.Split(string(text), "\x00"), func(kv string) bool { return strings.HasPrefix(kv, "NODE_") })
+	slices.Sort(all)
+	dir, err := os.Readlink("/proc/" + rest + "/cwd")
+	require.NoError(t, err)
+	return strings.Join(all, "\n") + dir
+}
+
+// pages are the mappings of files without a name.
+func pages(pid int) int {
+	text, _ := os.ReadFile(fmt.Sprintf("/proc/%d/maps", pid))
+	return strings.Count(string(text), "/memfd:")
 }
 
 // descriptors is how many the process has.
@@ -241,16 +318,26 @@ func keepsNone(t *testing.T, p *clustertest.Proc) {
 	t.Helper()
 	pid := p.Cmd.Process.Pid
 	var was, is int
+	mapped := pages(pid)
 	for range 3 {
 		was = settled(pid)
 		require.Equal(t, "<nil>", upgrade(p, clustertest.SigPoke))
 		if is = settled(pid); is <= was {
 			clustertest.Eventually(t, func() bool { return zombies(pid) == 0 }, "no zombie")
+			require.Equal(t, mapped, pages(pid), "mappings")
 			return
 		}
 	}
 	open, _ := exec.Command("ls", "-l", fmt.Sprintf("/proc/%d/fd", pid)).CombinedOutput()
 	require.LessOrEqual(t, is, was, "%s", open)
+}
+
+// upgradesUnderLoad is how many there are, one after the other: 20 in the long tests.
+func upgradesUnderLoad() int {
+	if clustertest.Long() {
+		return 20
+	}
+	return 3
 }
 
 // TestUnderLoad: upgrades lose no request and no message, and double none; and the master
@@ -261,15 +348,18 @@ func TestUnderLoad(t *testing.T) {
 			s := newSite(t)
 			p, address := s.begin(talkers, "SCHEDULING="+scheduling)
 			pid := p.Cmd.Process.Pid
-			was := traits(t, pid)
+			was, worker := traits(t, pid), startedWith(t, p, 0)
 			l := beginLoad(address)
-			for n := range 3 {
+			for n := range upgradesUnderLoad() {
 				s.deploy(fmt.Sprint("number ", n))
 				require.Equal(t, "<nil>", upgrade(p, clustertest.SigPoke))
 			}
 			l.end(t)
 			keepsNone(t, p)
 			require.Equal(t, was, traits(t, pid))
+			p.Signal(syscall.SIGHUP)
+			require.Equal(t, "2 <nil>", p.Expect("reload "))
+			require.Equal(t, worker, startedWith(t, p, 0))
 			p.Terminate()
 			require.NotContains(t, p.Output(), "wrong")
 			require.NotContains(t, p.Output(), "error")

@@ -198,8 +198,23 @@ func serve() {
 		if r.URL.Path == "/block" {
 			clustertest.Must(cluster.Worker.Send("a message whose callback does not return"))
 		}
+		if r.URL.Path == "/echo" {
+			echo(w)
+			return
+		}
 		io.WriteString(w, version)
 	})}))
+}
+
+// echo says what the client says, on a connection that is no HTTP any more: what websockets
+// are to a server.
+func echo(w http.ResponseWriter) {
+	c, rw, err := http.NewResponseController(w).Hijack()
+	clustertest.Must(err)
+	defer c.Close()
+	fmt.Fprint(rw, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n")
+	rw.Flush()
+	io.Copy(c, rw)
 }
 
 // begin starts version one, and returns its address.
