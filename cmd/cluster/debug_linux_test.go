@@ -19,8 +19,8 @@ var service = clustertest.Program("service", func() {
 	_, err := admin.Start(admin.Options{Name: os.Getenv("NAME")})
 	clustertest.Must(err)
 	clustertest.Must(cluster.SetupMaster(cluster.Options{Workers: 2}))
-	clustertest.Must(cluster.AutoFork())
 	cluster.OnReady(func(w *cluster.Process) { os.Stdout.WriteString(os.Getenv("NAME") + " | worker is ready\n") })
+	clustertest.Must(cluster.AutoFork()) // after that: a worker may be ready at once
 	clustertest.Must(cluster.ListenAndServe(os.Getenv("LISTEN"), http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		fmt.Fprintf(w, "hello from pid %d\n", os.Getpid())
 	})))
