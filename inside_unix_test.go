@@ -3,8 +3,11 @@
 package cluster
 
 import (
+	"encoding/json"
 	"net"
 	"os"
+	"reflect"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -76,4 +79,50 @@ func TestStopBehindControlSignals(t *testing.T) {
 	}
 	require.NoError(t, unix.Kill(os.Getpid(), syscall.SIGTERM))
 	require.Equal(t, syscall.SIGTERM, roomtest.Await(t, stops, "the stop"))
+}
+
+// members adds the members of a type, as they are written in JSON.
+func members(t reflect.Type, at string, all map[string]bool) {
+	_, writes := reflect.PointerTo(t).MethodByName("MarshalJSON")
+	switch {
+	case writes: // as it likes
+	case t.Kind() == reflect.Pointer:
+		members(t.Elem(), at, all)
+		return
+	case t.Kind() == reflect.Slice && t.Elem().Kind() != reflect.Uint8:
+		members(t.Elem(), at+"[]", all)
+		return
+	case t.Kind() == reflect.Map:
+		members(t.Elem(), at+"{}", all)
+		return
+	case t.Kind() == reflect.Struct:
+		for _, f := range reflect.VisibleFields(t) {
+			if f.IsExported() && !f.Anonymous {
+				members(f.Type, at+"."+f.Name, all)
+			}
+		}
+		return
+	}
+	all[at+" "+t.Kind().String()] = true
+}
+
+// TestStateMembers: what one version writes into the state of an upgrade, the next one
+// reads. So a member that is in testdata/state.txt keeps its name and its kind until
+// upgrade.Version was raised twice. What is new is to be written there.
+func TestStateMembers(t *testing.T) {
+	all := make(map[string]bool)
+	members(reflect.TypeFor[masterState](), "", all)
+	b, err := os.ReadFile("testdata/state.txt")
+	require.NoError(t, err)
+	for member := range strings.Lines(string(b)) {
+		require.Contains(t, all, strings.TrimSuffix(member, "\n"))
+	}
+
+	// What a later version adds is ignored, and what an earlier one did not write is empty.
+	var s masterState
+	require.NoError(t, json.Unmarshal([]byte(`{"Path":"/p","New":{"X":1},"Processes":[{"ID":7,"New":true}],"Registry":{"Entries":[{"Nth":3,"New":[]}]}}`), &s))
+	require.Equal(t, "/p", s.Path)
+	require.Equal(t, 7, s.Processes[0].ID)
+	require.Equal(t, 3, s.Registry.Entries[0].Nth)
+	require.Nil(t, s.Processes[0].Link)
 }
