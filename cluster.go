@@ -35,19 +35,19 @@ var Worker *Process
 // goes on when the parent is gone.
 var Parent *Process
 
-// cluster is what a process is as part of one: its callbacks, the processes that it
-// reports about, and the master that it may become. There is one in a process,
-// since that has one role, one SIGTERM and one service manager.
+// cluster is what this package knows in one process: its callbacks, the processes that
+// it reports about, and the master that the process may become. There is one, since a
+// process has one role, one SIGTERM and one service manager.
 type cluster struct {
 	*master
 	hooks hooks
-	coord *broker.Client // of package coord, in this process
-	live  processSet     // whose events are delivered: all workers in a master, itself in a worker
-	logs  logqueue.Queue // what is to be logged
-	quiet atomic.Bool    // no callback about a worker begins, and no handler
+	coord *broker.Client // this process's part of package coord
+	live  processSet     // the processes whose events are delivered: in a master its workers, in a worker itself
+	logs  logqueue.Queue // log records that wait to be written
+	quiet atomic.Bool    // an upgrade is under way: no callback about a worker and no handler begins
 
-	// stranded is why this process must not become a master: it was started as a
-	// worker, and lacks its channel. Constant.
+	// stranded is why this process must not become a master, or nil: it was started as
+	// a worker and lacks its channel. Constant.
 	stranded error
 }
 
@@ -93,12 +93,12 @@ func (c *cluster) flushLogs(timeout time.Duration) {
 	c.logs.Flush(ctx.Done())
 }
 
-// std is what the package's functions speak of.
+// std is the cluster of this process: the package's functions act on it.
 var std = newCluster()
 
-// Before main, and before the initialisation of whatever imports this package:
-// the master learns at once that its worker is online. A process that is to become a
-// foreign worker has this program for no longer than that.
+// init runs before main and before the packages that import this one, so the master
+// learns at once that its worker is online. A process that is to become a Foreign worker
+// executes its program in process.Become, and comes no further than that.
 func init() {
 	process.Become()
 	if std.upgrades.check = upgrade.BeginCheck(); Checking() {
@@ -150,9 +150,12 @@ func Fork(env ...string) (*Process, error) {
 // was asked for with Kill or Disconnect. It does nothing while workers run, and
 // nothing in a worker. When one cannot be started, none is left running and the
 // error says why; it is ErrClosed while a Disconnect or the end of Run is under
-// way. It wraps ErrNotMaster, as Fork's and Run's do, in a process that was
-// started as a worker and whose channel somebody between it and the master has
-// closed: it would be a master of the same kind without end.
+// way.
+//
+// In a process that was started as a worker but has lost its channel, the error wraps
+// ErrNotMaster, as those of Fork and Run do there: a program between the two has closed
+// the descriptor. Were that process to become a master, its workers would do the same
+// in turn, without end.
 func AutoFork() error {
 	if IsWorker() {
 		return nil
@@ -166,14 +169,15 @@ func AutoFork() error {
 // Reload replaces every worker of AutoFork, slot by slot: a new worker, of the
 // program and the options as they are now, has to be ready before its
 // predecessor drains, and the predecessor gone before the next slot's turn. It
-// returns nil when all are new: no old code answers any more. At the first
-// worker that does not get ready the reload ends; what it replaced stays new,
-// the other old workers stay, and the error tells what the new one had to say.
+// returns nil when all workers are new and no old one answers any more. At the first
+// worker that does not get ready the reload ends: the slots that were replaced keep
+// their new workers, the others their old ones, and the error has the last words of the
+// worker that failed.
 //
-// A call during a reload waits for one more, shared by all such calls. ctx
+// A call while a reload runs waits for one more reload, which all such calls share. ctx
 // bounds this call, not the reload. The error wraps ErrClosed if the cluster is
 // stopped meanwhile, ErrNoWorkers if AutoFork keeps none, ErrNotMaster in a
-// worker. A file that is a script cannot be held: its path is executed again.
+// worker. A program that is a script cannot be held open: its path is executed again.
 func Reload(ctx context.Context) error {
 	if IsWorker() {
 		return callError("Reload", ErrNotMaster)
@@ -189,11 +193,12 @@ type ReloadResult struct {
 	Took       time.Duration // from its beginning
 }
 
-// OnCheck registers fn to be called in this worker at every heartbeat of the
-// master's. A check that does not return is a stall: the worker is ended. One
-// that returns an error is reported to the master, through OnError and Stats,
-// and ends nobody: else a database that is down would take every worker along.
-// ctx ends when the drain begins. In a master fn is never called.
+// OnCheck registers fn to be called in this worker at every heartbeat, which is every
+// Watchdog.Interval. A check that does not return is a stall, and the worker is killed
+// after Watchdog.Timeout. A check that returns an error is reported in the master,
+// through OnError and Stats, and no worker is ended: otherwise a database that is down
+// would take every worker with it. ctx ends when the drain begins. In a master fn is
+// never called. The returned func unregisters it.
 func OnCheck(fn func(context.Context) error) (stop func()) { return std.hooks.check.add(fn) }
 
 // OnReload registers fn for the end of every reload. The returned func
@@ -203,10 +208,10 @@ func OnReload(fn func(r ReloadResult)) (stop func()) { return std.hooks.reload.a
 // Scale makes n the number of workers that AutoFork keeps: it forks into new
 // slots, or drains the highest. It returns when that has begun. Slots that were
 // emptied by Kill, Disconnect or ExitNoRestart are filled again. With 0 the
-// addresses stay open and connections wait. The share of GOMAXPROCS of new
-// workers follows. It returns ErrClosed while the cluster is stopped,
-// ErrNotMaster in a worker, an error if n is negative or a worker could not be
-// started (which is tried again).
+// addresses stay open and connections wait. New workers get their GOMAXPROCS by the
+// new number. Scale returns ErrClosed while the cluster is being stopped, ErrNotMaster
+// in a worker, and an error if n is negative or a worker could not be started; the
+// start is tried again.
 func Scale(n int) error {
 	if IsWorker() {
 		return callError("Scale", ErrNotMaster)
@@ -276,14 +281,19 @@ func Checking() bool { return std.upgrades.check != nil }
 // Run is the master's main loop: it calls AutoFork if no worker runs, stops the
 // cluster on SIGTERM, SIGINT or the end of ctx, and returns when all workers
 // have exited and the hooks of OnShutdown have run. A second signal shortens the
-// stop to two seconds. SIGHUP reloads; SIGTTIN and SIGTTOU scale by one, not
-// below one. SIGUSR2 is [Upgrade] and then Reload, on Unix. A controlling terminal sends these as well: with one, SIGTTIN and
-// SIGTTOU are ignored, by workers too, which are continued if it stops them, and
-// the SIGHUP of a terminal that was closed ends Run, unless nohup started the
-// program. A service manager that gave a NOTIFY_SOCKET is kept informed. It returns nil after a graceful stop; if workers had to
-// be killed an error that wraps ctx.Err(), or context.DeadlineExceeded when it
-// was not ctx; ErrBootLoop when no worker ever got ready, ErrNoWorkers when all
-// asked not to be replaced; ErrNotMaster in a worker. Several calls at once share one stop.
+// stop to two seconds. Several calls at once share one stop.
+//
+// SIGHUP is [Reload]. SIGTTIN and SIGTTOU are [Scale] by one more and by one less, but
+// not below one. SIGUSR2 is [Upgrade] and then Reload, on Unix. A controlling terminal
+// sends some of these for reasons of its own. So with a terminal, master and workers
+// ignore SIGTTIN and SIGTTOU, and a worker that the terminal stops is continued. A
+// SIGHUP that means that the terminal was closed ends Run, unless nohup started the
+// program. A service manager that gave a NOTIFY_SOCKET is kept informed.
+//
+// Run returns nil after a graceful stop. If workers had to be killed, it returns an
+// error that wraps ctx.Err() if ctx ended, else context.DeadlineExceeded. It returns
+// ErrBootLoop when no worker ever got ready, ErrNoWorkers when all workers asked not to
+// be replaced, and ErrNotMaster in a worker.
 func Run(ctx context.Context) error {
 	if IsWorker() {
 		return callError("Run", ErrNotMaster)
@@ -294,7 +304,7 @@ func Run(ctx context.Context) error {
 	return std.run(ctx)
 }
 
-// Workers returns the workers that have not exited, by id. In a worker there
+// Workers returns the workers that have not exited, ordered by id. In a worker there
 // are none.
 func Workers() []*Process {
 	workers := std.list()
@@ -302,8 +312,8 @@ func Workers() []*Process {
 	return workers
 }
 
-// EachWorker calls fn for every worker that has not exited, by id. A worker may
-// exit meanwhile.
+// EachWorker calls fn for every worker that has not exited, ordered by id. A worker
+// may exit meanwhile.
 func EachWorker(fn func(w *Process)) {
 	for _, w := range Workers() {
 		fn(w)
@@ -312,11 +322,12 @@ func EachWorker(fn func(w *Process)) {
 
 // Disconnect drains every worker, waits until all have exited, and closes the
 // shared sockets. When ctx ends first it kills those that are left and returns
-// ctx.Err(); a worker that outlives Options.ShutdownTimeout is killed as well,
-// and the error wraps context.DeadlineExceeded. It never waits for callbacks. For
-// a process that SIGKILL does not end, because it is frozen or waits for a device,
-// it waits 10 seconds more, as Run and Reload do: the error names the pid.
-// Until it returns Fork and AutoFork return ErrClosed; afterwards they work
+// ctx.Err(). A worker that outlives Options.ShutdownTimeout is killed as well, and then
+// the error wraps context.DeadlineExceeded. Disconnect never waits for callbacks. A
+// process may survive SIGKILL because it is frozen or waits for a device: Disconnect, Run
+// and Reload wait 10 seconds more for it, and the error names its pid.
+//
+// Until Disconnect returns, Fork and AutoFork return ErrClosed; afterwards they work
 // again. A Run, Serve or ListenAndServe of the master ends with it and returns
 // nil, unless workers were forked meanwhile. In a worker Disconnect returns
 // ErrNotMaster: use Worker.Disconnect.
@@ -327,7 +338,7 @@ func Disconnect(ctx context.Context) error {
 	return std.disconnect(ctx)
 }
 
-// processSet is a set of processes, for anyone.
+// processSet is a set of processes. It may be used by several goroutines at once.
 type processSet struct {
 	mu  sync.Mutex
 	set map[*Process]struct{}
@@ -348,7 +359,7 @@ func (s *processSet) remove(p *Process) {
 	delete(s.set, p)
 }
 
-// has reports whether there is one that is so.
+// has reports whether is holds of a process in the set.
 func (s *processSet) has(is func(*Process) bool) bool {
 	return slices.ContainsFunc(s.all(), is)
 }
@@ -411,8 +422,8 @@ var (
 	ErrTooMany = errs.TooMany
 )
 
-// callError names the call that failed. The error tells the way out, or its
-// doc does.
+// callError adds the name of the call that failed. What to do about it is in the text of
+// the error, or in the doc of the sentinel that it wraps.
 func callError(call string, err error) error {
 	return fmt.Errorf("cluster: %s: %w", call, err)
 }

@@ -59,34 +59,34 @@ func deref[T any](list *[]T) []T {
 // inside fn miss nothing. The returned func unregisters fn.
 //
 // All callbacks about one worker run one after another, in the order in which
-// things happened, on a goroutine that is not the caller's of anything; those
-// about different workers may run at once. A callback may call anything.
+// things happened, on a goroutine of this package; those about different workers may
+// run at once. A callback may call anything.
 //
 // No panic of a callback is recovered. In a worker it is a crash like any other, and
 // the worker is replaced. In the master it ends the master, and the workers finish
 // what is in flight and exit: recover what may panic there. A callback that ends its
 // goroutine (runtime.Goexit, which FailNow of package testing calls) ends only its own
-// call. What is to be told after it is told, a request is answered with an error, and
-// so is what else waits for the callback's result.
+// call: the callbacks after it are called, and whoever waits for its result, as the
+// sender of a request does, gets an error.
 func OnFork(fn func(w *Process)) (stop func()) { return std.hooks.fork.add(fn) }
 
 // OnOnline registers fn for workers whose runtime is up and whose channel works.
 func OnOnline(fn func(w *Process)) (stop func()) { return std.hooks.online.add(fn) }
 
-// OnListening registers fn for every address that a worker listens on, the real
-// one: its port is never 0. A unix path is the path that was asked for.
+// OnListening registers fn for every address that a worker listens on. addr is the real
+// address, whose port is never 0. A unix path is the path that was asked for.
 func OnListening(fn func(w *Process, addr net.Addr)) (stop func()) {
 	return std.hooks.listening.add(fn)
 }
 
-// OnReady registers fn for workers that may take traffic: see [Process.Ready]. One
-// that never listens is never ready. A worker is reported once, after the address by
-// which it got ready.
+// OnReady registers fn for workers that may take traffic: see [Process.Ready]. A worker
+// that neither listens nor calls Ready is never ready. Each is reported once, after the
+// address that made it ready.
 func OnReady(fn func(w *Process)) (stop func()) { return std.hooks.ready.add(fn) }
 
-// OnMessage registers fn for messages: from any worker in the master, from the
-// master (w is [Worker]) in a worker. A message that came before there was
-// anything to take it waits.
+// OnMessage registers fn for messages: in the master for those of every worker, in a
+// worker for those of the master (w is [Worker] then). A message that comes before there
+// is a callback or [Handle] for it waits.
 func OnMessage(fn func(w *Process, m Message)) (stop func()) {
 	return std.taking(std.hooks.message.add(fn))
 }
@@ -99,12 +99,13 @@ func OnDisconnect(fn func(w *Process)) (stop func()) { return std.hooks.disconne
 // each, once for every fork.
 func OnDeath(fn func(w *Process, e Exit)) (stop func()) { return std.hooks.death.add(fn) }
 
-// OnError registers fn for what went wrong with a worker without an error
-// return to carry it: protocol faults, refused requests, messages that could
-// not be decoded or delivered. Without any OnError callback these are logged.
+// OnError registers fn for errors about a worker that no call could return: protocol
+// faults, refused requests, messages that could not be decoded or delivered. w is nil
+// for an error that is about no worker. Without any OnError callback they are logged.
 func OnError(fn func(w *Process, err error)) (stop func()) { return std.hooks.err.add(fn) }
 
-// taking lets the messages and requests that wait find the new handler.
+// taking offers the messages and requests that wait to a handler that was just added. It
+// returns stop, for its callers to pass on.
 func (c *cluster) taking(stop func()) func() {
 	for _, p := range c.live.all() {
 		p.events.post(event{fn: func() {}})
@@ -113,21 +114,22 @@ func (c *cluster) taking(stop func()) func() {
 	return stop
 }
 
-// event is one thing to report about a process: a batch of messages, a note, or a call,
-// which is for this program alone.
+// event is one thing to report about a process: a batch of messages, a note, or a
+// function to call. Messages and notes can go over to the next program in an upgrade, a
+// function cannot.
 type event struct {
 	fn     func()
 	note   note
 	msgs   [][]byte
-	parcel *parcel.Parcel // what came with the one message
-	next   int            // of msgs, the first that is not delivered
-	size   int            // bytes that it counts against the input bound until it is delivered
+	parcel *parcel.Parcel // what came with the message; msgs has one message then
+	next   int            // the index in msgs of the first message that is not delivered
+	size   int            // bytes that count against the input bound until the event is delivered
 }
 
 // events delivers what happens to one process, in order. The goroutine that
-// does so exists while there is something to deliver. A callback may end it by
-// runtime.Goexit: then another one goes on. So what it is in the middle of is kept
-// here and not on its stack.
+// does so exists while there is something to deliver. A callback may end that goroutine
+// by runtime.Goexit, and then another one goes on. So how far the delivery has come is
+// kept here and not on the goroutine's stack.
 type events struct {
 	p *Process
 
@@ -137,9 +139,9 @@ type events struct {
 	busy  chan struct{} // closed when all is delivered; nil if nothing runs
 	held  atomic.Bool   // nothing new is delivered; set under mu
 
-	// Of the delivering goroutine alone:
+	// For the delivering goroutine alone:
 	batch    []event  // taken from queue
-	at       int      // of batch, the event that is being delivered
+	at       int      // the index in batch of the event that is being delivered
 	calls    []func() // callbacks of that event that are still to come
 	current  delivery
 	waiting  waitingMessages
@@ -155,17 +157,18 @@ type delivery struct {
 	taken   bool // by any
 }
 
-// waitingMessages are those that nothing takes yet.
+// waitingMessages are those that no callback and no handler takes yet.
 type waitingMessages struct {
 	list    []Message
-	offered takers // who they were last offered to
-	// While they are offered anew: list[:kept] stay, list[next:] are to come.
+	offered takers // the takers that they were last offered to
+	// While they are offered again: list[:kept] wait on, list[next:] are to come.
 	kept, next int
 	freed      int // bytes of those that were taken
 }
 
-// takers are all that take the messages of one process, at one moment. They
-// are comparable: a list that changes is another list.
+// takers are the callbacks and handlers for the messages of one process, at one moment.
+// Two values are equal if nothing was added or removed in between: a list that changes
+// is a new list.
 type takers struct {
 	own, all *[]*registration[func(*Process, Message)]
 	handlers *[]*registration[handler]
@@ -186,7 +189,7 @@ func (e *events) post(ev event) {
 	e.mu.Unlock()
 }
 
-// begin starts the goroutine, if it does not run and may. e.mu is held.
+// begin starts the goroutine, unless it runs or events are held. e.mu is held.
 func (e *events) begin() {
 	if e.busy == nil && !e.held.Load() {
 		e.busy = make(chan struct{})
@@ -211,8 +214,8 @@ func (e *events) idle(done <-chan struct{}) {
 // deliver is the delivering goroutine.
 func (e *events) deliver() { callback.Loop(e.step) }
 
-// step delivers one event, or what is left of the one whose callback has ended the
-// goroutine. It returns false when there is none.
+// step delivers one event, or what is left of one whose callback ended the goroutine.
+// It returns false when there is nothing to deliver, and then the goroutine ends.
 func (e *events) step() (more bool) {
 	if e.held.Load() && len(e.calls) == 0 && e.current.message.raw == nil && e.rest() {
 		return false
@@ -240,8 +243,8 @@ func (e *events) rest() bool {
 	return true
 }
 
-// fetch takes the next batch. It returns false if there is none: then the goroutine
-// is none any more.
+// fetch takes the next batch. If there is none it returns false, and marks the goroutine
+// as ended.
 func (e *events) fetch() bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -258,8 +261,8 @@ func (e *events) fetch() bool {
 	return true
 }
 
-// one delivers ev. It returns false if events are held meanwhile, and ev is to be delivered
-// further.
+// one delivers ev. It returns false if events are held before ev is delivered whole: the
+// rest of it is delivered later.
 func (e *events) one(ev *event) (all bool) {
 	e.tellRest()
 	e.callRest()
@@ -282,7 +285,8 @@ func (e *events) one(ev *event) (all bool) {
 		t := e.retryWaiting()
 		ev.next++
 		if !e.tell(t, m) {
-			// Not what came in the same read, too: see readBatch.keep of package link.
+			// The message may share memory with all that came in the same read. A copy
+			// keeps only itself: see readBatch.keep of package link.
 			m.raw = bytes.Clone(m.raw)
 			e.waiting.list = append(e.waiting.list, m)
 			ev.size -= m.cost()
@@ -297,11 +301,11 @@ func (e *events) one(ev *event) (all bool) {
 	return true
 }
 
-// call has fn called as a part of the event that is being delivered, after what was
-// handed to call before.
+// call adds fn to the functions that are called as a part of the event that is being
+// delivered.
 func (e *events) call(fn func()) { e.calls = append(e.calls, fn) }
 
-// callRest calls what was handed to call.
+// callRest calls, in order, the functions that call has added.
 func (e *events) callRest() {
 	for len(e.calls) > 0 {
 		fn := e.calls[0]
@@ -311,8 +315,9 @@ func (e *events) callRest() {
 	e.calls = nil
 }
 
-// eachOf has the registered functions called as a part of the event that is being
-// delivered. They are looked up when it is their turn.
+// eachOf has the functions registered in c called as a part of the event that is being
+// delivered. It looks them up when it is their turn, so that one which an earlier
+// callback has unregistered is not called.
 func eachOf[F any](e *events, c *callbacks[F], with func(fn F)) {
 	e.call(func() {
 		var calls []func()
@@ -323,14 +328,14 @@ func eachOf[F any](e *events, c *callbacks[F], with func(fn F)) {
 	})
 }
 
-// tell gives m to all of t that take it.
+// tell gives m to all of t that take it. It returns false if none does.
 func (e *events) tell(t takers, m Message) (taken bool) {
 	e.current = delivery{message: m, to: t}
 	return e.tellRest()
 }
 
-// tellRest gives the current message to those that have not had it. If any takes it,
-// its handle ends with the last of them.
+// tellRest gives the current message to the takers that have not had it. If any takes
+// it, its handle is closed after the last of them, unless one has taken the handle.
 func (e *events) tellRest() (taken bool) {
 	d := &e.current
 	own, all, handlers := deref(d.to.own), deref(d.to.all), deref(d.to.handlers)
@@ -362,12 +367,13 @@ func (e *events) tellRest() (taken bool) {
 	return taken
 }
 
-// retryWaiting delivers the messages that waited for a handler which is there
-// now. It comes before anything newer, or the order would break. So what is newer
-// goes to the takers that it returns, and to none that came in between.
+// retryWaiting offers the messages that wait to takers that have come since. It is called
+// before anything newer is delivered, which keeps the order. For the same reason the next
+// message goes to the takers that it returns, and not to one that was added in between:
+// that one has to get the waiting messages first.
 func (e *events) retryWaiting() takers {
 	w := &e.waiting
-	e.settleWaiting() // a callback has ended the goroutine that was here
+	e.settleWaiting() // if a callback ended the goroutine in the loop below
 	t := e.takers()
 	if t == w.offered || len(w.list) == 0 {
 		w.offered = t
@@ -376,7 +382,7 @@ func (e *events) retryWaiting() takers {
 	for again := true; again; {
 		again = false
 		for w.next < len(w.list) {
-			if now := e.takers(); now != t { // changed by a callback: for it too the oldest comes first
+			if now := e.takers(); now != t { // a callback has added one: it too gets the oldest first
 				t, again = now, true
 				break
 			}
@@ -395,7 +401,7 @@ func (e *events) retryWaiting() takers {
 	return t
 }
 
-// settleWaiting takes out of the waiting messages those that were taken.
+// settleWaiting removes the messages that were taken from those that wait.
 func (e *events) settleWaiting() {
 	w := &e.waiting
 	if w.next == 0 {
@@ -460,10 +466,11 @@ func (p *Process) reportSized(err error, size int) {
 	p.events.post(event{note: note{kind: noteError, err: err}, size: size})
 }
 
-// accuse reports what the peer can cause at will. Unlike a link's fault it may
-// be called by anyone, not by the reader alone.
+// accuse reports an error that the peer can cause at will, so it counts against the
+// peer's input bound. Unlike link.Fault, which only the reader may call, it may be called
+// on any goroutine.
 func (p *Process) accuse(err error) {
-	cost := link.FaultCost + len(err.Error()) // which can quote what the peer said, and is kept whole
+	cost := link.FaultCost + len(err.Error()) // the text may quote the peer, and is kept whole
 	p.charge(cost)
 	p.reportSized(wire.PlainError(err), cost)
 }
@@ -471,11 +478,12 @@ func (p *Process) accuse(err error) {
 // charge counts a report against the peer's input bound, until it is delivered.
 func (p *Process) charge(cost int) { p.link.Charge(cost) }
 
-// emit queues a report. Its callers hold the order: the master's goroutine or the
-// channel's reader.
+// emit queues a report. It is called in the master's mailbox or by the channel's reader,
+// and either keeps the order.
 func (p *Process) emit(kind noteKind) { p.events.post(event{note: note{kind: kind}}) }
 
-// emitListening counts against the input bound: a worker can say it at will.
+// emitListening queues the report of an address. It counts against the input bound, since
+// a worker can report addresses at will.
 func (p *Process) emitListening(addr net.Addr) {
 	cost := link.FaultCost + len(addr.String())
 	p.charge(cost)
@@ -486,5 +494,5 @@ func (p *Process) emitDeath(e Exit) {
 	p.events.post(event{note: note{kind: noteDeath, exit: &e}})
 }
 
-// errNoHandler is why a request ended without an answer.
+// errNoHandler is the answer to a request for which no handler was registered.
 var errNoHandler = errors.New("no handler was registered for it")

@@ -29,13 +29,14 @@ import (
 // a file that the other side gave to [Process.SendHandle], or node to
 // send(message, handle). The handle belongs to the message until a callback takes
 // it with Conn, Listener, PacketConn or File. From then on it is the callback's to
-// close. What no callback has taken when the last one has returned is closed. A
+// close. A handle that no callback has taken is closed when the last one has returned. A
 // message that waits for a handler keeps its handle. Callbacks of [Handle] get no
-// Message and cannot take one: use OnMessage.
+// Message and cannot take a handle: use OnMessage.
 //
-// Taking returns an error if no handle came, if it was taken or closed already, and
-// if it is something else; then it stays to be taken as what it is. What it is, the
-// descriptor says and not the sender's type.
+// These four methods return an error if no handle came, if it was taken or closed
+// already, or if it is of another kind; in the last case it can still be taken as what it
+// is. Its kind is that of the descriptor, whatever type the sender had. The methods may
+// be called on any goroutine.
 type Message struct {
 	raw    []byte
 	parcel *parcel.Parcel // nil if nothing came with it
@@ -59,11 +60,10 @@ func (m Message) String() string { return string(m.raw) }
 // HasHandle reports whether the message has a handle that nobody has taken yet.
 func (m Message) HasHandle() bool { return m.parcel.Has() }
 
-// Conn takes the handle of the message, a TCP or unix connection. What the sender
-// had read from it is gone, and nothing else. In a worker it counts for the drain
-// as one that this worker accepted itself: the drain waits for its end. It is an
-// error if the connection was reset on the way; on Windows the first Read may be
-// what says so.
+// Conn takes the handle of the message, a TCP or unix connection. All that the sender
+// had not read can be read here. In a worker the drain waits for the connection's end, as
+// for one that this worker accepted itself. It returns an error if the connection was
+// reset on the way; on Windows the first Read may return that error instead.
 func (m Message) Conn() (net.Conn, error) {
 	c, err := m.parcel.Conn()
 	if err != nil {
@@ -92,7 +92,7 @@ func (m Message) Listener() (net.Listener, error) {
 
 // PacketConn takes the handle of the message, a UDP or unixgram socket. In a
 // worker its reads wait during the drain, like those of [ListenPacket]. On Windows
-// it is ErrNotSupported.
+// it returns ErrNotSupported.
 func (m Message) PacketConn() (net.PacketConn, error) {
 	c, err := m.parcel.PacketConn()
 	if err != nil {
@@ -106,7 +106,7 @@ func (m Message) PacketConn() (net.PacketConn, error) {
 
 // File takes the handle of the message, anything that is no socket: a regular
 // file, a pipe, a terminal. Its offset and flags are shared with the sender. On
-// Windows it is ErrNotSupported.
+// Windows it returns ErrNotSupported.
 func (m Message) File() (*os.File, error) {
 	f, err := m.parcel.File()
 	if err != nil {
@@ -135,14 +135,15 @@ func (m Message) cost() int {
 	return len(m.raw) + link.MessageCost
 }
 
-// handler is one Handle.
+// handler is what one call of Handle has registered.
 type handler struct {
 	cmd string
 	fn  func(*Process, Message)
 }
 
-// Handle registers fn for messages whose "cmd" member is cmd, decoded into T.
-// One that cannot be decoded is reported through OnError.
+// Handle registers fn for messages whose "cmd" member is cmd, decoded into T as
+// json.Unmarshal does. A message that cannot be decoded is reported through OnError, and
+// fn is not called. The returned func unregisters fn.
 func Handle[T any](cmd string, fn func(w *Process, v T)) (stop func()) {
 	return std.taking(std.hooks.handle.add(handler{cmd, func(w *Process, m Message) {
 		var v T
@@ -154,7 +155,7 @@ func Handle[T any](cmd string, fn func(w *Process, v T)) (stop func()) {
 	}}))
 }
 
-// requestHandler is one OnRequest or Respond.
+// requestHandler is what one call of OnRequest or Respond has registered.
 type requestHandler struct {
 	cmd string
 	any bool
@@ -163,14 +164,15 @@ type requestHandler struct {
 
 // OnRequest registers fn to answer the other side's Request calls. Of several
 // handlers that fit, the latest registered answers. Each call runs on its own
-// goroutine, so that a handler may itself call Request; an error goes back as
-// its text. A request that came before a handler fits it waits for one.
+// goroutine, so a handler may itself call Request. An error goes back as
+// its text. A request that no handler fits waits for one. The returned func unregisters
+// fn.
 func OnRequest(fn func(w *Process, m Message) (reply any, err error)) (stop func()) {
 	return std.taking(std.hooks.request.add(requestHandler{any: true, fn: fn}))
 }
 
-// Respond registers fn, as OnRequest does, for requests whose "cmd" member is
-// cmd, decoded into Q. One that cannot be decoded is answered with the error.
+// Respond registers fn, as [OnRequest] does, for requests whose "cmd" member is
+// cmd, decoded into Q. A request that cannot be decoded is answered with the error.
 func Respond[Q, A any](cmd string, fn func(w *Process, q Q) (A, error)) (stop func()) {
 	return std.taking(std.hooks.request.add(requestHandler{cmd: cmd, fn: func(w *Process, m Message) (any, error) {
 		var q Q
@@ -186,16 +188,16 @@ func (h *requestHandler) Respond(to link.Receiver, msg []byte) (reply any, err e
 	return h.fn((*Process)(to.(*inbox)), Message{raw: msg})
 }
 
-// inbox is a Process as its link sees it: what takes the messages, the requests and
-// the errors that arrive.
+// inbox is a Process as its link sees it: it takes the messages, the requests and the
+// errors that arrive.
 type inbox Process
 
 func (i *inbox) Messages(batch [][]byte, size int) {
 	i.events.post(event{msgs: batch, size: size})
 }
 
-// Handle posts a message with the descriptor that came with it. What workers send leaves
-// the master those that it needs to fork others.
+// Handle posts a message with the descriptor that came with it. In the master the
+// descriptor may be closed for want of others: socket.Fit keeps those that a fork needs.
 func (i *inbox) Handle(msg []byte, h *handle.Handle, size int) {
 	e := event{msgs: [][]byte{msg}, size: size}
 	if i.child != nil {
@@ -237,7 +239,8 @@ func (i *inbox) Responder(msg []byte) link.Responder {
 // linkName names a worker in the errors of its link.
 func linkName(id int) string { return fmt.Sprintf("worker %d", id) }
 
-// What connects package coord: see internal/broker.
+// The rest of this file connects packages coord (see internal/broker) and admin (see
+// internal/operator) with the cluster.
 
 // coord is what package coord needs to know of the options.
 func (s *settings) coord() coordinate.Settings {
@@ -267,7 +270,7 @@ func (l coordLine) Tell(line []byte) error { return l.in.p.link.Lines().Tell(lin
 func (l coordLine) Send(line []byte) error { return l.in.p.link.Lines().Send(line) }
 func (l coordLine) Room() int              { return l.in.hello.MaxMessage }
 
-// newCoord makes this worker's part of package coord.
+// newCoord returns this worker's part of package coord.
 func (in *inside) newCoord() *broker.Client {
 	h := broker.Hooks{Report: in.p.report, Logger: in.p.logger}
 	if !in.hello.Coord {
@@ -276,8 +279,8 @@ func (in *inside) newCoord() *broker.Client {
 	return broker.NewRemote(coordLine{in}, h)
 }
 
-// reportAlone tells the OnError callbacks of an error with no worker, or the log if
-// there are none.
+// reportAlone reports an error that is about no worker to the OnError callbacks, or to
+// the log if there are none.
 func (c *cluster) reportAlone(err error) {
 	for _, r := range c.hooks.trouble.all() {
 		c.reports.Post(func() { r.fn(0, err) })
@@ -290,8 +293,6 @@ func (c *cluster) reportAlone(err error) {
 		c.reports.Post(func() { c.master.log().Warn("cluster: error", "err", err) })
 	}
 }
-
-// What connects package admin: see internal/operator.
 
 // operatorCore is this process as package admin uses it.
 type operatorCore struct{ c *cluster }
@@ -311,7 +312,8 @@ func (o operatorCore) OnOutput(fn func(worker, slot int, stream string, lines []
 	return o.c.hooks.output.add(fn)
 }
 
-// tapOutput is who is told of what p will write, or nil.
+// tapOutput returns a function that passes what p writes to the OnOutput callbacks. It is
+// nil if there are none.
 func (c *cluster) tapOutput(p *Process) func(stream string, lines []byte) {
 	if len(c.hooks.output.all()) == 0 {
 		return nil
@@ -323,8 +325,9 @@ func (c *cluster) tapOutput(p *Process) func(stream string, lines []byte) {
 	}
 }
 
-// spares are the master's own standard output and error, for a worker whose own pass
-// through the master. They belong to who reads the channel.
+// spares are the master's own standard output and error, at the indexes 1 and 2. A worker
+// keeps them while its own output passes through the master. They belong to the channel's
+// reader.
 type spares [3]*handle.Handle
 
 func (s *spares) keep(fd int, h *handle.Handle) {
@@ -332,7 +335,7 @@ func (s *spares) keep(fd int, h *handle.Handle) {
 	s[fd] = h
 }
 
-// use puts them in their place: the master is gone, or this worker has said its last.
+// use makes them this worker's standard output and error, when the channel has closed.
 func (s *spares) use() {
 	for fd, h := range s {
 		if h != nil {
@@ -361,7 +364,7 @@ func (o operatorCore) OpenStream(worker int) (net.Conn, error) {
 	return ours, nil
 }
 
-// streamed is told of a connection that the master has opened, or of one whose
+// streamed serves a connection that the master has opened to this worker. h is nil if its
 // descriptor got lost.
 func (c *cluster) streamed(h *handle.Handle) {
 	all := c.hooks.stream.all()
@@ -393,7 +396,8 @@ func (o operatorCore) Respawn(ctx context.Context, slot int) error {
 	return o.end(ctx, slot, supervise.Orders{Machine: o.c.supervisor}.Respawn)
 }
 
-// end gives an order that ends a slot's worker, and waits for that.
+// end gives an order that ends a slot's worker, and waits until the worker has exited or
+// ctx ends.
 func (o operatorCore) end(ctx context.Context, slot int, order func(now time.Time, slot int) (worker int, err error)) (err error) {
 	var p *Process
 	o.c.call(func() {

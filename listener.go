@@ -25,7 +25,8 @@ type ListenConfig struct {
 
 	// Exclusive opens the socket in this worker alone, without the master: no
 	// other process can have the same address, and connections to it are lost
-	// with the worker. It is reported, counts for ready and drains all the same.
+	// with the worker. In all else it is like a shared one: OnListening reports it, its
+	// first Accept makes the worker ready, and it drains.
 	Exclusive bool
 
 	// IPv6Only makes a wildcard or IPv6 address take no IPv4 connections.
@@ -83,11 +84,11 @@ const (
 	// is Shared, and [ListenerStats] says so.
 	Sharded
 	// LeastConnections makes the master accept and hand each connection to the worker
-	// that has the fewest open ones, in turn where several have: for connections that
-	// stay, as those of websockets and gRPC. The price is that of RoundRobin. A worker
-	// that does not answer for 100 ms is passed over. A node worker does not tell what
-	// it has closed: it counts as having of the connections that it took as large a part
-	// as the Go workers have of theirs, or all of them where there are no Go workers.
+	// that has the fewest open ones; workers that have equally few get one in turn. It is
+	// for connections that stay, as those of websockets and gRPC. The price is that of
+	// RoundRobin. A worker that does not answer for 100 ms is passed over. A node worker
+	// does not tell what it has closed. So the master assumes that as large a part of its
+	// connections is open as with the Go workers, or all of them if there is no Go worker.
 	LeastConnections
 	// ByClient is Sharded, and all connections of one client's IP address go to the
 	// workers of one slot, as long as one of them accepts: for what a server keeps of its
@@ -121,45 +122,51 @@ func (s Scheduling) String() string {
 
 // Listen announces on an address: tcp, tcp4, tcp6 or unix. In a worker the
 // socket is shared: the master opens it once and keeps it open, so that
-// connections wait, and are not refused, while workers come and go. The address
-// ends, and the next client is refused, when the last process that listens on it
-// closes its listener while it goes on itself, when a reload has completed and no
-// new worker listens on it, and at the end of all. (No reload replaces plain Forks: after
-// one, what only they listened on ends when they are gone and a later one is ready.) The
+// connections wait, and are not refused, while workers come and go. The
 // n-th Listen on port 0 is the same port in every worker. The listener stops by
 // itself when the worker is drained: Accept then waits, for an error would make
 // most programs exit and cut off what is in flight.
 //
-// In a master that has forked, Listen holds the address open for the workers
-// and its Accept waits until it is closed. In any other process it is net.Listen; the
-// workers of a process that forks later share that listener, and the end of Run, or a Disconnect
-// during it, closes it. A service manager's sockets are everybody's who listens on their
-// address. Until 2 s after its start a process waits for an address in use.
+// The address ends, and the next client is refused, when the last process that listens on it
+// closes its listener and goes on running, when a reload has completed and no new worker
+// listens on it, and when the cluster stops. No reload replaces the workers of plain Fork: an
+// address that only they listened on ends after a reload when they are gone and one that was
+// forked later is ready.
 //
-// The error wraps the system's, wherever it arose: errors.Is(err,
-// syscall.EADDRINUSE) holds in the worker too, and on Windows, where it is
-// windows.WSAEADDRINUSE as well, and unix sockets are ErrNotSupported.
+// In a master that has forked, Listen holds the address open for the workers
+// and its Accept waits until it is closed. In any other process it is net.Listen; if
+// that process forks later, its workers share the listener, and the end of Run, or a
+// Disconnect during it, closes it. If a service manager has opened a socket for the
+// address, every process that listens there gets that socket. For 2 s after its start a
+// process waits for an address that is in use.
+//
+// The error wraps the system's error, in whichever process it arose: errors.Is(err,
+// syscall.EADDRINUSE) holds in the worker too. On Windows it is windows.WSAEADDRINUSE as
+// well, and unix sockets are ErrNotSupported.
 //
 // A unix socket's file that a dead process left behind is replaced; the file of a live
 // one is EADDRINUSE, and so is one in a directory on which another program holds a lock
 // (flock) for longer than 3 s. If somebody removes the file, the first worker of the
-// next [Reload] that listens there makes it anew. Of a master whose workers run as
-// another user ([Options].Credential) no path leads through a symbolic link that
-// somebody else than root or the master's user could have made: that is EACCES. So is,
-// but on Linux, a path in a directory to which others may write.
+// next [Reload] that listens there makes it anew. If workers run as another user than
+// the master ([Options].Credential), a path through a symbolic link is EACCES, unless
+// only root or the master's user could have made the link. Then, on systems other than
+// Linux, a path in a directory to which others may write is EACCES too.
 func Listen(network, address string) (net.Listener, error) {
 	return ListenConfig{}.Listen(context.Background(), network, address)
 }
 
 // ListenPacket announces on an address for datagrams: udp, udp4, udp6 or
 // unixgram. As with [Listen], workers share one socket: each datagram goes to
-// one of them. (If a service manager gave two for one port, one of each family, "udp"
-// reads from the first; listen on "udp4" and on "udp6" to have both.) A UDP socket has all methods of a [net.UDPConn]. What
-// one worker sets on it (a buffer's size, an option) holds for all, since it is one socket;
-// connect(2) on it is undone within seconds (Linux). In a drain reads wait and writes still
-// work, until the master is gone: then the socket is closed, for the next master's sake.
-// On Windows they cannot: there it is ErrNotSupported, unless the socket is Exclusive or
-// the process no worker.
+// one of them. If a service manager gave two sockets for one port, one of each family,
+// "udp" reads from the first; listen on "udp4" and on "udp6" to have both.
+//
+// A UDP socket has all methods of a [net.UDPConn]. What one worker sets on it (a buffer's
+// size, an option) holds for all, since it is one socket; connect(2) on it is undone
+// within seconds (Linux). In a drain reads wait and writes still work. When the master is
+// gone the socket is closed, so that the next master can open it.
+//
+// On Windows workers cannot share a datagram socket: ListenPacket returns ErrNotSupported
+// in a worker and in a master that has forked, unless the socket is Exclusive.
 func ListenPacket(network, address string) (net.PacketConn, error) {
 	return ListenConfig{}.ListenPacket(context.Background(), network, address)
 }
@@ -175,16 +182,16 @@ func (lc ListenConfig) ListenPacket(ctx context.Context, network, address string
 	return listen(ctx, lc, datagrams, network, address)
 }
 
-// socketKind is what sockets that accept and sockets for datagrams differ in.
+// socketKind is what differs between sockets that accept and sockets for datagrams.
 type socketKind[T any] struct {
 	packet bool
 	open   func(context.Context, socket.Address, net.KeepAliveConfig) (T, error) // for this process alone
 	addr   func(T) net.Addr
-	sham   func(share.Query) T                                            // in the check of an upgrade
-	given  func([]*handle.Handle, net.Addr) (T, error)                    // what a service manager opened
-	had    func(*handle.Handle) (T, error)                                // of what the program before an upgrade had
+	sham   func(share.Query) T                                            // in the check of an upgrade: opens nothing
+	given  func([]*handle.Handle, net.Addr) (T, error)                    // makes one of sockets that a service manager opened
+	had    func(*handle.Handle) (T, error)                                // makes one of a socket that the program before an upgrade had
 	hold   func(*share.Registry, context.Context, share.Query) (T, error) // in a master, for its workers
-	source func(*share.Grant) (T, net.Addr, error)                        // in a worker, of what it was granted
+	source func(*share.Grant) (T, net.Addr, error)                        // in a worker, makes one of what the master granted
 	track  func(d *drain.Drain, source T, addr net.Addr, keepAlive net.KeepAliveConfig, release func()) T
 }
 
@@ -217,9 +224,9 @@ var datagrams = socketKind[net.PacketConn]{
 	},
 }
 
-// listen opens a socket of kind k: in a worker its share of the master's or one
-// of its own, in a master that has forked one for its workers, and in any other
-// process a plain one.
+// listen opens a socket of kind k. In a worker that is its share of the master's socket,
+// or one of its own; in a master that has forked, a socket for its workers; in any other
+// process, a plain one.
 func listen[T any](ctx context.Context, lc ListenConfig, k socketKind[T], network, address string) (opened T, err error) {
 	q, err := lc.query(network, address)
 	if err == nil && socket.IsPacket(network) != k.packet {
@@ -268,8 +275,8 @@ func holdForWorkers[T any](ctx context.Context, k socketKind[T], q share.Query) 
 	return k.hold(std.registry, ctx, q)
 }
 
-// query is what lc asks for at the address. With an error it has what an error
-// message needs.
+// query returns what lc asks for at the address. With an error, the query has what
+// share.ListenError needs for its text.
 func (lc ListenConfig) query(network, address string) (share.Query, error) {
 	if lc.Backlog < 0 || lc.Shards < 0 || !lc.Scheduling.known() {
 		return share.Query{Address: socket.Address{Network: network, Named: address}},
@@ -386,11 +393,11 @@ func (h heldFlows) Close() error {
 	return nil
 }
 
-// What package share is told of this process: in the master who the workers are,
-// in a worker where its questions go.
+// The types below connect package share: in the master with the workers, in a worker with
+// its channel and its drain.
 
-// member is a worker as the registry of the master knows it. The pointer stands
-// for the Process: there is one for each.
+// member is a worker as the registry of the master knows it. The pointer is that of the
+// Process, so it identifies the worker.
 type member Process
 
 var _ share.Member = (*member)(nil)

@@ -32,17 +32,16 @@ type Options struct {
 	// Default: os.Args[1:] of the master. To pass none, use []string{}.
 	Args []string
 
-	// Foreign says that Exec is a program without this package, and not node, which
-	// takes its sockets as systemd passes them (LISTEN_FDS): those of Sockets. It gets
-	// no channel: Send and Request return ErrNotSupported. It is told to end by a
-	// SIGTERM, and is ready as ReadyAfter and ManualReady say. In a NOTIFY_SOCKET of
-	// its own (Linux) it may say READY=1, STATUS, STOPPING=1, MAINPID, and WATCHDOG=1, after
-	// which the Watchdog wants to hear that again and again. On Linux it is sent a
-	// SIGTERM as well when the master is gone; elsewhere it goes on then. Not on Windows:
-	// SetupMaster returns ErrNotSupported.
+	// Foreign says that Exec is a program without this package, and not node. It gets the
+	// Sockets as systemd passes them (LISTEN_FDS), and no channel: Send and Request
+	// return ErrNotSupported. It is told to end by a SIGTERM, and is ready as ReadyAfter
+	// and ManualReady say. On Linux it has a NOTIFY_SOCKET of its own, where it may say
+	// READY=1, STATUS, STOPPING=1, MAINPID and WATCHDOG=1; after its first WATCHDOG=1 the
+	// Watchdog expects more of them. When the master is gone, it is sent a SIGTERM on
+	// Linux; on other systems it goes on. On Windows SetupMaster returns ErrNotSupported.
 	Foreign bool
 
-	// Sockets are those that a Foreign program gets, in this order from descriptor 3 on.
+	// Sockets are what a Foreign program gets, in this order from descriptor 3 on.
 	// The master opens them before it forks, and they stay open from one worker to the
 	// next, until a stop, or a Reload without them.
 	Sockets []Socket
@@ -51,9 +50,9 @@ type Options struct {
 	// ManualReady. Default: 1 s. It must be less than StartTimeout.
 	ReadyAfter time.Duration
 
-	// Title is the name by which ps, top and pgrep show a worker, which finds it in
-	// os.Args[0]; of its first 15 bytes Linux makes the name of a Go worker's process
-	// as well. Default: the program's name, as the master's.
+	// Title is the name that ps, top and pgrep show for a worker. The worker finds it in
+	// os.Args[0]. On Linux its first 15 bytes are also the name of a Go worker's process.
+	// Default: the program's name, as for the master.
 	Title string
 
 	// Workers is how many workers AutoFork keeps alive.
@@ -61,26 +60,28 @@ type Options struct {
 	Workers int
 
 	// Env is added to the environment that a worker inherits from the master,
-	// as "K=V"; it wins over the master's, and the env of Fork wins over it.
+	// as "K=V". It overrides the master's, and the env of Fork overrides it.
 	Env []string
 
-	// Dir is the working directory of a worker. Default: the master's; after a
-	// reload that to which the symbolic link leads by then through which the master
-	// was started, or its directory entered. A relative path is taken from the
-	// directory in which the master was started.
+	// Dir is the working directory of a worker. A relative path is taken from the
+	// directory in which the master was started. Default: the master's. If the master was
+	// started, or its directory entered, through a symbolic link, then after a reload: the
+	// directory to which that link leads by then.
 	Dir string
 
-	// Output tells where a worker's standard output and error go. Default (nil,
-	// or for a nil result): to the master's own, without a detour; only the
-	// standard error of a worker of this program passes through the master until
-	// it is ready, which can then say why one could not start. Another
-	// writer than an *os.File is fed through a pipe that the master copies; its
-	// Write is called from one goroutine per worker and stream, with whole lines:
-	// one of more than 64 KiB is cut and marked. io.Discard
-	// silences. A Write that hangs holds up that worker only; while eight hang whose
-	// workers have died, what further workers write is thrown away. Of the processes that
-	// outlive their workers and hold such a pipe 64 are read from. It is called in the middle of
-	// the fork: w has no process yet, and answers nothing.
+	// Output tells where a worker's standard output and error go. It is called in the
+	// middle of the fork: w has no process yet, and answers nothing.
+	//
+	// Default (nil, or for a nil result): to the master's own, without a detour. Only the
+	// standard error of a worker with this package passes through the master until the
+	// worker is ready, so that the master can say why one did not start.
+	//
+	// io.Discard silences. An *os.File is passed to the worker. Any other writer gets what
+	// the master reads from a pipe: its Write is called from one goroutine per worker and
+	// stream, with whole lines; a line of more than 64 KiB is cut and marked. A Write that
+	// hangs holds up that worker only. While eight Writes hang whose workers have died, the
+	// output of further workers is thrown away. If processes outlive their workers and
+	// still hold such pipes, 64 of the pipes are read.
 	Output func(w *Process) (stdout, stderr io.Writer)
 
 	// Stdin is a worker's standard input. Default: the null device, since of
@@ -89,36 +90,35 @@ type Options struct {
 	Stdin *os.File
 
 	// Credential, if set, makes workers run as that user and those groups. The
-	// master needs the privilege to do so, and opens the sockets with its own: where a
-	// unix socket may lie then, Listen says. HOME,
-	// USER and LOGNAME are that user's, unless Env sets them. Not on Windows:
-	// SetupMaster returns an error.
+	// master needs the privilege to do so. It opens the sockets as its own user; Listen
+	// says where a unix socket may lie then. HOME, USER and LOGNAME are those of the
+	// workers' user, unless Env sets them. On Windows SetupMaster returns an error.
 	Credential *Credential
 
 	// Scheduling says how connections reach the workers: [Shared], [RoundRobin], [Sharded],
 	// [LeastConnections] or [ByClient]. Zero is Shared. A [ListenConfig] can differ for one address.
 	Scheduling Scheduling
 
-	// MaxConnections is how many connections a worker has at a time, of all its
+	// MaxConnections is how many connections a worker may have at a time, of all its
 	// listeners together. A worker that has as many accepts no more until one is
-	// closed: what comes waits in the kernel's queue, for other workers or for the next
-	// place ([ListenerStats].Backlog), and is refused when that queue is full. A
-	// connection that is kept alive counts as long as it is open, so that a server wants
-	// an IdleTimeout. Connections that come with a message are taken beyond it, and
-	// count. Default: 0, any number. Node workers do not know it.
+	// closed. New connections wait in the kernel's queue ([ListenerStats].Backlog) for
+	// another worker or a free place, and are refused when that queue is full. A
+	// connection that is kept alive counts as long as it is open, so the server should
+	// have an IdleTimeout. A connection that comes with a message counts, but is never
+	// refused. Default: 0, any number. It does not bound node workers.
 	MaxConnections int
 
 	// MaxProcs is the GOMAXPROCS of a worker. Default: the master's
-	// runtime.GOMAXPROCS(0) divided by Workers, at least 1; a GOMAXPROCS in Env
-	// or in Fork's env wins over the default, but not over a MaxProcs given here.
-	// When the master's changes, as when its cgroup gets more CPU, the share of
-	// workers that run follows at their next heartbeat (Watchdog.Interval).
+	// runtime.GOMAXPROCS(0) divided by Workers, at least 1. A GOMAXPROCS in Env
+	// or in Fork's env overrides the default, but not a MaxProcs given here.
+	// When the master's GOMAXPROCS changes, as when its cgroup gets more CPU, workers
+	// that run get their new share at their next heartbeat (Watchdog.Interval).
 	MaxProcs int
 
 	// MemoryLimit is the GOMEMLIMIT of a worker, in bytes: how much its runtime
 	// tries not to exceed. Default: the master's GOMEMLIMIT, if that is set,
-	// divided by Workers; a GOMEMLIMIT in Env or in Fork's env wins over the
-	// default, but not over a MemoryLimit given here. Negative: an error.
+	// divided by Workers. A GOMEMLIMIT in Env or in Fork's env overrides the
+	// default, but not a MemoryLimit given here. Negative: an error.
 	MemoryLimit int64
 
 	// ManualReady makes a worker ready only when it calls [Process.Ready],
@@ -127,14 +127,14 @@ type Options struct {
 	ManualReady bool
 
 	// StartTimeout is how long a worker may take until it is online, and under
-	// ManualReady until it is ready; past it the worker is killed, which counts
-	// as a crash, unless a debugger has it (Linux). Default: 60 s, as puma's; systemd has 90 s.
+	// ManualReady until it is ready. Then it is killed, which counts as a crash; but
+	// not while a debugger has stopped it (Linux). Default: 60 s, as puma's; systemd has 90 s.
 	StartTimeout time.Duration
 
 	// ReadyFor is how long a replacement (of [Reload], or of Recycle) must have been
-	// ready before its predecessor is drained: a worker that listens may fail right
-	// after it. If it dies earlier the reload fails, as it does when a new worker
-	// dies in a slot that was replaced before. Default: 500 ms; negative: none.
+	// ready before its predecessor is drained: a worker may listen and then fail at
+	// once. If the replacement dies in that time the reload fails. It fails as well when a
+	// new worker dies in a slot that was replaced before. Default: 500 ms; negative: none.
 	ReadyFor time.Duration
 
 	// ShutdownTimeout bounds every drain: a worker that has not exited by then
@@ -145,49 +145,53 @@ type Options struct {
 	// its ctx) or Disconnect stops it, before the workers drain, so that balancers
 	// notice that it is no longer ready. Meanwhile [Stopping] is closed in every process,
 	// the master's Context has ended, a service manager has been told STOPPING=1, workers
-	// that die are replaced, and Fork, AutoFork, Scale and Reload return ErrClosed. A second signal, or
-	// the end of Disconnect's ctx, ends it. It is no part of ShutdownTimeout, and not
-	// for Reload, Scale, Recycle or the stop of one worker. Default: none.
+	// that die are replaced, and Fork, AutoFork, Scale and Reload return ErrClosed. A
+	// second signal, or the end of Disconnect's ctx, ends the delay. ShutdownTimeout begins
+	// after it. Reload, Scale, Recycle and the stop of one worker do without it. Default:
+	// none.
 	ShutdownDelay time.Duration
 
 	// AllowListen is asked before the master opens an address for a worker; an
 	// error refuses it and reaches the worker's Listen as EACCES with its text.
 	// The address is what will be bound: a literal IP and a port number, or an absolute
-	// path; of a multicast group, which package net binds so, the wildcard of its
-	// family. A path may lead through symbolic links, of which those that a worker of
-	// another user (Credential) could have made are refused. It is called on a goroutine of its own, may block and may call
-	// anything. Default: any address is allowed.
+	// path. For a multicast group it is the wildcard of its family, since that is what
+	// package net binds. A path may lead through symbolic links; those that a worker of
+	// another user (Credential) could have made are refused anyway. AllowListen is called
+	// on a goroutine of its own, may block and may call anything. Default: any address is
+	// allowed.
 	AllowListen func(w *Process, network, address string) error
 
 	// ListenFDs are descriptors of the master that workers may listen on by their
-	// number, as node's listen({fd}) does, beside those of a service manager: sockets
-	// that listen, and bound UDP sockets. They must stay open for as long. AllowListen is
-	// told their real addresses. Not on Windows. Default: none; a worker that asks for
-	// another descriptor gets EACCES.
+	// number, as with node's listen({fd}): sockets that listen, and bound UDP sockets. They
+	// must stay open as long as workers are forked. The descriptors of a service manager
+	// need not be named here. AllowListen gets their real addresses. Default: none; a
+	// worker that asks for another descriptor gets EACCES. Not on Windows.
 	ListenFDs []int
 
-	// MaxMessage is the size of the largest message taken in, in bytes, without
-	// the newline that ends it, by the master and by each worker. Send and Request
-	// return ErrMessageTooLong for a larger one. One that comes all the same is
+	// MaxMessage is the size in bytes, without the newline that ends it, of the largest
+	// message that the master and each worker take in. Send and Request
+	// return ErrMessageTooLong for a larger one. A larger one that comes all the same is
 	// dropped and reported through OnError. Default: 16 MiB.
 	MaxMessage int
 
-	// MaxQueue bounds, in bytes and for each worker, what is queued out (past
-	// it Send returns ErrBacklog) and what has arrived but was not taken by a
-	// callback yet (past it the channel is not read). Default: 64 MiB.
+	// MaxQueue bounds two things for each worker, in bytes: the messages that wait to be
+	// written (beyond it Send returns ErrBacklog), and those that have arrived and that
+	// no callback has taken yet (beyond it the channel is not read). Default: 64 MiB.
 	MaxQueue int
 
 	// MaxStore is how many bytes the store of package coord has room for: keys and
-	// values, and 128 bytes for each entry. Beyond it what was used least recently
-	// goes. Default: 64 MiB.
+	// values, and 128 bytes for each entry. When it is full, the entries that were used
+	// least recently are dropped. Default: 64 MiB.
 	MaxStore int
 
-	// Backoff is how crashes are answered; MaxBootFailures how many workers in a
-	// row may die in one slot before they are ready until Run gives up with
-	// ErrBootLoop, while no worker of the cluster ever was ready, or online for
-	// Backoff.Reset. It counts deaths, not time: a program that is slow to fail
-	// is found as well. Default: 5; negative: never.
-	Backoff         Backoff
+	// Backoff says how long a slot waits after a crash before it is filled again.
+	Backoff Backoff
+
+	// MaxBootFailures is how many workers in a row may die in one slot before they are
+	// ready; then Run gives up with ErrBootLoop. It does so only while no worker of the
+	// cluster has ever been ready, or online for Backoff.Reset. Deaths are counted, not
+	// time, so that a program that is slow to fail is found as well. Default: 5;
+	// negative: never.
 	MaxBootFailures int
 
 	// Watchdog finds workers that hang.
@@ -211,19 +215,19 @@ type Options struct {
 	// NoSignals makes Run leave all signals to the program.
 	NoSignals bool
 
-	// NoUpgradeCheck makes [Upgrade] execute the new program without a check: a program
-	// that does not start is then the end of the master. For one whose main may not run
-	// twice before AutoFork.
+	// NoUpgradeCheck makes [Upgrade] execute the new program without a check, for a
+	// program whose main must not run twice up to AutoFork. If the new program does not
+	// start then, the master has ended.
 	NoUpgradeCheck bool
 
 	// ReapOrphans makes Run wait for children that are not its workers. Default
-	// (nil): if the master is PID 1. A program that starts children of its own
+	// (nil): it does if the master is PID 1. A program that starts children of its own
 	// and is slow to wait for them sets it to false.
 	ReapOrphans *bool
 
-	// Logger gets what nobody else is told: crashes and their backoff, kills
-	// after a timeout, errors for which no OnError callback is registered.
-	// Nothing is logged while all is well. Default: slog.Default().
+	// Logger gets crashes and their backoff, kills after a timeout, and errors for which
+	// no OnError callback is registered. Nothing is logged while all is well. Default:
+	// slog.Default().
 	Logger *slog.Logger
 }
 
@@ -233,49 +237,49 @@ type Credential struct {
 	Groups   []uint32 // supplementary groups; none unless given, the master's are dropped
 }
 
-// Backoff says how crashes in a row of one slot are answered: the first at
-// once, for it may be the only one; then after Min, and Factor times as long
-// after each further one, up to Max.
+// Backoff says how long a slot waits after each of several crashes in a row. After the
+// first one it is filled again at once, for that may be the only one; after the second
+// it waits for Min, and after each further one Factor times as long, up to Max.
 type Backoff struct {
 	Min    time.Duration // default: 100 ms, as PM2's
 	Max    time.Duration // default: 15 s
 	Factor float64       // default: 2; at least 1
-	Reset  time.Duration // a worker that was ready so long makes the next crash a first one. Default: 30 s
-	Jitter float64       // each wait is up to this fraction longer or shorter. Default: 0.2; negative: none
+	Reset  time.Duration // when a worker has been ready for so long, the next crash counts as a first one. Default: 30 s
+	Jitter float64       // each wait is longer or shorter by up to this fraction. Default: 0.2; negative: none
 }
 
 // Watchdog finds workers that hang. The master pings each, and a Go worker
-// answers when its OnCheck functions have returned. Not watched are node
-// workers, and workers that start or drain; and none is ended that a debugger has
-// stopped (Linux).
+// answers when its OnCheck functions have returned. Node workers are not watched, nor
+// are workers that start or drain. A worker that a debugger has stopped is not ended
+// (Linux).
 type Watchdog struct {
 	Interval time.Duration // between pings. Default: 5 s
 	Timeout  time.Duration // without an answer, until the worker is ended. Default: 60 s, as puma's; negative: off
 }
 
-// Recycle replaces workers that have served long enough, one at a time in the
-// cluster, each replacement being up first. Zero limits are off.
+// Recycle replaces workers that have reached a limit, one at a time in the
+// cluster. A replacement is up before its predecessor drains. A limit of zero is off.
 type Recycle struct {
-	Connections int           // accepted by the worker; for node workers under RoundRobin only
+	Connections int           // that the worker has accepted; those of node workers are counted under RoundRobin only
 	Age         time.Duration // since the fork
-	Memory      int64         // resident bytes, looked at every Watchdog.Interval
+	Memory      int64         // resident bytes, measured every Watchdog.Interval
 	Jitter      float64       // each worker's limits differ by up to this fraction, so that not all are due at once. Default: 0.2; negative: none
-	MinAge      time.Duration // no worker is replaced before. Default: 10 s
+	MinAge      time.Duration // a younger worker is not replaced. Default: 10 s
 }
 
-// ExitNoRestart is the exit status (EX_CONFIG of sysexits.h) by which a worker
-// says that it need not be tried again: it is not replaced.
+// ExitNoRestart is the exit status (78, EX_CONFIG of sysexits.h) of a worker that is not
+// to be replaced, since another start would fail in the same way.
 const ExitNoRestart = supervise.ExitNoRestart
 
-// settings are Options that are checked, with what they leave open filled in. What
-// they leave open on purpose stays so: a worker goes on running this program,
-// wherever that lies, and the workers go on sharing the cores when their number
-// changes. Settings are not changed any more.
+// settings are Options that have been checked and have their defaults. Two defaults are
+// worked out anew at each use: which file this program is, and a worker's share of the
+// cores and the memory, which depends on the number of workers. A settings value is
+// constant.
 type settings struct {
 	Options
-	program string // that a worker runs; "" for this one
-	shares  bool   // MaxProcs follows Workers
-	divides bool   // and so does MemoryLimit
+	program string // the path of what a worker runs; "" for this program
+	shares  bool   // MaxProcs is a share of the master's
+	divides bool   // MemoryLimit is a share of the master's
 }
 
 const (
@@ -288,8 +292,8 @@ const (
 	defaultMaxStore        = 64 << 20
 )
 
-// resolve returns the settings that o makes, or an error that names the field at
-// fault. A default that Settings has shown is the same as none.
+// resolve returns the settings of o, or an error that names the field at fault. A value
+// that equals the default, as in what Settings returns, counts as not given.
 func (o Options) resolve() (*settings, error) {
 	if err := o.validate(); err != nil {
 		return nil, err
@@ -335,8 +339,8 @@ func (o Options) resolve() (*settings, error) {
 	return s, nil
 }
 
-// findProgram makes a path of an Exec that does not depend on the current
-// directory.
+// findProgram returns the path of Options.Exec. It does not depend on the current
+// directory, which may change.
 func findProgram(name string) (path string, err error) {
 	path = name
 	if filepath.Base(name) == name { // Windows has two separators
@@ -400,7 +404,7 @@ func (s *settings) supervision() supervise.Settings {
 		Backoff: supervise.Backoff(s.Backoff), Watchdog: supervise.Watchdog(s.Watchdog), Recycle: supervise.Recycle(s.Recycle),
 	}
 	if s.Foreign {
-		settings.ManualReady = true // it is sure to be ready
+		settings.ManualReady = true // a Foreign worker is ready by its word, or after ReadyAfter
 		if !s.ManualReady {
 			settings.ReadyAfter = s.ReadyAfter
 		}

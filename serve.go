@@ -19,25 +19,25 @@ import (
 	"github.com/go-cluster/cluster/internal/wire"
 )
 
-// Server is what Serve can drain; *http.Server is one.
+// Server is a server that [Serve] can drain; *http.Server is one.
 type Server interface {
 	Serve(net.Listener) error
 	Shutdown(context.Context) error
 }
 
 // Serve serves the connections of ln with srv until the worker is drained, and
-// then returns nil: of an *http.Server over HTTP/1 no request was lost that ended
-// within Options.ShutdownTimeout. Any other return is srv's own error. After it main
-// may go on, but the process ends by itself two seconds later. So cleaning up belongs
-// into [OnShutdown], and work that may end early looks at [Context]: what waits for
-// SIGTERM or SIGINT by signal.NotifyContext never runs in a worker.
+// then returns nil. With an *http.Server no HTTP/1 request is lost that ends
+// within Options.ShutdownTimeout. If srv fails, Serve returns srv's own error. After Serve
+// main may go on, but the process ends by itself two seconds later: clean up in
+// [OnShutdown]. Work that may end early looks at [Context], not at
+// signal.NotifyContext, which sees no SIGTERM or SIGINT in a worker.
 //
-// When the drain of an *http.Server, or of a struct that embeds one, begins, the
-// functions of srv.RegisterOnShutdown are called. Requests are answered with
-// "Connection: close" until no client has a connection that it could send on, and
-// then Shutdown is called: once no request from before the drain is in flight, or
-// half of the time is over. For that, Serve wraps srv.Handler and srv.ConnState.
-// Of another Server only Shutdown is called, at that moment: use [ServeFunc] for one
+// An *http.Server, or a struct that embeds one, is drained so: the functions of
+// srv.RegisterOnShutdown are called when the drain begins. Requests are answered with
+// "Connection: close" until no client has a connection that it could send on. Then
+// Shutdown is called, once no request from before the drain is in flight, or
+// half of the time is over. For this, Serve wraps srv.Handler and srv.ConnState.
+// Of any other Server only Shutdown is called, at the same moment: use [ServeFunc] for one
 // that speaks HTTP/1.
 //
 // In a master that has forked, Serve does not serve: it is Run. In a process
@@ -54,21 +54,22 @@ func Serve(ln net.Listener, srv Server) error {
 	return srv.Serve(ln)
 }
 
-// ServeFunc is [Serve] for a server that is none of package net/http: serve is given
-// ln, and returns when it is shut down; shutdown ends it, within ctx. One line serves
-// most of them:
+// ServeFunc is [Serve] for a server that is not of package net/http. serve is called with
+// ln and must return when the server is shut down; shutdown shuts it down, within ctx.
+// One line does for most servers:
 //
 //	cluster.ServeFunc(ln, app.Listener, app.ShutdownWithContext)       // fiber v2
 //	cluster.ServeFunc(ln, s.Serve, s.ShutdownWithContext)              // fasthttp
 //	cluster.ServeFunc(ln, s.Serve, cluster.Graceful(s.GracefulStop, s.Stop)) // grpc
 //
-// In a drain an HTTP/1 client must be told that its connection ends before that is
-// closed. Such servers say so late, so the connections of ln say it for them: into the
-// beginning of each answer ("HTTP/1.1 ", no 1xx) they put "Connection: close", unless
-// it has a Connection header. When no client is left, or after three seconds in which
-// none sent more than that, shutdown is called. What is encrypted cannot be told so:
-// if serve encrypts, or ln is a TLS listener, a middleware has to set the header once
-// [Stopping] is closed. What speaks another protocol is left to shutdown.
+// In a drain an HTTP/1 client must be told that its connection ends, before the
+// connection is closed. Such servers tell it late, so the connections of ln do it for
+// them: they add "Connection: close" to the head of each answer ("HTTP/1.1 ", no 1xx)
+// that has no Connection header. shutdown is called when no client is left, and at the
+// latest three seconds after the last request from before the drain has ended, or when
+// half of the time is over. An encrypted answer cannot be changed so: if serve encrypts,
+// or ln is a TLS listener, a middleware has to set the header once [Stopping] is closed.
+// Connections of other protocols are left to shutdown.
 //
 // In a master that has forked, ServeFunc is Run. In a process that is neither, it is
 // serve.
@@ -84,11 +85,11 @@ func ServeFunc(ln net.Listener, serve func(net.Listener) error, shutdown func(co
 	return serve(ln)
 }
 
-// Graceful makes a shutdown for [ServeFunc] of a function that waits, and of one that
-// does not: it calls stop, and force if that has not returned when ctx ends; then it
-// returns ctx.Err(). In a worker stop is called as soon as the drain has begun. So it
-// is for protocols that can say goodbye at once without losing a request, as HTTP/2's
-// GOAWAY does. stop is called at most once.
+// Graceful returns a shutdown function for [ServeFunc], made of a stop that waits for
+// what is in flight and a force that does not wait. It calls stop; if ctx ends before
+// stop has returned, it calls force and returns ctx.Err(). In a worker stop is called as
+// soon as the drain begins. So Graceful is for protocols that can say goodbye at once
+// without losing a request, as HTTP/2 does with GOAWAY. stop is called at most once.
 func Graceful(stop, force func()) func(context.Context) error {
 	stopped := make(chan struct{})
 	begin := sync.OnceFunc(func() {
@@ -134,8 +135,8 @@ func ListenAndServe(address string, h http.Handler) error {
 // srv.TLSConfig is used in their place.
 //
 // The files are read once by each worker, before its first Accept. So a Reload renews
-// the certificate, and one that cannot be read fails the reload: the error is returned
-// here, and the old workers stay. In a master that has forked ServeTLS is [Run] and
+// the certificate. If it cannot be read, ServeTLS returns the error, the reload fails
+// and the old workers stay. In a master that has forked, ServeTLS is [Run] and
 // reads no file.
 func ServeTLS(ln net.Listener, srv *http.Server, certFile, keyFile string) error {
 	if Worker == nil {
@@ -174,10 +175,10 @@ func ListenAndServeTLS(address, certFile, keyFile string, h http.Handler) error 
 // day; three are valid at a time, and the newest opens tickets for a day before it
 // makes any.
 //
-// c is held weakly, and must be the config that serves: what is cloned from it, as
-// http.Server.ServeTLS does, keeps the keys of the moment and gets no new ones. In a
-// process that is no worker, and in the worker of a node primary, ShareTickets does
-// nothing: Go's own keys serve. The first call waits for the master's answer.
+// c must be the config that serves. A clone, as http.Server.ServeTLS makes, keeps the keys
+// that it was cloned with and gets no new ones. ShareTickets does not keep c alive. In a
+// process that is no worker, and in the worker of a node primary, it does
+// nothing, and Go's own keys are used. The first call waits for the master's answer.
 func ShareTickets(c *tls.Config) {
 	if Worker == nil || !Worker.inside.hello.Tickets {
 		return
@@ -185,7 +186,7 @@ func ShareTickets(c *tls.Config) {
 	Worker.inside.shareTickets(c)
 }
 
-// serverTLS is the configuration with which http.Server.ServeTLS serves.
+// serverTLS returns the configuration that http.Server.ServeTLS would serve with.
 func serverTLS(srv *http.Server, certFile, keyFile string) (*tls.Config, error) {
 	config := new(tls.Config)
 	if srv.TLSConfig != nil {
@@ -195,7 +196,7 @@ func serverTLS(srv *http.Server, certFile, keyFile string) (*tls.Config, error) 
 	config.NextProtos = nextProtos(config.NextProtos, "h2", http2)
 	config.NextProtos = nextProtos(config.NextProtos, "http/1.1", http1)
 	if http2 && srv.TLSConfig != nil && !slices.Contains(srv.TLSConfig.NextProtos, "h2") {
-		// By that Serve knows that it has to configure HTTP/2. ServeTLS adds it too.
+		// net/http's Serve configures HTTP/2 only if it finds "h2" here. Its ServeTLS adds it too.
 		srv.TLSConfig.NextProtos = append(srv.TLSConfig.NextProtos, "h2")
 	}
 	given := len(config.Certificates) > 0 || config.GetCertificate != nil || config.GetConfigForClient != nil
@@ -247,8 +248,8 @@ func (c *cluster) context() context.Context {
 }
 
 // Stopping returns a channel that is closed when this process will stop: in a worker
-// when its drain begins or, before that, Options.ShutdownDelay; in the master when
-// Run is told to end, or by Disconnect. It is what a readiness check of one's own asks, and a
+// when Options.ShutdownDelay begins, or without one the drain; in the master when
+// Run is told to end, or by Disconnect. It is for readiness checks, and for a
 // middleware that has to say "Connection: close" itself (see [ServeFunc]).
 func Stopping() <-chan struct{} {
 	if Worker != nil {

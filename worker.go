@@ -33,7 +33,7 @@ type Process struct {
 	voluntary atomic.Bool
 	connected atomic.Bool
 	pid       int
-	apart     bool // its messages are for its own callbacks alone; constant
+	apart     bool // it is Parent: only its own callbacks get its messages; constant
 
 	onOnline, onReady, onDisconnect callbacks[func(*Process)]
 	onListening                     callbacks[func(*Process, net.Addr)]
@@ -46,8 +46,8 @@ type Process struct {
 	inside *inside // the owner in the worker
 }
 
-// owner is who holds a Process: the master, or the worker itself. What differs
-// between the two sides is here.
+// owner does what differs between the two sides of a Process: the master has a child,
+// the worker an inside, and Parent a parent.
 type owner interface {
 	osProcess() *os.Process
 	disconnect(ctx context.Context) error
@@ -56,7 +56,7 @@ type owner interface {
 	logger() *slog.Logger
 }
 
-// State is how far a worker is in its life. It only ever grows.
+// State is how far a worker is in its life. It never goes back.
 type State int32
 
 const (
@@ -80,8 +80,8 @@ type Exit struct {
 	Uptime    time.Duration    // since the fork
 	State     *os.ProcessState // as the system told it; nil of a process that SIGKILL did not end
 
-	note   string // for who reads it
-	undead bool
+	note   string // what helps to understand it; see String
+	undead bool   // the process has survived SIGKILL
 }
 
 // Reason is why a worker ended, in [Exit].
@@ -135,9 +135,9 @@ func (w *Process) PID() int {
 	return w.pid
 }
 
-// OSProcess returns the process as package os sees it, in the master, to send
-// it signals that are no order to stop; nil in a worker. The package waits for
-// it: Wait and Release are not the caller's to use.
+// OSProcess returns the worker as package os sees it, for signals that are no order to
+// stop. It returns nil in a worker. Do not call Wait or Release on it: this package
+// waits for the process.
 func (w *Process) OSProcess() *os.Process {
 	if w == nil {
 		return nil
@@ -174,9 +174,10 @@ func (w *Process) ExitedAfterDisconnect() bool { return w != nil && w.voluntary.
 //
 // The error wraps ErrBacklog if Options.MaxQueue bytes wait already, ErrClosed
 // after the channel closed, ErrMessageTooLong if v has more than the other side's
-// Options.MaxMessage bytes, ErrNotWorker on nil, or says why v has no JSON form. A
-// worker's bound is known when it is online. What is too long and sent before that
-// gets ErrMessageTooLong by received then. A node peer takes any length.
+// Options.MaxMessage bytes, ErrNotWorker on nil, or says why v has no JSON form. The
+// bound of a worker is not known before it is online: for a message that was sent
+// earlier and is too long, received is called with ErrMessageTooLong. A node peer takes
+// any length.
 func (w *Process) Send(v any, received ...func(error)) error {
 	if w == nil {
 		return callError("Send", ErrNotWorker)
@@ -184,7 +185,8 @@ func (w *Process) Send(v any, received ...func(error)) error {
 	return w.sendError("Send", w.link.Send(v, w.telling(received)))
 }
 
-// telling returns what posts the calls of received; nil if there are none.
+// telling returns a function that has each of received called as an event of w. It is
+// nil if there are none.
 func (w *Process) telling(received []func(error)) func(error) {
 	if len(received) == 0 {
 		return nil
@@ -203,18 +205,21 @@ func (w *Process) telling(received []func(error)) func(error) {
 // [Message]. A copy travels: h stays open and is the caller's to close, which it
 // may do as soon as SendHandle has returned.
 //
-// The message keeps its place among those of Send. received is called as Send
-// calls it. A node peer takes connections, listeners and UDP sockets, as its
-// net.Socket, net.Server and dgram.Socket; what is sent to it behind a handle waits
-// until it has acknowledged that.
+// The message keeps its place among those of Send, and received is called as by Send.
+// A node peer gets a connection, listener or UDP socket as its net.Socket, net.Server or
+// dgram.Socket. What is sent to it after a handle waits until it has acknowledged the
+// handle.
 //
-// What was read from a connection does not travel; send it in v. A *tls.Conn and
+// Bytes that were read from a connection do not travel: send them in v. A *tls.Conn and
 // other types without a descriptor cannot be sent, and the error says what to
-// send in place of them. The socket of a Listen in a master that has forked can
-// be sent, that of a RoundRobin listener is ErrNotSupported. So are all but TCP
-// connections and listeners on Windows, and a file or a unixgram socket for a node
-// peer; where that is not known yet, received or OnError is told. The error wraps ErrBacklog
-// also while 256 handles are on their way to the other side.
+// send in place of them. In a master that has forked, the socket of a Listen can be
+// sent, but not that of a RoundRobin listener.
+//
+// The errors are those of Send, and two more. ErrBacklog is returned also while 256
+// handles are on their way to the other side. ErrNotSupported is returned for a
+// RoundRobin listener, for all but TCP connections and listeners on Windows, and for a
+// file or a unixgram socket to a node peer. If it is not known yet whether the peer is
+// node, received or OnError gets that error later.
 func (w *Process) SendHandle(v, h any, received ...func(error)) error {
 	if w == nil {
 		return callError("SendHandle", ErrNotWorker)
@@ -226,9 +231,9 @@ func (w *Process) SendHandle(v, h any, received ...func(error)) error {
 	return w.sendError("SendHandle", w.link.SendWith(v, out.Handle, out.Node, w.telling(received)))
 }
 
-// SendContext sends v and returns nil once the other side has received it (a
-// node peer: once it is written), or the errors of Send. It returns ctx.Err() if ctx
-// ends first; v may arrive all the same.
+// SendContext sends v and returns nil once the other side has received it; to a node
+// peer, once it is written. It returns the errors of Send, and ctx.Err() if ctx ends
+// first; v may arrive all the same.
 func (w *Process) SendContext(ctx context.Context, v any) error {
 	if w == nil {
 		return callError("SendContext", ErrNotWorker)
@@ -237,10 +242,12 @@ func (w *Process) SendContext(ctx context.Context, v any) error {
 }
 
 // Request sends v to the other side's OnRequest or Respond handler and stores
-// its answer in reply, as json.Unmarshal does; a nil reply is not looked at.
-// To a worker that is not online yet the request waits. It returns the
-// handler's error as text (up to 4 KiB, and what is not printable escaped), ctx.Err()
-// if ctx ends first, an error that wraps ErrClosed if the other side is gone, ErrNotSupported for a node peer. It wraps
+// its answer in reply, as json.Unmarshal does. With a nil reply the answer is thrown
+// away. A request to a worker that is not online yet waits for that.
+//
+// An error of the handler is returned as text, of up to 4 KiB, in which what is not
+// printable is escaped. Request returns ctx.Err() if ctx ends first, and an error that
+// wraps ErrClosed if the other side is gone, ErrNotSupported for a node peer, or
 // ErrMessageTooLong if the request, with some 60 bytes around it, is longer than the
 // other side's Options.MaxMessage, or the reply longer than this side's.
 func (w *Process) Request(ctx context.Context, v, reply any) error {
@@ -266,13 +273,13 @@ func (w *Process) sendError(call string, err error) error {
 
 // Disconnect makes the worker stop accepting, finish what is in flight and
 // exit; that is voluntary, so nothing replaces it. It returns nil when the
-// worker has exited (in the worker itself: when it is drained, just before the
-// process ends). When ctx ends first it returns ctx.Err(), and the drain goes
-// on; past Options.ShutdownTimeout the master kills the worker, which is an
-// error too.
+// worker has exited; in the worker itself, when it is drained, just before the
+// process ends. When ctx ends first it returns ctx.Err(), and the drain goes
+// on. If the worker outlives Options.ShutdownTimeout the master kills it, and the error
+// wraps context.DeadlineExceeded.
 //
-// In the worker, what the drain waits for must not wait for the drain: a handler
-// of an HTTP or other request, and an OnShutdown hook, starts it with go.
+// In the worker, a handler of a request and an OnShutdown hook must call it on another
+// goroutine (go Worker.Disconnect(ctx)): the drain waits for them to return.
 func (w *Process) Disconnect(ctx context.Context) error {
 	if w == nil {
 		return callError("Disconnect", ErrNotWorker)
@@ -293,11 +300,13 @@ func (w *Process) Kill(sig ...os.Signal) error {
 }
 
 // Ready tells the master that this worker may take traffic. Without
-// Options.ManualReady that happens by itself with the first Accept or ReadFrom; a
-// program that accepts from a listener's descriptor itself calls Ready. A node
-// primary does not know the word, and nothing is sent. In the master it is for
-// Foreign workers: whoever finds out that one is ready says so. It returns ErrNotWorker
-// in the master for any other worker, and ErrClosed for one that is dead.
+// Options.ManualReady that happens by itself with the first Accept or ReadFrom. A
+// program that accepts from a listener's descriptor by itself calls Ready. To a node
+// primary nothing is sent, since it has no such message.
+//
+// In the master, Ready is for Foreign workers: call it when you have found out that one
+// is ready. For any other worker it returns ErrNotWorker there. It returns ErrClosed for
+// a worker that is dead or whose channel is closed.
 func (w *Process) Ready() error {
 	if w == nil {
 		return callError("Ready", ErrNotWorker)
@@ -361,7 +370,7 @@ func (w *Process) OnError(fn func(w *Process, err error)) (stop func()) {
 	return w.onError.add(fn)
 }
 
-// show makes the state visible that the master has given the worker.
+// show makes s, which the supervisor has given the worker, its visible state.
 func (w *Process) show(s State) {
 	if s == Disconnected {
 		w.connected.Store(false)
@@ -369,8 +378,8 @@ func (w *Process) show(s State) {
 	w.advance(s)
 }
 
-// advance moves the state forward. What is late (a listener opened during the
-// drain) does not move it back.
+// advance moves the state forward. A late event (a listener that is opened during the
+// drain) does not move it back: then advance returns false.
 func (w *Process) advance(to State) bool {
 	for {
 		from := w.state.Load()
@@ -383,10 +392,11 @@ func (w *Process) advance(to State) bool {
 	}
 }
 
-// logger waits for nobody. What the owner says is where its records go.
+// logger returns a logger that never makes its caller wait: a queue hands the records to
+// the owner's logger.
 func (w *Process) logger() *slog.Logger { return w.cluster.logs.Logger(w.owner.logger()) }
 
-// name is what errors call it.
+// name is what errors call the process.
 func (w *Process) name() string {
 	if w.apart {
 		return "the parent"
@@ -400,10 +410,10 @@ func newProcess(c *cluster, id, slot int) *Process {
 	return p
 }
 
-// terms are the SIGTERMs to this worker, which begin its drain.
+// terms are the SIGTERMs to this worker, each of which begins its drain.
 type terms struct {
 	come  chan os.Signal
-	known chan chan struct{} // who waits until those that have come are known
+	known chan chan struct{} // each is closed once the signals that have come are acted on
 }
 
 // watchTerm makes SIGTERM a drain.
@@ -429,13 +439,13 @@ func (in *inside) watchTerm() {
 	}()
 }
 
-// ends reports whether this worker drains, or is about to: a program that handles
-// SIGTERM itself may hear of one before this package does.
+// ends reports whether this worker drains, or is about to. The second matters since a
+// program that handles SIGTERM itself may receive one before this package does.
 func (in *inside) ends() bool {
 	if in.drain.Draining() || in.terms.come == nil {
 		return in.drain.Draining()
 	}
-	signal.Stop(make(chan os.Signal)) // waits until a signal has gone to all who want it
+	signal.Stop(make(chan os.Signal)) // returns after a signal that has come is in all channels
 	known := make(chan struct{})
 	in.terms.known <- known
 	<-known
