@@ -19,8 +19,8 @@ type calls struct {
 
 	mu   sync.Mutex
 	peer PeerKind
-	err  error // once the link is closed
-	last uint64
+	err  error  // once the link is closed
+	last uint64 // the last id that was given
 	byID map[uint64]*call
 	held []*call
 }
@@ -29,9 +29,9 @@ type calls struct {
 type call struct {
 	id    uint64
 	began time.Duration // since epoch
-	alone bool          // no other was under way then
-	line  []byte        // of one that is held
-	done  chan struct{}
+	alone bool          // no other call was under way when it began
+	line  []byte        // set if it is held
+	done  chan struct{} // closed at the end; msg and err are set before
 	msg   []byte
 	err   error
 }
@@ -64,11 +64,11 @@ func (c *call) wait(ctx context.Context) (ended bool) {
 	}
 }
 
-// RemoteError is an error that the other side tells: what a handler returned, or
-// why something could not be answered or taken.
+// RemoteError is an error of the other side: what a handler returned there, or why a
+// message could not be answered or taken.
 type RemoteError struct {
 	text string
-	is   error // what it is, for errors.Is; or nil
+	is   error // the sentinel that it wraps, or nil
 }
 
 func (e *RemoteError) Error() string { return e.text }
@@ -88,7 +88,7 @@ func remoteError(m wire.Extra) error {
 
 var errNodeRequest = fmt.Errorf("a node peer answers no requests: %w", errs.NotSupported)
 
-// start sends msg as the request of c, or as another question that has an answer.
+// start sends msg as the question of c: a Request, or another act that has an answer.
 func (cs *calls) start(c *call, act string, msg []byte) error {
 	cs.mu.Lock()
 	defer cs.mu.Unlock()
@@ -119,8 +119,8 @@ func (cs *calls) start(c *call, act string, msg []byte) error {
 	return err
 }
 
-// setPeer is told what the peer understands, and sends the calls that waited for
-// that.
+// setPeer is called when it is known what the peer understands. It sends the calls that
+// were held.
 func (cs *calls) setPeer(k PeerKind) {
 	cs.mu.Lock()
 	cs.peer = k
@@ -170,7 +170,7 @@ func (cs *calls) replied(m wire.Extra) {
 	c.end(remoteError(m))
 }
 
-// any reports whether a reply is waited for.
+// any reports whether a call waits for a reply.
 func (cs *calls) any() bool {
 	cs.mu.Lock()
 	defer cs.mu.Unlock()

@@ -23,13 +23,10 @@ func (n Lines) Call(ctx context.Context, act string, msg []byte) (answer []byte,
 	if err := n.l.calls.start(c, act, msg); err != nil {
 		return nil, err
 	}
-	n.l.flow.expect(1)
-	defer n.l.flow.expect(-1)
-	if !n.l.in.waitFor(ctx, c) {
-		n.l.calls.forget(c)
-		return nil, ctx.Err()
+	if err := n.l.await(ctx, c); err != nil {
+		return nil, err
 	}
-	return c.msg, c.err
+	return c.msg, nil
 }
 
 // Reply answers the question id of the peer with msg, a line.
@@ -43,30 +40,30 @@ func (n Lines) Reply(id uint64, msg []byte) {
 	n.l.answerAs(promptLine, head, body, tail)
 }
 
-// Tell sends a line of the protocol that must not be lost. How many there can be
-// is bounded by who makes them.
+// Tell sends a line of the protocol that must not be lost. No bound applies: the callers
+// see to it that there are few such lines.
 func (n Lines) Tell(line []byte) error {
 	_, err := n.l.out.put(orderLine, nil, line)
 	return err
 }
 
-// Note sends what the peer has asked to be told. It counts with the answers: a peer that
-// asks for much and does not read is given up.
+// Note sends what the peer has asked to be told. It counts as an answer: a peer that asks
+// for much and does not read is given up.
 func (n Lines) Note(line []byte) { n.l.answerAs(answerLine, line) }
 
-// Offer sends a line, unless more than most bytes would wait for the peer then. It
-// reports false if so; on a link that is closed the line is taken, and gone.
+// Offer sends a line, unless more than most bytes would wait for the peer then: in that
+// case it returns false. On a closed link it returns true, and the line is lost.
 func (n Lines) Offer(line []byte, most int) (taken bool) {
 	if queued := n.l.out.queued(); queued > 0 && queued+len(line) > most {
 		return false
 	}
 	kind := userLine
-	kind.app = false // who offers it is paused before the link
+	kind.app = false // an upgrade pauses the broker, which calls this, before the link
 	_, err := n.l.out.put(kind, nil, line)
 	return !errors.Is(err, errs.Backlog)
 }
 
-// Send sends a line that counts as a message of the application's.
+// Send sends a line that counts as a message of the application.
 func (n Lines) Send(line []byte) error {
 	if err := n.l.check(len(line), line, 0); err != nil {
 		return err

@@ -15,11 +15,11 @@ import (
 
 var errNotJSON = errors.New("dropped, since it is no JSON or nested too deep")
 
-// maxInternal bounds, in bytes, a message of the protocol: what an address is
-// asked for with is kept for as long as the address is open.
+// maxInternal is the size in bytes of the longest message of the protocol. The message
+// that asks for an address is kept for as long as the address is open.
 const maxInternal = 64 << 10
 
-// tooLong is told of a line that is longer than the bound.
+// tooLong is called for a line that is longer than the bound.
 func (r *reader) tooLong() {
 	r.dropped = fmt.Errorf("%w: dropped, the bound is %d bytes", errs.MessageTooLong, r.lines.Max)
 	r.fault("%w", r.dropped)
@@ -48,8 +48,7 @@ func (r *reader) line(raw []byte, owned bool) {
 	r.dropHeld()
 }
 
-// internal handles a message of the protocol's own. What it does not know it
-// ignores, as node does.
+// internal handles a message of the protocol. It ignores an unknown one, as node does.
 func (r *reader) internal(cmd string, read *wire.Line) {
 	raw := read.Raw
 	switch cmd {
@@ -67,7 +66,7 @@ func (r *reader) internal(cmd string, read *wire.Line) {
 	case wire.CmdHandle:
 		r.handle(raw)
 	case wire.CmdCluster:
-		r.confirm() // this may be the order that ends it all
+		r.confirm() // before the message, which may be the order to disconnect
 		r.cluster(raw, nil)
 	case wire.CmdSocketsClose:
 		r.sockets(raw, wire.Message{Cmd: wire.CmdSocketsClosed})
@@ -76,8 +75,8 @@ func (r *reader) internal(cmd string, read *wire.Line) {
 	}
 }
 
-// sockets answers what node asks about sockets that it has sent here: they are no
-// business of the server over there any more.
+// sockets answers node's questions about sockets that it has sent here: none of them
+// counts for its server any more.
 func (r *reader) sockets(raw []byte, answer wire.Message) {
 	var m wire.Message
 	if err := json.Unmarshal(raw, &m); err != nil {
@@ -88,8 +87,8 @@ func (r *reader) sockets(raw []byte, answer wire.Message) {
 	r.answerAs(answerLine, answer.Line())
 }
 
-// acknowledge answers a message with a descriptor, when all of this read is
-// looked at: what follows from it often goes along.
+// acknowledge answers a message that came with a descriptor. The answer is written when
+// all of this read has been looked at, so that other lines may go with it.
 func (r *reader) acknowledge(cmd string) {
 	r.acked = true
 	r.answerAs(lateLine, []byte(`{"cmd":"`+cmd+`"}`+"\n"))
@@ -141,7 +140,8 @@ func (r *reader) claim(raw []byte) *handle.Handle {
 	return h
 }
 
-// HandleCost is what a message with a descriptor costs beside its bytes.
+// HandleCost is how many bytes a message with a descriptor counts against the input
+// bound, beside its own.
 const HandleCost = 64 << 10
 
 // messageWith takes a message for the application with the descriptor that came
@@ -154,8 +154,8 @@ func (r *reader) messageWith(msg []byte, h *handle.Handle) {
 	r.to.Handle(msg, h, size)
 }
 
-// handed takes a message with a descriptor from a Go peer. One whose descriptor
-// did not come is a message all the same.
+// handed takes a message with a descriptor from a Go peer. If the descriptor did not
+// come, the message is delivered without it.
 func (r *reader) handed(m wire.Extra, raw []byte) {
 	h := r.claim(raw)
 	msg := bytes.Clone(m.Msg)
@@ -172,8 +172,8 @@ func (r *reader) handed(m wire.Extra, raw []byte) {
 	r.messageWith(msg, h)
 }
 
-// cluster handles a NODE_CLUSTER message: the answer to a question of ours, or
-// something for the side.
+// cluster handles a NODE_CLUSTER message: the answer to a question of this side, or
+// something for the Side.
 func (r *reader) cluster(raw []byte, h *handle.Handle) {
 	if len(raw) > maxInternal {
 		h.Release()
@@ -197,14 +197,14 @@ func (r *reader) cluster(raw []byte, h *handle.Handle) {
 	}
 }
 
-// requested sees to the answer to a request of the peer's. It remembers the last
-// one of this read: see reader.answer.
+// requested has a request of the peer answered. It keeps the last one of this read for
+// reader.answer.
 func (r *reader) requested(a asked) {
 	j, ok := r.requests.came(a)
 	if !ok {
 		return
 	}
-	if r.byCaller { // who has better things to do
+	if r.byCaller { // a caller reads, which waits for its own answer
 		r.workers.spawn(j)
 		return
 	}
@@ -214,14 +214,15 @@ func (r *reader) requested(a asked) {
 	r.job = j
 }
 
-// ask notes that the peer wants to know when all up to n has come. The message n is
-// the line before, if that was dropped.
+// ask notes that the peer wants to know that all messages up to number n have come. If
+// the line before this question was dropped, that line was message n, and the peer is
+// told so.
 func (r *reader) ask(n uint64) {
 	if r.dropped == nil || n == 0 {
 		r.asked = max(r.asked, n)
 		return
 	}
-	r.confirm() // those before it
+	r.confirm() // the messages before n
 	code := ""
 	if errors.Is(r.dropped, errs.MessageTooLong) {
 		code = wire.CodeTooLong
@@ -229,7 +230,7 @@ func (r *reader) ask(n uint64) {
 	r.answerAs(answerLine, wire.AppendDropped(nil, n, r.dropped.Error(), code))
 }
 
-// ours handles a NODE_GO_CLUSTER message, of which raw is the line.
+// ours handles a NODE_GO_CLUSTER message. raw is its line.
 func (r *reader) ours(m wire.Extra, raw []byte) {
 	switch m.Act {
 	case wire.ActAsk:

@@ -10,7 +10,7 @@
 //   - reader: takes what arrives, from the bytes to the message or the call;
 //   - readTurn: says who reads, and flow how much may be read;
 //   - outbox: gives lines to the kernel, some of them together (holdBack);
-//   - receipts: whom to tell when the peer has received a message;
+//   - receipts: what to call when the peer has received a message;
 //   - calls: the requests of this side that wait for their reply;
 //   - requests: the peer's requests, from their handler to the reply;
 //   - exchange: the questions and the descriptors of the internal protocol;
@@ -24,8 +24,8 @@
 // while too much is undelivered. Each request of the peer is answered on a
 // goroutine of its own, or by the reader if the last ones took next to no time. One
 // such goroutine rests until there is the next request. Whoever sends writes to the
-// kernel itself. What the kernel does not take at once a goroutine of the outbox
-// writes later.
+// kernel itself. A goroutine of the outbox later writes what the kernel does not take at
+// once.
 //
 // Locks, in the order in which they may be taken: first that of receipts, calls or
 // exchange; then the outbox's; then the channel's. The locks of readTurn, flow,

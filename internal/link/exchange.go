@@ -35,23 +35,23 @@ type outHandle struct {
 	seq   int64
 	tries int
 
-	// Of the application, else nil:
-	told  func(error)   // or nil: when it is written
-	acked func(ok bool) // when the peer has it, or will not
+	// Set for a message of the application only:
+	told  func(error)   // called when the line is written; may be nil
+	acked func(ok bool) // called when the peer has acknowledged it, or refused it for good
 }
 
 // nodeExit is how far a worker is on its way out, as its link knows it. A Go worker
-// takes whatever still comes. A node worker does not. It disconnects when it is
-// told to, and when its own word that it will is answered. It dies of an error when
-// it gets both, or when a descriptor comes behind. It never ends if it is granted
+// takes whatever still comes. A node worker does not. It disconnects when it is told
+// to, and when it has said that it will and gets an answer to that. It dies of an error
+// when both come, or when a descriptor comes after them. It never ends if it is granted
 // an address after it has closed all that it had.
 type nodeExit struct {
 	begun   bool     // it was told to disconnect, or said that it does
-	granted []string // addresses, by key, that it has not said that it listens on
+	granted []string // addresses, by key, that were granted and that it does not listen on yet
 }
 
-// expect notes who is told of the answer to seq. On a link that is closed that is
-// at once.
+// expect notes that told is to be called with the answer to seq. If the link is closed,
+// told is called at once.
 func (x *exchange) expect(seq int64, told answer) {
 	x.mu.Lock()
 	closed := x.closed
@@ -65,7 +65,8 @@ func (x *exchange) expect(seq int64, told answer) {
 	}
 }
 
-// answered returns who waits for the answer to seq, who does not wait any more.
+// answered returns what waits for the answer to seq, and forgets it. It is nil if nothing
+// does.
 func (x *exchange) answered(seq int64) answer {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -82,7 +83,7 @@ func (x *exchange) any() bool {
 }
 
 // maxHandles bounds the descriptors that wait for a peer which acknowledges
-// none: the answers to its queries for all addresses that there can be, twice over.
+// none. It is twice as many as the answers for all addresses that there can be.
 const maxHandles = 2048
 
 // sendHandle queues a descriptor. told, if not nil, is told of the answer.
@@ -130,7 +131,7 @@ func (x *exchange) nextHandle() {
 	x.turn.pickUp()
 	one := &x.handles[0]
 	line, h, kept := x.ch.Attach(one.line, one.h)
-	kept.Release() // it is kept here until it is acknowledged
+	kept.Release() // handles keeps one.h until it is acknowledged
 	pos, err := x.out.put(orderLine, h, line)
 	told := one.told
 	one.told = nil
@@ -145,15 +146,16 @@ func (x *exchange) nextHandle() {
 }
 
 // maxHandleTries is how often a descriptor is sent to a peer that answers that none
-// came: as often as node does.
+// came. Node sends as often.
 const maxHandleTries = 3
 
-// handleAcked goes on with the next descriptor, or again with the last one.
+// handleAcked is called when the peer has acknowledged a descriptor (ok), or says that
+// none came. It sends the next one, or the last one once more.
 func (x *exchange) handleAcked(ok bool) {
 	x.mu.Lock()
 	if !x.up {
 		x.mu.Unlock()
-		return // an answer to nothing
+		return // the peer answers something that was not sent
 	}
 	x.up = false
 	var refused answer
@@ -181,14 +183,14 @@ func (x *exchange) handleAcked(ok bool) {
 // leaves reports whether the peer takes nothing new any more. x.mu is held.
 func (x *exchange) leaves() bool { return x.exit.begun && x.peer() != PeerGo }
 
-// leaving is leaves, for anyone.
+// leaving is leaves, for callers that do not hold x.mu.
 func (x *exchange) leaving() bool {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	return x.leaves()
 }
 
-// grants: see Link.Grants.
+// grants is Link.Grants.
 func (x *exchange) grants(key string) bool {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -201,7 +203,7 @@ func (x *exchange) grants(key string) bool {
 	return true
 }
 
-// listens: see Link.Listens.
+// listens is Link.Listens.
 func (x *exchange) listens() {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -210,7 +212,7 @@ func (x *exchange) listens() {
 	}
 }
 
-// closes: see Link.Closes.
+// closes is Link.Closes.
 func (x *exchange) closes(key string) (stays bool) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -220,9 +222,9 @@ func (x *exchange) closes(key string) (stays bool) {
 	return !x.exit.begun
 }
 
-// beginExit notes that the worker is on its way out. told says that a node worker
-// was so before, crossed that a grant is under way to it. refused are those whose
-// descriptors it does not take any more.
+// beginExit notes that the worker is on its way out. told says that a node worker was on
+// its way out before, crossed that a grant is under way to it. refused are the answers to
+// those descriptors that it does not take any more.
 func (x *exchange) beginExit() (told, crossed bool, refused []answer) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -233,7 +235,7 @@ func (x *exchange) beginExit() (told, crossed bool, refused []answer) {
 
 // dropHandles takes back the descriptors that a worker on its way out cannot
 // take: all but the one that it has to acknowledge, and those of the application,
-// which were sent before. It returns who waits for what was to become of them. x.mu
+// which were sent before. It returns what waits for the answers to them. x.mu
 // is held.
 func (x *exchange) dropHandles() (refused []answer) {
 	if !x.leaves() {
@@ -255,7 +257,7 @@ func (x *exchange) dropHandles() (refused []answer) {
 	return refused
 }
 
-// close takes back all descriptors and returns who waits for an answer.
+// close takes back all descriptors and returns what waits for answers.
 func (x *exchange) close() (unanswered []answer) {
 	x.mu.Lock()
 	x.closed = true
@@ -274,7 +276,7 @@ func (x *exchange) close() (unanswered []answer) {
 	return unanswered
 }
 
-// refuse tells them that no answer will come.
+// refuse tells all of unanswered that no answer will come.
 func refuse(unanswered []answer) {
 	for _, told := range unanswered {
 		told(nil, nil)

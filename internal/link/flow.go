@@ -2,19 +2,19 @@ package link
 
 import "sync"
 
-// flow bounds, in bytes, the input that is read and not delivered. When there is too
-// much the reader does not go on, and the peer has to wait.
+// flow bounds, in bytes, the input that was read and not delivered. Beyond the bound the
+// channel is not read, so that the peer has to wait.
 type flow struct {
 	mu       sync.Mutex
 	changed  sync.Cond
 	max      int
 	bytes    int
 	waiting  int  // messages for which there is no handler
-	requests int  // requests for which there is none
-	reported bool // it was told that they fill the bound
-	waiters  int  // calls whose answer may lie behind the flood
-	final    bool
-	paused   bool // nothing is delivered, and nobody reads: see Pause
+	requests int  // requests for which there is no handler
+	reported bool // that they fill the bound was reported
+	waiters  int  // calls of this side, whose answers may stand behind other input
+	final    bool // there is no bound any more: see open
+	paused   bool // nothing is delivered, and nobody reads: see PauseReading
 }
 
 // floodAllowance is how far beyond the bound the channel is read while a call
@@ -38,8 +38,8 @@ func (f *flow) enter() bool {
 	return !f.full()
 }
 
-// unclaimed reports, once for each time that it happens, that what fills the
-// bound waits for a handler to be registered.
+// unclaimed reports whether messages or requests without a handler fill the bound. It
+// returns true once each time that this happens.
 func (f *flow) unclaimed() bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -48,7 +48,7 @@ func (f *flow) unclaimed() bool {
 	return first
 }
 
-// wait returns when the reader may go on, or has something to report first.
+// wait returns when the reader may go on, or when unclaimed would return true.
 func (f *flow) wait() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -57,7 +57,7 @@ func (f *flow) wait() {
 	}
 }
 
-// update changes the flow, and wakes the reader if it may go on by that.
+// update calls change with the lock held, and wakes a reader that waits.
 func (f *flow) update(change func()) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -93,8 +93,9 @@ func (f *flow) addRequests(n int) {
 	})
 }
 
-// pause makes a reader that waits for what is undelivered go on to where it rests.
+// pause makes a reader that waits for deliveries go on, so that it comes to its rest in
+// readTurn.
 func (f *flow) pause(paused bool) { f.update(func() { f.paused = paused }) }
 
-// open removes the bound. What is left in the kernel is little.
+// open removes the bound, at the end of the channel: little is left in the kernel.
 func (f *flow) open() { f.update(func() { f.final = true }) }

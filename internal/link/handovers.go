@@ -15,30 +15,30 @@ import (
 // handovers are the messages of this side that go with a descriptor. They keep their
 // place among the other messages.
 //
-// To a Go peer such a message is a line like any other. To node it is a NODE_HANDLE,
-// which waits until the peer has acknowledged the last one, and all that is said
-// after it waits until it is acknowledged itself: node may ask for it once more. A
-// peer that is not known yet may be either, so there the first one waits until it is
-// known, and what follows waits behind it.
+// To a Go peer such a message is a line like any other. To node it is a NODE_HANDLE. That
+// waits until the peer has acknowledged the NODE_HANDLE before it, and all later messages
+// wait until it is acknowledged itself, since node may ask for it once more. A peer that
+// is not known yet may be either. There the first message with a descriptor waits until
+// the peer is known, and all later messages wait behind it.
 type handovers struct {
 	*core
 	receipts *receipts
 	exchange *exchange
 
 	flying  atomic.Int32 // descriptors that the peer is not known to have
-	blocked atomic.Bool  // what comes next has to wait; it is set under mu
+	blocked atomic.Bool  // the next message has to wait; set under mu
 
 	mu     sync.Mutex
 	closed bool
 	up     bool      // node has not acknowledged the last one
 	wait   []passage // oldest first
-	size   int       // bytes of those
+	size   int       // bytes of the lines in wait
 }
 
-// passage is a line that waits, or one with a descriptor.
+// passage is a line with a descriptor, or one that may have to wait behind such a line.
 type passage struct {
 	kind lineKind
-	line []byte         // what the application says; none: then told is told when its turn has come
+	line []byte         // of the application; if empty, told is called when its turn has come
 	h    *handle.Handle // or nil
 	as   wire.HandleType
 	told func(error) // or nil
@@ -67,7 +67,7 @@ func (x *handovers) send(p passage) (err error) {
 	return err
 }
 
-// enter sends p, or has it wait.
+// enter sends p, or appends it to those that wait.
 func (x *handovers) enter(p passage) error {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -87,8 +87,8 @@ func (x *handovers) enter(p passage) error {
 	return x.start(p)
 }
 
-// behind sends a line that must not overtake what waits. An empty line only says
-// when its turn has come.
+// behind sends a line that must not overtake those that wait. With an empty line, told is
+// called when its turn has come.
 func (x *handovers) behind(kind lineKind, line []byte, told func(error)) error {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -99,20 +99,20 @@ func (x *handovers) behind(kind lineKind, line []byte, told func(error)) error {
 	return x.pass(p)
 }
 
-// tooMany reports whether p is beyond the bound, with size bytes that wait here. A
-// single line that is larger is taken when nothing else waits.
+// tooMany reports whether p is beyond the bound of the queue, of which size bytes wait
+// here. A line that is itself larger than the bound is taken when nothing else waits.
 func (p *passage) tooMany(out *outbox, size int) bool {
 	queued := size + out.queued()
 	return p.kind.bound == maxQueue && queued > 0 && queued+len(p.line) > out.max
 }
 
-// append has p wait. x.mu is held.
+// append adds p to those that wait. x.mu is held.
 func (x *handovers) append(p passage) error {
 	if p.tooMany(&x.out, x.size) {
 		return errs.Backlog
 	}
 	if p.kind.bound == maxQueue {
-		p.kind.bound = unbounded // it is counted
+		p.kind.bound = unbounded // it is counted here, and not once more by the outbox
 		x.out.messages.Add(1)
 	}
 	p.line = bytes.Clone(p.line)
@@ -129,7 +129,7 @@ func (x *handovers) pass(p passage) error {
 		p.told(nil)
 		return nil
 	case p.told != nil:
-		if err := x.check(len(p.line), p.line, 0); err != nil { // known by now
+		if err := x.check(len(p.line), p.line, 0); err != nil { // the peer's bound may be known only now
 			return err
 		}
 		_, err := x.receipts.send(p.kind, nil, p.line, p.told)
@@ -139,7 +139,7 @@ func (x *handovers) pass(p passage) error {
 	return err
 }
 
-// start sends p and its descriptor, for which nothing is in the way. x.mu is held.
+// start sends p and its descriptor. No other descriptor is in the way. x.mu is held.
 func (x *handovers) start(p passage) error {
 	if x.peer() == PeerNode {
 		if p.kind.bound == maxQueue {
@@ -158,7 +158,7 @@ func (x *handovers) start(p passage) error {
 		return err
 	}
 	counted := p.kind.bound == maxQueue
-	p.kind.bound = unbounded // it was looked at before: the peer may have the copy now
+	p.kind.bound = unbounded // the bound was checked before. From here on the peer may have a copy of h
 	line, beside, kept := x.ch.Attach(framed, p.h)
 	_, err := x.receipts.send(p.kind, beside, line, func(err error) {
 		x.flying.Add(-1)
@@ -178,8 +178,8 @@ func (x *handovers) start(p passage) error {
 	return nil
 }
 
-// acked is told whether node has taken the descriptor that was on its way. The
-// exchange calls it, without a lock.
+// acked is called by the exchange, without a lock, when node has taken the descriptor
+// that was on its way (ok) or has refused it for good.
 func (x *handovers) acked(ok bool) {
 	if !ok {
 		x.to.Report(fmt.Errorf("cluster: %s: a message was dropped, since its handle did not reach the peer: is it out of descriptors?", x.name), 0)
@@ -191,14 +191,14 @@ func (x *handovers) acked(ok bool) {
 	x.goOn()
 }
 
-// setPeer is told that the peer is known.
+// setPeer is called when the peer is known.
 func (x *handovers) setPeer() {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	x.goOn()
 }
 
-// goOn sends what nothing is in the way of any more. x.mu is held.
+// goOn sends those that wait, as far as nothing is in their way any more. x.mu is held.
 func (x *handovers) goOn() {
 	for !x.closed && !x.up && len(x.wait) > 0 {
 		p := x.wait[0]
@@ -235,7 +235,7 @@ func (x *handovers) fail(p passage, err error) {
 	}
 }
 
-// close gives up all that waits.
+// close gives up all passages that wait.
 func (x *handovers) close() {
 	x.mu.Lock()
 	x.closed = true

@@ -2,27 +2,27 @@ package link
 
 import "time"
 
-// holdBack decides how long a line waits for others to go with. Lines that come in
-// a burst, faster than a system call for each is worth, are written when they make
-// a batch or when their time is over. What somebody waits for is not held back, nor
-// is what lies before it. It belongs to the outbox, under its lock.
+// holdBack decides how long a line waits for others to be written with. In a burst, lines
+// come faster than it pays to make a system call for each. They are written when they make
+// a batch or when their time is over. An urgent line is not held back, and neither are
+// those before it. A holdBack belongs to its outbox, under the outbox's lock.
 type holdBack struct {
-	last   time.Duration // when a line came, or a write ended, last; since epoch
-	run    int           // lines in a row that came within burst of that
+	last   time.Duration // when the last line came or the last write ended; since epoch
+	run    int           // lines in a row, each within burst of last
 	urgent bool          // there is a line that must not wait
 	timer  *time.Timer   // ends the wait
 	armed  bool          // timer is running
 }
 
 const (
-	// burst is how soon one line follows another in a loop that does little
-	// else: sooner than any answer to the first can have come.
+	// burst is within how long one line has to follow another to count as one of a
+	// burst. No answer to the first can have come so soon.
 	burst = 5 * time.Microsecond
-	// burstRun is how many lines in a row have to come so soon before the next are
-	// held back. A few messages together go out at once.
+	// burstRun is how many lines of a burst go out at once, before the next are
+	// held back.
 	burstRun = 8
-	// wholeBatch is how many bytes are written without any further wait, by who
-	// adds the last of them.
+	// wholeBatch is how many bytes are not held back any longer. The sender that adds
+	// the last of them writes them.
 	wholeBatch = 32 << 10
 	// holdTime is how long a line is held back at most. The runtime's timers
 	// make a millisecond of it where nothing else runs.
@@ -51,12 +51,12 @@ func (b *holdBack) came(urgent bool) {
 // wrote notes that a write has ended.
 func (b *holdBack) wrote() { b.last = time.Since(epoch) }
 
-// holds reports whether bytes are better written later.
+// holds reports whether so many bytes are to be held back.
 func (b *holdBack) holds(bytes int) bool {
 	return b.run >= burstRun && !b.urgent && bytes < wholeBatch
 }
 
-// arm sees to it that release is called when the time of what is held back is over.
+// arm has release called after holdTime.
 func (b *holdBack) arm(release func()) {
 	b.armed = true
 	if b.timer == nil {
@@ -66,7 +66,7 @@ func (b *holdBack) arm(release func()) {
 	}
 }
 
-// over notes that the time is over.
+// over notes that holdTime is over.
 func (b *holdBack) over() { b.armed, b.run = false, 0 }
 
 // stop ends the timer.

@@ -39,7 +39,7 @@ type core struct {
 	side  Side
 	name  string        // of the worker, for errors
 	most  atomic.Int64  // bytes of the longest line that the peer takes; 0: unknown
-	kind  atomic.Int32  // a PeerKind; the worker's online decides it
+	kind  atomic.Int32  // a PeerKind; known when the worker says online
 	final atomic.Bool   // the peer has exited: read what is there, do not wait
 	done  chan struct{} // closed at the end of the link
 }
@@ -50,12 +50,12 @@ type Receiver interface {
 	// Messages takes over messages of the application, in their order. They count
 	// size bytes against the bound of the input until Link.Release.
 	Messages(batch [][]byte, size int)
-	// Handle takes over a message that came with h, which it takes over as well. It
-	// comes after those of the last Messages, and counts likewise.
+	// Handle takes over a message and the descriptor h that came with it. The message
+	// comes after those of the last Messages, and counts in the same way.
 	Handle(msg []byte, h *handle.Handle, size int)
-	// Report tells of an error, which counts size bytes likewise.
+	// Report tells of an error, which counts size bytes in the same way.
 	Report(err error, size int)
-	// Responder returns what answers the request, or nil if nothing does yet:
+	// Responder returns what answers the request, or nil if nothing does yet. Then
 	// Link.RetryRequests asks again.
 	Responder(msg []byte) Responder
 }
@@ -66,19 +66,20 @@ type Responder interface {
 	Respond(to Receiver, msg []byte) (reply any, err error)
 }
 
-// Side is what master and worker do differently with what arrives. All methods
-// are called by the reader.
+// Side is what master and worker do differently with what arrives. All methods but
+// Overrun are called by the reader.
 type Side interface {
 	// Internal handles one NODE_CLUSTER or NODE_GO_CLUSTER message. It takes
-	// over h, the descriptor that came along, if any.
+	// over h, the descriptor that came with the message; nil if none did.
 	Internal(m *wire.Message, h *handle.Handle)
-	// Coord handles one message of package coord, whose id is 0 if it has no answer.
-	// It must not keep msg.
+	// Coord handles one message of package coord. Its id is 0 if no answer is expected.
+	// Coord must not keep msg.
 	Coord(act string, id uint64, msg []byte)
 	// Closed is called once, after the last message.
 	Closed()
-	// Overrun is called when the peer makes this side owe it more answers than
-	// it reads, or hold more descriptors than can be closed.
+	// Overrun is called when the peer asks so much, without reading the answers, that
+	// this side owes it more than answersBound, or sends descriptors that cannot be
+	// closed. It may be called on any goroutine.
 	Overrun()
 }
 
@@ -88,18 +89,18 @@ type PeerKind int
 const (
 	PeerUnknown PeerKind = iota
 	PeerNode             // node's protocol only
-	PeerGo               // ours as well
+	PeerGo               // this package's as well
 )
 
 // Options are the bounds of a link, and its name.
 type Options struct {
-	Name       string // of the worker at either end, for errors: "worker 3"
+	Name       string // of the worker, at either end, for errors: "worker 3"
 	MaxMessage int    // bytes that a message from the peer may have
 	PeerMax    int    // bytes that a message to the peer may have; 0: unknown, or no bound
-	MaxQueue   int    // bytes that may wait for the peer, and bytes read that may wait here
+	MaxQueue   int    // bytes that may wait for the peer, and bytes that may be read and not delivered
 }
 
-// New makes a link over ch, which it takes over. It reads from Start on.
+// New makes a link over ch, which it takes over. It does not read before Start.
 func New(ch *channel.Channel, to Receiver, s Side, peer PeerKind, o Options) *Link {
 	l := &Link{core: core{ch: ch, to: to, side: s, name: o.Name, done: make(chan struct{})}}
 	l.kind.Store(int32(peer))
@@ -120,8 +121,8 @@ func New(ch *channel.Channel, to Receiver, s Side, peer PeerKind, o Options) *Li
 	return l
 }
 
-// Send queues v as a message. received, if not nil, is called once the peer
-// has it, on any goroutine; it must not wait.
+// Send queues v as a message. received, if not nil, is called once the peer has
+// received it. It may be called on any goroutine, and must not wait.
 func (l *Link) Send(v any, received func(error)) error {
 	return wire.EncodeUser(v, func(line []byte) error {
 		if err := l.check(len(line), line, 0); err != nil {
@@ -141,8 +142,8 @@ func (l *Link) Send(v any, received func(error)) error {
 	})
 }
 
-// SendWith is Send of a message that h goes with, which it takes over. as is what
-// h is for node.
+// SendWith is Send of a message with the descriptor h, which it takes over. as says what
+// h is to node.
 func (l *Link) SendWith(v any, h *handle.Handle, as wire.HandleType, received func(error)) error {
 	encoded := false
 	err := wire.EncodeUser(v, func(line []byte) error {
@@ -178,7 +179,7 @@ func (l *Link) SendContext(ctx context.Context, v any) error {
 	l.flow.expect(1)
 	defer l.flow.expect(-1)
 	wait := c.wait
-	if l.SpeaksExtra() { // others give no receipt that could be read
+	if l.SpeaksExtra() { // a receipt of another peer is no line that the caller could read
 		wait = func(ctx context.Context) bool { return l.in.waitFor(ctx, c) }
 	}
 	if !wait(ctx) {
@@ -188,8 +189,8 @@ func (l *Link) SendContext(ctx context.Context, v any) error {
 	return c.err
 }
 
-// Request sends v and waits for the answer, which the reader hands over without
-// a detour through the events: their goroutine may be who is calling.
+// Request sends v and waits for the answer. The reader hands the answer over directly and
+// not through the events: it may be their goroutine that calls Request.
 func (l *Link) Request(ctx context.Context, v, reply any) error {
 	c := newCall()
 	err := wire.EncodeUser(v, func(line []byte) error {
@@ -198,17 +199,8 @@ func (l *Link) Request(ctx context.Context, v, reply any) error {
 	if err != nil {
 		return err
 	}
-	l.flow.expect(1)
-	defer l.flow.expect(-1)
-	if !l.in.waitFor(ctx, c) {
-		l.calls.forget(c)
-		return ctx.Err()
-	}
-	if c.err != nil {
-		return c.err
-	}
-	if reply == nil {
-		return nil
+	if err := l.await(ctx, c); err != nil || reply == nil {
+		return err
 	}
 	if err := json.Unmarshal(c.msg, reply); err != nil {
 		return fmt.Errorf("cluster: reply %s: %w", wire.Excerpt(c.msg), err)
@@ -216,12 +208,23 @@ func (l *Link) Request(ctx context.Context, v, reply any) error {
 	return nil
 }
 
-// SetPeerMax is told how many bytes a message to the peer may have. It comes before
-// SetPeer, and counts from then on for what is sent.
+// await waits for the answer to c, and gives c up when ctx ends first.
+func (l *Link) await(ctx context.Context, c *call) error {
+	l.flow.expect(1)
+	defer l.flow.expect(-1)
+	if !l.in.waitFor(ctx, c) {
+		l.calls.forget(c)
+		return ctx.Err()
+	}
+	return c.err
+}
+
+// SetPeerMax sets how many bytes a message to the peer may have, for what is sent from
+// now on. It is called before SetPeer.
 func (l *Link) SetPeerMax(n int) { l.most.Store(int64(n)) }
 
-// SetPeer is told by the worker's online what the peer understands. What a second
-// one says does not count.
+// SetPeer sets what the peer understands, when the worker has said online. Further calls
+// do nothing.
 func (l *Link) SetPeer(k PeerKind) {
 	if l.kind.CompareAndSwap(int32(PeerUnknown), int32(k)) {
 		l.receipts.setPeer(k)
@@ -230,8 +233,8 @@ func (l *Link) SetPeer(k PeerKind) {
 	}
 }
 
-// check returns why the peer would drop a line of size bytes, its newline included,
-// in which value lies so many levels deep.
+// check returns an error if the peer would drop a line of size bytes, its newline
+// included, in which value stands levels deep.
 func (c *core) check(size int, value []byte, levels int) error {
 	if most := int(c.most.Load()); most > 0 && size-1 > most {
 		return fmt.Errorf("%w: it has %d bytes, and the other side takes %d", errs.MessageTooLong, size-1, most)
@@ -258,8 +261,8 @@ func (l *Link) Order(m *wire.Message) error {
 	return err
 }
 
-// OrderExtra sends an act of NODE_GO_CLUSTER, to a peer that understands it, and
-// with it what more there is to say, as JSON.
+// OrderExtra sends an act of NODE_GO_CLUSTER to a peer that understands it. msg, if any,
+// is JSON that goes with it.
 func (l *Link) OrderExtra(act string, msg ...byte) error {
 	m := &wire.Message{Cmd: wire.CmdExtra, Act: act, Msg: msg}
 	_, err := l.out.put(orderLine, nil, m.Line())
@@ -278,8 +281,8 @@ func (l *Link) Ask(m *wire.Message, answer func(m *wire.Message, h *handle.Handl
 // Answer sends what the peer asked for.
 func (l *Link) Answer(line []byte) { l.answerAs(answerLine, line) }
 
-// answerAs sends lines that the peer made this side say. A peer that asks and does
-// not read has gone too far.
+// answerAs sends lines that the peer has caused. If it does not read them, and too many
+// bytes wait for it, the side is told of an overrun.
 func (c *core) answerAs(kind lineKind, lines ...[]byte) {
 	kind.app = false
 	if _, err := c.out.put(kind, nil, lines...); errors.Is(err, errs.Backlog) {
@@ -288,8 +291,8 @@ func (c *core) answerAs(kind lineKind, lines ...[]byte) {
 }
 
 // AskHandle queues m with a descriptor, whose reference it takes over. answer, if not
-// nil, is told of the answer, as in Ask. A peer that gets the message without the
-// descriptor, again and again, refuses it.
+// nil, is told of the answer, as in Ask. If the descriptor gets lost on the way as often
+// as maxHandleTries, answer gets a message that refuses it.
 func (l *Link) AskHandle(typ string, m *wire.Message, h *handle.Handle, answer func(m *wire.Message, h *handle.Handle)) {
 	m.Cmd, m.Seq = wire.CmdCluster, wire.NextSeq()
 	inner := m.Line()
@@ -297,28 +300,28 @@ func (l *Link) AskHandle(typ string, m *wire.Message, h *handle.Handle, answer f
 	l.AskHandleLine(outer.Line(), *m.Seq, h, answer)
 }
 
-// AskHandleLine is AskHandle with the line as it is to be. Its message has the
-// number seq.
+// AskHandleLine is AskHandle of a line that is complete. Its message has the number seq.
 func (l *Link) AskHandleLine(line []byte, seq int64, h *handle.Handle, answer func(m *wire.Message, h *handle.Handle)) {
 	l.exchange.sendHandle(outHandle{line: line, h: h, seq: seq}, answer)
 }
 
-// Grants notes that the worker is about to be granted the address, or returns
-// false: it is on its way out.
+// Grants notes that the worker is about to be granted the address. It returns false if
+// the worker is on its way out and takes no address any more.
 func (l *Link) Grants(key string) bool { return l.exchange.grants(key) }
 
-// Listens notes that the worker listens on the oldest address that it was
-// granted: it says so in the order of the answers, and not for which.
+// Listens notes that the worker listens on the oldest address that it was granted. A node
+// worker does not name the address, but reports in the order of the answers.
 func (l *Link) Listens() { l.exchange.listens() }
 
-// Closes notes that the worker has closed the address, and reports whether it did
-// so while it stays: what a worker on its way out closes its successor listens on.
+// Closes notes that the worker has closed the address. stays reports that it goes on
+// running. A worker on its way out closes all it has, and its successor listens there.
 func (l *Link) Closes(key string) (stays bool) { return l.exchange.closes(key) }
 
-// WorkerEnds answers a worker that says that it is to end of its own accord, with m.
-// A node worker that has been told to disconnect gets no second word. One that
-// closed what it had while a grant was under way to it is told to disconnect
-// instead, which closes that too.
+// WorkerEnds answers, with m, a worker that says that it ends of its own accord. A node
+// worker that has been told to disconnect gets no second answer, of which it would die. A
+// node worker may have closed all its addresses while another one was being granted to
+// it, and would not end then: it is told to disconnect instead, which closes that address
+// too.
 func (l *Link) WorkerEnds(m *wire.Message) {
 	told, crossed, refused := l.exchange.beginExit()
 	switch {
@@ -333,15 +336,15 @@ func (l *Link) WorkerEnds(m *wire.Message) {
 	refuse(refused)
 }
 
-// OrderDisconnect tells the worker to drain, and a Go worker how long it may and
-// whether all workers are told, so that nobody takes what is queued after it. One
-// that is not online yet may be gone before it can be asked what it has received:
-// it is asked now, which node ignores.
+// OrderDisconnect tells the worker to drain. A Go worker is told as well how long it may
+// take, and whether all workers drain (all): then nobody is left to take the connections
+// that are queued. A worker that is not online yet may be gone before it can be asked for
+// receipts, so it is asked now; node ignores the question.
 func (l *Link) OrderDisconnect(timeout time.Duration, all bool) {
 	m := &wire.Message{Act: wire.ActDisconnect}
 	told, _, refused := l.exchange.beginExit()
 	if l.SpeaksExtra() {
-		m.Go = &wire.Extension{Timeout: timeout.Milliseconds(), Stop: all} // less than before, maybe
+		m.Go = &wire.Extension{Timeout: timeout.Milliseconds(), Stop: all} // the time may be less than in an order before
 	}
 	l.receipts.askEarly()
 	if !told {
@@ -350,7 +353,7 @@ func (l *Link) OrderDisconnect(timeout time.Duration, all bool) {
 	refuse(refused)
 }
 
-// lastOrder is Order of what ends the channel: not before all messages are said.
+// lastOrder is Order of a message that ends the channel. It waits behind all messages.
 func (l *Link) lastOrder(m *wire.Message) {
 	m.Cmd, m.Seq = wire.CmdCluster, wire.NextSeq()
 	l.handover.behind(orderLine, m.Line(), nil)
@@ -374,7 +377,7 @@ func (l *Link) Flush(ctx context.Context) error {
 	}
 }
 
-// Start begins to read. pid is the process at the other end, if it is a worker.
+// Start begins to read. pid is the process at the other end if that is a worker, else 0.
 func (l *Link) Start(pid int) {
 	l.ch.SetPeer(pid)
 	go l.workers.work(job{read: true})
@@ -384,7 +387,7 @@ func (l *Link) Start(pid int) {
 // and Side.Closed was called.
 func (l *Link) Done() <-chan struct{} { return l.done }
 
-// Counts returns how many messages of applications came and went.
+// Counts returns how many messages of the applications have come in and gone out.
 func (l *Link) Counts() (in, out int64) { return l.in.messages.Load(), l.out.messages.Load() }
 
 // Queued returns how many bytes the kernel has not taken yet.
@@ -393,27 +396,27 @@ func (l *Link) Queued() int { return l.out.queued() }
 // Charge counts n bytes against the bound of the input, until Release.
 func (l *Link) Charge(n int) { l.flow.add(n) }
 
-// Release is told that what counted n bytes is delivered.
+// Release ends what Charge, or a call of the Receiver, has counted.
 func (l *Link) Release(n int) { l.flow.release(n) }
 
-// SetWaiting is told how many messages no handler takes yet.
+// SetWaiting sets how many messages wait for a handler.
 func (l *Link) SetWaiting(n int) { l.flow.setWaiting(n) }
 
 // Fault reports that the peer broke the protocol. The reader calls it.
 func (l *Link) Fault(format string, args ...any) { l.in.fault(format, args...) }
 
-// RetryRequests answers the waiting requests for which there is a handler now.
+// RetryRequests asks the Receiver again for responders to the requests that wait.
 func (l *Link) RetryRequests() { l.requests.retry() }
 
-// DropRequests ends the wait of the peer's requests when it is gone, and returns
-// how many no handler took.
+// DropRequests gives up the requests of a peer that is gone, and returns how many waited.
 func (l *Link) DropRequests() (n int) { return l.requests.drop() }
 
 // Answered waits until the requests of the peer that have a handler are answered.
 func (l *Link) Answered() { l.requests.running.Wait() }
 
-// PeerExited makes the reader take what is there and end: the peer has exited. A
-// grandchild that inherited the channel could hold it open for ever.
+// PeerExited says that the peer's process has ended: the reader takes what is in the
+// channel and ends. It cannot wait for the end of file, since a grandchild that inherited
+// the channel may hold it open for ever.
 func (l *Link) PeerExited() {
 	l.final.Store(true)
 	l.flow.open()
@@ -427,7 +430,7 @@ func (c *core) resume() {
 		return
 	}
 	c.ch.Resume()
-	if c.final.Load() { // just now
+	if c.final.Load() { // PeerExited has come in between
 		c.ch.Interrupt()
 	}
 }
@@ -446,8 +449,8 @@ func end(l *Link) {
 	close(l.done)
 }
 
-// Discard ends everything that waits for the peer. The reader calls it, or who
-// made the link and does not start it.
+// Discard ends everything that waits for the peer. It is called by the reader, and by
+// whoever made the link and does not start it.
 func (l *Link) Discard() {
 	l.out.close(errs.Closed)
 	l.ch.Close()

@@ -9,13 +9,12 @@ import (
 	"github.com/go-cluster/cluster/internal/handle"
 )
 
-// outbox is what one side has to say to the other and the kernel has not taken
-// yet. A line that finds nothing queued goes to the kernel at once, from the
-// goroutine that sends it. Lines that come in a burst are held back for a moment
-// and go together: see holdBack.
+// outbox is the lines to the peer that the kernel has not taken yet. A line that finds
+// nothing queued goes to the kernel at once, from the goroutine that sends it. Lines that
+// come in a burst are held back for a moment and go together: see holdBack.
 //
-// One writer at a time empties buf into the kernel. It is who sends, or a goroutine
-// that goes on where a sender has left something.
+// One writer at a time empties buf into the kernel: the goroutine that sends, or one that
+// writes what a sender has left.
 type outbox struct {
 	ch  sender
 	max int // bytes, of what applications send
@@ -25,16 +24,16 @@ type outbox struct {
 	marks    []fdMark     // descriptors that go with lines in buf
 	batch    batch        // the writer's, while there is one
 	spare    []byte       // the last writer's buffer, for reuse
-	messages atomic.Int64 // of applications, ever
-	enqueued uint64       // bytes that ever were put into buf
-	written  uint64       // bytes of those that the kernel has taken
-	answers  int          // of the bytes not written yet, those that max does not count
-	inFlight int          // answers among those in batch
+	messages atomic.Int64 // messages of the application, since the beginning
+	enqueued uint64       // bytes that were put into buf, since the beginning
+	written  uint64       // how many of them the kernel has taken
+	answers  int          // bytes not written yet that count against answersBound and not max
+	inFlight int          // how many of those are in batch
 	writing  bool         // a writer is at work, and will look at buf again
 	parked   bool         // a goroutine waits until the kernel has room
-	tried    uint64       // enqueued when the kernel last had none
+	tried    uint64       // what enqueued was when the kernel last had no room
 	back     holdBack
-	waiting  []written // what to tell when the kernel has taken so much
+	waiting  []written // what to call when the kernel has taken so much
 	err      error     // after close
 	pause    writePause
 	onFail   func() // the first write error; the reader sees the same end
@@ -63,31 +62,31 @@ type fdMark struct {
 	h          *handle.Handle
 }
 
-// written is called, with nil, once the kernel has taken all up to pos.
+// written has fn called, with nil, once the kernel has taken all up to pos.
 type written struct {
 	pos uint64
 	fn  func(error)
 }
 
-// answersBound bounds, in bytes, what a peer can make this side owe it by asking
-// without reading. Some 20,000 acknowledgements.
+// answersBound is how many bytes of answers may wait for a peer that asks and does not
+// read: some 20,000 acknowledgements.
 const answersBound = 1 << 20
 
-// lineKind says which bound a line counts against, and when it goes.
+// lineKind says which bound a line counts against, and when it is written.
 type lineKind struct {
-	app    bool // the application says it of its own accord
+	app    bool // the application sends it: a pause refuses it
 	bound  bound
-	urgent bool // somebody waits for what comes of it: it is never held back
-	late   bool // it goes with the next line, or with a flush
+	urgent bool // somebody waits for what follows from it: it is never held back
+	late   bool // it is written with the next line, or by flush
 }
 
 // bound is what limits the bytes of a kind that may wait for the peer.
 type bound int
 
 const (
-	unbounded  bound = iota // this side says little of its own accord
-	maxQueue                // what applications send: Options.MaxQueue
-	maxAnswers              // what the peer made this side say: answersBound
+	unbounded  bound = iota // orders, of which there are few
+	maxQueue                // messages of applications: Options.MaxQueue
+	maxAnswers              // answers to the peer: answersBound
 )
 
 var (
@@ -99,7 +98,8 @@ var (
 )
 
 // put queues complete lines, and sees to it that they are written. It never
-// waits. h, which put takes over, goes with the first byte.
+// waits. It takes h over, which goes with the first byte. pos is the position in the
+// stream after the lines, for whenWritten.
 func (o *outbox) put(kind lineKind, h *handle.Handle, lines ...[]byte) (pos uint64, err error) {
 	o.mu.Lock()
 	size := 0
@@ -147,8 +147,8 @@ func (o *outbox) put(kind lineKind, h *handle.Handle, lines ...[]byte) (pos uint
 	return pos, nil
 }
 
-// hold reports whether what is in buf is better written later, and sees to it
-// that it is. o.mu is held.
+// hold reports whether the lines in buf are to be written later. If so, it has seen to it
+// that they will be. o.mu is held.
 func (o *outbox) hold() bool {
 	if o.parked {
 		return o.enqueued-o.tried < wholeBatch
@@ -162,7 +162,7 @@ func (o *outbox) hold() bool {
 	return true
 }
 
-// release writes what is held back, when its time is over.
+// release writes the lines that were held back, when their time is over.
 func (o *outbox) release() {
 	o.mu.Lock()
 	o.back.over()
@@ -170,7 +170,7 @@ func (o *outbox) release() {
 	o.flush(false)
 }
 
-// flush begins to write what nobody writes yet.
+// flush becomes the writer, if there is none. one is as for write.
 func (o *outbox) flush(one bool) {
 	o.mu.Lock()
 	if o.writing {
@@ -182,9 +182,9 @@ func (o *outbox) flush(one bool) {
 	o.write(one)
 }
 
-// write is the writer: it empties buf into the kernel, batch by batch. Who sends
-// writes one batch and leaves the rest to a goroutine. So no sender writes for
-// others. Nothing here waits for the peer.
+// write is the writer: it empties buf into the kernel, batch by batch. With one it
+// writes a single batch and leaves the rest to a new goroutine, so that no sender is kept
+// by what others add meanwhile. Nothing here waits for the peer.
 func (o *outbox) write(one bool) {
 	for o.take() {
 		if noRoom := o.writeBatch(); noRoom != nil {
@@ -201,8 +201,8 @@ func (o *outbox) write(one bool) {
 	}
 }
 
-// take makes buf the writer's batch, unless something is left of the last one. It
-// reports false if there is nothing to write. Then the writing has ended.
+// take makes buf the writer's batch, unless something is left of the last one. If there
+// is nothing to write it returns false, and then there is no writer any more.
 func (o *outbox) take() bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -265,9 +265,9 @@ func (o *outbox) writeBatch() (noRoom error) {
 	return nil
 }
 
-// stall ends the writing for now: the kernel has no room, and a goroutine waits
-// for some. A sender that has added a whole batch meanwhile tries again by itself.
-// Where it keeps the only P busy, that goroutine does not run.
+// stall ends the writing for now, as the kernel has no room. A goroutine waits for room.
+// A sender that has added a whole batch meanwhile tries again by itself: if it keeps the
+// only P busy, the goroutine that waits does not run.
 func (o *outbox) stall(noRoom error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -308,7 +308,7 @@ func releaseMarks(marks []fdMark) {
 	}
 }
 
-// advance counts n more bytes as taken by the kernel and tells who waited.
+// advance counts n more bytes as taken by the kernel, and calls what waited for them.
 func (o *outbox) advance(n int) {
 	o.mu.Lock()
 	o.written += uint64(n)
@@ -323,8 +323,8 @@ func (o *outbox) advance(n int) {
 	}
 }
 
-// done takes the written batch's buffer back for reuse, unless it grew large,
-// and reports whether the writer is to go on.
+// done is called when the batch is written. It keeps the buffer for reuse, unless that
+// has grown large, and reports whether the writer goes on.
 func (o *outbox) done() (more bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -342,8 +342,8 @@ func (o *outbox) done() (more bool) {
 	return false
 }
 
-// whenWritten calls fn once the kernel has all up to pos (a result of put), or
-// with an error if that will not come to be. fn must not wait.
+// whenWritten calls fn once the kernel has all up to pos (a result of put), or with an
+// error if the outbox is closed before. fn must not wait.
 func (o *outbox) whenWritten(pos uint64, fn func(error)) {
 	o.mu.Lock()
 	switch {
@@ -368,14 +368,14 @@ func (o *outbox) queued() int {
 	return int(o.enqueued - o.written)
 }
 
-// end is the position after all that was put so far.
+// end returns the position after the last line that was put.
 func (o *outbox) end() uint64 {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	return o.enqueued
 }
 
-// fail ends the outbox from a writer: nothing more can be written.
+// fail closes the outbox after a write error.
 func (o *outbox) fail() {
 	o.close(errs.Closed)
 	if o.onFail != nil {

@@ -5,23 +5,23 @@ import (
 	"errors"
 )
 
-// The pause of a link: nobody reads its channel and nobody writes to it, so that its state
-// is what another program of this process can go on with. It has two halves, for what is
-// between the rooms: who is asked by what arrives has to rest after the reading, and
-// before the writing.
+// In a pause nobody reads the channel of a link and nobody writes to it. So its state
+// stands still, and the program that replaces this one can go on with it. Reading and
+// writing are paused separately: rooms that answer what arrives, as the broker does, have
+// to come to rest after the one and before the other.
 
-// errPaused says that the line was not taken, since nobody writes for now.
+// errPaused says that the outbox has not taken the line. It goes no further than unpaused.
 var errPaused = errors.New("link: paused")
 
-// writePause is that of an outbox. It is guarded by the outbox's lock.
+// writePause is the pause of an outbox. It is guarded by the outbox's lock.
 type writePause struct {
 	on    bool
-	rests chan struct{} // closed when the writer at work has come to an end; nil after
+	rests chan struct{} // closed when the writer at work has ended; nil after
 	over  chan struct{} // closed at the end of the pause
 }
 
-// PauseReading returns when nobody reads the link any more, or with ctx's error.
-// Resume is to be called in any case. The reader must not wait for the caller.
+// PauseReading returns nil when nobody reads the link any more, or ctx's error. Either way
+// Resume has to be called. It deadlocks if the reader waits for its caller.
 func PauseReading(ctx context.Context, l *Link) error {
 	rests := l.turn.pause()
 	l.flow.pause(true)
@@ -36,8 +36,8 @@ func PauseReading(ctx context.Context, l *Link) error {
 	}
 }
 
-// PauseWriting returns when nobody writes to the link any more. What applications say
-// from now on waits for Resume; what this side says itself is queued.
+// PauseWriting returns when nobody writes to the link any more. From now on messages of
+// the application wait for Resume. Lines of the protocol are queued.
 func PauseWriting(l *Link) {
 	o := &l.out
 	o.mu.Lock()
@@ -67,7 +67,7 @@ func Resume(l *Link) {
 	l.turn.goOn()
 }
 
-// rest is called where a writer ends. o.mu is held.
+// rest is called when a writer ends. o.mu is held.
 func (o *outbox) rest() {
 	o.writing = false
 	if o.pause.rests != nil {
@@ -76,7 +76,8 @@ func (o *outbox) rest() {
 	}
 }
 
-// unpaused calls what may put a line of the application's, again after each pause.
+// unpaused calls put, which may put a line of the application. If a pause has refused the
+// line, it waits for the end of the pause and calls put again.
 func (o *outbox) unpaused(put func() error) error {
 	for {
 		err := put()

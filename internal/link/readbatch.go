@@ -8,22 +8,22 @@ import (
 // readBatch is the messages of one read that are not passed on yet.
 type readBatch struct {
 	messages [][]byte
-	size     int    // of messages, in the flow's bytes
-	unread   int    // bytes of this read, about, that are not looked at yet
-	slab     []byte // where small messages of this read are kept
-	kept     int    // bytes of those
+	size     int    // of messages, in bytes that count against the input bound
+	unread   int    // about how many bytes of this read are not looked at yet
+	slab     []byte // memory for small messages of this read
+	kept     int    // bytes of small messages of this read
 }
 
 const (
-	// maxBatch is how many messages are passed on at once: the callbacks need not
+	// maxBatch is how many messages are passed on at once, so that callbacks need not
 	// wait for a whole read.
 	maxBatch = 256
-	// slabSize is what small messages of one read share an allocation of. Any of
-	// them keeps it all.
+	// slabSize is the size in bytes of an allocation that small messages of one read
+	// share. As long as one of them is kept, all of it is.
 	slabSize = 2 << 10
 )
 
-// MessageCost is what a message costs beside its bytes.
+// MessageCost is how many bytes a message counts against the input bound, beside its own.
 const MessageCost = 64
 
 // begin begins a read of n bytes.
@@ -38,7 +38,7 @@ func (b *readBatch) seen(n int) { b.unread -= n }
 // add takes a message, and reports whether the batch is full.
 func (b *readBatch) add(raw []byte) (full bool) {
 	if b.messages == nil {
-		// The next messages are about as large.
+		// A guess: the next messages are as large as this one.
 		b.messages = make([][]byte, 0, 1+min(max(0, b.unread)/(len(raw)+1), maxBatch-1))
 	}
 	b.messages = append(b.messages, raw)
@@ -46,8 +46,8 @@ func (b *readBatch) add(raw []byte) (full bool) {
 	return len(b.messages) == maxBatch
 }
 
-// take empties the batch. One that is kept for a slow callback must not be much
-// larger than what it counts.
+// take empties the batch and returns its messages. The list may be kept for a slow
+// callback, so it must not be much larger than what it counts for.
 func (b *readBatch) take() (messages [][]byte, size int) {
 	messages, size = b.messages, b.size
 	b.messages, b.size = nil, 0
@@ -57,8 +57,8 @@ func (b *readBatch) take() (messages [][]byte, size int) {
 	return messages, size
 }
 
-// keep copies a message out of the buffer of this read. The slabs grow with
-// what is kept, so that a single small message keeps no large one.
+// keep copies a message out of the buffer of this read. The slabs grow with the bytes
+// kept, so that a single small message does not keep a large slab.
 func (b *readBatch) keep(raw []byte) []byte {
 	if len(raw) > slabSize/8 {
 		return bytes.Clone(raw)

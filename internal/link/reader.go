@@ -15,9 +15,9 @@ import (
 	"github.com/go-cluster/cluster/internal/wire"
 )
 
-// reader takes what arrives, from the bytes to the message or the call. It belongs
-// to whoever has the turn to read, so it has no lock. Nearly always that is one
-// goroutine of the workers.
+// reader takes what arrives, from the bytes to the message or the call. It has no lock,
+// since it belongs to whoever has the turn to read: nearly always one goroutine of the
+// workers.
 type reader struct {
 	*core
 	receipts *receipts
@@ -27,18 +27,18 @@ type reader struct {
 	workers  *workers
 	end      func() // what follows the last byte
 
-	messages atomic.Int64 // of the application over there, ever
+	messages atomic.Int64 // messages of the peer's application, since the beginning
 	lines    wire.Framer
 	batch    readBatch
 	fds      []int  // received and not yet claimed, oldest first
-	held     int    // of fds, those that came with the line that is half read
+	held     int    // how many of fds came with the line that is half read
 	asked    uint64 // the last receipt that the peer asked for in this read
 	dropped  error  // why the last line was dropped; nil if it was not
 	job      job    // the last request of this read
 	acked    bool   // an acknowledgement may have to be written
-	byCaller bool   // a caller reads
-	claimed  bool   // a descriptor came to its message in this read
-	stuck    bool   // the peer has sent too much that cannot be closed
+	byCaller bool   // a caller of Request reads
+	claimed  bool   // a message has claimed a descriptor in this read
+	stuck    bool   // the peer has sent descriptors that cannot be closed
 }
 
 // maxHeld bounds the descriptors that a peer can make this side hold with a line
@@ -65,7 +65,7 @@ func (r *reader) read() {
 			}
 			continue
 		case errors.Is(err, os.ErrDeadlineExceeded):
-			r.resume() // somebody's interrupt; for what, the turn knows
+			r.resume() // an interrupt: await says whether this goroutine still reads
 			continue
 		case err != io.EOF && !errors.Is(err, os.ErrClosed):
 			r.to.Report(fmt.Errorf("cluster: channel of %s: %w", r.name, err), 0)
@@ -78,10 +78,10 @@ func (r *reader) read() {
 	r.end()
 }
 
-// answer answers the last request of this read, so that a lone request is answered by
-// the goroutine that has read it, without a switch. It reports whether this goroutine
-// reads on. It does where handlers return soon. Otherwise another one reads, from now
-// on or once this one has taken too long.
+// answer answers the last request of this read on the goroutine that has read it: a lone
+// request costs no switch then. It reports whether this goroutine reads on. If the last
+// handlers returned soon, it does, unless this one takes too long: then another goroutine
+// becomes the reader. Otherwise another goroutine is the reader from the beginning.
 func (r *reader) answer() (reads bool) {
 	j := r.job
 	r.job = job{}
@@ -113,8 +113,8 @@ func (r *reader) pause() {
 	}
 }
 
-// waitDelivered waits until something was delivered. Nothing is read meanwhile. The
-// end of the channel may be the master's death, so it is watched for on the side.
+// waitDelivered waits until something was delivered. Nothing is read meanwhile. So
+// another goroutine watches for the end of the channel, which may be the master's death.
 func (r *reader) waitDelivered() {
 	watched := make(chan struct{})
 	var delivered atomic.Bool
@@ -124,9 +124,9 @@ func (r *reader) waitDelivered() {
 			if delivered.Load() || r.final.Load() {
 				return
 			}
-			r.resume() // it was for the turn
+			r.resume() // the interrupt was for the turn
 			if delivered.Load() {
-				return // and that has just undone the other one
+				return // resume may have undone the interrupt below, which ends this watch
 			}
 		}
 		r.flow.open()
@@ -154,29 +154,28 @@ func (r *reader) waitFor(ctx context.Context, c *call) (ended bool) {
 		}
 		if mine {
 			r.resume()
-		} // else the reader does, who may have an interrupt of its own by now
+		} // else the reader resumes: by now there may be another interrupt, which is for it
 	}
 	if !mine {
 		ended = c.wait(ctx)
-		// Only now: the next call follows soon on the answer, not on the question.
+		// After the wait, since the time that counts is from an answer to the next call.
 		r.turn.ended()
 		return ended
 	}
 	r.readFor(ctx, c)
 	if !c.over() {
-		// The reader reads on, if anybody is to have an answer.
-		r.turn.giveUp()
+		r.turn.giveUp() // the reader reads on, for those who still wait
 		return c.wait(ctx)
 	}
 	r.turn.leave()
 	if r.final.Load() || r.receipts.any() || r.calls.any() || r.exchange.any() {
-		r.turn.pickUp() // others that wait saw that somebody reads
+		r.turn.pickUp() // others wait for the peer, and did not pick up the turn while a caller had it
 	}
 	return true
 }
 
-// readFor reads for the caller that has the turn, until c is answered. Whatever
-// else comes up it leaves to the reader, who finds it again.
+// readFor reads for the caller that has the turn, until c is answered. It stops at errors
+// and at the end of the channel, and leaves them to the reader, which will meet them too.
 func (r *reader) readFor(ctx context.Context, c *call) {
 	r.byCaller = true
 	defer func() { r.byCaller = false }()
@@ -194,8 +193,8 @@ func (r *reader) readFor(ctx context.Context, c *call) {
 	}
 }
 
-// readRest takes what the kernel has now and no more: who still holds the other
-// end could write for ever.
+// readRest takes what the kernel has now and no more: another process that still holds
+// the other end could write for ever.
 func (r *reader) readRest() {
 	for left := r.ch.Unread(); left > 0; {
 		in, err := r.ch.TryRecv()
@@ -209,7 +208,7 @@ func (r *reader) readRest() {
 	}
 }
 
-// take handles what one recvmsg returned.
+// take handles what one read has returned.
 func (r *reader) take(in *channel.Input) {
 	if in == nil {
 		return
@@ -247,8 +246,8 @@ func (r *reader) confirm() {
 	}
 }
 
-// dropHeld closes the descriptors that came while the line that ends now was
-// half read: they were for it, and not for a later one.
+// dropHeld closes the descriptors that came while the line that has just ended was
+// half read. They were for that line, and it has not claimed them.
 func (r *reader) dropHeld() {
 	n := r.held
 	r.held = 0
@@ -271,8 +270,8 @@ func (r *reader) dropAll() {
 	r.fds = nil
 }
 
-// deliver passes the messages read so far on, so that what is reported next comes
-// after them.
+// deliver passes on the messages that were read so far. It is called before anything else
+// is reported, which keeps the order.
 func (r *reader) deliver() {
 	if batch, size := r.batch.take(); len(batch) > 0 {
 		r.messages.Add(int64(len(batch)))
@@ -288,14 +287,14 @@ func (r *reader) message(raw []byte) {
 	}
 }
 
-// FaultCost is what a report counts against the input bound, beside its text.
+// FaultCost is how many bytes a report counts against the input bound, beside its text.
 const FaultCost = 512
 
 // fault reports that the peer broke the protocol.
 func (r *reader) fault(format string, args ...any) {
 	r.deliver()
 	err := fmt.Errorf("cluster: %s: "+format, append([]any{r.name}, args...)...)
-	cost := FaultCost + len(err.Error()) // which can quote what the peer said, and is kept whole
+	cost := FaultCost + len(err.Error()) // the text may quote the peer, and is kept whole
 	r.flow.add(cost)
 	r.to.Report(wire.PlainError(err), cost)
 }

@@ -7,34 +7,34 @@ import (
 )
 
 // readTurn says who reads a link: its reader, or a caller of Request. A caller that
-// asks again and again reads the answers itself. If the reader had to wake it, that
-// would cost more than all the rest: where a P is idle, the runtime wakes another
-// thread for it as well.
+// asks again and again reads the answers itself. For the reader to wake that caller would
+// cost more than all the rest, since the runtime wakes another thread as well where a P is
+// idle.
 //
-// Between two requests of such a caller nobody reads. To pass the turn back and
-// forth would cost what it saves. The reader gets it back when no caller has come
-// for one to two graces.
+// Between two requests of such a caller nobody has the turn: to pass it back and forth
+// would cost what it saves. The reader gets it back when no request has come for one to
+// two graces.
 //
-// The reader leaves the turn to nobody as well, while it answers a request itself
-// whose handler will return soon, as far as one can tell from the last ones. If that
-// takes longer than a grace, another goroutine becomes the reader.
+// Nobody has the turn either while the reader answers a request itself. It does so if the
+// last handlers have returned soon. If this one takes longer than a grace, another
+// goroutine becomes the reader.
 type readTurn struct {
 	mu      sync.Mutex
 	changed sync.Cond
 	holder  holder
-	granted chan struct{} // closed when the caller that asked has it
-	free    atomic.Bool   // nobody has it; for a look without the lock
-	timer   *time.Timer   // gives it back to the reader
+	granted chan struct{} // closed when the caller that asked for the turn has it
+	free    atomic.Bool   // nobody has the turn; for a look without the lock
+	timer   *time.Timer   // gives the turn back to the reader
 	armed   bool          // timer is running
-	pausing atomic.Bool   // nobody reads any more; set under mu
-	rests   chan struct{} // closed when the reader has come to rest in that; nil after
+	pausing atomic.Bool   // nobody may read; set under mu
+	rests   chan struct{} // closed when nobody reads in a pause; nil after
 
 	end  time.Duration // when the last request ended, since epoch
-	left time.Duration // when it was last left to nobody
-	run  int           // requests that followed so soon on another, in a row
+	left time.Duration // when the turn was last left to nobody
+	run  int           // requests in a row, each within soon of the end of the one before
 
-	answering bool   // the reader answers a request, and comes back
-	quick     int    // requests of the peer that were answered so soon, in a row
+	answering bool   // the reader answers a request, and calls back after it
+	quick     int    // requests of the peer in a row, each answered within soon
 	replace   func() // makes another goroutine the reader; takes no lock
 }
 
@@ -42,20 +42,21 @@ type holder int
 
 const (
 	byReader  holder = iota
-	byLeaving        // by the reader, which is to pass the turn to a caller
+	byLeaving        // by the reader, which will pass the turn to a caller
 	byCaller
 	byNobody
 )
 
 const (
-	// soon is after how long a request still follows on the last one, and how long
-	// its answer may take, if the reader is to answer the next one itself.
+	// soon bounds the time from the end of a request to the next one, for the next one
+	// to count as following at once. It also bounds the time in which a request of the
+	// peer is answered, for its handler to count as quick.
 	soon = 50 * time.Microsecond
-	// soonRun is how many have to before the caller asks for the turn: that
-	// costs more than a request. So many have to be answered soon before the reader
-	// answers one itself.
+	// soonRun is how many requests in a row have to follow at once before the caller
+	// asks for the turn, which costs more than a request. It is also how many handlers
+	// in a row have to be quick before the reader answers the next request itself.
 	soonRun = 8
-	// grace is how long nobody holds it, about. The runtime's timers make a
+	// grace is about how long nobody holds the turn. The runtime's timers make a
 	// millisecond of it where nothing else runs.
 	grace = 400 * time.Microsecond
 )
@@ -80,8 +81,8 @@ func (t *readTurn) await() {
 	}
 }
 
-// pause asks for a rest, in which nobody reads, and returns what is closed when it has
-// come. The reader, and a caller that reads, are to be interrupted.
+// pause asks for a rest in which nobody reads. rests is closed when the rest has come.
+// The caller of pause has to interrupt whoever reads.
 func (t *readTurn) pause() (rests <-chan struct{}) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -104,9 +105,9 @@ func (t *readTurn) goOn() {
 	t.changed.Signal()
 }
 
-// begin is called once c is on its way. It reports whether the caller has the turn.
-// If it will get the turn from the reader it returns what is closed then, and the
-// reader is to be interrupted.
+// begin is called once c is on its way. mine reports that its caller has the turn. If
+// granted is not nil, the caller will get the turn from the reader: it has to interrupt
+// the reader, and granted is closed when it has the turn.
 func (t *readTurn) begin(c *call) (mine bool, granted <-chan struct{}) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -128,8 +129,8 @@ func (t *readTurn) begin(c *call) (mine bool, granted <-chan struct{}) {
 	return false, t.granted
 }
 
-// withdraw is for a caller that has asked for the turn and needs it no more. It
-// reports whether the caller got it all the same.
+// withdraw takes back a caller's wish for the turn. It reports whether the caller has got
+// the turn before.
 func (t *readTurn) withdraw() (mine bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -156,9 +157,9 @@ func (t *readTurn) leave() {
 	t.leaveAt(t.end)
 }
 
-// lend is called by the reader before it answers a request. It reports whether the
-// reader may do so itself, with nobody reading meanwhile: then it calls back at the
-// end, and else lets another goroutine read.
+// lend is called by the reader before it answers a request. If it returns true, nobody
+// reads meanwhile, and the reader calls back after the request. Otherwise the reader has
+// to let another goroutine read.
 func (t *readTurn) lend(now time.Duration) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -179,8 +180,8 @@ func (t *readTurn) answered(took time.Duration) {
 	}
 }
 
-// back is called by the reader when it has answered a request itself. It reports
-// whether the caller is still the reader: if not, another goroutine is by now.
+// back is called after lend, when the request is answered. It reports whether the calling
+// goroutine is still the reader. If not, another goroutine has become the reader.
 func (t *readTurn) back() (reads bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -199,7 +200,7 @@ func (t *readTurn) back() (reads bool) {
 func (t *readTurn) leaveAt(now time.Duration) {
 	t.left = now
 	if t.pausing.Load() {
-		t.giveBack() // which rests
+		t.giveBack() // the reader rests in await
 		return
 	}
 	t.holder = byNobody
@@ -224,8 +225,8 @@ func (t *readTurn) giveUp() {
 	t.giveBack()
 }
 
-// giveBack gives the turn to the reader. If that one answers a request, there is a new
-// one. t.mu is held.
+// giveBack gives the turn to the reader. If the reader is answering a request, another
+// goroutine becomes the reader. t.mu is held.
 func (t *readTurn) giveBack() {
 	t.holder = byReader
 	t.free.Store(false)
@@ -237,9 +238,9 @@ func (t *readTurn) giveBack() {
 	t.changed.Signal()
 }
 
-// expire is what the timer does. It gives the turn back when no caller has come for
-// a grace, and else sets the timer for what remains. So a caller that asks again and
-// again costs a timer for each grace and not for each request.
+// expire is called by the timer. It gives the turn back if no request has come for
+// a grace, and otherwise sets the timer for what remains of the grace. So a caller that
+// asks again and again costs a timer for each grace and not for each request.
 func (t *readTurn) expire() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -255,8 +256,8 @@ func (t *readTurn) expire() {
 	}
 }
 
-// pickUp gives the turn to the reader if nobody has it: something waits for the
-// peer, or the link is at its end.
+// pickUp gives the turn to the reader if nobody has it. It is called when something waits
+// for the peer, and at the end of the link.
 func (t *readTurn) pickUp() {
 	if !t.free.Load() {
 		return

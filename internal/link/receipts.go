@@ -9,21 +9,21 @@ import (
 	"github.com/go-cluster/cluster/internal/wire"
 )
 
-// receipts are those who wait until the peer has received what they sent. Behind
-// their message goes a question with a number. The peer answers with the number
-// when it has read that far. A peer that is not known yet is asked when it is.
-// Node is not asked: there a message that is written counts as received.
+// receipts are the callbacks that wait until the peer has received a message. A question
+// with a number follows such a message, and the peer answers with the number when it has
+// read that far. A peer that is not known yet is asked when it is known. Node is not
+// asked: with node a message counts as received when it is written.
 type receipts struct {
 	*core
 
 	mu        sync.Mutex
 	peer      PeerKind
-	sent      uint64    // of numbers, all that were asked for or are to be
+	sent      uint64    // the last number that was given
 	wait      []receipt // oldest first
-	forgotten int       // of those
+	forgotten int       // how many in wait are forgotten
 }
 
-// receipt is told when the peer has received all up to n.
+// receipt has fn called when the peer has received all up to n.
 type receipt struct {
 	n    uint64
 	size int         // of the line
@@ -31,8 +31,8 @@ type receipt struct {
 	fn   func(error) // nil if it is forgotten
 }
 
-// send sends line, with h unless that is nil, which it takes over. fn is told when
-// it has arrived. n is what forget takes.
+// send sends line, with h unless that is nil. It takes h over. fn is called when the line
+// has arrived. n is the receipt's number, for forget.
 func (r *receipts) send(kind lineKind, h *handle.Handle, line []byte, fn func(error)) (n uint64, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -53,15 +53,15 @@ func (r *receipts) send(kind lineKind, h *handle.Handle, line []byte, fn func(er
 		return one.n, nil
 	}
 	r.wait = append(r.wait, one)
-	if kind != promptLine || r.peer == PeerUnknown { // else the caller may read it
+	if kind != promptLine || r.peer == PeerUnknown { // otherwise the caller may read the receipt itself
 		r.turn.pickUp()
 	}
 	return one.n, nil
 }
 
-// forget is called when nobody waits for the receipt n any more. One that never comes
-// must not take memory for as long as the peer lives. What is forgotten is swept out
-// when it is the greater part, so that each costs little.
+// forget is called when nobody waits for the receipt n any more: a receipt that never
+// comes must not take memory for as long as the peer lives. Forgotten receipts are removed
+// when they are more than half of all, so that each costs little.
 func (r *receipts) forget(n uint64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -77,7 +77,7 @@ func (r *receipts) forget(n uint64) {
 	}
 }
 
-// remembered is a copy of wait without what is forgotten. r.mu is held.
+// remembered is a copy of wait without the forgotten receipts. r.mu is held.
 func (r *receipts) remembered() []receipt {
 	kept := make([]receipt, 0, len(r.wait)-r.forgotten)
 	for _, one := range r.wait {
@@ -88,8 +88,8 @@ func (r *receipts) remembered() []receipt {
 	return kept
 }
 
-// setPeer is told what the peer understands. Receipts that wait for it are asked
-// for, all by the last one. What was longer than the peer takes it has dropped.
+// setPeer is called when it is known what the peer understands. One question then asks for
+// all receipts that wait. The peer has dropped messages that were longer than it takes.
 func (r *receipts) setPeer(k PeerKind) {
 	r.mu.Lock()
 	r.peer = k
@@ -125,17 +125,17 @@ func (r *receipts) askEarly() {
 	}
 }
 
-// ask asks for all that wait. r.mu is held. A question for nothing goes first: if
-// the line before was dropped, that says nothing of the message that the other
-// question is about.
+// ask asks for all receipts that wait. r.mu is held. A question with the number 0 goes
+// first. The peer takes a question to be about the line before it: were that line dropped,
+// the peer would say of the last message here that it was.
 func (r *receipts) ask() {
 	if n := len(r.wait); n > 0 {
 		r.out.put(orderLine, nil, wire.AppendCount(nil, wire.ActAsk, 0), wire.AppendCount(nil, wire.ActAsk, r.wait[n-1].n))
 	}
 }
 
-// received tells those whose messages the peer has received, up to n. If dropped is
-// not nil, that is what became of the last one.
+// received is called when the peer has received all messages up to n. If dropped is not
+// nil, it says why the peer has dropped the message n.
 func (r *receipts) received(n uint64, dropped error) {
 	r.mu.Lock()
 	i := 0
@@ -159,15 +159,15 @@ func (r *receipts) received(n uint64, dropped error) {
 	}
 }
 
-// any reports whether anybody waits.
+// any reports whether a receipt is waited for.
 func (r *receipts) any() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return len(r.wait) > r.forgotten
 }
 
-// close tells all who wait that nothing will come. The outbox is closed, so nobody
-// follows.
+// close tells all that wait that no receipt will come. The outbox is closed before, so no
+// further one begins to wait.
 func (r *receipts) close(err error) {
 	r.mu.Lock()
 	told := r.remembered()

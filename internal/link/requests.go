@@ -11,32 +11,32 @@ import (
 	"github.com/go-cluster/cluster/internal/wire"
 )
 
-// requests are those of the peer. Each is answered by a goroutine of workers, or
+// requests are the requests of the peer. Each is answered by a goroutine of workers, or
 // waits until there is a handler for it.
 type requests struct {
 	*core
 	workers *workers
 
 	mu      sync.Mutex
-	waiting []asked          // that no handler fits yet
-	running callback.Running // being answered
+	waiting []asked          // no handler fits them yet
+	running callback.Running // those that are being answered
 }
 
-// asked is a Request of the peer's.
+// asked is a request of the peer.
 type asked struct {
 	id  uint64
 	msg []byte
 }
 
-// requestCost is what a request that is being answered costs beside its bytes:
-// a goroutine.
+// requestCost is how many bytes a request counts against the input bound, beside its own:
+// it takes a goroutine to answer it.
 const requestCost = 4 << 10
 
 func (a *asked) size() int { return len(a.msg) + requestCost }
 
-// came is told of a request. It returns the job to answer it, if there is a
-// handler for it. The reader does not wait for the callbacks before it: nested
-// calls could deadlock.
+// came takes a request. If there is a handler for it, it returns the job of answering it.
+// A request does not wait for the callbacks of earlier messages: nested calls could
+// deadlock.
 func (r *requests) came(a asked) (j job, ok bool) {
 	r.flow.add(a.size())
 	if j, ok := r.jobFor(a); ok {
@@ -46,13 +46,13 @@ func (r *requests) came(a asked) (j job, ok bool) {
 	r.mu.Lock()
 	r.waiting = append(r.waiting, a)
 	r.mu.Unlock()
-	if r.to.Responder(a.msg) != nil { // it has come in between
+	if r.to.Responder(a.msg) != nil { // a handler was registered in between
 		r.retry()
 	}
 	return job{}, false
 }
 
-// jobFor is the answering of a, if a handler fits.
+// jobFor returns the job of answering a, if a handler fits.
 func (r *requests) jobFor(a asked) (j job, ok bool) {
 	by := r.to.Responder(a.msg)
 	if by == nil {
@@ -62,9 +62,9 @@ func (r *requests) jobFor(a asked) (j job, ok bool) {
 	return job{asked: a, by: by}, true
 }
 
-// answer runs the handler and sends what it returns. A handler that does not return
-// is answered for: it has ended its goroutine, or this process is about to end by
-// its panic.
+// answer runs the handler and sends what it returns. For a handler that does not return
+// it sends an error: the handler has ended its goroutine, or its panic is about to end
+// this process.
 func (r *requests) answer(j job) {
 	defer r.running.End()
 	defer r.flow.release(j.size())
@@ -92,7 +92,7 @@ func (r *requests) reply(id uint64, reply any, err error) {
 			return nil
 		})
 	}
-	if err != nil { // of the handler, of the encoder, or there is too much
+	if err != nil { // of the handler, of the encoder, or the reply is too long
 		r.fail(id, err.Error(), code)
 	}
 }

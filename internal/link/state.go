@@ -9,37 +9,38 @@ import (
 	"github.com/go-cluster/cluster/internal/handle"
 )
 
-// State is a link that is paused, as data, for another program of this process that goes
-// on with it by Restore. Descriptors are numbers; they stay the link's.
+// State is a paused link as data, for the program that replaces this one in the same
+// process: there Restore makes the link again. Descriptors stand in it by number; they
+// stay the link's.
 type State struct {
 	FD      int // of the channel
 	Peer    PeerKind
 	PeerMax int
 
-	// What was read:
-	Line        []byte // the beginning of a line
-	Dropping    bool   // or the rest of it is dropped
-	FDs         []int  // that no message has claimed
-	Held        int
-	Dropped     string // why the last line was dropped
-	TooLong     bool
-	Requests    []Asked // of the peer, that wait for a handler
+	// What was read and not delivered:
+	Line        []byte  // the beginning of a line
+	Dropping    bool    // the rest of that line is to be dropped
+	FDs         []int   // descriptors that no message has claimed
+	Held        int     // as in reader
+	Dropped     string  // why the last line was dropped
+	TooLong     bool    // it was longer than the bound
+	Requests    []Asked // requests of the peer that wait for a handler
 	MessagesIn  int64
 	MessagesOut int64
 
 	// What was not written:
 	Out     []byte
 	Marks   []Mark
-	Answers int // bytes that the bound of the messages does not count
+	Answers int // how many bytes of Out count as answers
 
-	// The numbers that were given:
+	// The last numbers that were given:
 	LastReceipt, LastCall uint64
 	Calls                 [][]byte // requests that wait for the peer to be known
 
-	Handles []Handle // of the internal protocol, that are not acknowledged
+	Handles []Handle // of the internal protocol, not acknowledged yet
 	Up      bool     // the first of them is on its way
-	Exiting bool
-	Granted []string
+	Exiting bool     // as nodeExit.begun
+	Granted []string // as nodeExit.granted
 }
 
 // Asked is a request that waits for a handler.
@@ -59,8 +60,9 @@ type Handle struct {
 	FD    int
 }
 
-// Waits names what a link waits for that cannot be handed to another program, or is "".
-// What is sent again, by its number, is not waited for.
+// Waits names something that the link waits for and that cannot be handed to another
+// program. It returns "" if there is nothing of the kind. The handles in again, by their
+// number, are sent again by the next program and not waited for.
 func Waits(l *Link, again map[int64]bool) string {
 	l.handover.mu.Lock()
 	behind := len(l.handover.wait) > 0 || l.handover.up
@@ -140,7 +142,7 @@ func (o *outbox) state(s *State) {
 	s.Answers = min(o.answers, len(s.Out))
 }
 
-// Descriptors are all that s names, but the channel's.
+// Descriptors returns all descriptors that s names, except the channel's.
 func (s *State) Descriptors() (fds []int) {
 	fds = append(fds, s.FDs...)
 	for _, m := range s.Marks {
@@ -152,8 +154,8 @@ func (s *State) Descriptors() (fds []int) {
 	return fds
 }
 
-// Restore makes the link of a state, and takes over its descriptors, which others may
-// have as well. It reads and writes from Launch on.
+// Restore makes a link of its state, and takes over its descriptors. taken has those that
+// other rooms hold as well. The link does not read or write before Launch.
 func Restore(s State, taken handle.Taken, to Receiver, side Side, o Options) (*Link, error) {
 	ch, err := channel.Restore(s.FD)
 	if err != nil {

@@ -2,33 +2,32 @@ package link
 
 import "sync/atomic"
 
-// workers are the goroutines of a link that read, and that answer requests. One
-// that has done its job rests until there is the next, unless another one rests
-// already: its stack has grown to what JSON takes, and to grow a new one costs as
-// much as the rest.
+// workers are the goroutines of a link that read and that answer requests. A worker
+// that has done its job rests until there is another, unless one rests already. Its stack
+// has grown to what JSON takes, and to grow the stack of a new goroutine costs as much as
+// all the rest of a request.
 type workers struct {
 	*core
-	read   func()    // the reader's
-	answer func(job) // the requests'
+	read   func()    // of the reader
+	answer func(job) // of the requests
 
-	next    chan job     // to the one that rests
-	resting atomic.Int32 // how many do: one, or none
+	next    chan job     // to the worker that rests
+	resting atomic.Int32 // how many rest: one, or none
 }
 
-// job is what a worker does: to answer a request by the handler found for it, or
-// to read.
+// job is what a worker is to do: read, or answer a request.
 type job struct {
-	asked
-	by   Responder
-	read bool
+	asked           // the request
+	by    Responder // the handler found for it
+	read  bool
 }
 
 // spawn has j done by the worker that rests, or by a new one.
 func (w *workers) spawn(j job) {
 	select {
 	case w.next <- j:
-		// By who sends: where there is one P the other has not run yet, and this
-		// goroutine may be the next to rest.
+		// The sender counts, not the worker that was woken: where there is one P that
+		// worker has not run yet, and this goroutine may be the next to rest.
 		w.resting.Add(-1)
 	default:
 		go w.work(j)
