@@ -7,10 +7,10 @@
 // Channel owns its descriptor and is non-blocking, on the runtime's poller, so
 // that waiting keeps no thread. One goroutine at a time
 // may receive (Recv, TryRecv, Unread, WaitHangup) and one at a time send (Send,
-// WaitRoom); Interrupt, Resume and Close may come from anywhere. The receiver owns
+// WaitRoom). Interrupt, Resume and Close may be called by any goroutine. The receiver owns
 // the descriptors of an [Input] and has to claim or drop them. In the master they
-// are closed on goroutines of a [handle.Closer], since to close what a worker has
-// sent may take for ever. No other goroutine is started here.
+// are closed on goroutines of a [handle.Closer], since closing a descriptor that a worker
+// has sent may take for ever. No other goroutine is started here.
 //
 // On Unix there is no lock. On Windows one lock guards what Close and a write
 // under way share; it is not held while anything is waited for.
@@ -36,15 +36,16 @@ var (
 	ErrForeign = errors.New("channel: the other end is a node primary's")
 )
 
-// maxUnclosed bounds the descriptors that a worker can make this side hold by what it
-// does with them, so that to close them takes long. On Unix one read brings up to 253.
+// maxUnclosed bounds the descriptors that wait here to be closed: a worker can make each
+// close take long. On Unix one read brings up to 253. unclosedTime is how long Closes
+// waits for their number to fall.
 const (
 	maxUnclosed  = 128
 	unclosedTime = time.Second
 )
 
-// Closes reports whether what was received and given up is closed, or nearly so. It
-// waits for a second at most.
+// Closes reports whether the descriptors that were received and given up are closed, but
+// for maxUnclosed of them. It waits for a second at most.
 func (c *Channel) Closes() bool {
 	return c.closer == nil || c.closer.Await(maxUnclosed, unclosedTime)
 }

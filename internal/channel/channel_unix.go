@@ -23,14 +23,14 @@ type Channel struct {
 	f  *os.File
 	rc syscall.RawConn
 
-	in  incoming // of the one that receives
-	out outgoing // of the one that sends
+	in  incoming // of the goroutine that receives
+	out outgoing // of the goroutine that sends
 
-	closer *handle.Closer // of what a worker has sent; nil in the worker, which trusts its master
+	closer *handle.Closer // closes what a worker has sent; nil in the worker, which trusts its master
 }
 
-// incoming is the receive under way, and outgoing the send. What the poller is to
-// call is made once: a closure for each call would be three more allocations.
+// incoming is the receive under way, and outgoing the send. The functions that the poller
+// calls are made once: a closure for each call would be three more allocations.
 type incoming struct {
 	wait func(fd uintptr) bool // receives, and reports false to be called again
 	try  func(fd uintptr)      // receives
@@ -46,7 +46,7 @@ type outgoing struct {
 	err error
 }
 
-// MaxDescriptors is what one message can carry (SCM_MAX_FD of Linux). With
+// maxDescriptors is how many descriptors one message can carry (SCM_MAX_FD of Linux). With
 // less room the kernel cuts the list off and closes the rest, silently.
 const maxDescriptors = 253
 
@@ -102,18 +102,19 @@ func Inherit(fd int) (*Channel, error) {
 	if err != nil {
 		return nil, os.NewSyscallError("getsockname", err)
 	}
-	// A channel's ends have no names. What has is a log's socket, or a service's.
+	// A channel's ends have no names. A socket that has one belongs to a log, or to a
+	// service.
 	peer, _ := unix.Getpeername(fd)
 	if isNamed(sa) || isNamed(peer) || fd == 1 || fd == 2 {
 		return nil, fmt.Errorf("descriptor %d is not a channel", fd)
 	}
-	// Asked this way, as getpeername fails on some systems when the master has
-	// died already, and its worker must not take itself for a master then.
+	// Not by getpeername: that fails on some systems when the master has died already,
+	// and its worker must not take itself for a master then.
 	listens, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ACCEPTCONN)
 	if _, ok := sa.(*unix.SockaddrUnix); !ok || typ != unix.SOCK_STREAM || err == nil && listens != 0 {
 		return nil, fmt.Errorf("descriptor %d is not a channel", fd)
 	}
-	// What this worker starts itself must not hold the channel open, or the
+	// A process that this worker starts must not hold the channel open, or the
 	// master would never see its end.
 	unix.CloseOnExec(fd)
 	return open(fd)
@@ -161,7 +162,7 @@ func (in *Input) Free() {
 	inputs.Put(in)
 }
 
-// Recv waits for input, which is to be freed, whatever err is; it may be nil.
+// Recv waits for input. Whatever err is, in has to be freed unless it is nil.
 // The error is io.EOF at the end, and os.ErrDeadlineExceeded after Interrupt.
 func (c *Channel) Recv() (in *Input, err error) {
 	waitErr := c.rc.Read(c.in.wait)
@@ -172,8 +173,8 @@ func (c *Channel) Recv() (in *Input, err error) {
 	return in, err
 }
 
-// closedError is what became of a wait: the poller's error for a file closed by
-// this process is not os.ErrClosed.
+// closedError returns why a wait has ended: after Interrupt, or because this process has
+// closed the file. For the second the poller's error is not os.ErrClosed.
 func closedError(err error) error {
 	if errors.Is(err, os.ErrDeadlineExceeded) {
 		return err
@@ -220,8 +221,8 @@ func receive(fd int) (in *Input, err error) {
 	in.Free()
 	switch err {
 	case nil, unix.ECONNRESET:
-		// On a unix socket a reset only says that the peer closed its end with
-		// data of ours unread.
+		// On a unix socket a reset says only that the peer closed its end before it
+		// had read all.
 		return nil, io.EOF
 	case unix.EAGAIN:
 		return nil, ErrWouldBlock
@@ -229,8 +230,8 @@ func receive(fd int) (in *Input, err error) {
 	return nil, os.NewSyscallError("recvmsg", err)
 }
 
-// ParseRights returns the descriptors in a control message. What cannot be
-// parsed was cut off by the kernel, which then has closed the rest.
+// ParseRights returns the descriptors in a control message. If that cannot be parsed, the
+// kernel has cut it off and closed the rest.
 func ParseRights(oob []byte) (fds []int) {
 	if len(oob) == 0 {
 		return nil
@@ -285,7 +286,7 @@ func (o *outgoing) send(fd uintptr) {
 // open, or the kernel is short of memory.
 var errExhausted = errors.New("channel: system resources exhausted")
 
-// exhaustedPause is how long to wait then: there is no event for the end of it.
+// exhaustedPause is how long WaitRoom waits then: no event tells when that has ended.
 const exhaustedPause = 10 * time.Millisecond
 
 // IsNoRoom reports whether send is to be tried again after WaitRoom.
@@ -324,13 +325,12 @@ func (c *Channel) WaitHangup() bool {
 func (c *Channel) Resume() { c.f.SetReadDeadline(time.Time{}) }
 
 // Interrupt makes Recv and WaitHangup return, now or when they are next called,
-// until resume.
+// until Resume.
 func (c *Channel) Interrupt() { c.f.SetReadDeadline(time.Unix(1, 0)) }
 
-// Close closes this end; a Recv or send under way returns. The last descriptor of a
-// worker's channel is closed elsewhere: with it goes what the worker has sent and
-// nobody has received. So it must be the last, and File.Close returns when the file's
-// own is closed.
+// Close closes this end; a Recv or Send under way returns. With the last descriptor of the
+// channel the kernel closes what the worker has sent and nobody has received, which may
+// take for ever. So the closer closes the last one, a duplicate, after the file's own.
 func (c *Channel) Close() {
 	last := -1
 	if c.closer != nil {
@@ -353,13 +353,13 @@ func (c *Channel) Close() {
 const AttachRoom = 0
 
 // Attach returns what carries h to the peer: the line as it is, and the descriptor
-// beside it. What is kept, here nothing, is to be released when the peer has it.
+// beside it. kept has to be released when the peer has the descriptor; here it is nil.
 func (c *Channel) Attach(line []byte, h *handle.Handle) (carrier []byte, beside, kept *handle.Handle) {
 	return line, h.Retain(), nil
 }
 
-// Claim takes the descriptor of a line that should have come with one: the
-// oldest of fds. It returns nil if there is none, and what is left of fds.
+// Claim takes the descriptor that should have come with a line: the oldest of fds. It
+// returns nil if there is none. rest is what is left of fds.
 func (c *Channel) Claim(_ []byte, fds []int) (h *handle.Handle, rest []int) {
 	if len(fds) == 0 {
 		return nil, nil

@@ -17,10 +17,9 @@ import (
 )
 
 // Channel is one end of the named pipe between the master and a worker: bytes
-// both ways. It is overlapped. What is received goes through the runtime's
-// poller; what is sent does not, as that has no write which can be told to
-// return when the pipe is full: see send. One goroutine receives and one at a
-// time sends.
+// both ways. It is overlapped. Reads go through the runtime's poller. Writes do not, since
+// the poller has no write that returns when the pipe is full: see Send. One goroutine
+// receives and one at a time sends.
 type Channel struct {
 	f  *os.File
 	rc syscall.RawConn
@@ -30,11 +29,11 @@ type Channel struct {
 	stop    chan struct{} // closed by Interrupt
 	stopped bool          // stop is closed
 
-	out outgoing // of the one that sends
+	out outgoing // of the goroutine that sends
 
 	peer   int            // the process that has the other end, in the master
 	own    bool           // this process is a worker, and the channel its own
-	closer *handle.Closer // of what a worker has sent; nil in the worker, which trusts its master
+	closer *handle.Closer // closes what a worker has sent; nil in the worker, which trusts its master
 }
 
 // Client is the worker's end of a channel as the master has it: a handle that
@@ -116,7 +115,7 @@ func (in *Input) Free() {
 	inputs.Put(in)
 }
 
-// Recv waits for input, which is to be freed, whatever err is; it may be nil.
+// Recv waits for input. Whatever err is, in has to be freed unless it is nil.
 // The error is io.EOF at the end, and os.ErrDeadlineExceeded after Interrupt.
 func (c *Channel) Recv() (in *Input, err error) {
 	in = inputs.Get().(*Input)
@@ -176,7 +175,7 @@ type outgoing struct {
 // Send gives the pipe p, or a part of it, and returns how much it has taken.
 // When the pipe is full the write has begun all the same, and cannot be taken
 // back, as the reader may have had a part of it. So after ErrWouldBlock the next
-// Send is of the same bytes, and tells what became of that write.
+// Send has to be of the same bytes; it returns how that write has ended.
 func (c *Channel) Send(p []byte, _ int) (n int, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -298,7 +297,7 @@ func (c *Channel) Resume() {
 }
 
 // Interrupt makes Recv and WaitHangup return, now or when they are next called,
-// until resume.
+// until Resume.
 func (c *Channel) Interrupt() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -309,8 +308,8 @@ func (c *Channel) Interrupt() {
 	c.f.SetReadDeadline(time.Unix(1, 0))
 }
 
-// Close closes this end; a Recv or send under way returns. What the pipe has
-// taken stays there for the peer to read.
+// Close closes this end; a Recv or Send under way returns. The peer can still read what
+// the pipe has taken.
 func (c *Channel) Close() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -325,8 +324,8 @@ func (c *Channel) Close() {
 	}
 }
 
-// SetPeer tells the channel which process has the other end. It comes before the
-// first attach.
+// SetPeer tells the channel which process has the other end. It is called before the
+// first Attach.
 func (c *Channel) SetPeer(pid int) { c.peer = pid }
 
 // A socket goes as a member "socket" at the end of its line.
@@ -338,15 +337,15 @@ const (
 	AttachRoom = len(memberHead) + handle.TextLen + 1
 )
 
-// Attach puts h's socket into the line that is to carry it. Nothing goes beside the
-// line. To a worker that is what WSADuplicateSocket says of it for the process that
-// gets it. Without the socket, as when the worker has just died, the worker's answer
-// would be that none came. To the master it is the number that the socket has here,
-// where the master fetches it.
+// Attach puts h's socket, as text, into the line that is to carry it. Nothing goes beside
+// the line. For a worker the text is what WSADuplicateSocket returns for its process. If
+// that fails, as when the worker has just died, the line goes without a socket, and the
+// peer answers that none came. For the master the text is the number that the socket has
+// in this process, from where the master fetches it.
 //
-// So h is kept, to be released when the peer has it: the master may not have fetched
-// it before, and a socket that WSADuplicateSocket has given to a process is only
-// certain to live on when that process has opened it.
+// h is kept, and has to be released when the peer has the socket: the master may fetch it
+// late, and a socket that WSADuplicateSocket has given to a process is certain to live on
+// only when that process has opened it.
 func (c *Channel) Attach(line []byte, h *handle.Handle) (carrier []byte, beside, kept *handle.Handle) {
 	text := strconv.Itoa(h.FD())
 	if !c.own {
@@ -359,10 +358,9 @@ func (c *Channel) Attach(line []byte, h *handle.Handle) (carrier []byte, beside,
 	return append(append(append(head[:len(head):len(head)], memberHead...), text...), memberTail...), nil, h.Retain()
 }
 
-// Claim takes the socket of a line that should have come with one. It returns nil
-// if there is none. The master never adopts what a worker writes: that names a handle
-// of the master's own, so a worker could make the master close any. It fetches the
-// worker's.
+// Claim takes the socket that should have come with a line. It returns nil if there is
+// none. The master never adopts a socket by a worker's text: that would name a handle of
+// the master's own, so a worker could make the master close any. It fetches the worker's.
 func (c *Channel) Claim(line []byte, fds []int) (h *handle.Handle, rest []int) {
 	var carrier struct {
 		Socket string `json:"socket"`
@@ -385,7 +383,7 @@ func (c *Channel) Claim(line []byte, fds []int) (h *handle.Handle, rest []int) {
 	return h, fds
 }
 
-// Drop: none come beside the bytes.
+// Drop does nothing: no descriptors come beside the bytes.
 func (*Channel) Drop([]int) {}
 
 // Descriptor is -1: no other program of this process can go on with a pipe.

@@ -6,17 +6,17 @@ import (
 	"time"
 )
 
-// calls are the system calls of a socket that are under way. The socket is shared with
-// other processes, and its O_NONBLOCK is too: a program that makes the socket blocking
-// does so for all. A call then waits in the kernel. There it sees no deadline, and
-// closing the socket waits for it.
+// calls are the system calls of a socket that are under way. Other processes share the
+// socket, and so its O_NONBLOCK: a program that makes the socket blocking does so for all.
+// Then a call waits in the kernel. No deadline ends it there, and closing the socket waits
+// for it.
 type calls struct {
 	mu      sync.Mutex
-	begun   int              // calls, ever: their numbers
+	begun   int              // calls since the beginning; the number of the last one
 	live    map[int]struct{} // those that are under way
 	changed chan struct{}    // closed when one ends, if somebody waits for that
 	timer   *time.Timer      // of rouseLate
-	upTo    int              // the newest call that it is for
+	upTo    int              // the newest call that the timer is for
 }
 
 const (

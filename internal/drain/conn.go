@@ -14,10 +14,10 @@ import (
 	"github.com/go-cluster/cluster/internal/goodbye"
 )
 
-// conn watches one accepted connection, so that a drain knows whether it is
-// idle without knowing the protocol: a server waits on it for the next request
-// if it has read nothing since it wrote last, and reads now. An *http.Server in
-// Serve knows better, and says so.
+// conn watches one accepted connection, so that a drain knows whether it is idle without
+// knowing the protocol. If the server has read nothing since its last write, and reads
+// now, it waits for the next request. An *http.Server in Serve knows more, and reports
+// the state.
 type conn struct {
 	tracker  *Tracker
 	listener *Listener // that accepted it; nil if another process did
@@ -30,11 +30,11 @@ type conn struct {
 	writing atomic.Int32
 	busy    atomic.Bool // read something since the last write
 
-	phase atomic.Int32 // what the server says of it
+	phase atomic.Int32 // what an *http.Server has reported
 	old   atomic.Bool  // the request in flight began before the drain
 	tls   atomic.Bool  // what is read and written are TLS records
 
-	cut    atomic.Bool // an idle read is to end
+	cut    atomic.Bool // the drain ends the read that waits for a request
 	closed atomic.Bool
 
 	sight sighting // of the drain's goroutine alone
@@ -50,10 +50,11 @@ const (
 	phaseIdle          // between requests, or before the first
 )
 
-// abandoned reports whether its server has shut down, so that it is nobody's.
+// abandoned reports whether the connection's server has shut down, so that nobody serves
+// it any more.
 func (c *conn) abandoned() bool { return c.listener != nil && c.listener.over.Load() }
 
-// enter is told by the server what the connection is doing.
+// enter takes the state that the server reports.
 func (c *conn) enter(state http.ConnState) {
 	switch state {
 	case http.StateActive:
@@ -75,9 +76,9 @@ func (c *conn) idle() bool {
 	return c.phase.Load() != phaseActive && c.reading.Load() > 0 && c.writing.Load() == 0 && !c.busy.Load()
 }
 
-// cuttable reports whether a drain may close the connection when it is idle: not if
-// its server knows better what it is and does that itself. One of ServeFunc does not,
-// as far as HTTP/1 goes.
+// cuttable reports whether a drain may close the connection when it is idle. It may not if
+// the server closes idle connections itself. A server of ServeFunc is not relied on for
+// that: there a connection of HTTP/1, or one that was never used, is cut.
 func (c *conn) cuttable() bool {
 	if c.bye != nil {
 		return c.ops.Load() == 0 || c.bye.Speaks()
@@ -85,15 +86,15 @@ func (c *conn) cuttable() bool {
 	return c.listener == nil || !c.listener.foreign.Load()
 }
 
-// answering reports whether an answer has begun that does not say that the connection
-// ends, and has not ended.
+// answering reports whether an answer is being written that began without a word that the
+// connection ends.
 func (c *conn) answering() bool {
 	return c.bye != nil && c.bye.Speaks() && !c.bye.Pending() && !c.idle()
 }
 
-// patience is for how long a drain lets the connection be idle before it closes
-// it. Under TLS a server that says nothing of it reads whole records all the
-// time, so that a pause in an answer looks like the wait for a request.
+// patience is how long a drain lets the connection be idle before it closes it. A server
+// that reports no states reads whole records under TLS all the time, so that a pause in
+// an answer looks like the wait for a request.
 func (c *conn) patience() time.Duration {
 	if c.tls.Load() && c.phase.Load() == phaseUnknown {
 		return tlsLameDuck
@@ -109,8 +110,8 @@ func (c *conn) cutIdle() {
 	c.raw.SetReadDeadline(past)
 }
 
-// read is Read. A single byte is what net/http reads while a handler runs, to
-// notice when the client goes: that is no wait for a request.
+// read is Read. While a handler runs, net/http reads a single byte to notice when the
+// client goes: that is no wait for a request.
 func (c *conn) read(p []byte) (n int, err error) {
 	wait := len(p) > 1
 	if wait {
@@ -189,8 +190,8 @@ func (c *conn) write(p []byte) (int, error) {
 	return c.raw.Write(p)
 }
 
-// writeGoodbye writes p with goodbye.Header at that place in it. What it returns
-// counts the bytes of p alone.
+// writeGoodbye writes p with goodbye.Header inserted at the index at. The count that it
+// returns is of the bytes of p.
 func (c *conn) writeGoodbye(p []byte, at int) (int, error) {
 	parts := net.Buffers{p[:at], []byte(goodbye.Header), p[at:]}
 	written, err := parts.WriteTo(c.raw)
@@ -207,9 +208,9 @@ func (c *conn) wrote() {
 	c.writing.Add(-1)
 }
 
-// readFrom keeps sendfile. Any other source may let it wait, with nothing to
-// write: an echo or a proxy would look busy for as long as it runs. So what
-// comes from there is written piece by piece.
+// readFrom uses sendfile for a regular file. Any other source may make it wait with
+// nothing to write, and an echo or a proxy would look busy for as long as it runs. So
+// bytes from there are written piece by piece.
 func (c *conn) readFrom(dst io.ReaderFrom, src io.Reader) (int64, error) {
 	if !isRegularFile(src) {
 		return io.Copy(connWriter{c}, src)

@@ -7,15 +7,15 @@ import (
 	"time"
 )
 
-// Reason is who wants the drain.
+// Reason says who has begun the drain.
 type Reason int
 
 const (
 	ByMaster Reason = iota // the master's disconnect message
 	BySelf                 // Disconnect in the worker itself
-	ByOther                // somebody else, with SIGTERM to this process alone
+	ByOther                // another process, by a SIGTERM to this process alone
 	ByOrphan               // nobody: the channel has closed, so the master is gone
-	ByStop                 // the master's disconnect message, to all workers for good
+	ByStop                 // the master's disconnect message, to all workers: no other one follows
 )
 
 // Hooks are what a drain and its Tracker need of the world outside. They are
@@ -27,7 +27,7 @@ type Hooks struct {
 	// Announce tells the master about the drain, before anything is stopped.
 	Announce func(why Reason)
 
-	// Full is called when as many connections as New was told have been accepted.
+	// Full is called when Limits.Ever connections have been accepted.
 	Full func()
 
 	// Room is called when a worker that had as many connections as it may has fewer.
@@ -45,11 +45,11 @@ type Hooks struct {
 	// Close closes the channel, and returns when nothing more comes from it.
 	Close func()
 
-	// Callbacks returns when all callbacks have returned, or with done.
+	// Callbacks returns when all callbacks have returned, or when done is closed.
 	Callbacks func(done <-chan struct{})
 
-	// Logger is asked for at each use. Its log must not wait for whoever reads it:
-	// the drain ends in time all the same.
+	// Logger is called at each use. To log must not wait for a slow reader of the log,
+	// since the drain has to end in time.
 	Logger func() *slog.Logger
 
 	// Exit ends the process.
@@ -59,12 +59,12 @@ type Hooks struct {
 const (
 	// mainGrace is how long main may go on after Serve has returned.
 	mainGrace = 2 * time.Second
-	// callbackGrace is how long callbacks under way may go on before that, so that
-	// main's return does not cut off OnDisconnect.
+	// callbackGrace is how long callbacks under way may go on before Serve returns, so
+	// that main's return does not cut off OnDisconnect.
 	callbackGrace = time.Second
 )
 
-// Drain is the end of a worker: it has not begun yet, is under way, or over.
+// Drain is the drain of one worker. It exists from the worker's start and is begun once.
 type Drain struct {
 	*Tracker
 	OnShutdown ShutdownHooks
@@ -114,18 +114,17 @@ func (d *Drain) Stopping() <-chan struct{} { return d.stopping }
 // Notice says that a drain will follow. Until then everything goes on.
 func (d *Drain) Notice() { d.noticed.Do(func() { close(d.stopping) }) }
 
-// Closed returns a channel that is closed when the channel to the master is,
-// with everything said.
+// Closed returns a channel that is closed when the drain has flushed and closed the
+// channel to the master.
 func (d *Drain) Closed() <-chan struct{} { return d.closed }
 
 // Orphaned returns a channel that is closed when the channel to the master is, whoever
-// has closed it. What its successor needs is to be closed then.
+// has closed it. Sockets whose addresses the next master needs have to be closed then.
 func (d *Drain) Orphaned() <-chan struct{} { return d.orphans }
 
-// Hold returns nil at once while there is no drain. In one it waits until ctx
-// ends or the process does: what comes next in main must not run into an error
-// because of the drain. It could end the process before the drain does, and not
-// with 0.
+// Hold returns nil at once while there is no drain. In a drain it waits until ctx or the
+// process ends. It is for calls that would fail because of the drain: at such an error
+// most programs exit, before the drain has ended and not with status 0.
 func (d *Drain) Hold(ctx context.Context) error {
 	if !d.Draining() {
 		return nil
@@ -141,12 +140,12 @@ func (d *Drain) Begin(why Reason, timeout time.Duration) {
 		d.orphaned.Store(true)
 		d.orphan.Do(func() { close(d.orphans) })
 		if d.Draining() && !d.lastCall.Load() {
-			d.stopAll() // once more: the master has gone in the middle of a drain
+			d.stopAll() // once more, since a packet socket is closed only when the master is gone
 		}
 	}
 	d.once.Do(func() {
 		d.hooks.Begun()
-		// Nobody comes after this worker: what is queued it takes itself.
+		// No worker comes after this one, so it takes the connections that are queued.
 		last := why == ByOrphan || why == ByStop
 		d.lastCall.Store(last)
 		d.draining.Store(true)
@@ -178,7 +177,7 @@ func (d *Drain) run(why Reason) {
 	d.hooks.Flush(d.clock.rest)
 	d.hooks.Close()
 	close(d.closed)
-	// OnDisconnect has its turn before main has, unless a callback holds it up.
+	// OnDisconnect is called before main goes on, unless an earlier callback takes too long.
 	grace, cancel := context.WithTimeout(d.clock.rest, callbackGrace)
 	d.hooks.Callbacks(grace.Done())
 	cancel()

@@ -61,23 +61,22 @@ type census struct {
 	old  int // of those, with a request in flight that began before the drain
 }
 
-// pace decides when the servers are shut down: see next. Its time is that in
-// which this process ran: while it was stopped, requests may have come that are
-// not read yet, and Shutdown would close their connections as idle.
+// pace decides when the servers are shut down: see next. It counts only the time in which
+// this process ran. While the process was stopped, requests may have come that are not
+// read yet, and Shutdown would close their connections as idle.
 type pace struct {
 	half  time.Duration // half of the drain's time
 	ran   time.Duration // since the drain began
-	quiet time.Duration // what ran was when the last request from before the drain was in flight
+	quiet time.Duration // the value of ran when a request from before the drain was last in flight
 }
 
-// next is told what a look has found, and how long after the look before. It
+// next takes what a look has found, and the time since the look before. It
 // returns the pace from here on, and whether the servers are to be shut down now.
 //
-// That should wait until every client has been told, by an answer that says
-// Connection: close. A request that began before the drain may have been answered
-// in part, with no word of closing, and its client may send another one when it
-// ends. So requests from before the drain have half of the time; after them one
-// lame-duck time is for clients that send again.
+// The shutdown should wait until every client has had an answer that says Connection:
+// close. A request from before the drain may have been answered in part, without that
+// header, and its client may send another one after it. So requests from before the drain
+// have half of the time, and after them clients have one lame-duck time to send again.
 func (p pace) next(c census, elapsed time.Duration) (next pace, shutDown bool) {
 	p.ran += min(elapsed, lameStop)
 	stopped := elapsed > lameStop
@@ -87,7 +86,7 @@ func (p pace) next(c census, elapsed time.Duration) (next pace, shutDown bool) {
 	var (
 		quiet    = p.ran - p.quiet
 		nothing  = c.open == 0
-		allTold  = quiet >= lameDuck && c.idle == 0 // what is left gets its answer, with Connection: close
+		allTold  = quiet >= lameDuck && c.idle == 0 // the requests in flight are answered with Connection: close
 		patient  = quiet >= 3*lameDuck              // idle connections that are used again and again
 		halfOver = p.ran >= p.half                  // requests from before the drain that do not end
 	)
@@ -107,10 +106,10 @@ func (t *Tracker) markOld() {
 	}
 }
 
-// sighting is when a connection was first seen idle, with how much behind it.
+// sighting says since when a connection has been seen idle.
 type sighting struct {
 	seen  bool
-	ops   uint32
+	ops   uint32 // conn.ops then: if it has changed, the connection was not idle all the time
 	since time.Time
 }
 
@@ -144,6 +143,6 @@ func (t *Tracker) look(buf []*conn) ([]*conn, census) {
 			c.cutIdle()
 		}
 	}
-	clear(conns) // they may go
+	clear(conns) // buf must not keep them alive
 	return conns, count
 }

@@ -39,9 +39,9 @@ type atOnce struct {
 	begun bool
 }
 
-// AtOnce registers fn to be called in the beginning of the drain, when nothing new is
-// taken any more: what is in flight ends by fn, and not by being closed when it is
-// idle. In a drain it is called now.
+// AtOnce registers fn to be called at the beginning of the drain, when nothing new is
+// taken any more. It is for servers that end their connections themselves. If the drain
+// has come so far already, fn is called now.
 func (d *Drain) AtOnce(fn func()) {
 	d.atOnce.mu.Lock()
 	defer d.atOnce.mu.Unlock()

@@ -7,8 +7,8 @@ import (
 	"unsafe"
 )
 
-// httpServer is the *http.Server that srv is, or that it embeds: it serves as that
-// does.
+// httpServer returns the *http.Server that srv is, or that it embeds and so serves with.
+// It is nil if there is none.
 func httpServer(srv Server) *http.Server {
 	if h, ok := srv.(*http.Server); ok {
 		return h
@@ -41,10 +41,10 @@ func httpServer(srv Server) *http.Server {
 // takeOnShutdown takes the functions of RegisterOnShutdown from h, so that they are
 // called once.
 //
-// net/http calls them in Shutdown and in no other way. But Shutdown, called in the
-// beginning of a drain, closes connections whose clients have not been told so, and
-// with them requests that are just coming. So this reaches for the list itself. If a
-// later net/http keeps them otherwise, Shutdown calls them, which is late.
+// net/http calls them in Shutdown only. But Shutdown at the beginning of a drain would
+// close connections whose clients have not been told so, and lose the requests that are
+// just coming. So this function reaches for the list itself. If a later net/http keeps
+// them elsewhere, it finds nothing, and Shutdown calls them, which is late.
 func takeOnShutdown(h *http.Server) (fns []func()) {
 	v := reflect.ValueOf(h).Elem()
 	mu, list := v.FieldByName("mu"), v.FieldByName("onShutdown")

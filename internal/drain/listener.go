@@ -28,9 +28,9 @@ type Listener struct {
 	release   func()
 	asks      func() // the program asks for a connection
 
-	foreign atomic.Bool // its server, of Serve, is no *http.Server
-	tells   atomic.Bool // its server is one of ServeFunc: its connections say goodbye
-	over    atomic.Bool // and has shut down
+	foreign atomic.Bool // it is served by Serve, with something else than an *http.Server
+	tells   atomic.Bool // it is served by ServeFunc: its connections say goodbye
+	over    atomic.Bool // its server has shut down
 
 	once   sync.Once // closes
 	closed chan struct{}
@@ -40,7 +40,7 @@ type Listener struct {
 
 	mu          sync.Mutex
 	limit       time.Time   // of SetDeadline
-	interrupted bool        // the source has a deadline that has passed, since the worker is full
+	interrupted bool        // the worker is full, and so the source has a deadline in the past
 	timer       *time.Timer // of SetDeadline, for timeUp
 }
 
@@ -180,7 +180,7 @@ func (l *Listener) resume() bool {
 	return true
 }
 
-// wasInterrupted reports whether an Accept that timed out did so for want of room alone.
+// wasInterrupted reports whether an Accept has timed out only because the worker is full.
 func (l *Listener) wasInterrupted() bool {
 	l.mu.Lock()
 	interrupted := l.interrupted
@@ -200,7 +200,7 @@ func (l *Listener) Accept() (net.Conn, error) {
 			return nil, l.errClosed("accept")
 		}
 		l.asks()
-		// What has filled up the worker before this it did not interrupt.
+		// This Accept may have begun after the worker filled up and interrupted the others.
 		if l.resume() && l.tracker.Full() && !l.ended() {
 			l.tracker.endAccept(l, nil)
 			continue

@@ -54,8 +54,8 @@ func (c *packetConn) SyscallConn() (syscall.RawConn, error) {
 	return &rawPacketConn{raw, c}, nil
 }
 
-// rawPacketConn is a descriptor by which a program reads by itself, as x/net does for
-// batches. In a drain that waits like any other read.
+// rawPacketConn gives a program the descriptor to read from, as x/net does for batches. In
+// a drain such a read waits like any other.
 type rawPacketConn struct {
 	syscall.RawConn
 	c *packetConn
@@ -119,8 +119,8 @@ func (c *packetConn) errClosed(op string) error {
 	return &net.OpError{Op: op, Net: c.addr.Network(), Addr: c.addr, Err: net.ErrClosed}
 }
 
-// stop interrupts a read under way. A plain SetDeadline would stop writes too. Where the
-// master is gone the next one wants the address, so that there the socket is closed.
+// stop interrupts a read under way. A plain SetDeadline would stop writes too. If the
+// master is gone the socket is closed, so that the next master can have the address.
 func (c *packetConn) stop() {
 	c.PacketSource.SetReadDeadline(past)
 	c.calls.rouse(c.PacketSource)

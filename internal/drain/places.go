@@ -1,21 +1,22 @@
 package drain
 
-// How many connections a worker has at a time. A worker that is full accepts no more:
-// what comes waits in the kernel's queue, for other workers or for the next place here.
+// This file bounds how many connections a worker has at a time. A worker that is full
+// accepts no more: new connections wait in the kernel's queue, for other workers or for
+// the next place here.
 //
 // An Accept of a shared socket waits for a place before it begins. When a worker fills up,
-// by whatever listener, the Accept calls that are under way are interrupted (by the
-// deadline of the source) and wait as well. A source whose connections another process
-// has accepted asks for a place itself, with Reserve, since it can give them back.
+// by whatever listener, the Accept calls under way are interrupted (by a deadline of
+// their source) and wait as well. A source whose connections were accepted by another
+// process takes a place itself, with Reserve, since it can give them back.
 
 // Counts are how many connections a worker has.
 type Counts struct {
-	Accepted int64 // ever
+	Accepted int64 // since the beginning
 	Open     int64 // not closed, with those that an Accept is certain to return
 }
 
-// Publish calls fn with the numbers of now, and from now on at each change. fn is called
-// with the lock held, by one goroutine at a time.
+// Publish calls fn now and at each change, with the numbers of that moment. fn is called
+// with the lock held, so by one goroutine at a time, and must not wait.
 func (t *Tracker) Publish(fn func(Counts)) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -30,7 +31,7 @@ func (t *Tracker) show() {
 	}
 }
 
-// taken is how many places are. t.mu is held.
+// taken is how many places are taken. t.mu is held.
 func (t *Tracker) taken() int { return len(t.conns) + t.reserved }
 
 // isFull is Full with t.mu held.
@@ -69,8 +70,8 @@ func (t *Tracker) Unreserve() {
 	t.leftAndUnlock(was)
 }
 
-// leftAndUnlock tells of a place that has become free, where was says whether there was
-// none. It is called with t.mu held.
+// leftAndUnlock is called when a place has become free; was says that the worker was full
+// before. It is called with t.mu held, and releases it.
 func (t *Tracker) leftAndUnlock(was bool) {
 	t.show()
 	now := was && !t.isFull()

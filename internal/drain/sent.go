@@ -12,8 +12,8 @@ func (t *Tracker) Conn(raw net.Conn) net.Conn {
 	return wrapped
 }
 
-// SentListener is Listener for one that another process has opened. It drains, but
-// that the program accepts on it says nothing about this worker's own addresses.
+// SentListener is Listener for a listener that another process has opened and sent. It
+// drains, but an Accept on it does not make this worker ready.
 func (t *Tracker) SentListener(source Source) *Listener {
 	l := t.Listener(source, source.Addr(), net.KeepAliveConfig{}, func() {})
 	l.asks = func() {}

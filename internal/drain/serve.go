@@ -60,14 +60,13 @@ type servers struct {
 // serving is one Serve call.
 type serving struct {
 	srv  Server
-	http *http.Server // what it is, or embeds; or nil
-	ln   *Listener    // nil if it is none of ours
+	http *http.Server // that srv is, or embeds; nil if there is none
+	ln   *Listener    // nil if it is not of this package
 }
 
 // enter registers a Serve call until leave. An *http.Server gets a handler that
-// tells clients to close, and a hook that tells what its connections are doing.
-//
-// tells says that its connections tell that they end.
+// tells clients to close, and a hook that reports what its connections are doing. With
+// tells, the connections of ln say themselves that they end: see package goodbye.
 func (s *servers) enter(t *Tracker, ln net.Listener, srv Server, tells bool) (leave func()) {
 	call := &serving{srv: srv, http: httpServer(srv)}
 	s.mu.Lock()
@@ -97,8 +96,9 @@ func (s *servers) enter(t *Tracker, ln net.Listener, srv Server, tells bool) (le
 	}
 }
 
-// listenerOf finds the Listener that ln is, or wraps as most do that limit connections
-// or read a proxy's header: in a field Listener. It is nil if that is none of ours.
+// listenerOf finds the Listener that ln is or wraps. Most wrappers, which limit
+// connections or read a proxy's header, have a field named Listener. It returns nil if
+// there is no Listener of this package.
 func listenerOf(ln net.Listener) *Listener {
 	for {
 		if l, ok := ln.(*Listener); ok {
@@ -134,8 +134,8 @@ func (s *servers) tell() {
 	}
 }
 
-// tell calls the functions of RegisterOnShutdown, as Shutdown does. They end what
-// would keep a request in flight, so that they must not wait for its end.
+// tell calls the functions of RegisterOnShutdown, as Shutdown does. It calls them when the
+// drain begins: they end long requests, and could not if they waited for those to end.
 func (c *serving) tell() {
 	if c.http == nil {
 		return

@@ -12,19 +12,19 @@ import (
 // that it has accepted, and the files that go with it.
 type Tracker struct {
 	draining atomic.Bool
-	lastCall atomic.Bool // it has, but what is queued is still taken
+	lastCall atomic.Bool // the drain has begun, but connections that are queued are still taken
 	orphaned atomic.Bool // the master is gone
-	limit    int64       // connections, ever, after which full is called; 0: never
+	limit    int64       // after how many connections in all full is called; 0: never
 	full     func()
-	most     int    // connections at a time; 0: any number
-	room     func() // is told that there is room again
-	accepts  func() // is told of the first Accept or ReadFrom
-	asked    atomic.Bool
+	most     int         // connections at a time; 0: any number
+	room     func()      // called when there is room again
+	accepts  func()      // called at the first Accept or ReadFrom
+	asked    atomic.Bool // accepts was called
 
 	mu        sync.Mutex
 	stoppers  map[stopper]struct{} // what a drain stops
 	conns     map[*conn]struct{}   // accepted and not closed
-	accepted  int64                // connections, ever
+	accepted  int64                // connections, since the beginning
 	accepting int                  // Accept calls that may come back with a connection
 	reserved  int                  // connections that an Accept is certain to return
 	publish   func(Counts)         // or nil
@@ -35,13 +35,13 @@ type Tracker struct {
 // stopper is something that a drain stops from taking on work.
 type stopper interface{ stop() }
 
-// file is that of a unix socket which is this worker's alone.
+// file is the file of a unix socket that only this worker has.
 type file struct{ remove func() }
 
 // Limits are how many connections a worker takes. 0 is any number.
 type Limits struct {
-	Ever int // after so many Hooks.Full is called
-	Open int // so many at a time: see places.go
+	Ever int // in all; then Hooks.Full is called
+	Open int // at a time: see places.go
 }
 
 func newTracker(limits Limits, full, accepts, room func()) *Tracker {
@@ -58,7 +58,7 @@ func newTracker(limits Limits, full, accepts, room func()) *Tracker {
 // Draining reports whether the drain has begun.
 func (t *Tracker) Draining() bool { return t.draining.Load() }
 
-// Counts returns how many connections were accepted, ever, and how many of those
+// Counts returns how many connections were accepted in all, and how many of those
 // are not closed yet.
 func (t *Tracker) Counts() (accepted int64, active int) {
 	t.mu.Lock()
@@ -119,21 +119,21 @@ func (t *Tracker) entered() []stopper {
 	return slices.Collect(maps.Keys(t.stoppers))
 }
 
-// Asks is for what takes connections, or datagrams, and is not wrapped here: the program
-// asks for one.
+// Asks says that the program asks for a connection or a datagram. It is for sockets that
+// this package does not wrap.
 func (t *Tracker) Asks() { t.asks() }
 
-// asks is called when the program asks for a connection or a datagram. The first
-// time of all, on whatever socket, it may take traffic.
+// asks is called when the program asks for a connection or a datagram. The first time, on
+// whatever socket, says that the worker may take traffic.
 func (t *Tracker) asks() {
 	if !t.asked.Load() && !t.asked.Swap(true) {
 		t.accepts()
 	}
 }
 
-// beginAccept notes that a connection may come to l, unless a drain has begun. It waits
-// for room. A connection that accept(2) has returned and no server knows yet is in
-// nobody's list, but in this count.
+// beginAccept waits for room and notes that a connection may come to l. It returns false
+// if a drain has begun. A connection that accept(2) has returned and that is in no list
+// yet counts here.
 func (t *Tracker) beginAccept(l *Listener) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -160,14 +160,14 @@ func (t *Tracker) endAccept(l *Listener, c *conn) {
 	t.noteAndUnlock(c)
 }
 
-// arrived notes that c is in flight, which no Accept here has returned.
+// arrived notes that c, which came with a message, is in flight.
 func (t *Tracker) arrived(c *conn) {
 	t.mu.Lock()
 	t.noteAndUnlock(c)
 }
 
-// noteAndUnlock notes that c, unless nil, is in flight, and calls who is to know of
-// that. It is called with t.mu held.
+// noteAndUnlock notes that c, unless nil, is in flight, and calls the hooks that follow
+// from it. It is called with t.mu held, and releases it.
 func (t *Tracker) noteAndUnlock(c *conn) {
 	last, filled := false, false
 	if c != nil {
@@ -222,7 +222,7 @@ func (t *Tracker) OwnFile(remove func()) (release func()) {
 	}
 }
 
-// removeFiles is the end of all that OwnFile sees to. It may be called twice.
+// removeFiles removes all files of OwnFile. It may be called twice.
 func (t *Tracker) removeFiles() {
 	t.mu.Lock()
 	files := t.files

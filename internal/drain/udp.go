@@ -58,5 +58,5 @@ func (c *udpConn) WriteMsgUDPAddrPort(b, oob []byte, to netip.AddrPort) (n, oobn
 
 func (c *udpConn) RemoteAddr() net.Addr { return c.udp.RemoteAddr() }
 
-// File returns a duplicate of the socket. The drain knows nothing of reads by that.
+// File returns a duplicate of the socket. The drain does not know of reads from it.
 func (c *udpConn) File() (*os.File, error) { return c.udp.File() }
