@@ -61,8 +61,8 @@ type Handle struct {
 }
 
 // Waits names something that the link waits for and that cannot be handed to another
-// program. It returns "" if there is nothing of the kind. The handles in again, by their
-// number, are sent again by the next program and not waited for.
+// program. It returns "" if there is nothing of the kind. A message whose number is in
+// again is sent again by the next program, and not waited for.
 func Waits(l *Link, again map[int64]bool) string {
 	l.handover.mu.Lock()
 	behind := len(l.handover.wait) > 0 || l.handover.up

@@ -37,7 +37,7 @@ type (
 	}
 	// CameOnline says that a worker's runtime is up.
 	CameOnline struct{ Worker int }
-	// Up says that a worker has come a step nearer to its work.
+	// Up says that a worker has come a step nearer to ready.
 	Up struct{ Worker int }
 	// Drains says that a worker takes no new work.
 	Drains struct{ Worker int }
@@ -75,7 +75,7 @@ type (
 	}
 	// Overdue says that a worker did not drain in time and is killed.
 	Overdue struct{ Worker int }
-	// Crashed says that a worker died which is to be replaced.
+	// Crashed says that a worker has died by itself, and is to be replaced.
 	Crashed struct {
 		Worker, Place int
 		Exit          Exit
@@ -86,7 +86,7 @@ type (
 		Worker, Place int
 		Exit          Exit
 	}
-	// ForkFailed says that a slot could not be filled, and when that is tried again.
+	// ForkFailed says that a slot could not be filled, and after how long it is tried again.
 	ForkFailed struct {
 		Generation, Place int
 		Err               error

@@ -55,7 +55,7 @@ func (w *Worker) superseded() bool {
 	return s == nil || s.Mode == slotRemoved || s.Pending != w.Pending || w.Replacement != 0 && (r == nil || r.ID != w.Replacement)
 }
 
-// supersededBy is why a worker ends that was superseded during its fork.
+// supersededBy returns why a worker ends that was superseded while it was being forked.
 func (w *Worker) supersededBy() Reason {
 	switch s := w.slot(); {
 	case w.Replacement != 0:
@@ -68,8 +68,8 @@ func (w *Worker) supersededBy() Reason {
 	return ReasonReload // its replacement was faster
 }
 
-// OutputAsked says that the worker's fork waits for Options.Output. A stop does
-// not wait for that: Output may be who called it.
+// OutputAsked says that the worker's fork waits for Options.Output. A stop does not wait
+// for such a fork, since Output itself may have called for the stop.
 func (m *Machine) OutputAsked(now time.Time, worker int) {
 	m.now = now
 	defer m.settle()
@@ -78,7 +78,8 @@ func (m *Machine) OutputAsked(now time.Time, worker int) {
 	}
 }
 
-// OutputGiven says that the fork goes on, unless it returns an error.
+// OutputGiven says that Options.Output has returned. The fork goes on, unless OutputGiven
+// returns an error.
 func (m *Machine) OutputGiven(now time.Time, worker int) error {
 	m.now = now
 	defer m.settle()
@@ -169,18 +170,18 @@ type fill struct {
 	m *Machine
 
 	ID, Call int
-	All      bool // or none: of AutoFork
+	All      bool // of AutoFork: if one slot cannot be filled, none stays filled
 	Slots    []int
-	Left     []vacancy
-	Forking  vacancy // being filled
+	Left     []vacancy // to be filled
+	Forking  vacancy   // being filled
 	Failed   []Failure
-	Killed   []int // workers of an AutoFork that failed: until they are gone the next would take them for its own
+	Killed   []int // workers of an AutoFork that failed; the next AutoFork has to wait for their end
 }
 
-// vacancy is a slot to be filled. What is decided for the slot later supersedes it.
+// vacancy is a slot to be filled. A later decision about the slot supersedes it.
 type vacancy struct{ Slot, Pending int }
 
-// newFill begins one.
+// newFill begins a fill.
 func newFill(m *Machine, call int, all bool, slots []vacancy) {
 	m.st.Last.Fill++
 	f := &fill{m: m, ID: m.st.Last.Fill, Call: call, All: all, Left: slots}
@@ -190,7 +191,7 @@ func newFill(m *Machine, call int, all bool, slots []vacancy) {
 	m.st.Fills = append(m.st.Fills, f)
 }
 
-// fill returns the one that the worker was forked by, if it is not over.
+// fill returns the fill that the worker was forked for, or nil if that is over.
 func (w *Worker) fill() *fill {
 	i := slices.IndexFunc(w.m.st.Fills, func(f *fill) bool { return f.ID == w.Fill })
 	if i < 0 {
@@ -230,7 +231,7 @@ func (f *fill) next() bool {
 	return true
 }
 
-// failed is told why the slot under way was not filled.
+// failed is called when the slot under way could not be filled.
 func (f *fill) failed(err error) {
 	v := f.Forking
 	f.Forking = vacancy{}
@@ -246,7 +247,7 @@ func (f *fill) failed(err error) {
 	}
 }
 
-// abandon undoes an AutoFork that could not fork all.
+// abandon undoes an AutoFork that could not fill all slots.
 func (f *fill) abandon() {
 	m := f.m
 	if len(m.st.Slots) > 0 && m.st.Slots[0].ID == f.Slots[0] { // no Disconnect came between

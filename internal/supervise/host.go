@@ -24,14 +24,14 @@ type Host interface {
 	// Drain orders the worker to finish what it does within the timeout, and to
 	// exit.
 	Drain(worker int, timeout time.Duration)
-	// HandOver ends the keeping of what the worker writes to its standard error:
-	// it works.
+	// HandOver is called when the worker is ready: the end of its standard error need
+	// not be kept any longer.
 	HandOver(worker int)
 
-	// LastWords is the end of what a worker that does not work yet has written to
-	// its standard error.
+	// LastWords is the end of what a worker has written to its standard error before it
+	// was ready.
 	LastWords(worker int) string
-	// Traced reports whether a debugger has the worker in its hands.
+	// Traced reports whether a debugger has stopped the worker.
 	Traced(worker int) bool
 	// Examine has somebody look at a worker that is stalled, before it is ended. It
 	// reports whether anybody does; then the answer is Examined.
@@ -48,7 +48,7 @@ type Order struct {
 	Worker      int
 	Generation  int
 	Place       int      // the number of its slot; -1 for a plain Fork
-	Workers     int      // that share the machine's cores
-	Connections int      // after which it says that it is full; 0: never
-	Env         []string // of a plain Fork
+	Workers     int      // how many share the machine's cores
+	Connections int      // after how many the worker says that it is full; 0: never
+	Env         []string // beside that of the settings, for a plain Fork
 }

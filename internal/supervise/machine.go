@@ -52,16 +52,16 @@ func (m *Machine) Scale(now time.Time, call, workers int) {
 	m.open(opening{For: forScale, Call: call, Workers: workers})
 }
 
-// ScaleBy changes the number of slots by so many, down to one at the lowest. Two
-// calls at once see each other's outcome. It is Answered.
+// ScaleBy changes the number of slots by step, down to one at the lowest. Of two calls at
+// once the second starts from the outcome of the first. The outcome is Answered.
 func (m *Machine) ScaleBy(now time.Time, call, step int) {
 	m.now = now
 	defer m.settle()
 	m.open(opening{For: forScale, Call: call, Step: step})
 }
 
-// Reload begins a reload, or asks for one more after that under way: a deployment
-// made meanwhile must not be missed. The outcome is Answered.
+// Reload begins a reload. If one is under way, it asks for one more after that, so that a
+// deployment which was made meanwhile is not missed. The outcome is Answered.
 func (m *Machine) Reload(now time.Time, call int) {
 	m.now = now
 	defer m.settle()
@@ -87,8 +87,8 @@ func (m *Machine) Drain(now time.Time, worker int) bool {
 	return w != nil
 }
 
-// Stop drains all and ends the supervision. Its end is Stopped; a stop under way is
-// shared.
+// Stop drains all workers and ends the supervision. Its end is Stopped. A call during a
+// stop joins that.
 func (m *Machine) Stop(now time.Time, call int) {
 	m.now = now
 	defer m.settle()
@@ -103,7 +103,8 @@ func (m *Machine) Stop(now time.Time, call int) {
 	}
 }
 
-// StopNow kills what is left of the stop that the call waits for.
+// StopNow kills the workers that are left, if the stop that the call waits for is under
+// way.
 func (m *Machine) StopNow(now time.Time, call int) {
 	m.now = now
 	defer m.settle()
@@ -148,7 +149,7 @@ func (m *Machine) Next() (next time.Time) {
 	return next
 }
 
-// Advance does what is due.
+// Advance does everything whose time has come.
 func (m *Machine) Advance(now time.Time) {
 	m.now = now
 	defer m.settle()
@@ -173,17 +174,18 @@ func (m *Machine) Advance(now time.Time) {
 	}
 }
 
-// What a worker did in time may not have been read yet when its deadline passes:
-// after the process, or the machine, was stopped, timers run before readers do. So
-// a deadline that is looked at late is looked at again. A process that is never in
-// time goes on all the same.
+// A worker may have acted in time although its deadline has passed: after this process,
+// or the machine, was stopped, timers run before readers do. So a deadline that is looked
+// at late is looked at again after a moment. This ends after some looks, for a process
+// that is always late.
 const (
-	lateAfter    = 100 * time.Millisecond
-	againAfter   = 250 * time.Millisecond
+	lateAfter    = 100 * time.Millisecond // a look later than this is a late one
+	againAfter   = 250 * time.Millisecond // until the next look
 	maxLateLooks = 8
 )
 
-// lookAgain puts the deadline off if it is looked at too late to tell.
+// lookAgain puts the deadline off if this look at it is a late one. It reports whether it
+// has.
 func (w *Worker) lookAgain(at *time.Time) bool {
 	if w.m.now.Sub(*at) < lateAfter || w.LateLooks >= maxLateLooks {
 		w.LateLooks = 0
@@ -196,8 +198,8 @@ func (w *Worker) lookAgain(at *time.Time) bool {
 
 // ---- within a turn
 
-// settle ends a turn: what was decided in it and can begin, begins. That is not
-// done at once, since what is decided later in the same turn may supersede it.
+// settle ends a turn: the forks that were decided in it begin. They do not begin earlier,
+// since a later decision of the same turn may supersede them.
 func (m *Machine) settle() {
 	for m.beginNext() {
 	}
@@ -237,7 +239,8 @@ func (m *Machine) answer(call int, err error) {
 	}
 }
 
-// open has a program looked up for what the opening says.
+// open has a program opened for the purpose of o, and returns the number of its
+// generation.
 func (m *Machine) open(o opening) int {
 	m.st.Last.Generation++
 	o.Generation = m.st.Last.Generation

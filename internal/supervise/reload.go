@@ -13,13 +13,13 @@ type Result struct {
 	Took       time.Duration
 }
 
-// reload is one under way.
+// reload is a reload under way.
 type reload struct {
 	m *Machine
 
 	Generation int
-	Opened     bool    // its program is
-	Failed     Failure `json:",omitzero"` // why it ends with the replacement under way
+	Opened     bool    // its program is open
+	Failed     Failure `json:",omitzero"` // why it ends when the replacement under way is over
 	Replaced   int
 	Began      time.Time
 	Calls      []int
@@ -50,7 +50,7 @@ func (o opening) reload(m *Machine, g *generation, err error) {
 	}
 	m.st.enter(g)
 	job.Opened = true
-	// What is not up yet gives way.
+	// A replacement whose new worker is not up yet gives way.
 	if r := m.st.Replacing; r != nil && r.Old == 0 {
 		r.drop()
 	}
@@ -77,20 +77,20 @@ func (j *reload) next() {
 			continue
 		}
 		old = true
-		// Without Run those are left that were there when the supervision gave up.
+		// Where no Run ends the cluster, workers are left from before the supervision gave up.
 		if s := w.slot(); s.Mode == slotRemoved && w.Reason == "" {
 			w.drainFor(ReasonReload)
 		}
 	}
 	if old {
-		return // the last one's death goes on
+		return // the death of the last old worker calls next again
 	}
 	j.end(nil)
 	m.nextJob()
 }
 
-// checkReload fails the reload under way if w, which has died, is of its program
-// and had taken over: what one new worker dies of, the next ones will.
+// checkReload fails the reload under way if w, which has died, was one of its new workers
+// and had taken over: the next ones would die of the same cause.
 func (m *Machine) checkReload(s *slot, w *Worker, e Exit) {
 	job := m.st.Reload
 	asked := e.Voluntary || w.Respawn || e.Code == 0 && w.Reason == ReasonDrain || w.isClean(e)
@@ -101,7 +101,7 @@ func (m *Machine) checkReload(s *slot, w *Worker, e Exit) {
 	if r := m.st.Replacing; r != nil && r.Why == ReasonReload && r.Old == 0 {
 		r.failed(err)
 	} else if job.Failed.Err == nil {
-		job.Failed = Failure{err} // when the predecessor that drains is gone
+		job.Failed = Failure{err} // it ends when the predecessor that drains is gone
 	}
 }
 
@@ -152,7 +152,7 @@ func (m *Machine) cancelJobs(why error) {
 		m.st.Replacing = nil
 		if m.st.Stop == nil {
 			r.dropNext()
-		} // else it is drained as the others: it may serve already
+		} // else the new worker is drained like the others: it may serve already
 	}
 	m.st.Recycling = nil
 	if job := m.st.Reload; job != nil {

@@ -2,9 +2,9 @@ package supervise
 
 import "time"
 
-// replacement is one slot's change of worker. There is one in the cluster at a
-// time: a reload's goes before the others, which give way if the new worker is not
-// up, and come again after it.
+// replacement is one slot's change of worker. There is one in the cluster at a time. The
+// replacements of a reload go first: any other one whose new worker is not up yet is
+// dropped, and comes again after the reload.
 type replacement struct {
 	m *Machine
 
@@ -13,11 +13,11 @@ type replacement struct {
 	Generation int
 	Why        Reason // reload, restart or recycle
 	Call       int    // of a restart
-	Pending    int    // the slot's, when this was decided
+	Pending    int    // the slot's Pending when this was decided
 	Begun      bool   // the new worker is ordered
 	Next       int    // the new worker, once it is forked
-	Old        int    // once Next is up: the worker that drains
-	Due        int    // of a recycling: the worker that is to be replaced
+	Old        int    // the worker that drains, once Next is up
+	Due        int    // for a recycling, the worker that is to be replaced
 }
 
 // replace decides on a replacement.
@@ -38,8 +38,7 @@ func (r *replacement) begin() {
 
 func (r *replacement) slot() *slot { return r.m.st.slot(r.Slot) }
 
-// beingReplaced reports whether a new worker for the slot is on its way, and not up
-// yet.
+// beingReplaced reports whether a new worker for the slot is on its way and not up yet.
 func (s *slot) beingReplaced() bool {
 	r := s.m.st.Replacing
 	return r != nil && r.Slot == s.ID && r.Old == 0
@@ -51,9 +50,9 @@ func (w *Worker) isNext() bool {
 	return r != nil && r.Next == w.ID && r.Old == 0 && w.State <= Ready
 }
 
-// checkPromotion lets w take its slot's place if it is a replacement that is up:
-// not at once, since one that listens may fail yet, as when its certificate does
-// not load.
+// checkPromotion lets w take its slot's place if it is a replacement that is up. It does
+// so after ReadyFor, since a worker that listens may still fail, as when its certificate
+// does not load.
 func (w *Worker) checkPromotion() {
 	if !w.isNext() || w.State < w.upAt() {
 		return
@@ -66,11 +65,11 @@ func (w *Worker) checkPromotion() {
 	}
 }
 
-// heldLong goes on when w has been up for ReadyFor.
+// heldLong is called when w has been up for ReadyFor.
 func (w *Worker) heldLong() {
 	switch {
 	case !w.isNext():
-	case w.State < w.upAt(): // meanwhile its predecessor became ready, so w must
+	case w.State < w.upAt(): // its predecessor has got ready meanwhile, so w has to as well
 		w.StartBy = w.Started.Add(w.settings().StartTimeout)
 	default:
 		w.promote()
@@ -98,8 +97,8 @@ func (w *Worker) promote() {
 	}
 }
 
-// failed gives the replacement up; the old worker stays. If that is gone meanwhile
-// the slot is filled again as it was.
+// failed gives the replacement up, and the old worker stays. If the old worker has died
+// meanwhile, the slot is filled again from its old generation.
 func (r *replacement) failed(err error) {
 	m := r.m
 	if m.st.Replacing != r {
@@ -134,7 +133,7 @@ func (r *replacement) drop() {
 	}
 }
 
-// dropNext kills the worker that was to take over, unless it has.
+// dropNext kills the worker that was to take over, unless it has taken over.
 func (r *replacement) dropNext() {
 	if r.Old != 0 {
 		return
@@ -148,7 +147,7 @@ func (r *replacement) dropNext() {
 	}
 }
 
-// end goes on after a replacement, which has failed if there is an error.
+// end is called when the replacement is over; it has failed if there is an error.
 func (r *replacement) end(err error) {
 	m := r.m
 	if m.st.Replacing == r {
@@ -179,5 +178,5 @@ func (m *Machine) nextJob() {
 		m.checkAllResigned() // the last may have resigned while a replacement was under way
 	case job.Opened:
 		job.next()
-	} // else it goes before recycling, and its program is being opened
+	} // else the reload's program is being opened, and nothing goes before the reload
 }

@@ -8,12 +8,11 @@ import (
 	"github.com/go-cluster/cluster/internal/errs"
 )
 
-// ExitNoRestart is the exit status by which a worker says that it need not be tried
-// again.
+// ExitNoRestart is the exit status of a worker that is not to be replaced.
 const ExitNoRestart = 78
 
 // cleanAfter is how long a worker must have been ready for its exit with 0 to be no
-// crash: it was told to stop by somebody else, or has done its work.
+// crash: another process has told it to stop, or it has done its work.
 const cleanAfter = time.Second
 
 // slot is one of the places that AutoFork keeps filled.
@@ -25,8 +24,8 @@ type slot struct {
 	Generation int // what its workers are forked from
 	Mode       slotMode
 
-	Current int // its worker
-	Next    int // that is to replace the current one, and is not up yet
+	Current int // its worker; 0: none
+	Next    int // the worker that is to replace the current one, and is not up yet
 
 	Failures  int  // crashes in a row, for the backoff
 	Boots     int  // deaths before ready in a row
@@ -36,14 +35,14 @@ type slot struct {
 	LastExit  string
 
 	RetryAt  time.Time // when it is filled again
-	Pending  int       // counts what was decided for it: an older fork is superseded
-	Recycles int       // replacements in a row that failed
+	Pending  int       // counts the decisions about it: a fork of an older one is superseded
+	Recycles int       // replacements for recycling that failed, in a row
 }
 
 type slotMode int
 
 const (
-	slotLive     slotMode = iota // is filled again
+	slotLive     slotMode = iota // it is filled again
 	slotStopped                  // its worker's end was asked for: empty until AutoFork, Scale, Reload or Restart
 	slotResigned                 // its worker said ExitNoRestart
 	slotRemoved                  // nothing is forked here any more
@@ -102,7 +101,7 @@ func newSlot(m *Machine, g *generation) *slot {
 	return s
 }
 
-// dropSlots ends all supervision: what dies from now on is not replaced.
+// dropSlots ends all supervision: a worker that dies from now on is not replaced.
 func (m *Machine) dropSlots(why error) {
 	m.cancelJobs(why)
 	dropped, idle := m.st.Slots, m.st.Idle
@@ -114,7 +113,7 @@ func (m *Machine) dropSlots(why error) {
 	m.release(idle)
 }
 
-// leave takes the slot out of the supervision. It is no longer in the row.
+// leave removes the slot, which its caller has taken out of the row.
 func (s *slot) leave() {
 	s.Mode = slotRemoved
 	s.cancelRetry()
@@ -178,8 +177,8 @@ func (s *slot) lost(w *Worker, e Exit) {
 		s.emptied(w, e)
 		m.checkReload(s, w, e)
 	}
-	// A reload goes on when the predecessor is gone: no old code answers when it is
-	// reported done.
+	// A reload goes on when the predecessor is gone, so that no old worker answers any
+	// more when it is reported done.
 	if r := m.st.Replacing; r != nil && r.Old == w.ID {
 		if job := m.st.Reload; e.Undead && job != nil && r.Why == ReasonReload && job.Failed.Err == nil {
 			job.Failed = Failure{fmt.Errorf("the old worker of slot %d: %w", s.Place, undead(w))}
@@ -190,12 +189,13 @@ func (s *slot) lost(w *Worker, e Exit) {
 	}
 }
 
-// isClean reports whether the worker's exit is no crash: it had done its work.
+// isClean reports whether the worker's exit is no crash: see cleanAfter.
 func (w *Worker) isClean(e Exit) bool {
 	return e.asked() && w.wasReady() && w.m.now.Sub(w.ReadyAt) >= cleanAfter
 }
 
-// heldFor is what an error says of a worker that came up and died too soon.
+// heldFor is the part of an error text about a worker that came up and died within
+// ReadyFor. It is "" for one that was not up.
 func (w *Worker) heldFor() string {
 	if w.HoldBy.IsZero() {
 		return ""

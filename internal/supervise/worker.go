@@ -9,7 +9,7 @@ import (
 	"github.com/go-cluster/cluster/internal/errs"
 )
 
-// State is how far a worker is in its life. It only ever grows.
+// State is how far a worker is in its life. It never goes back.
 type State int
 
 // The states of a worker.
@@ -54,9 +54,9 @@ type Exit struct {
 	Code      int    // the exit status; -1 if a signal ended it
 	Signal    string // the signal that ended it, or ""
 	LastWords string // see Host
-	Asked     bool   // by the signal that asks a program to end, which that does not have to catch
-	Note      string // what the host has to add if it was not ready and ended by itself, or ""
-	Undead    bool   // it has not ended: see Outlives
+	Asked     bool   // ended by the signal that asks a program to end, which a Foreign one need not catch
+	Note      string // what explains the end of a worker that was not ready and ended by itself, or ""
+	Undead    bool   // it has survived SIGKILL: see Outlives
 
 	Reason    Reason
 	Voluntary bool
@@ -80,7 +80,7 @@ func (e Exit) String() string {
 	return text
 }
 
-// asked reports whether the worker ended as one does that is asked to.
+// asked reports whether the worker ended as if it was asked to.
 func (e Exit) asked() bool { return e.Code == 0 || e.Asked }
 
 // Worker is what the supervision knows of one worker.
@@ -95,26 +95,26 @@ type Worker struct {
 
 	State     State
 	Voluntary bool   // its end was asked for
-	Reason    Reason // why it ends, if that was decided here
+	Reason    Reason // why it ends; "" if the Machine has not decided so
 	Overdue   bool   // sent SIGKILL because its drain took too long
 	Respawn   bool   `json:",omitempty"` // killed so that another takes its place
 
 	// Of its fork:
 	Forking     bool   // it has no process yet
 	InOutput    bool   // Options.Output is asked for its writers
-	Pending     int    // the slot's, when this was decided
-	Replacement int    // that it was forked for, and why that is
-	For         Reason `json:",omitempty"`
-	Fill, Call  int    // that it was forked for
+	Pending     int    // the slot's Pending when the fork was decided
+	Replacement int    // the replacement that it was forked for, or 0
+	For         Reason `json:",omitempty"` // why it replaces another worker
+	Fill, Call  int    // the fill and the call that it was forked for, or 0
 
 	Started, OnlineAt, ReadyAt time.Time
 	StartBy                    time.Time // when it must have started
-	ReadyBy                    time.Time // when it is ready without a word
+	ReadyBy                    time.Time // when it is ready without saying so
 	KillBy                     time.Time // when its drain must be over
 	KillAt                     time.Time // when that is looked at
 	DieBy                      time.Time // when it must have ended of a SIGKILL
 	HoldBy                     time.Time // when it has been up for ReadyFor, as a replacement
-	LateLooks                  int       // at its deadlines, in a row
+	LateLooks                  int       // late looks at its deadlines, in a row
 
 	Watch  Watch
 	Limits Limits
@@ -141,7 +141,7 @@ func (w *Worker) deadlines() [9]deadline {
 	}
 }
 
-// slot is its slot, removed or not, or nil for a plain Fork.
+// slot returns the worker's slot, removed or not, or nil for a plain Fork.
 func (w *Worker) slot() *slot {
 	if w.Slot == 0 {
 		return nil
@@ -164,12 +164,12 @@ const (
 	ComesOnline      Happening = iota // its runtime is up
 	GetsReady                         // it may take traffic
 	IsFull                            // it has accepted as many connections as it may
-	DrainsByItself                    // somebody else has asked it to stop, with a SIGTERM
-	EndsByItself                      // its own program asks for its end
+	DrainsByItself                    // another process has told it to stop, by a SIGTERM
+	EndsByItself                      // its own program has called Disconnect or Kill
 	ClosesItsChannel                  // it takes no orders any more
 )
 
-// Happened is told what a worker does.
+// Happened says what a worker does.
 func (m *Machine) Happened(now time.Time, worker int, what Happening) {
 	m.now = now
 	defer m.settle()
@@ -195,13 +195,13 @@ func (m *Machine) Happened(now time.Time, worker int, what Happening) {
 	case ClosesItsChannel:
 		w.advance(Disconnected)
 		m.host.Tell(ChannelLost{w.ID})
-		// If it does not end by itself it is ended.
+		// It has so long to end by itself.
 		w.killAfter(w.settings().ShutdownTimeout)
 	}
 }
 
-// advance moves the state forward. What is late (a listener opened during the
-// drain) does not move it back.
+// advance moves the state forward. A late event (a listener that is opened during the
+// drain) does not move it back: then advance returns false.
 func (w *Worker) advance(to State) bool {
 	if w.State >= to {
 		return false
@@ -235,7 +235,7 @@ func (w *Worker) getReady() {
 	w.stepUp()
 }
 
-// stepUp follows every step towards ready.
+// stepUp is called after every step towards ready.
 func (w *Worker) stepUp() {
 	if s := w.slot(); s != nil {
 		if w.State == Ready {
@@ -246,8 +246,8 @@ func (w *Worker) stepUp() {
 	w.m.host.Tell(Up{w.ID})
 }
 
-// upAt is the state in which a worker counts as up: ready; or online, where it
-// need not say when it is ready and no worker of its slot ever was. One that never
+// upAt is the state in which a worker counts as up. That is Ready under ManualReady, or if
+// a worker of its slot was ever ready. Otherwise it is Online, since a program that never
 // listens, as a consumer of a queue, stays online.
 func (w *Worker) upAt() State {
 	if s := w.slot(); w.settings().ManualReady || s != nil && s.EverReady {
@@ -256,8 +256,9 @@ func (w *Worker) upAt() State {
 	return Online
 }
 
-// mustReach is the state that the worker must come to within StartTimeout. Ready is
-// asked for only where it is sure to come: of a replacement, and under ManualReady.
+// mustReach is the state that the worker must reach within StartTimeout. Ready is required
+// only where it is sure to come: under ManualReady, and of a replacement whose
+// predecessors got ready.
 func (w *Worker) mustReach() State {
 	if r := w.m.st.Replacing; w.settings().ManualReady || r != nil && r.Next == w.ID {
 		return w.upAt()
@@ -265,13 +266,13 @@ func (w *Worker) mustReach() State {
 	return Online
 }
 
-// longUp reports whether the worker has been online for so long that it works,
-// though it may never listen.
+// longUp reports whether the worker has been online for so long that it proves the
+// program to work, though it may never listen.
 func (w *Worker) longUp() bool {
 	return !w.OnlineAt.IsZero() && w.m.now.Sub(w.OnlineAt) >= w.settings().Backoff.Reset
 }
 
-// startExpired kills a worker that has not got so far in time.
+// startExpired kills a worker that has not reached its state within StartTimeout.
 func (w *Worker) startExpired() {
 	m, need := w.m, w.mustReach()
 	if w.State >= need {
@@ -290,7 +291,7 @@ func (w *Worker) startExpired() {
 	w.killFor(ReasonCrash)
 }
 
-// said is the end of an error text about a worker: what it had to say.
+// said is the end of an error text about a worker: its last words, if there are any.
 func said(words string) string {
 	if words == "" {
 		return ""
@@ -313,8 +314,8 @@ func (w *Worker) blame(why Reason) {
 	}
 }
 
-// drain tells the worker to stop, and sees to its end within timeout. A second call
-// can only make that shorter.
+// drain tells the worker to stop, and has it killed after timeout. A second call can make
+// that time only shorter.
 func (w *Worker) drain(timeout time.Duration) {
 	w.advance(Draining)
 	if w.killAfter(timeout) {
@@ -330,8 +331,8 @@ func (w *Worker) drainFor(why Reason) {
 	w.drain(w.settings().ShutdownTimeout)
 }
 
-// killAfter sees to it that the worker is dead in timeout. It reports whether that
-// is sooner than what was set before.
+// killAfter has the worker killed after timeout, unless that was to happen sooner anyway.
+// It reports whether it has changed the time.
 func (w *Worker) killAfter(timeout time.Duration) bool {
 	by := w.m.now.Add(timeout)
 	if !w.KillBy.IsZero() && !by.Before(w.KillBy) {
@@ -353,7 +354,7 @@ func (w *Worker) killFor(why Reason) {
 	w.signal(os.Kill)
 }
 
-// signal sends sig to the worker. That it has exited already is no error.
+// signal sends sig to the worker. It is no error if the worker has exited already.
 func (w *Worker) signal(sig os.Signal) {
 	expectEnd(w, sig)
 	if err := w.m.host.Signal(w.ID, sig); err != nil && !errors.Is(err, os.ErrProcessDone) {
@@ -361,18 +362,18 @@ func (w *Worker) signal(sig os.Signal) {
 	}
 }
 
-// killTime is how long a process may take to end of a SIGKILL. One that is frozen by
+// killTime is how long a process may take to end of a SIGKILL. A process that is frozen by
 // a cgroup, or waits for a device, does not end at all.
 const killTime = 10 * time.Second
 
-// expectEnd notes when the worker must have ended of the signal, if of any.
+// expectEnd notes when the worker must have ended, if sig is SIGKILL.
 func expectEnd(w *Worker, sig os.Signal) {
 	if sig == os.Kill && w.DieBy.IsZero() {
 		w.DieBy = w.m.now.Add(killTime)
 	}
 }
 
-// outlivesKill gives a worker up that nothing can end: all goes on as if it had.
+// outlivesKill gives up a worker that nothing can end: all goes on as if it had ended.
 func outlivesKill(w *Worker) {
 	w.m.host.Tell(Trouble{w.ID, fmt.Errorf("cluster: worker %d: %w", w.ID, undead(w))})
 	w.m.host.Tell(Outlives{w.ID})
@@ -382,9 +383,9 @@ func undead(w *Worker) error {
 	return fmt.Errorf("the process with pid %d has not ended within %v of SIGKILL: it may be frozen, or wait for a device; nobody waits for it any more", w.PID, killTime)
 }
 
-// Kill sends a signal to a worker because its end is asked for, or, as a probe,
-// because somebody asks whether it exists. That it has exited, which was not told
-// yet, is no error.
+// Kill sends a signal to a worker. With probe, the signal only asks whether the worker
+// exists; otherwise the worker's end is asked for, and so voluntary. It is no error if the
+// worker has exited and that was not reported yet.
 func (m *Machine) Kill(now time.Time, worker int, sig os.Signal, probe bool) error {
 	m.now = now
 	defer m.settle()
@@ -393,7 +394,7 @@ func (m *Machine) Kill(now time.Time, worker int, sig os.Signal, probe bool) err
 		return errs.Closed
 	}
 	was := w.Voluntary
-	if !probe { // before the signal: it may die of it before this returns
+	if !probe { // before the signal, of which the worker may die before this returns
 		w.setVoluntary(true)
 		w.blame(ReasonKill)
 	}
@@ -461,7 +462,7 @@ func without(ids []int, id int) (kept []int) {
 
 func (w *Worker) wasReady() bool { return !w.ReadyAt.IsZero() }
 
-// reasonFor is why the worker ended, if nobody is to blame.
+// reasonFor is why the worker ended, if the Machine has not decided that.
 func (w *Worker) reasonFor(e Exit) Reason {
 	if e.asked() && (w.wasReady() || e.Voluntary) {
 		return ReasonDrain
