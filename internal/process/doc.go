@@ -13,13 +13,13 @@
 // the process. The end of the channel that a process is given stays the caller's
 // to close, and so do the files and writers of its Spec.
 //
-// Locks: a Program's, that of the thread that forks, that of what a process wrote to its standard error, and that of
-// the copies which outlive their processes. None is held while another is taken, or
-// while a writer of the caller's runs.
+// Locks: one of each Program, of the thread that forks, of the tail of a process's
+// standard error, of the pause of a copy, and of the copies which outlive their processes.
+// None is held while another is taken, or while a writer of the caller runs.
 //
-// Descriptors that others left open in this process are sealed before the first
-// start (on Unix), or not in the list of what is inherited (on Windows), where
-// also a job ends the processes with their master. On Linux a process that is
+// On Unix, descriptors that others left open in this process are marked close-on-exec
+// before the first start. On Windows a process inherits only the handles that are listed
+// for it, and a job ends the processes with their master. On Linux a process that is
 // PID 1 can reap the orphans that fall to it: [ReapOrphans].
 //
 // A process that is no program of this module ([Foreign]) is this program first,

@@ -8,7 +8,7 @@ import (
 )
 
 // Lookup returns the value that a process with this environment finds for the
-// variable: the last one.
+// variable. Of several it is the last one.
 func Lookup(env []string, name string) (value string, ok bool) {
 	for _, kv := range env {
 		if k, v, _ := strings.Cut(kv, "="); EnvName(k) == name {
@@ -40,8 +40,8 @@ func MemoryLimit(env []string) int64 {
 	return n
 }
 
-// UserEnv is what the environment of a process says of its user. One that the
-// system does not know has no name, and no other home than the root.
+// UserEnv returns the variables that say who a process's user is. For a user that the
+// system does not know that is HOME=/ only.
 func UserEnv(u *User) []string {
 	known, err := user.LookupId(strconv.FormatUint(uint64(u.UID), 10))
 	if err != nil {

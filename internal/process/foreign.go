@@ -3,11 +3,12 @@ package process
 import "github.com/go-cluster/cluster/internal/handle"
 
 // Foreign is what a process gets in place of a channel: sockets, as a service manager
-// passes them (sd_listen_fds(3)). Its environment has LISTEN_FDS, and WATCHDOG_USEC
-// perhaps, but nobody knows the number of a process before that exists.
+// passes them (sd_listen_fds(3)). With LISTEN_FDS and WATCHDOG_USEC goes the process's own
+// number (LISTEN_PID, WATCHDOG_PID), which is not known before the process exists.
 //
-// So this very program is executed first, and becomes the other in [Become]. On Linux
-// the process is sent SIGTERM when this one ends, since it sees the end of no channel.
+// So this very program is executed first, sets them, and becomes the other program in
+// [Become]. On Linux the process is sent SIGTERM when this one ends, since it has no
+// channel by whose end it could notice that.
 type Foreign struct {
 	Self    *Program         // this program
 	Sockets []*handle.Handle // the process has them from descriptor 3 on; they stay the caller's

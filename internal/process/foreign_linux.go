@@ -14,8 +14,8 @@ import (
 // endWithParent has the process sent a SIGTERM at the end of the thread that forked it.
 func endWithParent(attr *syscall.SysProcAttr) { attr.Pdeathsig = syscall.SIGTERM }
 
-// forker is a thread that starts processes, and lives until all of them have ended:
-// with it they would be sent a SIGTERM.
+// forker is a thread that starts processes. It has to live until all of them have ended,
+// since the kernel sends them the SIGTERM at the end of the thread that has forked them.
 type forker struct {
 	mu   sync.Mutex
 	left int // processes
@@ -110,8 +110,8 @@ func (p *Program) duplicate() (*os.File, error) {
 // maxDescent bounds the walk from a process to those that started it.
 const maxDescent = 100
 
-// Descends reports whether a process is the other one, or was started by it, or by
-// what that has started. One whose parents have ended is nobody's.
+// Descends reports whether the process pid is from, or descends from it. A process whose
+// parent has ended descends from none but PID 1 any more.
 func Descends(pid, from int) bool {
 	for range maxDescent {
 		if pid == from {

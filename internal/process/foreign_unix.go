@@ -19,12 +19,12 @@ import (
 // CanPassSockets reports whether a process can get sockets by their descriptors.
 const CanPassSockets = true
 
-// becomeTime bounds the wait for this program to become another one: it may be
-// stopped, or be of a slow file system.
+// becomeTime bounds the wait for a process to become its program: the process may be
+// stopped, or its file system slow.
 const becomeTime = time.Minute
 
-// Become makes this process the program that it was started for by a Launcher, and
-// returns at once if it was not. It comes before anything else in the process.
+// Become executes the program that a Launcher has started this process for. It returns at
+// once in any other process. It has to be called before anything else in the process.
 func Become() {
 	text, ok := os.LookupEnv(becomeEnv)
 	if !ok {
@@ -42,14 +42,14 @@ func Become() {
 		}
 	}
 	for fd := firstSocket; fd < firstSocket+b.Sockets; fd++ {
-		unix.SetNonblock(fd, true) // which the fork has ended, for all who have it
+		unix.SetNonblock(fd, true) // the fork has made the socket blocking, for all who have it
 	}
 	unix.CloseOnExec(b.Status)
 	if b.Held > 0 {
 		unix.CloseOnExec(b.Held)
 	}
-	// Not execve(2) itself: package syscall gives the limit of open files back, which
-	// the runtime has raised for this program.
+	// Not execve(2) itself: syscall.Exec restores the limit of open files, which the
+	// runtime has raised for this program.
 	err := syscall.Exec(b.Path, os.Args, os.Environ())
 	if b.Held > 0 {
 		err = syscall.Exec(fmt.Sprintf("/proc/self/fd/%d", b.Held), os.Args, os.Environ())
@@ -105,8 +105,8 @@ func (l *Launcher) startOnce(cmd *exec.Cmd, spec *Spec, name string) (*os.Proces
 		return nil, err
 	}
 	defer told.Close()
-	defer tell.Close() // again
-	once := *cmd       // which runs once
+	defer tell.Close() // once more, for the returns before the Close below
+	once := *cmd       // an exec.Cmd runs only once
 	once.ExtraFiles = append(sockets[:len(sockets):len(sockets)], tell)
 	b := become{Path: name, Status: firstSocket + len(sockets), Sockets: len(sockets)}
 	if held != nil {
@@ -121,8 +121,8 @@ func (l *Launcher) startOnce(cmd *exec.Cmd, spec *Spec, name string) (*os.Proces
 		return nil, err
 	}
 	once.Env = append(once.Env[:len(once.Env):len(once.Env)], becomeEnv+"="+string(text))
-	// A group of its own: what a terminal sends to all is for the master, which asks
-	// the process to end.
+	// In a group of its own it does not get the signals of a terminal. The master gets
+	// them, and asks the process to end.
 	alone(&once)
 	proc, err := l.forker.start(func() (*os.Process, error) { return spec.Foreign.Self.start(&once) })
 	if err != nil {
@@ -132,7 +132,7 @@ func (l *Launcher) startOnce(cmd *exec.Cmd, spec *Spec, name string) (*os.Proces
 	return l.became(proc, told, spec.Program)
 }
 
-// became waits until the process is the program, or cannot become it.
+// became waits until the process has executed its program, or has failed to.
 func (l *Launcher) became(proc *os.Process, told *os.File, p *Program) (*os.Process, error) {
 	told.SetReadDeadline(time.Now().Add(becomeTime))
 	text, err := io.ReadAll(told)
@@ -161,7 +161,8 @@ func duplicates(f *Foreign) (files []*os.File, err error) {
 	return files, nil
 }
 
-// alone makes cmd run in a process group of its own, until this process ends.
+// alone makes cmd run in a process group of its own. On Linux it gets a SIGTERM when this
+// process ends.
 func alone(cmd *exec.Cmd) {
 	attr := syscall.SysProcAttr{}
 	if cmd.SysProcAttr != nil {

@@ -10,8 +10,9 @@ import (
 	"time"
 )
 
-// What another program of this process needs to go on with what it has started. All of it
-// is data; descriptors are numbers, which stay open for as long as this program runs.
+// This file writes as data what the program that replaces this one in the same process
+// needs to go on with the processes. Descriptors are numbers in it, and stay open for as
+// long as this program runs.
 
 // ProgramState is a [Program].
 type ProgramState struct {
@@ -41,8 +42,8 @@ type copyPause struct {
 	parked chan struct{} // closed when the goroutine rests
 }
 
-// paused calls what reads. It returns true if that was interrupted by a pause, when the
-// pause has ended.
+// paused calls read. If a pause has interrupted that, it waits for the end of the pause
+// and returns true.
 func (c *outputCopy) paused(read func() error) (again bool) {
 	err := read()
 	if !errors.Is(err, os.ErrDeadlineExceeded) {
@@ -88,8 +89,8 @@ func (c *outputCopy) goOn() {
 	}
 }
 
-// PauseOutput stops the copying of what the process writes. The error is ctx's: a writer
-// has not returned. ResumeOutput is to be called in any case.
+// PauseOutput stops the copying of what the process writes. It returns ctx's error if a
+// writer does not return. ResumeOutput has to be called in any case.
 func (p *Process) PauseOutput(ctx context.Context) error {
 	for _, c := range p.output.copies {
 		if err := c.stop(ctx); err != nil {
@@ -99,14 +100,14 @@ func (p *Process) PauseOutput(ctx context.Context) error {
 	return nil
 }
 
-// ResumeOutput goes on with it.
+// ResumeOutput goes on with the copying.
 func (p *Process) ResumeOutput() {
 	for _, c := range p.output.copies {
 		c.goOn()
 	}
 }
 
-// Output is what the process writes, while that is paused.
+// Output returns the state of the copying, while that is paused.
 func (p *Process) Output() (s OutputState) {
 	for _, c := range p.output.copies {
 		select {
@@ -127,9 +128,9 @@ func (p *Process) Output() (s OutputState) {
 	return s
 }
 
-// Adopt makes the Process of one that another program of this process has started.
-// Its output is copied to the writers, or to this process's own standard files if they
-// are nil, from Begin on; tap is that of [Spec].
+// Adopt returns the Process with number pid, which the program before an upgrade has
+// started. From Begin on its output is copied to the writers, or to this process's own
+// standard files where they are nil. tap is as in [Spec].
 func (l *Launcher) Adopt(pid int, started time.Time, s OutputState, stdout, stderr io.Writer, tap func(stream string, lines []byte)) (*Process, error) {
 	proc, err := os.FindProcess(pid)
 	if err != nil {

@@ -8,10 +8,10 @@ import (
 )
 
 const (
-	// lineBuffer is what a process's output is copied with. With io.Copy's buffer
-	// every process would hold 32 KiB.
+	// lineBuffer is the size in bytes of the buffer that copies a process's output. With
+	// io.Copy's buffer every process would hold 32 KiB.
 	lineBuffer = 4 << 10
-	// longestLine bounds what the buffer grows to.
+	// longestLine is the size to which the buffer may grow.
 	longestLine = 64 << 10
 	// cutMark is put where a longer line is cut. What follows is a line of its own.
 	cutMark = " [cut: a line of more than 64 KiB]\n"

@@ -13,14 +13,14 @@ import (
 	"time"
 )
 
-// What node does for its own workers: each that is to be inspected listens for the
-// debugger on a port of its own. And what is to be known of a node program.
+// This file is about programs that are node: the ports of their inspectors, of which node
+// gives each of its workers one, and the version of their libuv.
 
 // libuvTimeout bounds the run of a program that is asked for its version.
 const libuvTimeout = 10 * time.Second
 
-// NodeLibuv asks a program that is node for its version of libuv. It is "" if the
-// program is something else, or does not say. As user it is run for that.
+// NodeLibuv runs a program that is node, as user, to ask for its version of libuv. It
+// returns "" if the program is not node, or does not answer.
 func NodeLibuv(program string, user *User) string {
 	if !nodeProgram.MatchString(filepath.Base(program)) {
 		return ""
@@ -31,7 +31,7 @@ func NodeLibuv(program string, user *User) string {
 	cmd.Env = []string{"PATH=" + os.Getenv("PATH")} // and no NODE_OPTIONS
 	cmd.WaitDelay = time.Second
 	as(cmd, user)
-	out, _ := cmd.Output() // somebody else may have waited for it
+	out, _ := cmd.Output() // the error is not looked at, since a reaper may have taken the status
 	return strings.TrimSpace(string(out))
 }
 
@@ -54,10 +54,10 @@ var valueOptions = []string{
 	"--unhandled-rejections", "--dns-result-order", "--openssl-config", "--diagnostic-dir", "--redirect-warnings",
 }
 
-// InspectorArgs returns the arguments of the n-th process of a program. If that is
-// node and its options, or those of NODE_OPTIONS in env, are about the inspector,
-// its port is that which they say, or node's default, plus n. Any other arguments
-// are returned as they are.
+// InspectorArgs returns the arguments of the n-th process of a program. If the program is
+// node and its options, or those of NODE_OPTIONS in env, are about the inspector, they get
+// an option for its port: the port that they name, or node's default, plus n. Otherwise the
+// arguments are returned as they are.
 func InspectorArgs(program string, args, env []string, n int) []string {
 	if !nodeProgram.MatchString(filepath.Base(program)) {
 		return args
@@ -73,7 +73,7 @@ func InspectorArgs(program string, args, env []string, n int) []string {
 		return args
 	}
 	port = lowestPort + (port-lowestPort+n)%(highestPort-lowestPort+1)
-	// Behind what said the port, so that this counts; the host stays.
+	// After the option that names the port, so that this one counts. The host stays.
 	return slices.Insert(slices.Clone(args), end, "--inspect-port="+strconv.Itoa(port))
 }
 

@@ -13,24 +13,24 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// orphanAge is how long a zombie must have been one to be nobody's: whoever
-// waits for a child of its own has done so by then.
+// orphanAge is how long a process must have been a zombie to count as an orphan: a program
+// that waits for a child of its own has done so by then.
 const orphanAge = time.Second
 
 // ReapOrphans waits for zombies that nobody else waits for, until stop is closed.
 // A process that is PID 1, as in a container, inherits the children of every
 // process that dies, and has to wait for them: else they stay as zombies.
 //
-// waited tells which processes somebody waits for, and whether one is being
-// started that has no number yet.
+// waited returns the processes that somebody waits for, and whether a process is being
+// started whose number is not known yet.
 func ReapOrphans(stop <-chan struct{}, waited func() (pids []int, starting bool)) {
 	r := reaper{waited: waited, seen: make(map[int]time.Time)}
 	r.run(stop)
 }
 
-// ReapLeft waits for those of the processes that nobody else waits for, until none of them
-// is a child of this process any more: another program of this process has started them.
-// waited is that of [ReapOrphans].
+// ReapLeft waits for those of pids that nobody else waits for, until none of them is a
+// child of this process any more. It is for children that the program before an upgrade
+// has started. waited is as for [ReapOrphans].
 func ReapLeft(pids []int, waited func() (pids []int, starting bool)) {
 	r := reaper{waited: waited, seen: make(map[int]time.Time), only: make(map[int]bool)}
 	for _, pid := range pids {
@@ -61,7 +61,7 @@ type reaper struct {
 	only   map[int]bool      // nil: all
 }
 
-// run reaps until stop is closed, or there is nobody left.
+// run reaps until stop is closed, or over is true.
 func (r *reaper) run(stop <-chan struct{}) {
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, syscall.SIGCHLD)
@@ -88,8 +88,8 @@ func (r *reaper) run(stop <-chan struct{}) {
 	}
 }
 
-// over reports whether there is nobody left of those that are to be waited for. One that is
-// gone is forgotten: its number may be another's later.
+// over reports whether no process of only is left. It forgets a process that is gone,
+// since its number may be given to another one later.
 func (r *reaper) over() bool {
 	self := strconv.Itoa(os.Getpid())
 	for pid := range r.only {

@@ -15,7 +15,7 @@ import (
 
 // outputPipes copy a process's output to the writers that it is for.
 type outputPipes struct {
-	close  []io.Closer // what the process has and this one must not keep
+	close  []io.Closer // the process's ends, which this process must not keep
 	copies []*outputCopy
 }
 
@@ -67,22 +67,22 @@ func (c *outputCopy) Write(p []byte) (int, error) {
 	return c.w.Write(p)
 }
 
-// leftovers are the copies of a Launcher that have outlived their processes. Most
-// are of pipes that somebody else holds open. But a writer that never returns costs
-// a descriptor and a goroutine, and there may be a new one for every process.
+// leftovers are the copies of a Launcher that have outlived their processes. Most are of
+// pipes that other processes hold open. But a writer that never returns keeps a descriptor
+// and a goroutine, and each process may have such a writer.
 type leftovers struct {
 	mu    sync.Mutex
 	all   map[*outputCopy]bool
-	order []*outputCopy // of all that is in it, and of some that is over; oldest first
+	order []*outputCopy // those in all and some that are over, oldest first
 }
 
-// maxLeft is how many pipes there may be of processes that have ended: what others that
-// hold them open print is copied on. Beyond that the oldest is closed. Each worker may leave
+// maxLeft is how many pipes of processes that have ended are kept: other processes that
+// hold them open may still print. Beyond that the oldest is closed. Each worker may leave
 // such a process behind, and the descriptors are needed to start the next one.
 const maxLeft = 64
 
-// maxStuck is how many writers may hang, each in a process's last words, before the
-// output of further processes is not given to writers any more.
+// maxStuck is how many writers of processes that have ended may hang. While so many do,
+// the output of further processes is thrown away.
 const maxStuck = 8
 
 func (l *leftovers) add(c *outputCopy) {
@@ -162,14 +162,14 @@ func (p *Process) pipeOutput(cmd *exec.Cmd, spec *Spec) (failed error) {
 	return failed
 }
 
-// name says what the copies from the n-th on are of.
+// name sets the stream of the copies from the n-th on.
 func (o *outputPipes) name(n int, of stream) {
 	for _, c := range o.copies[n:] {
 		c.stream = of
 	}
 }
 
-// mute throws away what would go to a writer.
+// mute makes w io.Discard, unless it is a file or nil: a writer may hang.
 func (p *Process) mute(w *io.Writer) {
 	if _, file := (*w).(*os.File); *w != nil && !file && *w != io.Discard {
 		*w, p.Muted = io.Discard, errStuck
@@ -178,14 +178,14 @@ func (p *Process) mute(w *io.Writer) {
 
 var errStuck = fmt.Errorf("the writers of %d processes that have ended hang", maxStuck)
 
-// sameWriter compares two writers, of which the type may not be comparable.
+// sameWriter compares two writers, whose type may not be comparable: then == panics.
 func sameWriter(a, b io.Writer) bool {
 	defer func() { recover() }()
 	return a == b
 }
 
-// target returns the file that the process gets for w: never another writer, for
-// which package exec would wait for the process's own children too.
+// target returns the file that the process gets for w. It never returns another writer:
+// for such a one package exec would wait for the process's own children too.
 func (p *Process) target(w io.Writer, inherit *os.File) (io.Writer, error) {
 	o := &p.output
 	switch w {
@@ -209,8 +209,9 @@ func (p *Process) target(w io.Writer, inherit *os.File) (io.Writer, error) {
 	return pw, nil
 }
 
-// file returns what the process gets for f: if that is a pipe, an open file of its
-// own where that is possible, so that what it does to it is nobody else's trouble.
+// file returns what the process gets for f. For a pipe that is an open file of its own,
+// where the system can make one: if the process makes it non-blocking, no other process
+// that has the pipe notices.
 func (o *outputPipes) file(f *os.File) *os.File {
 	own := reopenPipe(f)
 	if own == nil {
@@ -220,7 +221,8 @@ func (o *outputPipes) file(f *os.File) *os.File {
 	return own
 }
 
-// begin lets the copying begin, once the process has its ends or never will.
+// begin begins the copying. It is called when the process has its ends of the pipes, or
+// could not be started.
 func (o *outputPipes) begin() {
 	for _, c := range o.close {
 		c.Close()
@@ -230,8 +232,8 @@ func (o *outputPipes) begin() {
 	}
 }
 
-// outputGrace is how long a death waits for the last output. A grandchild can
-// hold the pipe open for ever; its output is copied on.
+// outputGrace is how long drain waits for the last output. A grandchild may hold the pipe
+// open for ever: then the copying goes on behind drain.
 const outputGrace = 250 * time.Millisecond
 
 // drain waits until the output has been copied.

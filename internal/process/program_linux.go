@@ -19,8 +19,8 @@ import (
 // Program is a program to execute, held open: what is started later is the same
 // file, whatever lies at its path by then.
 type Program struct {
-	path  string // that is executed if it is not held
-	name  string // by which errors call it
+	path  string // what is executed if no file is held
+	name  string // what errors call it
 	argv0 string
 	info  os.FileInfo // of the held file; nil if it is not held
 
@@ -112,8 +112,9 @@ func (s *Self) Open(path string, reload bool) (*Program, error) {
 	return &Program{path: path, name: path, argv0: argv0, info: info, f: f}, nil
 }
 
-// State is what another program of this process needs to have the same Program. One
-// that runs is held from now on: what runs then is another one.
+// State returns the Program as data, for the program that replaces this one in the same
+// process. If the Program is this very program, its file is held from now on: soon
+// /proc/self/exe is the other one.
 func (p *Program) State() (ProgramState, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -153,8 +154,8 @@ func RestoreProgram(s ProgramState) (*Program, error) {
 	return p, nil
 }
 
-// Path is where this program lies for whoever starts it anew: a symbolic link may lead
-// elsewhere by now.
+// Path is the path by which this program would be started anew. A symbolic link in it may
+// lead elsewhere by now.
 func (s *Self) Path() string { return cmp.Or(s.path, s.Executable) }
 
 // start executes the program as cmd says.
@@ -219,9 +220,9 @@ func (p *Program) Imports(module string) bool {
 	return err == nil && (info.Main.Path == module || slices.ContainsFunc(info.Deps, func(m *debug.Module) bool { return m.Path == module }))
 }
 
-// forExec returns the path to execute and a func to call when that is done.
-// above is the highest descriptor that the new process is given: the held file
-// gets a number that those do not run into on their way to their places.
+// forExec returns the path to execute, and a function to call after that. above is the
+// highest descriptor that the new process gets: the held file gets a number well above it,
+// since the runtime moves the process's descriptors about before the exec.
 func (p *Program) forExec(above int) (path string, done func(), err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -9,13 +9,13 @@ import (
 
 // Self is this program as it was started.
 type Self struct {
-	// Args are its arguments, the program's name first. A program may change os.Args: one
-	// with subcommands cuts them off.
+	// Args are its arguments, the program's name first. They are copied, since a program
+	// may change os.Args, as one with subcommands does.
 	Args []string
 	// Executable is its path.
 	Executable string
-	// Dir is the working directory at its start, by the path by which that was
-	// entered: a symbolic link to a release that moves is followed.
+	// Dir is the working directory at its start, by the path by which it was entered. So
+	// a symbolic link in it stays one, and can be followed to the next release.
 	Dir string
 
 	argv0   string
@@ -24,7 +24,8 @@ type Self struct {
 	dirLink string      // a path to it through a symbolic link, or ""
 }
 
-// FindSelf is to be called before anything changes the working directory.
+// FindSelf returns this program. It has to be called before anything changes the working
+// directory.
 func FindSelf() *Self {
 	s := &Self{Args: slices.Clone(os.Args), argv0: os.Args[0]}
 	s.Executable, _ = os.Executable()
@@ -38,9 +39,9 @@ func FindSelf() *Self {
 	return s
 }
 
-// findDirLink returns a path to the directory that leads through a symbolic link:
-// that by which it was entered, or the one that the program was started through, or
-// "".
+// findDirLink returns a path to the directory that leads through a symbolic link: the one
+// by which the directory was entered, or the one through which the program was started. It
+// returns "" if there is none.
 func findDirLink(dir, program string) string {
 	real, err := filepath.EvalSymlinks(dir)
 	if err != nil {
@@ -62,9 +63,9 @@ func findDirLink(dir, program string) string {
 	return ""
 }
 
-// NewDir returns the working directory for a new version of this program, if that
-// is another than this one's: what the symbolic link leads to now. It is "" if this
-// process has changed its directory.
+// NewDir returns the working directory for a new version of this program: the directory
+// that the symbolic link leads to now. It is "" if that is still this program's, or if
+// this process has changed its directory.
 func (s *Self) NewDir() string {
 	now, err := os.Stat(".")
 	if s.dirLink == "" || s.dirInfo == nil || err != nil || !os.SameFile(now, s.dirInfo) {
@@ -92,8 +93,8 @@ func (s *Self) StartDir() string {
 	return s.Dir
 }
 
-// Inherit takes over the path of another program of this process, for one that was
-// executed by a descriptor.
+// Inherit takes over the path that the program before an upgrade had. A program that was
+// executed by a descriptor cannot find it itself.
 func (s *Self) Inherit(path string) {
 	if s.path == "" {
 		s.path = path

@@ -10,42 +10,42 @@ import (
 // Spec says what to start, and how.
 type Spec struct {
 	Program *Program
-	Title   string   // the name that it is given; "": that by which the program was named
-	Args    []string // without it
-	Env     []string // all of it
+	Title   string   // the process's name, its first argument; "": the name by which the program was found
+	Args    []string // the arguments after Title
+	Env     []string // the whole environment
 	Dir     string   // "": this process's
 	User    *User    // nil: this process's; see [CanSwitchUser]
 
 	Stdin *os.File // nil, or closed: nothing to read
 
-	// Stdout and Stderr get what the process writes. A file is inherited; another
-	// writer is written to by goroutines of this package, by one if both are the
-	// same. nil is this process's own. io.Discard is the null device.
+	// Stdout and Stderr get what the process writes. nil is this process's own,
+	// io.Discard the null device. A file is inherited. Goroutines of this package write
+	// to any other writer: one for each, or a single one if both are the same.
 	Stdout, Stderr io.Writer
 
 	// KeepTail keeps the end of what the process writes to its standard error,
-	// until Settle. That is not so if Stderr is a file or io.Discard.
+	// until Settle. It has no effect if Stderr is a file or io.Discard.
 	KeepTail bool
 
-	// Tap, unless it is nil, is told of all that the process writes, but to a file or
-	// to io.Discard, before that goes where it goes: as whole lines, of "stdout" or
-	// "stderr", or of "stdout" if both are the same. It is called by the goroutines
-	// that copy. What the process would inherit passes through here for that if
-	// TapOwn: see [Process.Through].
+	// Tap, unless it is nil, gets all that the process writes to other writers than files
+	// and io.Discard, before they do: as whole lines of "stdout" or "stderr", or of
+	// "stdout" if both writers are the same. The goroutines that copy call it. With
+	// TapOwn, output that the process would inherit passes through this process too, so
+	// that Tap gets it: see [Process.Through].
 	Tap    func(stream string, lines []byte)
 	TapOwn bool
 
-	// Channel is inherited, under the number that ChannelNumber tells.
+	// Channel is inherited, under the number that ChannelNumber returns.
 	Channel ChannelEnd
 
 	// Foreign is for a process that gets no channel. It is nil for all others.
 	Foreign *Foreign
 }
 
-// User is as whom a process runs.
+// User is the user and the groups that a process runs as.
 type User struct {
 	UID, GID uint32
-	Groups   []uint32 // and no others
+	Groups   []uint32 // all supplementary groups
 }
 
 // Launcher starts processes. The zero value is ready.
@@ -59,16 +59,16 @@ type Launcher struct {
 type Process struct {
 	// PID is its number.
 	PID int
-	// OS is the process as package os sees it. Wait and Release are not for the
-	// caller.
+	// OS is the process as package os sees it. The caller must not call Wait or Release
+	// on it.
 	OS *os.Process
-	// Started is when.
+	// Started is when it was started.
 	Started time.Time
-	// Unbound is why the process may outlive this one when it is killed, where the
-	// system could prevent that; else nil.
+	// Unbound, unless nil, is why the process may live on when this one is killed,
+	// although the system has means against that.
 	Unbound error
-	// Muted is why what it writes is thrown away, though its Spec has writers for
-	// it; else nil.
+	// Muted, unless nil, is why its output is thrown away, although its Spec has writers
+	// for it.
 	Muted error
 
 	launcher *Launcher
@@ -117,8 +117,8 @@ func (l *Launcher) execute(cmd *exec.Cmd, spec *Spec) (*os.Process, error) {
 	return spec.Program.start(cmd)
 }
 
-// Wait returns how the process has ended, once it has and its output has been
-// copied. It is to be called once.
+// Wait waits until the process has ended and its output has been copied, and returns how
+// it has ended. It has to be called once.
 func (p *Process) Wait() (*os.ProcessState, error) {
 	state, err := waitExit(p.OS)
 	if p.foreign {

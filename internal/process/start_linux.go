@@ -15,7 +15,7 @@ func closeRangeCloexec() bool {
 // a thread in the kernel for each worker.
 func waitExit(proc *os.Process) (*os.ProcessState, error) {
 	// The pid cannot be anybody else's: only the Wait below frees it.
-	if f := openProcess(proc.Pid); f != nil { // else before Linux 5.10
+	if f := openProcess(proc.Pid); f != nil { // it is nil before Linux 5.10
 		waitReadable(f)
 		f.Close()
 	}
@@ -33,7 +33,7 @@ func (p *Process) AwaitExit() bool {
 	return waitReadable(f)
 }
 
-// openProcess is a pidfd, to be watched by waitReadable, or nil.
+// openProcess returns a pidfd for waitReadable, or nil if the system has none.
 func openProcess(pid int) *os.File {
 	fd, err := unix.PidfdOpen(pid, unix.PIDFD_NONBLOCK)
 	if err != nil {
@@ -42,7 +42,7 @@ func openProcess(pid int) *os.File {
 	return os.NewFile(uintptr(fd), "pidfd")
 }
 
-// waitReadable waits until the process of a pidfd has ended. It is false if that
+// waitReadable waits until the process of a pidfd has ended. It returns false if the pidfd
 // was closed meanwhile.
 func waitReadable(f *os.File) bool {
 	rc, err := f.SyscallConn()
@@ -55,5 +55,5 @@ func waitReadable(f *os.File) bool {
 	}) == nil
 }
 
-// dupOver makes to another descriptor of what fd is one of.
+// dupOver makes the number to a duplicate of fd.
 func dupOver(fd, to int) error { return unix.Dup3(fd, to, 0) }

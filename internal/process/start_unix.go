@@ -32,8 +32,8 @@ type shared struct{ seal sync.Once }
 // prepare sets what is particular to the system. Both ends of the channel are
 // close-on-exec here; only the new process gets one, at a number of its own.
 func (l *Launcher) prepare(cmd *exec.Cmd, spec *Spec) {
-	// Whoever started this process may have left descriptors open, and so may a
-	// library: no worker needs them.
+	// The process that started this one may have left descriptors open, and so may a
+	// library. No worker needs them.
 	l.seal.Do(sealDescriptors)
 	// Package time opens the zone's file without close-on-exec when somebody first asks
 	// for the local time, so a process that begins meanwhile inherits it. Here it is read
@@ -48,8 +48,8 @@ func (l *Launcher) prepare(cmd *exec.Cmd, spec *Spec) {
 // as makes cmd run as u.
 func as(cmd *exec.Cmd, u *User) {
 	if u != nil {
-		// Only then: with any attributes package os leaves it to the child to
-		// find that Dir is missing, and names the program in the error.
+		// Without a user there are no attributes: with any, package os leaves it to the
+		// child to find that Dir is missing, and names the program in the error.
 		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: u.UID, Gid: u.GID, Groups: u.Groups}}
 	}
 }
@@ -71,7 +71,7 @@ func SignalOf(state *os.ProcessState) os.Signal {
 	return nil
 }
 
-// EnvName is the name of a variable by which it is compared.
+// EnvName returns the name of a variable as it is compared.
 func EnvName(name string) string { return name }
 
 // isOpen reports whether f, one of the standard files, is there to be inherited.

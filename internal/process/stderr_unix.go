@@ -27,8 +27,8 @@ func writeOwn(fd int, p []byte) {
 	}
 }
 
-// DupOwn is another descriptor of this process's standard output (1) or error (2), to
-// be given to a process; of a pipe an open file of its own, if possible.
+// DupOwn returns another descriptor of this process's standard output (1) or error (2), to
+// be given to a process. For a pipe it is an open file of its own, if that is possible.
 func DupOwn(of int) (fd int, err error) {
 	if fd, err = reopenPipeFD(of); err == nil {
 		return fd, nil
@@ -46,10 +46,10 @@ func ReplaceOwn(of, fd int) {
 	}
 }
 
-// OwnPipes gives this process open files of its own of the pipes that its standard
-// output and error are, where that is possible. A node process that shares them
-// makes them non-blocking sooner or later, and writes would fail when they are full;
-// if it has done so before, package os knows, and waits.
+// OwnPipes gives this process open files of its own for its standard output and error, if
+// those are pipes and the system can. A node process that shares the pipes makes them
+// non-blocking sooner or later, and then writes would fail when they are full. A pipe that
+// is non-blocking already is left alone: package os knows that, and waits.
 func OwnPipes() {
 	for fd := 1; fd <= 2; fd++ {
 		flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0)

@@ -12,15 +12,15 @@ type stderrTail struct {
 	to io.Writer // nil: this process's own standard error
 
 	mu      sync.Mutex
-	text    []byte
-	settled bool
-	tapped  bool // it goes through here for good; constant
+	text    []byte // the end of what was written
+	settled bool   // it is kept no longer
+	tapped  bool   // the output passes through here for all the process's life; constant
 }
 
 const tailSize = 4 << 10
 
-// hasTail reports whether what goes to w can be kept: a file is written to by the
-// process itself.
+// hasTail reports whether the tail of what goes to w can be kept. It cannot for a file,
+// to which the process writes itself.
 func hasTail(w io.Writer) bool {
 	_, isFile := w.(*os.File)
 	return !isFile && w != io.Discard
@@ -59,11 +59,11 @@ func (p *Process) LastWords() string {
 	return string(p.tail.text)
 }
 
-// Settle ends the keeping of what the process writes to its standard error: it
-// does its work. It reports, once, whether that passes through here only to get
-// to this process's own standard error. Then the process may be given that
-// instead (see [DupOwn]): nobody is in its log's way any more, and the pipe's
-// end with this process's cannot cost one that still drains its SIGPIPE.
+// Settle ends the keeping of the tail, since the process does its work. It reports, once,
+// whether the process's standard error passes through here only to get to this process's
+// own. Then the process may be given that instead (see [DupOwn]). Its log needs no detour
+// any more, and when this process ends no pipe breaks: a SIGPIPE would end a process that
+// still drains.
 func (p *Process) Settle() (own bool) {
 	if p == nil || p.tail == nil {
 		return false

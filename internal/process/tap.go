@@ -5,7 +5,7 @@ import (
 	"os"
 )
 
-// tapped is a writer of which somebody is told beside.
+// tapped is a writer that passes what it is given to a tap as well.
 type tapped struct {
 	to     io.Writer
 	stream string
@@ -50,6 +50,6 @@ func (p *Process) tapOne(spec *Spec, w io.Writer, fd int, stream string) io.Writ
 }
 
 // Through reports whether what the process writes to its standard output (1) or error
-// (2) passes through here only to be tapped, on the way to this process's own. When
-// this process is gone the other one needs that instead: see [DupOwn].
+// (2) passes through this process only to be tapped, on the way to this process's own.
+// When this process is gone the other one has to write there directly: see [DupOwn].
 func (p *Process) Through(fd int) bool { return p != nil && p.through[fd] }

@@ -20,15 +20,16 @@ func HasTerminal() bool {
 	return true
 }
 
-// Terminal watches the controlling terminal that this process has, for its end.
-// Methods of a nil one are those of none.
+// Terminal watches for the end of this process's controlling terminal. A nil *Terminal
+// stands for no terminal; its methods may be called.
 type Terminal struct {
-	leader *os.File      // of the session: whose end takes the terminal away; nil if that cannot be watched
+	leader *os.File      // the session leader, with whose end the terminal goes; nil if it cannot be watched
 	gone   chan struct{} // closed when the leader has ended
 	goneAt atomic.Int64  // ns since 1970
 }
 
-// FindTerminal returns this process's, or nil if it has none. Close ends the watch.
+// FindTerminal returns this process's Terminal, or nil if it has none. Close ends the
+// watch.
 func FindTerminal() *Terminal {
 	if !HasTerminal() {
 		return nil
@@ -58,16 +59,16 @@ func (t *Terminal) Close() {
 }
 
 const (
-	// hangUpTime is how long after the signal the terminal may still be there.
+	// hangUpTime is how long after its SIGHUP a terminal may still be there.
 	hangUpTime = 250 * time.Millisecond
-	// hangUpPast is how long after the terminal's end the signal may still come.
+	// hangUpPast is how long after the terminal's end its SIGHUP may still come.
 	hangUpPast = 5 * time.Second
 )
 
-// HungUp reports whether a SIGHUP that has just come is that of the terminal,
-// which was closed. A shell sends it too, a moment before it ends. If the terminal
-// was gone long before, as that of a program that was disowned, it is somebody
-// else's.
+// HungUp reports whether a SIGHUP that has just come means that the terminal was closed.
+// It waits for up to hangUpTime, since a shell sends the signal a moment before it ends.
+// If the terminal was gone long before, as that of a program that was disowned, the signal
+// has another sender.
 func (t *Terminal) HungUp() bool {
 	if t == nil {
 		return false
