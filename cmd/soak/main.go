@@ -1,14 +1,15 @@
 //go:build unix
 
-// Soak runs a cluster under load while everything that can happen to it
-// happens, in an order that a seed decides: workers are killed, stopped and
-// continued, crash, write garbage to their channel, flood the master, are told
-// to stop one by one; the cluster is reloaded and scaled. Throughout it checks
-// that no request is lost but those in flight on a worker that was killed, and that
-// no two workers lead or hold a lock at once and that somebody leads when somebody
-// can (package coord), and
-// at the end that the capacity is back and nothing has leaked. It prints its
-// seed and a summary, and exits with 1 if something did not hold.
+// Soak runs a cluster under load while everything that can happen to it happens, in an
+// order that a seed decides: workers are killed, stopped and continued, crash, write
+// garbage to their channel, flood the master, and are told to stop one by one; the cluster
+// is reloaded and scaled.
+//
+// All the time it checks that no request is lost, but those in flight on a worker that was
+// killed. Of package coord it checks that no two workers lead or hold a lock at once, and
+// that somebody leads when somebody can. At the end the capacity must be back, and nothing
+// may have leaked. It prints its seed and a summary, and exits with 1 if something did not
+// hold.
 //
 //	go run ./cmd/soak -time 60s
 package main
