@@ -2,6 +2,7 @@
 //
 //	cluster run -n 4 --listen tcp://:8000 -- PROGRAM ARG…
 //	cluster status
+//	cluster fleet status --nats nats://nats:4222
 //
 // A master that it runs is one of package cluster, with package admin's socket; what
 // the other commands see and order is that of any program which calls admin.Start.
@@ -95,6 +96,7 @@ func rootCommand() *cobra.Command {
 	c.MarkFlagsMutuallyExclusive("cluster", "socket")
 	c.RegisterFlagCompletionFunc("cluster", completeNames)
 	c.AddCommand(runCommand(g), statusCommand(g), eventsCommand(g), logsCommand(g), topCommand(g))
+	c.AddCommand(fleetCommand(g))
 	c.AddCommand(orderCommands(g)...)
 	c.AddCommand(debugCommands(g)...)
 	return c
