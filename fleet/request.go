@@ -145,24 +145,29 @@ func (r *responders) answer(subject string, fn func(body []byte) (any, error)) (
 // maxHandlers is how many calls of one handler run at once.
 const maxHandlers = 1024
 
-// reply answers a request.
+// reply answers a request: with the value, or with the error's text in a header.
 func (r *responders) reply(m *nats.Msg, v any, err error) {
-	answer := nats.NewMsg(m.Reply)
+	var body []byte
 	if err == nil {
-		answer.Data, err = json.Marshal(v)
+		body, err = json.Marshal(v)
 	}
-	if err != nil {
-		answer.Header.Set(errorHeader, oneLine(err.Error()))
-	}
-	err = m.RespondMsg(answer)
-	if errors.Is(err, nats.ErrMaxPayload) {
-		answer = nats.NewMsg(m.Reply)
-		answer.Header.Set(errorHeader, "the answer is too long: "+err.Error())
-		err = m.RespondMsg(answer)
+	if err == nil {
+		err = m.Respond(body)
+		if errors.Is(err, nats.ErrMaxPayload) {
+			err = respondError(m, "the answer is too long: "+err.Error())
+		}
+	} else {
+		err = respondError(m, err.Error())
 	}
 	if err != nil && !r.conn.closing.Load() {
 		r.me.report(fmt.Errorf("fleet: the answer to %q: %w", m.Subject, wrap(err)))
 	}
+}
+
+func respondError(m *nats.Msg, text string) error {
+	answer := nats.NewMsg(m.Reply)
+	answer.Header.Set(errorHeader, oneLine(text))
+	return m.RespondMsg(answer)
 }
 
 func (r *responders) add(s *nats.Subscription) {
