@@ -3,6 +3,7 @@ package fleet
 import (
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -63,5 +64,25 @@ func TestPermissionsInDocs(t *testing.T) {
 		if err := <-errs; strings.Contains(err.Error(), "cluster."+name+".") {
 			require.Contains(t, err.Error(), ".order.")
 		}
+	}
+}
+
+// TestPermissionsInDeploy: the permissions of deploy/ are those of docs/fleet.md, and the manifest
+// uses what the values give.
+func TestPermissionsInDeploy(t *testing.T) {
+	doc, err := os.ReadFile(filepath.Join("..", "docs", "fleet.md"))
+	require.NoError(t, err)
+	_, block, _ := strings.Cut(string(doc), "```conf\n")
+	block, _, _ = strings.Cut(block, "```")
+	values, err := os.ReadFile(filepath.Join("..", "deploy", "nats-values.yaml"))
+	require.NoError(t, err)
+	subject := regexp.MustCompile(`"[^"]+"`)
+	want := subject.FindAllString(strings.ReplaceAll(block, "shop", "chat"), -1)
+	require.NotEmpty(t, want)
+	require.Equal(t, want, subject.FindAllString(string(values), -1))
+	manifest, err := os.ReadFile(filepath.Join("..", "deploy", "fleet.yaml"))
+	require.NoError(t, err)
+	for _, key := range regexp.MustCompile(`secretKeyRef: [^}]+}`).FindAllString(string(manifest), -1) {
+		require.Contains(t, string(values), key)
 	}
 }
