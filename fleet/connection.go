@@ -81,6 +81,9 @@ func dial(o nats.Options, patience time.Duration, address string) (*nats.Conn, e
 	o.Timeout = min(o.Timeout, patience)
 	for {
 		nc, err := o.Connect()
+		if bad, ok := errors.AsType[*url.Error](err); ok {
+			return nil, fmt.Errorf("Options.URL is none: %w", bad.Err) // the rest has the password
+		}
 		switch {
 		case err == nil:
 			return nc, nil

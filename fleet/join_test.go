@@ -24,6 +24,10 @@ func TestAbsentServer(t *testing.T) {
 	require.ErrorContains(t, err, s.addr)
 	require.NotContains(t, err.Error(), "secret")
 
+	_, err = joinAs(t, set, Options{URL: "nats://user:secret@[::1"})
+	require.ErrorContains(t, err, "Options.URL")
+	require.NotContains(t, err.Error(), "secret")
+
 	f := member(t, quick, Options{URL: s.URL, Node: "a", NATS: []nats.Option{nats.RetryOnFailedConnect(true)}})
 	require.ErrorIs(t, f.Publish("x", 1), ErrNoFleet)
 	require.ErrorIs(t, f.Request(t.Context(), "", "x", 1, nil), ErrNoFleet)

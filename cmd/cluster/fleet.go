@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/url"
 	"os"
 	"os/signal"
 	"slices"
@@ -62,7 +63,7 @@ func fleetCommand(g *global) *cobra.Command {
 		},
 	}
 	p := c.PersistentFlags()
-	p.StringVar(&f.url, "nats", os.Getenv("NATS_URL"), "the `URL` of a NATS server, or several with commas between (default $NATS_URL)")
+	p.StringVar(&f.url, "nats", "", "the `URL` of a NATS server, or several with commas between (default $NATS_URL)")
 	p.StringVar(&f.fleet, "fleet", "", "the fleet's `name`; without it one that is alone at the server is found")
 	p.StringVar(&f.creds, "creds", "", "a `file` with the credentials of a NATS user")
 	p.StringVar(&f.ca, "tls-ca", "", "a `file` with the certificates of authorities to trust")
@@ -119,6 +120,7 @@ func (f *fleetFlags) orderCommands() []*cobra.Command {
 func (f *fleetFlags) run(command string, do func(*fleet.Fleet) error) func(*cobra.Command, []string) error {
 	return func(_ *cobra.Command, args []string) error {
 		f.command, f.members, f.began = command, args, time.Now()
+		f.url = cmp.Or(f.url, os.Getenv("NATS_URL")) // no default of the flag: the help would show a password
 		switch {
 		case f.url == "":
 			return usage("fleet %s: --nats URL is needed, or NATS_URL in the environment", command)
@@ -190,6 +192,9 @@ func (f *fleetFlags) find() error {
 		return nil
 	}
 	nc, err := nats.Connect(f.url, append(f.options(), nats.Name("cluster fleet"))...)
+	if bad, ok := errors.AsType[*url.Error](err); ok {
+		return usage("--nats is no URL: %w", bad.Err) // which has the password
+	}
 	switch {
 	case errors.Is(err, nats.ErrNoServers) || errors.Is(err, nats.ErrTimeout):
 		return none("no server answers at --nats: %w", err)

@@ -175,6 +175,16 @@ func testFleetTrouble(c *cli) {
 	for _, args := range []string{"scale", "scale x", "scale -- -1", "bogus", "status --bogus", "reload --parallel 0", "status --wait -1s", "status --tls-cert x", "status -c x", "reload --socket x"} {
 		check(exitUsage, "", append(strings.Fields(args), "--nats", url)...)
 	}
+	c.env = append(c.env, "NATS_URL="+url)
+	help := c.call("fleet", "status", "--help")
+	require.Contains(t, help.out, "NATS_URL")
+	require.NotContains(t, help.out, "right")
+	c.env = c.env[:len(c.env)-1]
+	for _, fleet := range [][]string{nil, {"--fleet", "crew"}} {
+		r := c.call(append([]string{"fleet", "status", "--nats", "nats://u:right@[::1"}, fleet...)...)
+		require.NotZero(t, r.code)
+		require.NotContains(t, r.err, "right")
+	}
 	nobody := fmt.Sprintf("nats://127.0.0.1:%d", clustertest.FreePort(t))
 	check(exitNone, "no server", "status", "--nats", nobody)
 	check(exitNone, "no server", "reload", "--nats", nobody, "--fleet", "crew")
