@@ -128,9 +128,6 @@ func (u *upgrades) state(app map[string]json.RawMessage) (*masterState, error) {
 	if s.Broker, err = m.broker.State(); err != nil {
 		return nil, err
 	}
-	if err = share.Refuses(m.registry); err != nil {
-		return nil, err // a worker has asked for it just now
-	}
 	s.Registry = share.StateOf(m.registry, func(w share.Member) int { return w.(*member).id })
 	if m.tickets.maker != nil {
 		keys := m.tickets.maker.State()

@@ -185,7 +185,6 @@ func (u *upgrades) children() []int {
 func (u *upgrades) supports() (err error) {
 	m := u.m
 	m.call(func() {
-		err = share.Refuses(m.registry)
 		for _, p := range m.workers {
 			if p.child.foreign != nil {
 				err = fmt.Errorf("worker %d is a Foreign program, which cannot be handed over yet: %w", p.id, ErrNotSupported)

@@ -57,7 +57,9 @@ func echoLines(r io.Reader, w io.Writer, flush func()) {
 }
 
 // echo is a worker that echoes the streams of QUIC connections.
-var echo = clustertest.Program("echo", func() {
+var echo = clustertest.Program("echo", serveEcho)
+
+func serveEcho() {
 	ln, err := quic.Listen(os.Getenv("ADDRESS"), serverTLS(), patient)
 	clustertest.Must(err)
 	for {
@@ -76,7 +78,7 @@ var echo = clustertest.Program("echo", func() {
 			}
 		}()
 	}
-})
+}
 
 // web is one that echoes the bodies of HTTP/3 requests.
 var web = clustertest.Program("web", func() {
@@ -286,6 +288,12 @@ func TestSessionsResume(t *testing.T) {
 // cluster is reloaded n times, each time when all have been served anew.
 func overReloads(t *testing.T, n int, once func(client int) error) {
 	t.Helper()
+	over(t, n, func() { require.NoError(t, cluster.Reload(t.Context())) }, once)
+}
+
+// over is overReloads for whatever happens to the cluster.
+func over(t *testing.T, n int, happens func(), once func(client int) error) {
+	t.Helper()
 	const clients = 8
 	var served atomic.Int64
 	failed := make(chan error, clients)
@@ -309,7 +317,7 @@ func overReloads(t *testing.T, n int, once func(client int) error) {
 	}
 	for range n {
 		before := served.Load()
-		require.NoError(t, cluster.Reload(t.Context()))
+		happens()
 		clustertest.Eventually(t, func() bool { return served.Load() >= before+clients || len(failed) > 0 }, "clients are served")
 	}
 	close(done)
@@ -341,26 +349,29 @@ func talk(w io.Writer, r *bufio.Reader, drained *atomic.Int64) error {
 	return nil
 }
 
+// dialAndTalk connects and talks on a stream.
+func dialAndTalk(t *testing.T, addr *net.UDPAddr, config *tls.Config, drained *atomic.Int64) error {
+	ctx, cancel := context.WithTimeout(t.Context(), clustertest.Patience)
+	defer cancel()
+	conn, err := quicgo.DialAddr(ctx, addr.String(), config, patient)
+	if err != nil {
+		return fmt.Errorf("dial: %w", err)
+	}
+	defer conn.CloseWithError(0, "")
+	s, err := conn.OpenStreamSync(ctx)
+	if err != nil {
+		return fmt.Errorf("open: %w", err)
+	}
+	s.SetDeadline(time.Now().Add(clustertest.Patience))
+	return talk(s, bufio.NewReader(s), drained)
+}
+
 // TestStreamsOverReloads: eight clients that connect, and talk on a stream, lose nothing
 // over five reloads.
 func TestStreamsOverReloads(t *testing.T) {
 	addr, config, _ := begin(t, echo, 2)
 	var drained atomic.Int64
-	overReloads(t, 5, func(int) error {
-		ctx, cancel := context.WithTimeout(t.Context(), clustertest.Patience)
-		defer cancel()
-		conn, err := quicgo.DialAddr(ctx, addr.String(), config, patient)
-		if err != nil {
-			return fmt.Errorf("dial: %w", err)
-		}
-		defer conn.CloseWithError(0, "")
-		s, err := conn.OpenStreamSync(ctx)
-		if err != nil {
-			return fmt.Errorf("open: %w", err)
-		}
-		s.SetDeadline(time.Now().Add(clustertest.Patience))
-		return talk(s, bufio.NewReader(s), &drained)
-	})
+	overReloads(t, 5, func(int) error { return dialAndTalk(t, addr, config, &drained) })
 	require.Positive(t, drained.Load(), "no stream was open in a drain")
 }
 

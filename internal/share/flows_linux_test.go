@@ -1,6 +1,7 @@
 package share
 
 import (
+	"encoding/json"
 	"net"
 	"slices"
 	"strings"
@@ -9,9 +10,9 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/go-cluster/cluster/internal/errs"
 	"github.com/go-cluster/cluster/internal/handle"
 	"github.com/go-cluster/cluster/internal/roomtest"
+	"github.com/go-cluster/cluster/internal/socket"
 	"github.com/go-cluster/cluster/internal/wire"
 )
 
@@ -135,6 +136,65 @@ func TestOwnSockets(t *testing.T) {
 	require.Equal(t, ofA.Go.Flow.Own, d.join(t, r, "127.0.0.1:0").Go.Flow.Own)
 }
 
+// TestFlowsHandedOver: another program goes on with the sockets: who reads which, whose own
+// is whose, those that are free, and one more when one more worker comes.
+func TestFlowsHandedOver(t *testing.T) {
+	r := newTestRegistry(t)
+	a, b, c := newFlowWorker(), newFlowWorker(), newFlowWorker()
+	workers := []flowWorker{a, b, c}
+	var joined []wire.Message
+	for i, w := range workers {
+		w.id = i + 1
+		joined = append(joined, w.join(t, r, "127.0.0.1:0"))
+	}
+	key := joined[0].Key
+	r.Flows.Take(a, key)
+	a.reads(t)
+	r.Flows.Take(b, key)
+	ofA := a.reads(t)
+	b.reads(t)
+	require.NoError(t, r.Flows.Socket(a, &wire.Message{Key: key, Index: ofA[0]}))
+	a.hears(t)
+	roomtest.Await(t, a.sockets, "socket").Release()
+	r.Forget(b) // its channel has closed, and it still reads
+	require.Len(t, a.reads(t), minFlowShares)
+	r.Forget(c)
+	r.Flows.Dead(c)
+
+	text, err := json.Marshal(StateOf(r, func(m Member) int { return m.ID() }))
+	require.NoError(t, err)
+	var state State
+	require.NoError(t, json.Unmarshal(text, &state))
+	for i, fd := range state.Flows[0].Sockets { // the one who comes has descriptors of its own here
+		h, err := socket.DuplicateFD(fd)
+		require.NoError(t, err)
+		state.Flows[0].Sockets[i] = h.FD()
+	}
+	next := newTestRegistry(t)
+	require.NoError(t, Restore(next, state, make(handle.Taken), func(id int) Member {
+		if id == c.id {
+			return nil
+		}
+		return workers[id-1]
+	}))
+	r.CloseAll()
+
+	require.ErrorContains(t, next.Flows.Socket(a, &wire.Message{Key: key, Index: ofA[0]}), "asks twice")
+	a.hears(t)
+	require.Empty(t, a.answers, "nothing has changed hands")
+	d, e := newFlowWorker(), newFlowWorker()
+	again := d.join(t, next, "127.0.0.1:0")
+	require.Equal(t, joined[0].Sockname, again.Sockname)
+	require.Equal(t, key, again.Key)
+	require.Equal(t, joined[0].Go.Flow.Tag, again.Go.Flow.Tag)
+	require.Equal(t, joined[0].Go.Flow.Reset, again.Go.Flow.Reset)
+	require.Equal(t, joined[2].Go.Flow.Own, again.Go.Flow.Own, "of the worker that has died")
+	require.Equal(t, minFlowShares+3, e.join(t, next, "127.0.0.1:0").Go.Flow.Own)
+	next.Flows.Take(d, key)
+	require.Len(t, slices.Concat(a.reads(t), d.reads(t)), minFlowShares)
+	require.Equal(t, minFlowShares+4, next.Listening()[0].Sockets)
+}
+
 // TestFlowsEnd: the address ends with the last who closes it, after a reload, and at the
 // end of all; while the master holds it, not with its workers.
 func TestFlowsEnd(t *testing.T) {
@@ -154,10 +214,8 @@ func TestFlowsEnd(t *testing.T) {
 		return w, m.Key, at
 	}
 	w, key, at := begin()
-	require.ErrorIs(t, Refuses(r), errs.NotSupported, "an upgrade would leave its sockets to nobody")
 	r.Close(w, key, true)
 	require.True(t, free(at))
-	require.NoError(t, Refuses(r))
 
 	w, key, at = begin()
 	r.Close(w, key, false) // in a drain: its successor comes

@@ -6,7 +6,6 @@ import (
 	"net"
 	"slices"
 
-	"github.com/go-cluster/cluster/internal/errs"
 	"github.com/go-cluster/cluster/internal/handle"
 	"github.com/go-cluster/cluster/internal/socket"
 )
@@ -18,6 +17,7 @@ type State struct {
 	Slots     int // of the workers, as far as sockets change hands
 	Entries   []EntryState
 	Preopened []PreopenedState
+	Flows     []FlowGroupState
 }
 
 // EntryState is one address.
@@ -63,14 +63,6 @@ func (a Addr) Net() (net.Addr, error) {
 	return net.ResolveUnixAddr(a.Network, a.Address)
 }
 
-// Refuses returns why r cannot be handed over, or nil. It is called in the mailbox.
-func Refuses(r *Registry) error {
-	for _, g := range r.Flows.groups {
-		return fmt.Errorf("the sockets of %s are those of QUIC connections and cannot be handed over yet: %w", g.query.Literal, errs.NotSupported)
-	}
-	return nil
-}
-
 // StateOf returns r as data. It is called in the mailbox, while nothing is accepted, and
 // number tells that of a worker.
 func StateOf(r *Registry, number func(Member) int) (s State) {
@@ -102,6 +94,7 @@ func StateOf(r *Registry, number func(Member) int) (s State) {
 		}
 		s.Entries = append(s.Entries, es)
 	}
+	s.Flows = r.Flows.state(number)
 	p := &r.preopened
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -122,6 +115,9 @@ func (s *State) Descriptors() (fds []int) {
 	}
 	for _, p := range s.Preopened {
 		fds = append(fds, p.FD)
+	}
+	for _, g := range s.Flows {
+		fds = append(fds, g.Sockets...)
 	}
 	return fds
 }
@@ -215,6 +211,9 @@ func Restore(r *Registry, s State, taken handle.Taken, member func(int) Member) 
 		}
 	}
 	r.activated.claimAll(r.entries)
+	if err := r.Flows.restore(s.Flows, taken, member); err != nil {
+		return err
+	}
 	r.preopened.mu.Lock()
 	defer r.preopened.mu.Unlock()
 	for i := range r.preopened.list {

@@ -59,12 +59,7 @@ func (f *Flows) open(ctx context.Context, program []unix.SockFilter) error {
 	if err := f.add(c); err != nil {
 		return err
 	}
-	f.Addr = c.LocalAddr()
-	host, _, err := net.SplitHostPort(f.address.Literal)
-	if err != nil {
-		return err
-	}
-	f.address.Literal = net.JoinHostPort(host, strconv.Itoa(f.Addr.(*net.UDPAddr).Port))
+	f.located(c.LocalAddr())
 	first := f.Sockets[0].FD()
 	if err := unix.SetsockoptInt(first, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1); err != nil {
 		return os.NewSyscallError("setsockopt", err)
@@ -80,6 +75,22 @@ func (f *Flows) open(ctx context.Context, program []unix.SockFilter) error {
 		return &Reason{unix.EOPNOTSUPP, "this system does not let the master say which socket a datagram goes to: setsockopt SO_ATTACH_REUSEPORT_CBPF: " + err.Error()}
 	}
 	return nil
+}
+
+// RestoreFlows is the group of a again, for a process that has its sockets: in their order,
+// with the real address. The kernel has kept the program.
+func RestoreFlows(a Address, addr net.Addr, sockets []*handle.Handle, shares int) *Flows {
+	f := &Flows{Sockets: sockets, Shares: shares, address: a}
+	f.located(addr)
+	return f
+}
+
+// located notes the real address, for sockets to come.
+func (f *Flows) located(addr net.Addr) {
+	f.Addr = addr
+	host, _, _ := net.SplitHostPort(f.address.Literal) // it was listened on
+	_, port := ipPort(addr)
+	f.address.Literal = net.JoinHostPort(host, strconv.Itoa(port))
 }
 
 // Append opens one more socket, which comes last.

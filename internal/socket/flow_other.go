@@ -26,5 +26,6 @@ const FlowsSupported = false
 func OpenFlows(context.Context, Address, int, FlowTag, int) (*Flows, error) {
 	return nil, errs.NotSupported
 }
-func (*Flows) Append(context.Context) error { return errs.NotSupported }
-func (*Flows) Release()                     {}
+func RestoreFlows(Address, net.Addr, []*handle.Handle, int) *Flows { return nil }
+func (*Flows) Append(context.Context) error                        { return errs.NotSupported }
+func (*Flows) Release()                                            {}

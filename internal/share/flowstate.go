@@ -1,0 +1,113 @@
+package share
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+
+	"github.com/go-cluster/cluster/internal/handle"
+	"github.com/go-cluster/cluster/internal/socket"
+)
+
+// What another program of this process goes on with of the groups of package flow. As with
+// shards, the kernel keeps a group and its program for as long as somebody has the sockets.
+
+// FlowGroupState is one group. Workers are told by their numbers; -1 is nobody.
+type FlowGroupState struct {
+	Query        Query
+	Addr         Addr
+	Sockets      []int
+	Shares       int
+	Tag          socket.FlowTag
+	Reset, Token [32]byte
+	Members      []FlowMemberState
+	Readers      []int
+	Leases, Free []int
+	Generation   int
+	Slotted      bool
+}
+
+// FlowMemberState is a worker in a group.
+type FlowMemberState struct {
+	Worker, Own int
+	Given       []int
+	Takes       bool
+	Told        []int
+}
+
+// state is f as data. A group that is being opened is opened again by who asked for it.
+func (f *FlowGroups) state(number func(Member) int) (all []FlowGroupState) {
+	for _, g := range f.groups {
+		if g.flows == nil {
+			continue
+		}
+		s := FlowGroupState{Query: g.query, Addr: AddrOf(g.flows.Addr), Shares: g.flows.Shares, Tag: g.tag, Reset: g.reset, Token: g.token,
+			Free: g.free, Generation: g.generation, Slotted: g.slotted}
+		for _, h := range g.flows.Sockets {
+			s.Sockets = append(s.Sockets, h.FD())
+		}
+		for _, one := range g.members {
+			s.Members = append(s.Members, FlowMemberState{number(one.Member), one.own, slices.Sorted(maps.Keys(one.given)), one.takes, one.told})
+		}
+		for _, one := range g.readers {
+			reader := -1
+			if one != nil {
+				reader = number(one.Member)
+			}
+			s.Readers = append(s.Readers, reader)
+		}
+		for _, m := range g.leases {
+			lessee := -1
+			if m != nil {
+				lessee = number(m)
+			}
+			s.Leases = append(s.Leases, lessee)
+		}
+		all = append(all, s)
+	}
+	return all
+}
+
+// restore makes the groups of a state. What this process itself held open is held again when
+// its main asks.
+func (f *FlowGroups) restore(all []FlowGroupState, taken handle.Taken, member func(int) Member) error {
+	for _, s := range all {
+		addr, err := s.Addr.Net()
+		if err != nil {
+			return fmt.Errorf("the address %s: %w", s.Addr.Address, err)
+		}
+		var sockets []*handle.Handle
+		for _, fd := range s.Sockets {
+			sockets = append(sockets, taken.Take(fd))
+		}
+		g := &flowGroup{key: flowKey(s.Query), query: s.Query, opened: make(chan struct{}), flows: socket.RestoreFlows(s.Query.Address, addr, sockets, s.Shares),
+			tag: s.Tag, reset: s.Reset, token: s.Token, readers: make([]*flowMember, s.Shares), free: s.Free, generation: s.Generation, slotted: s.Slotted}
+		close(g.opened)
+		f.groups[g.key] = g
+		for _, ms := range s.Members {
+			m := member(ms.Worker)
+			if m == nil {
+				continue
+			}
+			one := &flowMember{Member: m, own: ms.Own, given: make(map[int]bool), takes: ms.Takes, told: ms.Told}
+			for _, i := range ms.Given {
+				one.given[i] = true
+			}
+			g.members = append(g.members, one)
+			for i, reader := range s.Readers[:min(len(s.Readers), s.Shares)] {
+				if reader == ms.Worker {
+					g.readers[i] = one
+				}
+			}
+		}
+		for _, lessee := range s.Leases {
+			var m Member
+			if lessee >= 0 {
+				m = member(lessee)
+			}
+			g.leases = append(g.leases, m)
+		}
+		g.deal()
+	}
+	return nil
+}
