@@ -181,18 +181,22 @@ func (u *upgrades) children() []int {
 	})
 }
 
-// supports returns why this cluster cannot be handed to another program.
+// supports returns why this cluster cannot be handed to another program. The system ends
+// a Foreign worker with the thread that has started it (PDEATHSIG), since it sees the end of
+// no channel; and an exec ends all threads but the one that executes.
 func (u *upgrades) supports() (err error) {
 	m := u.m
 	m.call(func() {
 		for _, p := range m.workers {
 			if p.child.foreign != nil {
-				err = fmt.Errorf("worker %d is a Foreign program, which cannot be handed over yet: %w", p.id, ErrNotSupported)
+				err = fmt.Errorf("worker %d is a Foreign program: the system would end it with the program that has started it: %w; "+
+					"Reload renews the workers, a restart the master", p.id, ErrNotSupported)
 			}
 		}
 		for _, g := range m.programs {
-			if g.opts.Foreign {
-				err = fmt.Errorf("workers are Foreign programs, which cannot be handed over yet: %w", ErrNotSupported)
+			if g.opts.Foreign && err == nil {
+				err = fmt.Errorf("workers are to be Foreign programs, which the system would end with the program that has started them: %w; "+
+					"Reload renews the workers, a restart the master", ErrNotSupported)
 			}
 		}
 	})
