@@ -142,6 +142,7 @@ func talk() {
 
 // load asks a server all the time, and counts what goes wrong.
 type load struct {
+	ctx      context.Context
 	stop     context.CancelFunc
 	wait     sync.WaitGroup
 	answered atomic.Int64
@@ -149,9 +150,19 @@ type load struct {
 	failed   []error
 }
 
+// beginLoad has clients that stay connected as well: what a reload waits for, and closes in
+// the end.
 func beginLoad(address string) *load {
+	l := beginRequests(address)
+	for range 2 {
+		l.wait.Go(func() { l.converse(l.ctx, address) })
+	}
+	return l
+}
+
+func beginRequests(address string) *load {
 	ctx, cancel := context.WithCancel(context.Background())
-	l := &load{stop: cancel}
+	l := &load{ctx: ctx, stop: cancel}
 	for i := range 4 {
 		c := &http.Client{Transport: &http.Transport{DisableKeepAlives: i%2 == 0}, Timeout: clustertest.Patience}
 		l.wait.Go(func() {
@@ -166,9 +177,6 @@ func beginLoad(address string) *load {
 				time.Sleep(pace)
 			}
 		})
-	}
-	for range 2 {
-		l.wait.Go(func() { l.converse(ctx, address) })
 	}
 	return l
 }

@@ -26,7 +26,7 @@ func TestSharded(t *testing.T) {
 		t.Run(scheduling, func(t *testing.T) {
 			s := newSite(t)
 			p, address := s.begin(server, "SCHEDULING="+strings.ToLower(scheduling))
-			l := beginLoad(address)
+			l := beginRequests(address)
 			s.deploy("two")
 			require.Equal(t, "<nil>", upgrade(p, clustertest.SigPoke))
 			require.Equal(t, scheduling+" 64", printed(t, p, "listener "))
