@@ -40,6 +40,10 @@ var service = clustertest.Program("service", func() {
 	}
 	clustertest.Must(cluster.SetupMaster(cluster.Options{Workers: workers, ReadyFor: -1, Watchdog: cluster.Watchdog{Interval: time.Second}}))
 	clustertest.Must(cluster.AutoFork())
+	if _, err := os.Stat(os.Getenv("BROKEN")); err == nil && cluster.IsWorker() {
+		fmt.Fprintln(os.Stderr, `config.yaml:12: unknown key "timeuot"`)
+		os.Exit(1)
+	}
 	requests := prometheus.NewCounter(prometheus.CounterOpts{Name: "service_requests_total", Help: "Requests."})
 	took := prometheus.NewHistogram(prometheus.HistogramOpts{Name: "service_request_duration_seconds", Help: "How long requests took."})
 	prometheus.MustRegister(requests, took)
@@ -80,7 +84,10 @@ func run(t *testing.T, env ...string) *running {
 func freeAddress(t *testing.T) string { return fmt.Sprintf("127.0.0.1:%d", clustertest.FreePort(t)) }
 
 // order gives one over the socket.
-func (s *running) order(path string) {
+func (s *running) order(path string) { s.t.Helper(); s.ordered(path, http.StatusOK) }
+
+// ordered gives one, and wants the status.
+func (s *running) ordered(path string, want int) {
 	s.t.Helper()
 	c := http.Client{Transport: &http.Transport{
 		DisableKeepAlives: true,
@@ -96,7 +103,7 @@ func (s *running) order(path string) {
 	defer a.Body.Close()
 	b, err := io.ReadAll(a.Body)
 	require.NoError(s.t, err)
-	require.Equal(s.t, http.StatusOK, a.StatusCode, "%s", b)
+	require.Equal(s.t, want, a.StatusCode, "%s", b)
 }
 
 // needs is the path of a program of the distribution.

@@ -4,6 +4,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"os"
+	"path/filepath"
 	"testing"
 	"time"
 
@@ -120,7 +122,8 @@ const contrasts = `(() => {
 // sideways. With SCREENSHOTS=../../docs/img it makes the pictures of docs.
 func TestPageLooks(t *testing.T) {
 	b := browse(t)
-	s := run(t, "WORKERS=4")
+	broken := filepath.Join(clustertest.TempDir(t), "broken")
+	s := run(t, "WORKERS=4", "BROKEN="+broken)
 	s.busy()
 	p := b.open("http://"+s.address, desktop)
 	p.until(rows + `.length === 4 && ` + rows + `.every((r) => r.cells[3].innerText === "ready")`)
@@ -133,7 +136,10 @@ func TestPageLooks(t *testing.T) {
 	for _, scheme := range []string{"light", "dark"} {
 		if scheme == "dark" {
 			s.order("/workers/3/drain")
+			require.NoError(t, os.WriteFile(broken, nil, 0o600))
+			s.ordered("/reload", http.StatusConflict)
 			p.until(rows + `.some((r) => r.cells[3].innerText === "off")`)
+			p.until(`document.querySelector("#reload").innerText.includes("unknown key")`)
 			p.until(`document.querySelectorAll(".fresh").length === 0`)
 		}
 		for name, l := range map[string]look{"page": desktop, "phone": phone} {
