@@ -138,7 +138,8 @@ type Options struct {
 	ReadyFor time.Duration
 
 	// ShutdownTimeout bounds every drain: a worker that has not exited by then
-	// is killed with SIGKILL. Default: 30 s, as gunicorn's and puma's.
+	// is killed with SIGKILL. Requests have two seconds less (of less than 8 s the
+	// half), for the OnShutdown hooks follow them. Default: 30 s, as gunicorn's and puma's.
 	ShutdownTimeout time.Duration
 
 	// ShutdownDelay is how long the cluster goes on serving when Run (a signal, or

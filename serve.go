@@ -27,7 +27,8 @@ type Server interface {
 
 // Serve serves the connections of ln with srv until the worker is drained, and
 // then returns nil. With an *http.Server no HTTP/1 request is lost that ends
-// within Options.ShutdownTimeout. If srv fails, Serve returns srv's own error. After Serve
+// two seconds before the end of Options.ShutdownTimeout. If srv fails, Serve returns its
+// error. After Serve
 // main may go on, but the process ends by itself two seconds later: clean up in
 // [OnShutdown]. Work that may end early looks at [Context], not at
 // signal.NotifyContext, which sees no SIGTERM or SIGINT in a worker.

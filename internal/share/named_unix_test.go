@@ -3,10 +3,13 @@
 package share
 
 import (
+	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/go-cluster/cluster/internal/roomtest"
 	"github.com/go-cluster/cluster/internal/wire"
 )
 
@@ -38,4 +41,18 @@ func TestNamedIsNotBelieved(t *testing.T) {
 			require.Equal(t, test.want, q.Named, "%+v", test)
 		}
 	}
+}
+
+// TestListeningIsPrintable: a worker chooses the path that Stats and what shows it print.
+func TestListeningIsPrintable(t *testing.T) {
+	r := newTestRegistry(t)
+	m := newCommandWorker()
+	w := resolved(t, "unix", filepath.Join(t.TempDir(), "a\n\x1b[31m")).message()
+	require.NoError(t, r.Answer(m, reread(t, w), Terms{}))
+	roomtest.Await(t, m.sockets, "socket").Release()
+	r.host.Turn(func() {
+		all := r.Listening()
+		require.Len(t, all, 1)
+		require.True(t, strings.HasSuffix(all[0].Address, `/a\n\x1b[31m`), all[0].Address)
+	})
 }

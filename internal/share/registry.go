@@ -484,7 +484,7 @@ func (r *Registry) Listening() []Listening {
 }
 
 func (e *entry) listening() Listening {
-	l := Listening{Network: e.addr.Network(), Address: e.query.Shown(e.addr).String(), Policy: e.query.Policy, Lack: e.lack}
+	l := Listening{Network: e.addr.Network(), Address: wire.Plain(e.query.Shown(e.addr).String()), Policy: e.query.Policy, Lack: e.lack}
 	if e.shards != nil {
 		l.Sockets = len(e.sockets)
 	}
