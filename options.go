@@ -138,7 +138,7 @@ type Options struct {
 	ReadyFor time.Duration
 
 	// ShutdownTimeout bounds every drain: a worker that has not exited by then
-	// is killed with SIGKILL. Requests have two seconds less (of less than 8 s the
+	// is killed with SIGKILL. Requests have two seconds less (of less than 4 s the
 	// half), for the OnShutdown hooks follow them. Default: 30 s, as gunicorn's and puma's.
 	ShutdownTimeout time.Duration
 
