@@ -13,8 +13,7 @@ func mayWait(fd int) bool {
 	if listens, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ACCEPTCONN); err == nil && listens != 0 {
 		return false
 	}
-	lingers, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_LINGER) // its first member
-	if err != nil || lingers != 0 {
+	if mayLinger(fd) {
 		return true // no socket at all, or one that lingers
 	}
 	sa, err := unix.Getsockname(fd)
@@ -23,4 +22,10 @@ func mayWait(fd int) bool {
 	}
 	typ, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TYPE)
 	return err != nil || typ != unix.SOCK_DGRAM
+}
+
+// mayLinger is mayWait of a TCP connection.
+func mayLinger(fd int) bool {
+	lingers, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_LINGER) // its first member
+	return err != nil || lingers != 0
 }

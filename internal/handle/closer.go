@@ -24,8 +24,15 @@ const maxClosing = 64
 
 // Close closes fd: now if that cannot wait, else later. An address is free again
 // when Close of its listening socket returns.
-func (c *Closer) Close(fd int) {
-	if mayWait(fd) {
+func (c *Closer) Close(fd int) { c.close(fd, mayWait(fd)) }
+
+// CloseTCP is Close of a connection that this process has itself accepted at a TCP
+// socket. Its kind is known, so that one system call is enough: whether it lingers, its
+// other holders decide at any time.
+func (c *Closer) CloseTCP(fd int) { c.close(fd, mayLinger(fd)) }
+
+func (c *Closer) close(fd int, waits bool) {
+	if waits {
 		c.Later(fd)
 	} else {
 		closeFD(fd)

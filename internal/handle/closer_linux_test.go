@@ -48,9 +48,9 @@ func lingering(t *testing.T) (fd int, client net.Conn) {
 func TestCloserDoesNotWait(t *testing.T) {
 	c := new(Closer)
 	var clients []net.Conn
-	for range 5 {
+	for i := range 5 {
 		fd, client := lingering(t)
-		c.Close(fd)
+		[]func(int){c.Close, c.CloseTCP}[i%2](fd)
 		clients = append(clients, client)
 	}
 	require.False(t, c.Await(4, time.Millisecond))

@@ -18,7 +18,9 @@ func (h *Handle) Socket() windows.Handle { return windows.Handle(h.fd) }
 func closeFD(fd int) { windows.Closesocket(windows.Handle(fd)) }
 
 // mayWait reports whether closing the socket may wait: whether it lingers.
-func mayWait(fd int) bool {
+func mayWait(fd int) bool { return mayLinger(fd) }
+
+func mayLinger(fd int) bool {
 	lingers, err := windows.GetsockoptInt(windows.Handle(fd), windows.SOL_SOCKET, windows.SO_LINGER)
 	return err != nil || lingers != 0
 }

@@ -2,6 +2,7 @@ package share
 
 import (
 	"maps"
+	"net"
 	"slices"
 	"strconv"
 	"sync"
@@ -87,6 +88,16 @@ func newDispatcher(key string, sockets []*handle.Handle, lent bool, p policy, cl
 	}
 	d.beginAccepting()
 	return d, nil
+}
+
+// closeConn returns what closes the connections that are accepted at addr. What is known
+// of the socket is known of them: at a unix socket each close may wait, at a TCP socket
+// only that of one that lingers.
+func closeConn(c *handle.Closer, addr net.Addr) func(fd int) {
+	if _, local := addr.(*net.UnixAddr); local {
+		return c.Later
+	}
+	return c.CloseTCP
 }
 
 func (d *dispatcher) beginAccepting() {

@@ -19,7 +19,7 @@ func TestLentSocketThatBlocks(t *testing.T) {
 	h, addr, _, err := socket.Open(t.Context(), resolved(t, "tcp", "127.0.0.1:0").Address)
 	require.NoError(t, err)
 	defer h.Release()
-	d, err := newDispatcher("key", []*handle.Handle{h}, true, inTurn{}, new(handle.Closer).Close, func(error) {})
+	d, err := newDispatcher("key", []*handle.Handle{h}, true, inTurn{}, closeConn(new(handle.Closer), addr), func(error) {})
 	require.NoError(t, err)
 	for range 3 {
 		require.NoError(t, unix.SetNonblock(h.FD(), false))
@@ -65,4 +65,31 @@ func TestTakenConnectionLingers(t *testing.T) {
 	close(worker.may)
 	require.Eventually(t, func() bool { return worker.took.Load() == 1 }, roomtest.Patience, time.Millisecond)
 	client.Close()
+}
+
+// Nor does the close of a unix connection hold up anybody, which closes what a client has
+// sent with it and no worker has read: here a connection that lingers.
+func TestUnixConnectionHasDescriptors(t *testing.T) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer ln.Close()
+	client, err := net.Dial("tcp", ln.Addr().String())
+	require.NoError(t, err)
+	defer client.Close()
+	c, err := ln.Accept()
+	require.NoError(t, err)
+	h, err := socket.Duplicate(c.(*net.TCPConn))
+	require.NoError(t, err)
+	require.NoError(t, c.Close())
+	for err == nil {
+		_, err = unix.Write(h.FD(), make([]byte, 64<<10))
+	}
+	require.ErrorIs(t, err, unix.EAGAIN)
+	require.NoError(t, unix.SetsockoptLinger(h.FD(), unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1, Linger: 3600}))
+	ends, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	require.NoError(t, err)
+	require.NoError(t, unix.Sendmsg(ends[0], []byte("x"), unix.UnixRights(h.FD()), nil, 0))
+	h.Release()
+	unix.Close(ends[0])
+	within(t, func() { closeConn(new(handle.Closer), &net.UnixAddr{Net: "unix"})(ends[1]) })
 }

@@ -384,7 +384,7 @@ func (r *Registry) commit(e *entry, o opened, err error) {
 		r.host.Fallback(e.listening(), wanted)
 	}
 	if p := policyOf(e.query); p != nil {
-		e.dispatcher, e.err = newDispatcher(e.key, o.sockets, o.lent, p, r.closer.Close, r.exhausted)
+		e.dispatcher, e.err = newDispatcher(e.key, o.sockets, o.lent, p, closeConn(&r.closer, e.addr), r.exhausted)
 		if e.err != nil {
 			r.drop(e, false)
 			return

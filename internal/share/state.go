@@ -185,11 +185,11 @@ func Restore(r *Registry, s State, taken handle.Taken, member func(int) Member) 
 			e.sockets = append(e.sockets, taken.Take(fd).CloseBy(r.closer.Close))
 		}
 		if p := policyOf(e.query); p != nil {
-			if e.dispatcher, err = newDispatcher(e.key, e.sockets, es.Lent, p, r.closer.Close, r.exhausted); err != nil {
+			if e.dispatcher, err = newDispatcher(e.key, e.sockets, es.Lent, p, closeConn(&r.closer, e.addr), r.exhausted); err != nil {
 				return fmt.Errorf("the address %s: %w", es.Addr.Address, err)
 			}
 			for _, fd := range es.Pending {
-				e.dispatcher.pending = append(e.dispatcher.pending, taken.Take(fd).CloseBy(r.closer.Close))
+				e.dispatcher.pending = append(e.dispatcher.pending, taken.Take(fd).CloseBy(closeConn(&r.closer, e.addr)))
 			}
 		}
 		r.entries[e.key] = e

@@ -79,7 +79,7 @@ func (w *commandWorker) AskHandleLine(_ []byte, _ int64, h *handle.Handle, answe
 func newDispatcherFor(t *testing.T) (d *dispatcher, dial func() net.Conn) {
 	h, addr, _, err := socket.Open(t.Context(), resolved(t, "tcp", "127.0.0.1:0").Address)
 	require.NoError(t, err)
-	d, err = newDispatcher("key", []*handle.Handle{h}, false, inTurn{}, new(handle.Closer).Close, func(error) {})
+	d, err = newDispatcher("key", []*handle.Handle{h}, false, inTurn{}, closeConn(new(handle.Closer), addr), func(error) {})
 	require.NoError(t, err)
 	t.Cleanup(func() {
 		d.close()
