@@ -265,7 +265,10 @@ func (s *fromWorker) Internal(w *wire.Message, h *handle.Handle) {
 	case wire.ActShards:
 		m.call(func() { m.registry.Shards.Accepts((*member)(p), w.Key) })
 	case wire.ActNoRoom:
-		m.call(func() { m.registry.Shards.NoRoom((*member)(p)) })
+		m.call(func() {
+			m.registry.Shards.NoRoom((*member)(p))
+			m.registry.Flows.NoRoom((*member)(p))
+		})
 	case wire.ActRoom:
 		m.call(func() { m.registry.HasRoom((*member)(p)) })
 	case wire.ActFull:

@@ -89,6 +89,11 @@ func (h host) Signal(worker int, sig os.Signal) error {
 	return h.workers[worker].child.proc.Signal(sig)
 }
 
+// pulseRequest is what a ping says beside.
+type pulseRequest struct {
+	Procs int `json:"procs"`
+}
+
 // Ping asks the worker for an answer, unless it would not understand, and tells
 // its share of the cores, which changes with the master's: a worker that was given
 // one does not follow its cgroup by itself.

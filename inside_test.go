@@ -31,6 +31,7 @@ func testInside(p *Process, hello announcement) *inside {
 		Begun:     func() {},
 		Announce:  func(drain.Reason) {},
 		Full:      func() {},
+		Filled:    func() {},
 		Room:      func() {},
 		Accepts:   func() {},
 		Work:      func() {},

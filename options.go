@@ -105,7 +105,8 @@ type Options struct {
 	// another worker or a free place, and are refused when that queue is full. A
 	// connection that is kept alive counts as long as it is open, so the server should
 	// have an IdleTimeout. A connection that comes with a message counts, but is never
-	// refused. Default: 0, any number. It does not bound node workers.
+	// refused. Those of package quic count too, from their ClientHello on. Default: 0, any
+	// number. It does not bound node workers.
 	MaxConnections int
 
 	// MaxProcs is the GOMAXPROCS of a worker. Default: the master's

@@ -218,11 +218,6 @@ type inside struct {
 	spares     spares
 }
 
-// pulseRequest is what a ping says beside.
-type pulseRequest struct {
-	Procs int `json:"procs"`
-}
-
 // newWorker begins this process's life as worker id.
 func newWorker(c *cluster, id int, ch *channel.Channel, hello announcement) *Process {
 	p := newProcess(c, id, hello.Slot)
@@ -273,6 +268,7 @@ func (in *inside) drainHooks() drain.Hooks {
 		Begun:     func() { p.advance(Draining); p.cluster.coord.Drain() },
 		Announce:  in.announceDrain,
 		Full:      func() { p.link.OrderExtra(wire.ActFull) },
+		Filled:    in.asker.Filled,
 		Room:      in.asker.HasRoom,
 		Accepts:   in.accepts,
 		Work:      func() { p.link.Answered(); p.cluster.coord.Idle() },

@@ -20,6 +20,7 @@ import (
 type conn struct {
 	*net.UDPConn // the worker's own
 	place        flow.Place
+	begins       func(net.Addr) bool // whether a handshake with the client is under way
 	batches      chan *batch
 	pool         sync.Pool
 	closed       chan struct{}
@@ -48,7 +49,8 @@ type share struct {
 // batch is what one read has brought.
 type batch struct {
 	messages []ipv4.Message
-	from, n  int // those that have not been returned are messages[from:n]
+	share    bool // of a share
+	from, n  int  // those that have not been returned are messages[from:n]
 }
 
 const (
@@ -67,22 +69,23 @@ func newBatch() any {
 }
 
 // newConn gets the worker's own socket and begins to read it.
-func newConn(ctx context.Context, place flow.Place) (sockets, error) {
+func newConn(ctx context.Context, place flow.Place, begins func(net.Addr) bool) (sockets, error) {
 	own, err := place.Own(ctx)
 	if err != nil {
 		return nil, err
 	}
-	c := &conn{UDPConn: own, place: place, batches: make(chan *batch), closed: make(chan struct{}),
+	c := &conn{UDPConn: own, place: place, begins: begins, batches: make(chan *batch), closed: make(chan struct{}),
 		wake: make(chan struct{}, 1), shares: make(map[int]*share)}
 	c.pool.New = newBatch
 	c.deadline.init()
-	go c.readAll(own)
+	go c.readAll(own, false)
 	go c.follow()
 	return c, nil
 }
 
-// readAll reads s until its read deadline has passed or it is closed.
-func (c *conn) readAll(s *net.UDPConn) {
+// readAll reads s, which may be a share, until its read deadline has passed or it is
+// closed.
+func (c *conn) readAll(s *net.UDPConn, share bool) {
 	source := ipv4.NewPacketConn(s)
 	for {
 		b := c.pool.Get().(*batch)
@@ -99,7 +102,7 @@ func (c *conn) readAll(s *net.UDPConn) {
 				return
 			}
 		}
-		b.from, b.n = 0, n
+		b.share, b.from, b.n = share, 0, n
 		select {
 		case c.batches <- b:
 		case <-c.closed:
@@ -208,7 +211,7 @@ func (c *conn) readShare(s *share, before, done chan struct{}) {
 	}
 	c.mu.Unlock()
 	if wanted {
-		c.readAll(s.UDPConn)
+		c.readAll(s.UDPConn, true)
 	}
 }
 
@@ -237,28 +240,37 @@ func (c *conn) prepare(s *net.UDPConn) {
 
 // ReadBatch returns datagrams of any of the sockets: at least one, or an error.
 func (c *conn) ReadBatch(into []ipv4.Message, _ int) (n int, err error) {
-	if c.rest == nil {
-		select {
-		case c.rest = <-c.batches:
-		case <-c.deadline.passed():
-			return 0, os.ErrDeadlineExceeded
-		case <-c.closed:
-			return 0, net.ErrClosed
+	for n == 0 && len(into) > 0 {
+		if c.rest == nil {
+			select {
+			case c.rest = <-c.batches:
+			case <-c.deadline.passed():
+				return 0, os.ErrDeadlineExceeded
+			case <-c.closed:
+				return 0, net.ErrClosed
+			}
+		}
+		b := c.rest
+		for ; n < len(into) && b.from < b.n; b.from++ {
+			if b.share && c.place.Full() && !c.begins(b.messages[b.from].Addr) {
+				continue // it was read just before: the client sends it again, to who has room
+			}
+			copyMessage(&into[n], &b.messages[b.from])
+			n++
+		}
+		if b.from == b.n {
+			c.pool.Put(b)
+			c.rest = nil
 		}
 	}
-	b := c.rest
-	for ; n < len(into) && b.from < b.n; n++ {
-		from, to := &b.messages[b.from], &into[n]
-		to.N = copy(to.Buffers[0], from.Buffers[0][:from.N])
-		to.NN = copy(to.OOB, from.OOB[:from.NN])
-		to.Flags, to.Addr = from.Flags, from.Addr
-		b.from++
-	}
-	if b.from == b.n {
-		c.pool.Put(b)
-		c.rest = nil
-	}
 	return n, nil
+}
+
+// copyMessage copies a datagram.
+func copyMessage(to, from *ipv4.Message) {
+	to.N = copy(to.Buffers[0], from.Buffers[0][:from.N])
+	to.NN = copy(to.OOB, from.OOB[:from.NN])
+	to.Flags, to.Addr = from.Flags, from.Addr
 }
 
 // ReadMsgUDP is ReadBatch of one.

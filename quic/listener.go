@@ -7,6 +7,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"net/netip"
 	"sync"
 	"time"
 
@@ -38,7 +39,10 @@ type Listener struct {
 
 // connection is one of a Listener's.
 type connection struct {
-	conn *quicgo.Conn // nil before Accept has returned it
+	conn     *quicgo.Conn // nil before Accept has returned it
+	from     netip.AddrPort
+	ctx      context.Context // ends with it
+	accepted func()          // counts it; nil before it has a place
 }
 
 // connectionKey is what a connection's context has it under.
@@ -109,7 +113,7 @@ func ListenContext(ctx context.Context, address string, tlsConf *tls.Config, con
 		return l, nil
 	default:
 		l.addr = place.Addr()
-		if l.sockets, err = newConn(ctx, place); err != nil {
+		if l.sockets, err = newConn(ctx, place, l.begins); err != nil {
 			place.Close()
 			return nil, err
 		}
@@ -141,6 +145,14 @@ func (l *Listener) serve(tlsConf *tls.Config, conf *quicgo.Config) (err error) {
 	//lint:ignore SA1019 a program may have set it
 	if tlsConf.SessionTicketKey == [32]byte{} {
 		cluster.ShareTickets(tlsConf)
+	}
+	choose := tlsConf.GetConfigForClient
+	tlsConf.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+		l.admit(hello.Context())
+		if choose == nil {
+			return nil, nil
+		}
+		return choose(hello)
 	}
 	if conf != nil && conf.Allow0RTT {
 		l.quic, err = l.transport.ListenEarly(tlsConf, conf)
@@ -198,7 +210,14 @@ func (l *Listener) Accept(ctx context.Context) (*quicgo.Conn, error) {
 		return nil, err
 	}
 	if c, _ := conn.Context().Value(connectionKey{}).(*connection); c != nil {
-		l.change(func() { c.conn = conn })
+		accepted := func() {}
+		l.change(func() {
+			c.conn = conn
+			if c.accepted != nil {
+				accepted = c.accepted
+			}
+		})
+		accepted()
 	}
 	return conn, nil
 }
@@ -240,14 +259,48 @@ func (l *Listener) Close() error {
 // ---- connections
 
 // began is told of a connection, of which the first datagram has come.
-func (l *Listener) began(ctx context.Context, _ *quicgo.ClientInfo) (context.Context, error) {
-	c := new(connection)
+func (l *Listener) began(ctx context.Context, client *quicgo.ClientInfo) (context.Context, error) {
+	c := &connection{from: addrPort(client.RemoteAddr), ctx: ctx}
 	l.change(func() {
 		l.conns[c] = struct{}{}
 		l.begun++
 	})
 	context.AfterFunc(ctx, func() { l.change(func() { delete(l.conns, c) }) })
 	return context.WithValue(ctx, connectionKey{}, c), nil
+}
+
+// admit takes one of the worker's places for the connection of which the ClientHello is
+// there. Not before: of a client whose first datagrams have come to two workers, one of the
+// two never has it.
+func (l *Listener) admit(ctx context.Context) {
+	c, _ := ctx.Value(connectionKey{}).(*connection)
+	if c == nil || l.place == nil || c.ctx.Err() != nil {
+		return
+	}
+	accepted, ended := l.place.Connects()
+	l.change(func() { c.accepted = accepted })
+	context.AfterFunc(c.ctx, ended)
+}
+
+// begins reports whether a client at the address has a connection here that Accept has not
+// returned.
+func (l *Listener) begins(addr net.Addr) bool {
+	from := addrPort(addr)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for c := range l.conns {
+		if c.conn == nil && c.from == from {
+			return true
+		}
+	}
+	return false
+}
+
+func addrPort(addr net.Addr) netip.AddrPort {
+	if udp, ok := addr.(*net.UDPAddr); ok {
+		return udp.AddrPort()
+	}
+	return netip.AddrPort{}
 }
 
 // change changes the connections, and tells who awaits that.

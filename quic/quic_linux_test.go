@@ -98,15 +98,21 @@ func webServer() *http3.Server {
 // begin makes a cluster of n workers, and returns when all take connections.
 func begin(t *testing.T, program string, n int) (addr *net.UDPAddr, client *tls.Config, ready <-chan *cluster.Process) {
 	t.Helper()
+	return beginWith(t, program, cluster.Options{Workers: n})
+}
+
+// beginWith is begin with options.
+func beginWith(t *testing.T, program string, o cluster.Options) (addr *net.UDPAddr, client *tls.Config, ready <-chan *cluster.Process) {
+	t.Helper()
 	cert, key := clustertest.Certificate(t)
-	clustertest.WithMaster(t, program, cluster.Options{Workers: n, ReadyFor: -1,
-		Env: []string{"ADDRESS=127.0.0.1:0", "CERT=" + string(cert), "KEY=" + string(key)}})
+	o.ReadyFor, o.Env = -1, []string{"ADDRESS=127.0.0.1:0", "CERT=" + string(cert), "KEY=" + string(key)}
+	clustertest.WithMaster(t, program, o)
 	addrs, up := make(chan net.Addr, 100), make(chan *cluster.Process, 100)
 	t.Cleanup(cluster.OnListening(func(_ *cluster.Process, addr net.Addr) { addrs <- addr }))
 	t.Cleanup(cluster.OnReady(func(w *cluster.Process) { up <- w }))
 	require.NoError(t, cluster.AutoFork())
 	addr = clustertest.Await(t, addrs, "address").(*net.UDPAddr)
-	for range n {
+	for range o.Workers {
 		clustertest.Await(t, up, "worker")
 	}
 	roots := x509.NewCertPool()

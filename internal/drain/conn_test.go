@@ -66,7 +66,7 @@ func tempDir(t *testing.T) string {
 func trackedPair(t *testing.T, kind string) (server net.Conn, c *conn, client net.Conn) {
 	t.Helper()
 	source := listen(t, kind)
-	tracker := newTracker(Limits{}, nil, func() {}, nil)
+	tracker := newTracker(Limits{}, nil, func() {}, nil, nil)
 	l := tracker.Listener(source, source.Addr(), net.KeepAliveConfig{}, func() {})
 	defer l.Close()
 	client, err := net.Dial(source.Addr().Network(), source.Addr().String())

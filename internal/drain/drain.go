@@ -30,6 +30,9 @@ type Hooks struct {
 	// Full is called when Limits.Ever connections have been accepted.
 	Full func()
 
+	// Filled is called when a worker has as many connections as it may, or more.
+	Filled func()
+
 	// Room is called when a worker that had as many connections as it may has fewer.
 	Room func()
 
@@ -90,7 +93,7 @@ type Drain struct {
 // New returns the Drain of a worker, which does not begin by itself.
 func New(worker int, limits Limits, hooks Hooks) *Drain {
 	d := &Drain{
-		Tracker: newTracker(limits, hooks.Full, hooks.Accepts, hooks.Room),
+		Tracker: newTracker(limits, hooks.Full, hooks.Accepts, hooks.Filled, hooks.Room),
 		worker:  worker,
 		hooks:   hooks,
 		closed:  make(chan struct{}),

@@ -25,7 +25,8 @@ type worker struct {
 	exits chan int
 
 	accepts atomic.Int32 // how often the first Accept was told
-	rooms   atomic.Int32 // how often it was told that there is room
+	filled  atomic.Int32 // how often it was told that there is none
+	rooms   atomic.Int32 // and that there is some again
 
 	mu    sync.Mutex
 	notes []string
@@ -39,6 +40,7 @@ func newWorkerWith(limits Limits) *worker {
 		Begun:     func() { w.note("begun, draining %t", w.Draining()) },
 		Announce:  func(why Reason) { w.note("announce %d, draining %t", why, w.Draining()) },
 		Full:      func() { w.note("full") },
+		Filled:    func() { w.filled.Add(1) },
 		Room:      func() { w.rooms.Add(1) },
 		Accepts:   func() { w.accepts.Add(1) },
 		Work:      func() { <-w.work; w.note("work") },

@@ -7,7 +7,8 @@ package drain
 // An Accept of a shared socket waits for a place before it begins. When a worker fills up,
 // by whatever listener, the Accept calls under way are interrupted (by a deadline of
 // their source) and wait as well. A source whose connections were accepted by another
-// process takes a place itself, with Reserve, since it can give them back.
+// process takes a place itself, with Reserve, since it can give them back. What this
+// package does not wrap takes one with Connects.
 
 // Counts are how many connections a worker has.
 type Counts struct {
@@ -32,7 +33,7 @@ func (t *Tracker) show() {
 }
 
 // taken is how many places are taken. t.mu is held.
-func (t *Tracker) taken() int { return len(t.conns) + t.reserved }
+func (t *Tracker) taken() int { return len(t.conns) + t.others + t.reserved }
 
 // isFull is Full with t.mu held.
 func (t *Tracker) isFull() bool { return t.most > 0 && t.taken() >= t.most }
@@ -70,6 +71,37 @@ func (t *Tracker) Unreserve() {
 	t.leftAndUnlock(was)
 }
 
+// Connects takes a place for a connection that this package does not wrap, one of QUIC, if
+// need be beyond the bound: its client has been heard. accepted is to be called when the
+// program has it, and ended when it is no more, once each.
+func (t *Tracker) Connects() (accepted, ended func()) {
+	t.mu.Lock()
+	t.others++
+	t.show()
+	filled := t.isFull()
+	t.mu.Unlock()
+	if filled {
+		t.interrupt()
+	}
+	return t.countOther, func() {
+		t.mu.Lock()
+		was := t.isFull()
+		t.others--
+		t.leftAndUnlock(was)
+	}
+}
+
+func (t *Tracker) countOther() {
+	t.mu.Lock()
+	t.accepted++
+	last := t.accepted == t.limit
+	t.show()
+	t.mu.Unlock()
+	if last {
+		t.full()
+	}
+}
+
 // leftAndUnlock is called when a place has become free; was says that the worker was full
 // before. It is called with t.mu held, and releases it.
 func (t *Tracker) leftAndUnlock(was bool) {
@@ -98,4 +130,5 @@ func (t *Tracker) interrupt() {
 			l.interrupt()
 		}
 	}
+	t.filled()
 }

@@ -165,3 +165,35 @@ func TestReservedPlaces(t *testing.T) {
 		require.EqualValues(t, 1, w.rooms.Load(), "there was room already")
 	})
 }
+
+// What this package does not wrap has places as well: it is beyond the bound if it has to
+// be, and nothing else is accepted before there is room.
+func TestPlacesOfOthers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorkerWith(Limits{Open: 2, Ever: 2})
+		src := newSource()
+		ln := w.Listener(src, src.Addr(), net.KeepAliveConfig{}, func() {})
+		accepted, ended := w.Connects()
+		require.Zero(t, w.filled.Load())
+		accepted()
+		_, second := w.Connects()
+		_, third := w.Connects()
+		require.EqualValues(t, 2, w.filled.Load())
+		require.False(t, w.Reserve())
+		n, active := w.Counts()
+		require.Equal(t, []any{int64(1), 3}, []any{n, active})
+
+		waits := roomtest.Pending(func() error { _, err := ln.Accept(); return err })
+		go src.connect()
+		second()
+		synctest.Wait()
+		require.Empty(t, waits, "two of two")
+		require.Zero(t, w.rooms.Load())
+		ended()
+		require.NoError(t, <-waits)
+		require.EqualValues(t, 1, w.rooms.Load())
+		require.Len(t, w.notes, 1, "the second that was accepted is the last: full")
+		third()
+		require.NoError(t, ln.Close())
+	})
+}

@@ -17,6 +17,7 @@ type Tracker struct {
 	limit    int64       // after how many connections in all full is called; 0: never
 	full     func()
 	most     int         // connections at a time; 0: any number
+	filled   func()      // called when there is no room
 	room     func()      // called when there is room again
 	accepts  func()      // called at the first Accept or ReadFrom
 	asked    atomic.Bool // accepts was called
@@ -26,6 +27,7 @@ type Tracker struct {
 	conns     map[*conn]struct{}   // accepted and not closed
 	accepted  int64                // connections, since the beginning
 	accepting int                  // Accept calls that may come back with a connection
+	others    int                  // connections that this package does not wrap
 	reserved  int                  // connections that an Accept is certain to return
 	publish   func(Counts)         // or nil
 	roomier   sync.Cond            // with mu: what beginAccept waits for may have changed
@@ -44,9 +46,9 @@ type Limits struct {
 	Open int // at a time: see places.go
 }
 
-func newTracker(limits Limits, full, accepts, room func()) *Tracker {
+func newTracker(limits Limits, full, accepts, filled, room func()) *Tracker {
 	t := &Tracker{
-		limit: int64(limits.Ever), full: full, most: limits.Open, room: room, accepts: accepts,
+		limit: int64(limits.Ever), full: full, most: limits.Open, filled: filled, room: room, accepts: accepts,
 		stoppers: make(map[stopper]struct{}),
 		conns:    make(map[*conn]struct{}),
 		files:    make(map[*file]struct{}),
@@ -63,7 +65,7 @@ func (t *Tracker) Draining() bool { return t.draining.Load() }
 func (t *Tracker) Counts() (accepted int64, active int) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return t.accepted, len(t.conns)
+	return t.accepted, len(t.conns) + t.others
 }
 
 // enter registers s to be stopped by a drain, which may have begun.

@@ -71,8 +71,15 @@ type Place interface {
 	Share(ctx context.Context, index int) (*net.UDPConn, error)
 	// Take says that this worker takes connections. read is called with the indexes of
 	// the shares that it is to read, now and as that changes, one call after another;
-	// it must not wait. In a drain it is not called any more. The first call counts.
+	// it must not wait. While the worker is full there are none; in a drain it is not
+	// called any more. The first call counts.
 	Take(read func(shares []int))
+	// Connects takes one of the places that the worker has for connections, whether one
+	// is left or not. accepted is to be called when the program has the connection, ended
+	// when it is no more, once each.
+	Connects() (accepted, ended func())
+	// Full reports whether no place is left.
+	Full() bool
 	// Orphaned is closed when the master is gone: its successor needs the address, so
 	// that everything is to be closed.
 	Orphaned() <-chan struct{}

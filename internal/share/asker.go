@@ -49,6 +49,9 @@ type Places interface {
 	Unreserve()
 	// Full reports whether there is none.
 	Full() bool
+	// Connects takes a place for a connection whose client has been heard, whether there
+	// is one or not. accepted is called when the program has it, ended when it is no more.
+	Connects() (accepted, ended func())
 }
 
 // Asker is a worker's side of the shared addresses. It asks the master for them

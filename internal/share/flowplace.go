@@ -4,10 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"syscall"
+	"time"
 
 	"github.com/go-cluster/cluster/internal/errs"
 	"github.com/go-cluster/cluster/internal/handle"
@@ -28,6 +31,7 @@ type FlowPlace struct {
 
 	mu     sync.Mutex // orders the calls of read
 	read   func(shares []int)
+	told   []int // by the master; nil before it has
 	closed bool
 }
 
@@ -114,11 +118,42 @@ func (a *Asker) Shares(w *wire.Message) {
 		return
 	}
 	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.read != nil && !p.closed && !a.worker.Draining() {
-		p.read(w.Go.Flow.Read)
+	p.told = append([]int{}, w.Go.Flow.Read...)
+	p.mu.Unlock()
+	p.apply()
+}
+
+// applyPlaces has all places read what they are to read now.
+func (a *Asker) applyPlaces() {
+	a.mu.Lock()
+	all := slices.Collect(maps.Values(a.places))
+	a.mu.Unlock()
+	for _, p := range all {
+		p.apply()
 	}
 }
+
+// apply says what is to be read now: what the master has said, or no share while this
+// worker is full. If it is so for a moment, others are to have its shares.
+func (p *FlowPlace) apply() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.read == nil || p.told == nil || p.closed || p.asker.worker.Draining() {
+		return
+	}
+	if !p.Full() {
+		p.read(p.told)
+		return
+	}
+	p.read([]int{})
+	time.AfterFunc(fullTime, p.asker.sayFull)
+}
+
+// Full reports whether this worker has as many connections as it may.
+func (p *FlowPlace) Full() bool { return p.asker.worker.Places.Full() }
+
+// Connects takes a place for a connection: see [Places].
+func (p *FlowPlace) Connects() (accepted, ended func()) { return p.asker.worker.Places.Connects() }
 
 // Addr is the address of the group.
 func (p *FlowPlace) Addr() net.Addr { return p.addr }
@@ -177,8 +212,15 @@ func (p *FlowPlace) Take(read func(shares []int)) {
 		p.read = read
 	}
 	p.mu.Unlock()
-	if first {
-		p.asker.worker.Link.Order(&wire.Message{Act: wire.ActTake, Key: p.key, Data: null})
+	if !first {
+		return
+	}
+	a := p.asker
+	a.saying.Lock()
+	defer a.saying.Unlock()
+	a.worker.Link.Order(&wire.Message{Act: wire.ActTake, Key: p.key, Data: null})
+	if a.toldNoRoom { // it was told when it did not know this place
+		a.worker.Link.Answer((&wire.Message{Cmd: wire.CmdExtra, Act: wire.ActNoRoom}).Line())
 	}
 }
 

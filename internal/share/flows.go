@@ -65,6 +65,7 @@ type flowMember struct {
 	own   int          // the index of its socket
 	given map[int]bool // the sockets that it was sent
 	takes bool         // connections
+	full  bool         // it has as many as it may
 	told  []int        // the shares that it was told to read
 }
 
@@ -256,6 +257,21 @@ func (f *FlowGroups) Take(m Member, key string) {
 	}
 }
 
+// NoRoom notes that m has as many connections as it may: others read its shares.
+func (f *FlowGroups) NoRoom(m Member) { f.setFull(m, true) }
+
+func (f *FlowGroups) setFull(m Member, full bool) {
+	for _, g := range f.groups {
+		if one := g.member(m); one != nil && one.full != full {
+			one.full = full
+			g.deal()
+		}
+	}
+}
+
+// able reports whether the worker takes what comes.
+func (one *flowMember) able() bool { return one.takes && !one.full }
+
 // leave deals the shares of m, which takes no more connections, to others.
 func (f *FlowGroups) leave(m Member) {
 	for _, g := range f.groups {
@@ -290,13 +306,13 @@ func (f *FlowGroups) Dead(m Member) {
 func (g *flowGroup) deal() {
 	var takers []*flowMember
 	for _, one := range g.members {
-		if one.takes {
+		if one.able() {
 			takers = append(takers, one)
 		}
 	}
 	count := make(map[*flowMember]int, len(takers))
 	for i, one := range g.readers {
-		if one != nil && !one.takes {
+		if one != nil && !one.able() {
 			g.readers[i] = nil
 		} else if one != nil {
 			count[one]++
@@ -314,14 +330,16 @@ func (g *flowGroup) deal() {
 			g.readers[i] = least
 		}
 	}
-	for _, one := range takers {
-		g.tell(one)
+	for _, one := range g.members {
+		if one.takes {
+			g.tell(one)
+		}
 	}
 }
 
 // tell tells a worker which shares it reads, if it does not know.
 func (g *flowGroup) tell(one *flowMember) {
-	var read []int
+	read := []int{}
 	for i, reader := range g.readers {
 		if reader == one {
 			read = append(read, i)

@@ -91,6 +91,68 @@ func TestFlowShares(t *testing.T) {
 	require.Empty(t, b.answers)
 }
 
+// TestFlowsOfFullWorkers: while a worker is full the others read its shares; if all are,
+// what comes waits for the first that has room.
+func TestFlowsOfFullWorkers(t *testing.T) {
+	r := newTestRegistry(t)
+	a, b := newFlowWorker(), newFlowWorker()
+	key := a.join(t, r, "127.0.0.1:0").Key
+	b.join(t, r, "127.0.0.1:0")
+	r.Flows.Take(a, key)
+	a.reads(t)
+	r.Flows.Take(b, key)
+	a.reads(t)
+	b.reads(t)
+	r.Flows.NoRoom(a)
+	require.Empty(t, a.reads(t))
+	require.Len(t, b.reads(t), minFlowShares)
+	r.Flows.NoRoom(b)
+	r.Flows.NoRoom(b)
+	require.Empty(t, b.answers, "they are nobody's")
+	r.HasRoom(a)
+	require.Len(t, a.reads(t), minFlowShares)
+	require.Empty(t, b.reads(t))
+	r.HasRoom(b)
+	require.Len(t, a.reads(t), minFlowShares/2)
+	require.Len(t, b.reads(t), minFlowShares/2)
+}
+
+// TestPlaceOfFullWorker: a worker that is full reads no share, at once, and tells the master
+// in a moment; when it has room it reads what is its own.
+func TestPlaceOfFullWorker(t *testing.T) {
+	l := &masterLink{said: make(chan string, 100)}
+	places := new(testPlaces)
+	places.most.Store(1)
+	a := NewAsker(Worker{Link: l, Go: true, Places: places, Draining: func() bool { return false }})
+	p := &FlowPlace{asker: a, key: "key"}
+	a.places["key"] = p
+	reads := make(chan []int, 100)
+	told := func(shares ...int) {
+		a.Shares(&wire.Message{Key: "key", Go: &wire.Extension{Flow: &wire.Flow{Read: shares}}})
+	}
+	p.Take(func(shares []int) { reads <- shares })
+	a.Filled()
+	require.Empty(t, reads, "it has been told nothing yet")
+	told(1, 2)
+	require.Equal(t, []int{1, 2}, <-reads)
+	_, ended := p.Connects()
+	require.True(t, p.Full())
+	a.Filled()
+	require.Empty(t, <-reads)
+	require.Contains(t, roomtest.Await(t, l.said, "word"), wire.ActNoRoom)
+	told()
+	require.Empty(t, <-reads)
+	p.read = nil // as a second place of the worker, which takes part now
+	p.Take(func(shares []int) { reads <- shares })
+	require.Contains(t, roomtest.Await(t, l.said, "word"), wire.ActNoRoom, "the master did not know of it")
+	ended()
+	a.HasRoom()
+	require.Empty(t, <-reads)
+	require.Contains(t, roomtest.Await(t, l.said, "word"), wire.ActRoom)
+	told(2)
+	require.Equal(t, []int{2}, <-reads)
+}
+
 // TestOwnSockets: a worker has one of its own, which nobody else gets before it is dead.
 func TestOwnSockets(t *testing.T) {
 	r := newTestRegistry(t)

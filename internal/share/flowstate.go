@@ -31,7 +31,7 @@ type FlowGroupState struct {
 type FlowMemberState struct {
 	Worker, Own int
 	Given       []int
-	Takes       bool
+	Takes, Full bool
 	Told        []int
 }
 
@@ -47,7 +47,7 @@ func (f *FlowGroups) state(number func(Member) int) (all []FlowGroupState) {
 			s.Sockets = append(s.Sockets, h.FD())
 		}
 		for _, one := range g.members {
-			s.Members = append(s.Members, FlowMemberState{number(one.Member), one.own, slices.Sorted(maps.Keys(one.given)), one.takes, one.told})
+			s.Members = append(s.Members, FlowMemberState{number(one.Member), one.own, slices.Sorted(maps.Keys(one.given)), one.takes, one.full, one.told})
 		}
 		for _, one := range g.readers {
 			reader := -1
@@ -89,7 +89,7 @@ func (f *FlowGroups) restore(all []FlowGroupState, taken handle.Taken, member fu
 			if m == nil {
 				continue
 			}
-			one := &flowMember{Member: m, own: ms.Own, given: make(map[int]bool), takes: ms.Takes, told: ms.Told}
+			one := &flowMember{Member: m, own: ms.Own, given: make(map[int]bool), takes: ms.Takes, full: ms.Full, told: ms.Told}
 			for _, i := range ms.Given {
 				one.given[i] = true
 			}

@@ -87,9 +87,13 @@ func (a *Asker) answer(o offer, accepted bool) {
 	a.worker.Link.Answer(wire.AcceptedLine(o.seq, accepted, full))
 }
 
+// Filled says that this worker has as many connections as it may.
+func (a *Asker) Filled() { a.applyPlaces() }
+
 // HasRoom tells the master that this worker takes connections again, if it has been told
 // otherwise.
 func (a *Asker) HasRoom() {
+	a.applyPlaces()
 	a.saying.Lock()
 	defer a.saying.Unlock()
 	if (a.toldFull || a.toldNoRoom) && !a.worker.Places.Full() {

@@ -37,6 +37,10 @@ type testPlaces struct{ most, taken atomic.Int32 }
 
 func (p *testPlaces) Full() bool { return p.most.Load() > 0 && p.taken.Load() >= p.most.Load() }
 func (p *testPlaces) Unreserve() { p.taken.Add(-1) }
+func (p *testPlaces) Connects() (accepted, ended func()) {
+	p.taken.Add(1)
+	return func() {}, p.Unreserve
+}
 func (p *testPlaces) Reserve() bool {
 	if p.Full() {
 		return false

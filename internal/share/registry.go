@@ -439,6 +439,7 @@ func (r *Registry) HasRoom(m Member) {
 		}
 	}
 	r.Shards.each(m, func(h *hand) { h.full, h.hung = false, false })
+	r.Flows.setFull(m, false)
 }
 
 // Leave takes m out of the rotations. What it was handed it keeps.
