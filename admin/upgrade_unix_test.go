@@ -11,7 +11,9 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/go-cluster/cluster/admin"
 	"github.com/go-cluster/cluster/internal/clustertest"
@@ -102,6 +104,68 @@ func TestUpgrade(t *testing.T) {
 	require.Equal(t, 1, until(t, events, "death", whichever).Generation)
 	_, err = clustertest.Get("http://" + address + "/healthz")
 	require.NoError(t, err)
+	s.post("/stop", "200")
+	require.Zero(t, s.Exit())
+}
+
+// eventSource is what a browser does with /events: it comes back whenever the stream ends, and
+// says what it had last.
+func (s *running) eventSource() (events <-chan admin.Event, comes *atomic.Int64) {
+	all := make(chan admin.Event, 1000)
+	comes = new(atomic.Int64)
+	go func() {
+		defer close(all)
+		for last := int64(0); s.t.Context().Err() == nil; {
+			r, _ := http.NewRequestWithContext(s.t.Context(), "GET", "http://cluster/events", nil)
+			r.Header.Set("Last-Event-ID", fmt.Sprint(last))
+			a, err := s.client.Do(r)
+			if err != nil {
+				time.Sleep(clustertest.Tick) // between the two programs
+				continue
+			}
+			comes.Add(1)
+			for lines := bufio.NewScanner(a.Body); lines.Scan(); {
+				var e admin.Event
+				data, ok := strings.CutPrefix(lines.Text(), "data: ")
+				if ok && json.Unmarshal([]byte(data), &e) == nil {
+					last = e.N
+					all <- e
+				}
+			}
+			a.Body.Close()
+		}
+	}()
+	return all, comes
+}
+
+// TestEventsOverUpgrade: who follows the events as a master is replaced comes back to the new
+// program, and misses none and gets none twice.
+func TestEventsOverUpgrade(t *testing.T) {
+	t.Parallel()
+	s := run(t)
+	all, comes := s.eventSource()
+	var last int64
+	next := func(is func(admin.Event) bool) (e admin.Event) {
+		t.Helper()
+		for {
+			e = clustertest.Await(t, all, "event")
+			last++
+			require.Equal(t, last, e.N, "%+v", e)
+			if is(e) {
+				return e
+			}
+		}
+	}
+	ended := func(e admin.Event) bool { return e.Event == "upgrade" && e.Result != "" }
+	for n := range 2 {
+		for result := ""; result != "success"; { // a slow machine needs several
+			require.Equal(t, `202 {"ok":true,"status":202}`, s.upgrade())
+			result = next(ended).Result
+		}
+		require.GreaterOrEqual(t, comes.Load(), int64(n+2), "it came back")
+		s.post("/workers/0/kill", "200")
+		next(func(e admin.Event) bool { return e.Event == "death" })
+	}
 	s.post("/stop", "200")
 	require.Zero(t, s.Exit())
 }

@@ -16,7 +16,6 @@ import (
 	"time"
 
 	"github.com/go-cluster/cluster"
-	"github.com/go-cluster/cluster/coord"
 	"github.com/go-cluster/cluster/internal/clustertest"
 	"github.com/stretchr/testify/require"
 )
@@ -187,55 +186,55 @@ func TestStates(t *testing.T) {
 	require.NotContains(t, p.Output()[strings.LastIndex(p.Output(), "main "):], "fork 0", "it was to go")
 }
 
-// locks is a master whose workers lead and lock.
-var locks = clustertest.Program("upgrade locks", func() {
-	if cluster.IsMaster() {
-		fmt.Println("main", version)
-		printEvents()
-		poke()
-		clustertest.Must(cluster.SetupMaster(options()))
-		clustertest.Must(cluster.Run(context.Background()))
+// recycled is a master that replaces its worker of the start by age: its replacement starts
+// when the step "start" has come, and the one that is replaced has a request to finish.
+var recycled = clustertest.Program("upgrade recycled", func() {
+	if cluster.IsWorker() {
+		if cluster.Worker.ID() > 1 {
+			fmt.Println("starts", cluster.Worker.ID())
+			awaitStep("start")
+		}
+		serveSlowly()
 		return
 	}
-	coord.Lead("job", func(ctx context.Context) error {
-		fmt.Println("leads", os.Getpid())
-		<-ctx.Done()
-		return nil
-	})
-	go func() {
-		if cluster.Worker.Slot() == 1 {
-			awaitStep("held")
-			fmt.Println("waits")
-		}
-		unlock, err := coord.Lock(context.Background(), "lock")
-		clustertest.Must(err)
-		fmt.Println("holds", cluster.Worker.Slot())
-		if cluster.Worker.Slot() == 0 {
-			clustertest.Must(os.WriteFile(step("held"), nil, 0o600))
-			awaitStep("unlock")
-			unlock()
-		}
-	}()
-	serve()
+	fmt.Println("main", version)
+	printEvents()
+	poke()
+	o := options()
+	o.Workers = 1
+	if version == "one" { // later ones replace nobody
+		o.Recycle = cluster.Recycle{Age: time.Second, MinAge: time.Millisecond}
+	}
+	clustertest.Must(cluster.SetupMaster(o))
+	clustertest.Must(cluster.Run(context.Background()))
 })
 
-// TestLeaderAndWaiter: who leads goes on, and its successor is chosen when it dies; who
-// waits for a lock gets it when its holder, of before, frees it.
-func TestLeaderAndWaiter(t *testing.T) {
+// TestRecycled: a recycling goes on, in each of its two halves: while the replacement starts,
+// and while the worker that is replaced drains.
+func TestRecycled(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
 	dir, do := steps(t)
-	p, _ := s.begin(locks, "STEPS="+dir)
-	clustertest.Eventually(t, func() bool { return strings.Contains(p.Output(), "waits\n") }, "one that waits")
+	s.deploy("one")
+	p := s.start(recycled, "STEPS="+dir)
+	rests := p.All("ready 0 ", "address ")
+	old := rests[0]
+	c := asking(t, rests[1], "/slow")
+	clustertest.Eventually(t, func() bool { return exists(dir + "asked") }, "the request")
+	p.Expect("starts ")
 	s.deploy("two")
 	require.Equal(t, "<nil>", upgrade(p, clustertest.SigPoke))
-	require.NotContains(t, p.Output(), "holds 1")
-	do("unlock")
-	printed(t, p, "holds 1")
-	require.Equal(t, 1, strings.Count(p.Output(), "leads "))
-	leader, err := strconv.Atoi(outputLine(p, "leads "))
-	require.NoError(t, err)
-	require.NoError(t, syscall.Kill(leader, syscall.SIGKILL))
-	require.NotEqual(t, strconv.Itoa(leader), printed(t, p, "leads "))
+	printed(t, p, "adopted 0 "+old+" ready")
+	do("start")
+	replacement := printed(t, p, "ready 0 ")
+	require.NotEqual(t, old, replacement)
+	s.deploy("three")
+	require.Equal(t, "<nil>", upgrade(p, clustertest.SigPoke))
+	require.NotContains(t, p.Output(), "dead ", "it has a request")
+	do("answer")
+	answered(t, c)
+	clustertest.Eventually(t, func() bool { return strings.Contains(p.Output(), "dead 0 "+old+" recycle 0\n") }, "the end of the recycling")
 	p.Terminate()
+	require.Equal(t, 2, strings.Count(p.Output(), "dead "), "nobody else was replaced")
+	require.Contains(t, p.Output(), "dead 0 "+replacement+" stop 0\n")
 }
