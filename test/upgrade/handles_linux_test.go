@@ -1,11 +1,13 @@
 package upgrade_test
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"io"
 	"net"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"syscall"
@@ -109,12 +111,23 @@ func given(t *testing.T, address string) (all []net.Conn) {
 	return all
 }
 
-// pause stops a worker until goOn.
+// pause stops a worker until goOn. The signal is sent before all threads have stopped: one may
+// still accept.
 func pause(t *testing.T, pid string) (goOn func(syscall.Signal)) {
 	t.Helper()
 	n, err := strconv.Atoi(pid)
 	require.NoError(t, err)
 	require.NoError(t, syscall.Kill(n, syscall.SIGSTOP))
+	clustertest.Eventually(t, func() bool {
+		threads, _ := filepath.Glob("/proc/" + pid + "/task/*/stat")
+		for _, path := range threads {
+			text, _ := os.ReadFile(path)
+			if !bytes.Contains(text, []byte(") T ")) {
+				return false
+			}
+		}
+		return true
+	}, "all threads are stopped")
 	return func(sig syscall.Signal) {
 		t.Helper()
 		require.NoError(t, syscall.Kill(n, sig))

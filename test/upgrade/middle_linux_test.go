@@ -9,7 +9,6 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -158,10 +157,8 @@ func TestStates(t *testing.T) {
 	s.deploy("one")
 	p := s.start(states, "STEPS="+dir)
 	rests := p.All("ready 0 ", "ready 1 ", "address ", "dead 2 ", "dead 2 ")
-	draining, address := rests[0], rests[2]
-	stopped, err := strconv.Atoi(rests[1])
-	require.NoError(t, err)
-	require.NoError(t, syscall.Kill(stopped, syscall.SIGSTOP))
+	draining, stopped, address := rests[0], rests[1], rests[2]
+	goOn := pause(t, stopped)
 	c := asking(t, address, "/slow")
 	clustertest.Eventually(t, func() bool { return exists(dir + "asked") }, "the request")
 	do("drain")
@@ -170,7 +167,7 @@ func TestStates(t *testing.T) {
 	s.deploy("two")
 	require.Equal(t, "<nil>", upgrade(p, clustertest.SigPoke))
 	require.Equal(t, draining+" draining", printed(t, p, "adopted 0 "))
-	require.Equal(t, rests[1]+" ready", printed(t, p, "adopted 1 "))
+	require.Equal(t, stopped+" ready", printed(t, p, "adopted 1 "))
 	require.Contains(t, printed(t, p, "adopted 3 "), " online")
 
 	do("heal")
@@ -180,9 +177,9 @@ func TestStates(t *testing.T) {
 	do("answer")
 	answered(t, c)
 	require.Equal(t, draining+" drain 0", printed(t, p, "dead 0 "))
-	require.NoError(t, syscall.Kill(stopped, syscall.SIGCONT))
+	goOn(syscall.SIGCONT)
 	p.Terminate()
-	require.Contains(t, p.Output(), fmt.Sprintf("dead 1 %d stop 0\n", stopped))
+	require.Contains(t, p.Output(), "dead 1 "+stopped+" stop 0\n")
 	require.NotContains(t, p.Output()[strings.LastIndex(p.Output(), "main "):], "fork 0", "it was to go")
 }
 
