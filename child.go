@@ -379,6 +379,7 @@ func (s *fromWorker) beat(raw json.RawMessage) {
 	s.m.call(func() {
 		s.m.supervisor.Beat(time.Now(), s.p.id, p)
 		s.m.registry.Shards.Beat((*member)(s.p))
+		s.m.registry.Flows.Beat((*member)(s.p))
 	})
 }
 

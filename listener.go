@@ -415,7 +415,7 @@ func (p *member) Took() {
 
 func (p *member) Load() (share.Load, bool) {
 	c, ok := p.child.counts()
-	return share.Load(c), ok
+	return share.Load{Accepted: c.Accepted, Open: c.Open, Received: c.Received}, ok
 }
 
 func (p *member) Generation() int { return p.child.gen.number }
@@ -469,7 +469,7 @@ func (in *inside) newAsker() *share.Asker {
 		Draining: func() bool { return in.drain.Draining() },
 		Ends:     in.ends,
 		WhoOpens: whoOpens,
-		Places:   (*places)(in),
+		Places:   (*places)(in), Received: in.received,
 		Exhausted: func(err error) {
 			in.p.logger().Warn("cluster: a connection is given back: no descriptor is free in this worker", "worker", in.p.id, "err", err)
 		},

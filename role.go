@@ -208,6 +208,7 @@ type inside struct {
 	hello announcement
 	drain *drain.Drain
 	asker *share.Asker
+	page  atomic.Pointer[gauge.Writer] // nil before the master has sent it
 
 	checking atomic.Bool // OnCheck functions are being called
 	procs    int         // the share of the cores that it was told last; of who is checking

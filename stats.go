@@ -325,13 +325,21 @@ func (c *child) giveGauge() {
 	c.p.link.AskHandle(wire.TypeNative, &wire.Message{Act: wire.ActGauge}, handle.New(fd), nil)
 }
 
+// received counts a read of an address for datagrams that comes to several workers.
+func (in *inside) received() {
+	if page := in.page.Load(); page != nil {
+		page.Receive()
+	}
+}
+
 // gotGauge begins to write this worker's numbers to the page of h.
 func (in *inside) gotGauge(h *handle.Handle) {
 	if h == nil {
 		return
 	}
 	if page, err := gauge.Map(h.FD()); err == nil {
-		in.drain.Publish(func(c drain.Counts) { page.Set(gauge.Counts(c)) })
+		in.page.Store(&page)
+		in.drain.Publish(func(c drain.Counts) { page.Set(gauge.Counts{Accepted: c.Accepted, Open: c.Open}) })
 	}
 }
 

@@ -102,6 +102,9 @@ func (c *conn) readAll(s *net.UDPConn, share bool) {
 				return
 			}
 		}
+		if share {
+			c.place.Received()
+		}
 		b.share, b.from, b.n = share, 0, n
 		select {
 		case c.batches <- b:

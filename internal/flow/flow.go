@@ -74,6 +74,8 @@ type Place interface {
 	// it must not wait. While the worker is full there are none; in a drain it is not
 	// called any more. The first call counts.
 	Take(read func(shares []int))
+	// Received says that a share was read: by that the master knows that it is not left.
+	Received()
 	// Connects takes one of the places that the worker has for connections, whether one
 	// is left or not. accepted is to be called when the program has the connection, ended
 	// when it is no more, once each.

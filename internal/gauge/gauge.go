@@ -1,5 +1,6 @@
 // Package gauge has the numbers of a worker that its master reads without asking: how
-// many connections the worker has accepted, and how many of those are open.
+// many connections the worker has accepted, how many of those are open, and how often it
+// has read datagrams that come to several workers.
 //
 // They are in one page of memory that both processes have. The master makes a [Page]
 // and sends its descriptor over the channel to a worker that has said that it knows what
@@ -32,6 +33,7 @@ import (
 type Counts struct {
 	Accepted int64 // connections, ever
 	Open     int64 // of those, and those that it is certain to accept
+	Received int64 // reads of datagrams that may be others' as well, ever
 }
 
 // size is that of the page in bytes, on every system: one page of the hardware is at
@@ -42,6 +44,7 @@ const size = 4096
 type words struct {
 	accepted, open atomic.Int64
 	mark           atomic.Uint64 // that somebody writes
+	received       atomic.Int64
 }
 
 const (
@@ -56,7 +59,7 @@ func (w *words) read() (Counts, bool) {
 	if w.mark.Load() != marked {
 		return Counts{}, false
 	}
-	return Counts{bounded(w.accepted.Load()), bounded(w.open.Load())}, true
+	return Counts{bounded(w.accepted.Load()), bounded(w.open.Load()), bounded(w.received.Load())}, true
 }
 
 func bounded(n int64) int64 { return min(max(n, 0), most) }
@@ -130,7 +133,7 @@ func (p *Page) Close() {
 // Writer is the worker's side.
 type Writer struct{ *words }
 
-// Set writes the numbers. One goroutine at a time may call it.
+// Set writes the numbers, but for Received. One goroutine at a time may call it.
 func (w Writer) Set(c Counts) {
 	w.accepted.Store(c.Accepted)
 	w.open.Store(c.Open)
@@ -138,3 +141,6 @@ func (w Writer) Set(c Counts) {
 		w.mark.Store(marked)
 	}
 }
+
+// Receive adds one to Received. Anybody may call it.
+func (w Writer) Receive() { w.received.Add(1) }

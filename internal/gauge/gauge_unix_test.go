@@ -27,17 +27,22 @@ func TestWhatIsWrittenIsRead(t *testing.T) {
 	p, w := newPair(t)
 	_, ok := p.Read()
 	require.False(t, ok, "nobody has written")
-	for _, c := range []Counts{{}, {1, 1}, {1 << 40, 3}} {
+	for _, c := range []Counts{{}, {1, 1, 0}, {1 << 40, 3, 0}} {
 		w.Set(c)
 		got, ok := p.Read()
 		require.True(t, ok)
 		require.Equal(t, c, got)
 	}
+	w.Receive()
+	w.Receive()
+	got, ok := p.Read()
+	require.True(t, ok)
+	require.Equal(t, Counts{1 << 40, 3, 2}, got)
 	p.Close()
 	p.Close()
 	_, ok = p.Read()
 	require.False(t, ok, "closed")
-	w.Set(Counts{2, 2}) // the worker outlives the page
+	w.Set(Counts{2, 2, 0}) // the worker outlives the page
 	var none *Page
 	none.Close()
 	_, ok = none.Read()
@@ -47,10 +52,10 @@ func TestWhatIsWrittenIsRead(t *testing.T) {
 // Numbers that no worker can have are cut.
 func TestLiesAreBounded(t *testing.T) {
 	p, w := newPair(t)
-	w.Set(Counts{-1, 1<<63 - 1})
+	w.Set(Counts{-1, 1<<63 - 1, 0})
 	got, ok := p.Read()
 	require.True(t, ok)
-	require.Equal(t, Counts{0, most}, got)
+	require.Equal(t, Counts{0, most, 0}, got)
 }
 
 // Whatever a worker does to what it was sent, the master reads on.
@@ -61,7 +66,7 @@ func TestAWorkerCannotTakeThePageAway(t *testing.T) {
 	defer unix.Close(fd)
 	w, err := Map(fd)
 	require.NoError(t, err)
-	w.Set(Counts{7, 3})
+	w.Set(Counts{7, 3, 0})
 	for _, n := range []int64{0, 1, 1 << 20} {
 		unix.Ftruncate(fd, n)
 		p.Read() // no SIGBUS

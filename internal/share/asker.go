@@ -37,6 +37,9 @@ type Worker struct {
 	// Exhausted is told, once a minute, that a connection is given back because no
 	// descriptor is free.
 	Exhausted func(err error)
+
+	// Received counts, for the master, a read of a sharded address for datagrams.
+	Received func()
 }
 
 // Places are those that a worker has for connections. The master is told, with the answer

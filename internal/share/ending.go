@@ -119,7 +119,7 @@ func (r *Registry) drop(e *entry, kept bool) {
 		e.dispatcher.close()
 	}
 	if e.shards != nil {
-		r.Shards.end(e)
+		r.Shards.unwatch(e.sockets)
 	}
 	for _, h := range e.sockets {
 		r.unwatch(h)

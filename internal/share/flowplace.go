@@ -152,6 +152,9 @@ func (p *FlowPlace) apply() {
 // Full reports whether this worker has as many connections as it may.
 func (p *FlowPlace) Full() bool { return p.asker.worker.Places.Full() }
 
+// Received counts a read of a share.
+func (p *FlowPlace) Received() { p.asker.worker.Received() }
+
 // Connects takes a place for a connection: see [Places].
 func (p *FlowPlace) Connects() (accepted, ended func()) { return p.asker.worker.Places.Connects() }
 

@@ -10,6 +10,7 @@ import (
 	"syscall"
 
 	"github.com/go-cluster/cluster/internal/errs"
+	"github.com/go-cluster/cluster/internal/handle"
 	"github.com/go-cluster/cluster/internal/socket"
 	"github.com/go-cluster/cluster/internal/wire"
 )
@@ -52,6 +53,7 @@ type flowGroup struct {
 	token      [32]byte
 	members    []*flowMember // by when they joined
 	readers    []*flowMember // of each share; nil if nobody takes connections
+	guests     []*flowMember // who read it as well while its reader hangs; nil if that does not
 	leases     []Member      // of each socket behind the shares; nil if its worker is dead
 	free       []int         // those, the last one to die at the end
 	held       int           // how often this process itself listens
@@ -62,11 +64,12 @@ type flowGroup struct {
 // flowMember is a worker in a group.
 type flowMember struct {
 	Member
-	own   int          // the index of its socket
-	given map[int]bool // the sockets that it was sent
-	takes bool         // connections
-	full  bool         // it has as many as it may
-	told  []int        // the shares that it was told to read
+	watched              // of the shares that it has been told to read
+	own     int          // the index of its socket
+	given   map[int]bool // the sockets that it was sent
+	takes   bool         // connections
+	full    bool         // it has as many as it may
+	told    []int        // the shares that it was told to read
 }
 
 // flowKey names the group of an address. It is not that of the address's own entry.
@@ -182,6 +185,9 @@ func (f *FlowGroups) commit(g *flowGroup, flows *socket.Flows, err error) {
 		flows.Release() // the cluster has stopped meanwhile
 		err = errs.Closed
 	}
+	if err == nil {
+		err = f.begin(g, flows)
+	}
 	if err != nil {
 		g.err = err
 		if f.groups[g.key] == g {
@@ -189,8 +195,22 @@ func (f *FlowGroups) commit(g *flowGroup, flows *socket.Flows, err error) {
 		}
 		return
 	}
-	g.flows, g.readers = flows, make([]*flowMember, flows.Shares)
 }
+
+// begin gives g its sockets, and has the shares watched.
+func (f *FlowGroups) begin(g *flowGroup, flows *socket.Flows) error {
+	g.flows, g.readers, g.guests = flows, make([]*flowMember, flows.Shares), make([]*flowMember, flows.Shares)
+	err := f.registry.Shards.watch(g.shares())
+	if err != nil {
+		f.registry.Shards.unwatch(g.shares())
+		flows.Release()
+		g.flows = nil
+	}
+	return err
+}
+
+// shares are the sockets that take what begins connections.
+func (g *flowGroup) shares() []*handle.Handle { return g.flows.Sockets[:g.flows.Shares] }
 
 // join makes m a member, with a socket of its own: that of the last worker that has died,
 // whose clients it tells so, or a new one. Nobody reads a socket that is free, so that no
@@ -213,9 +233,13 @@ func (g *flowGroup) join(ctx context.Context, m Member) (*flowMember, error) {
 		}
 		g.leases = append(g.leases, m)
 	}
-	one := &flowMember{Member: m, own: g.flows.Shares + n, given: make(map[int]bool)}
+	one := newFlowMember(m, g.flows.Shares+n)
 	g.members = append(g.members, one)
 	return one, nil
+}
+
+func newFlowMember(m Member, own int) *flowMember {
+	return &flowMember{Member: m, watched: watched{member: m, has: make(map[int]*holding)}, own: own, given: make(map[int]bool)}
 }
 
 func (g *flowGroup) member(m Member) *flowMember {
@@ -253,33 +277,46 @@ func (f *FlowGroups) Take(m Member, key string) {
 	}
 	if one := g.member(m); one != nil && !one.takes {
 		one.takes = true
-		g.deal()
+		f.deal(g)
 	}
 }
 
 // NoRoom notes that m has as many connections as it may: others read its shares.
 func (f *FlowGroups) NoRoom(m Member) { f.setFull(m, true) }
 
+// hasRoom notes that m has fewer.
+func (f *FlowGroups) hasRoom(m Member) { f.setFull(m, false) }
+
 func (f *FlowGroups) setFull(m Member, full bool) {
+	f.each(m, func(one *flowMember) bool {
+		changed := one.full != full || one.hung && !full
+		one.full, one.hung = full, one.hung && full
+		return changed
+	})
+}
+
+// Beat is told that m has answered a heartbeat.
+func (f *FlowGroups) Beat(m Member) { f.each(m, func(one *flowMember) bool { return one.beat() }) }
+
+// each calls fn with the places of m. Where it returns true the shares are dealt.
+func (f *FlowGroups) each(m Member, fn func(*flowMember) bool) {
 	for _, g := range f.groups {
-		if one := g.member(m); one != nil && one.full != full {
-			one.full = full
-			g.deal()
+		if one := g.member(m); one != nil && fn(one) {
+			f.deal(g)
 		}
 	}
 }
 
 // able reports whether the worker takes what comes.
-func (one *flowMember) able() bool { return one.takes && !one.full }
+func (one *flowMember) able() bool { return one.takes && !one.full && !one.hung }
 
 // leave deals the shares of m, which takes no more connections, to others.
 func (f *FlowGroups) leave(m Member) {
-	for _, g := range f.groups {
-		if one := g.member(m); one != nil && one.takes {
-			one.takes = false
-			g.deal()
-		}
-	}
+	f.each(m, func(one *flowMember) bool {
+		took := one.takes
+		one.takes = false
+		return took
+	})
 }
 
 // forget forgets a worker whose channel has closed. It may read its socket still.
@@ -302,24 +339,47 @@ func (f *FlowGroups) Dead(m Member) {
 }
 
 // deal says who reads which share. As few as possible change hands: of a client that
-// connects just then, one worker may have the first datagram and another the second.
-func (g *flowGroup) deal() {
-	var takers []*flowMember
+// connects just then, one worker may have the first datagram and another the second. What a
+// worker that hangs reads it keeps, and others read it as well.
+func (f *FlowGroups) deal(g *flowGroup) {
+	f.registry.Shards.redraw()
+	var takers, able []*flowMember
 	for _, one := range g.members {
-		if one.able() {
+		if one.takes && !one.full {
 			takers = append(takers, one)
 		}
+		if one.able() {
+			able = append(able, one)
+		}
 	}
+	g.spread(takers)
+	for i, one := range g.readers {
+		if g.guests[i] = nil; one != nil && one.hung && len(able) > 0 {
+			g.guests[i] = able[i%len(able)]
+		}
+	}
+	for _, one := range g.members {
+		if one.takes {
+			g.tell(one)
+		}
+	}
+}
+
+// spread gives each share one of the takers. If there is none, those that are only full keep
+// theirs: what comes waits for them.
+func (g *flowGroup) spread(takers []*flowMember) {
 	count := make(map[*flowMember]int, len(takers))
 	for i, one := range g.readers {
-		if one != nil && !one.able() {
+		switch {
+		case one == nil:
+		case !one.takes, one.full && len(takers) > 0:
 			g.readers[i] = nil
-		} else if one != nil {
+		default:
 			count[one]++
 		}
 	}
 	if len(takers) == 0 {
-		return // what comes waits
+		return
 	}
 	fewer := func(a, b *flowMember) int { return count[a] - count[b] }
 	for i, one := range g.readers {
@@ -330,27 +390,34 @@ func (g *flowGroup) deal() {
 			g.readers[i] = least
 		}
 	}
-	for _, one := range g.members {
-		if one.takes {
-			g.tell(one)
-		}
-	}
 }
 
 // tell tells a worker which shares it reads, if it does not know.
 func (g *flowGroup) tell(one *flowMember) {
 	read := []int{}
 	for i, reader := range g.readers {
-		if reader == one {
+		if reader == one || g.guests[i] == one {
 			read = append(read, i)
 		}
 	}
 	if one.told != nil && slices.Equal(one.told, read) {
 		return
 	}
-	one.told = read
+	one.tell(read)
 	one.Answer((&wire.Message{Cmd: wire.CmdCluster, Act: wire.ActShares, Key: g.key, Seq: wire.NextSeq(),
 		Go: &wire.Extension{Flow: &wire.Flow{Read: read}}}).Line())
+}
+
+// tell notes what it has been told.
+func (one *flowMember) tell(read []int) {
+	one.told = read
+	has := make(map[int]*holding, len(read))
+	for _, i := range read {
+		if has[i] = one.has[i]; has[i] == nil {
+			has[i] = new(holding)
+		}
+	}
+	one.has = has
 }
 
 // ---- the end, as in ending.go
@@ -367,7 +434,7 @@ func (f *FlowGroups) close(m Member, key string, stays bool) {
 	}
 	one.takes = false
 	g.members = slices.DeleteFunc(g.members, func(other *flowMember) bool { return other == one })
-	g.deal()
+	f.deal(g)
 	if stays && !m.Leaving() {
 		f.endUnused(g)
 	}
@@ -399,6 +466,7 @@ func (f *FlowGroups) outdate(generation int, slots bool) {
 func (f *FlowGroups) drop(g *flowGroup) {
 	delete(f.groups, g.key)
 	if g.flows != nil { // else it is still being opened: commit will see
+		f.registry.Shards.unwatch(g.shares())
 		g.flows.Release()
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -115,6 +116,50 @@ func TestFlowsOfFullWorkers(t *testing.T) {
 	r.HasRoom(b)
 	require.Len(t, a.reads(t), minFlowShares/2)
 	require.Len(t, b.reads(t), minFlowShares/2)
+}
+
+// TestFlowsOfWorkersThatHang: what a worker leaves in its shares others read as well, until
+// it reads again, or once until it answers a heartbeat.
+func TestFlowsOfWorkersThatHang(t *testing.T) {
+	r := newTestRegistry(t)
+	a, b := newFlowWorker(), newFlowWorker()
+	joined := a.join(t, r, "127.0.0.1:0")
+	b.join(t, r, "127.0.0.1:0")
+	r.host.Turn(func() { r.Flows.Take(a, joined.Key) })
+	a.reads(t)
+	r.host.Turn(func() { r.Flows.Take(b, joined.Key) })
+	a.reads(t)
+	b.reads(t)
+	for range 2 * minFlowShares {
+		c, err := net.DialUDP("udp", nil, &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1), Port: joined.Sockname.Port})
+		require.NoError(t, err)
+		defer c.Close()
+		_, err = c.Write(make([]byte, 20)) // enough for a hash of where it comes from
+		require.NoError(t, err)
+	}
+	moves := func(w flowWorker) { w.load.Store(&Load{Received: time.Now().UnixNano()}) }
+	told := func(w flowWorker, working ...flowWorker) []int {
+		t.Helper()
+		roomtest.Eventually(t, func() bool {
+			for _, one := range working {
+				moves(one)
+			}
+			return len(w.answers) > 0
+		}, "word of the master")
+		return w.reads(t)
+	}
+	require.Len(t, told(b, b), minFlowShares, "a hangs")
+	require.Len(t, told(b, a, b), minFlowShares/2, "a goes on")
+	require.Len(t, told(b, b), minFlowShares, "a hangs again")
+	r.host.Turn(func() { r.Flows.Beat(a) })
+	require.Len(t, b.reads(t), minFlowShares/2, "it is called back")
+	require.Len(t, told(b, b), minFlowShares, "it answers, and does not read")
+	r.host.Turn(func() { r.Flows.Beat(a) })
+	require.Empty(t, b.answers, "not a second time")
+	require.Empty(t, a.answers, "it has its shares all the time")
+	require.Len(t, told(b, a, b), minFlowShares/2)
+	r.host.Turn(r.CloseAll)
+	require.Nil(t, r.Shards.patrol)
 }
 
 // TestPlaceOfFullWorker: a worker that is full reads no share, at once, and tells the master

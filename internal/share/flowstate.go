@@ -32,6 +32,8 @@ type FlowMemberState struct {
 	Worker, Own int
 	Given       []int
 	Takes, Full bool
+	Hung        bool
+	Stubborn    bool
 	Told        []int
 }
 
@@ -47,7 +49,8 @@ func (f *FlowGroups) state(number func(Member) int) (all []FlowGroupState) {
 			s.Sockets = append(s.Sockets, h.FD())
 		}
 		for _, one := range g.members {
-			s.Members = append(s.Members, FlowMemberState{number(one.Member), one.own, slices.Sorted(maps.Keys(one.given)), one.takes, one.full, one.told})
+			s.Members = append(s.Members, FlowMemberState{Worker: number(one.Member), Own: one.own, Given: slices.Sorted(maps.Keys(one.given)),
+				Takes: one.takes, Full: one.full, Hung: one.hung, Stubborn: one.stubborn, Told: one.told})
 		}
 		for _, one := range g.readers {
 			reader := -1
@@ -80,8 +83,11 @@ func (f *FlowGroups) restore(all []FlowGroupState, taken handle.Taken, member fu
 		for _, fd := range s.Sockets {
 			sockets = append(sockets, taken.Take(fd))
 		}
-		g := &flowGroup{key: flowKey(s.Query), query: s.Query, opened: make(chan struct{}), flows: socket.RestoreFlows(s.Query.Address, addr, sockets, s.Shares),
-			tag: s.Tag, reset: s.Reset, token: s.Token, readers: make([]*flowMember, s.Shares), free: s.Free, generation: s.Generation, slotted: s.Slotted}
+		g := &flowGroup{key: flowKey(s.Query), query: s.Query, opened: make(chan struct{}),
+			tag: s.Tag, reset: s.Reset, token: s.Token, free: s.Free, generation: s.Generation, slotted: s.Slotted}
+		if err := f.begin(g, socket.RestoreFlows(s.Query.Address, addr, sockets, s.Shares)); err != nil {
+			return fmt.Errorf("the address %s: %w", s.Addr.Address, err)
+		}
 		close(g.opened)
 		f.groups[g.key] = g
 		for _, ms := range s.Members {
@@ -89,7 +95,11 @@ func (f *FlowGroups) restore(all []FlowGroupState, taken handle.Taken, member fu
 			if m == nil {
 				continue
 			}
-			one := &flowMember{Member: m, own: ms.Own, given: make(map[int]bool), takes: ms.Takes, full: ms.Full, told: ms.Told}
+			one := newFlowMember(m, ms.Own)
+			one.takes, one.full, one.hung, one.stubborn = ms.Takes, ms.Full, ms.Hung, ms.Stubborn
+			if ms.Told != nil {
+				one.tell(ms.Told)
+			}
 			for _, i := range ms.Given {
 				one.given[i] = true
 			}
@@ -107,7 +117,7 @@ func (f *FlowGroups) restore(all []FlowGroupState, taken handle.Taken, member fu
 			}
 			g.leases = append(g.leases, m)
 		}
-		g.deal()
+		f.deal(g)
 	}
 	return nil
 }

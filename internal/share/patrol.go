@@ -4,13 +4,15 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/go-cluster/cluster/internal/handle"
 	"github.com/go-cluster/cluster/internal/socket"
 )
 
 // patrol finds the workers that hang, and those that go on. A worker hangs if a queue of
-// its own was not empty at two looks, lookTime apart, and it has accepted nothing between
-// them, by the page of package gauge. There are looks only while there are connections: the
-// first one after a rest is told by a socket.Traffic.
+// its own was not empty at two looks, lookTime apart, and it has accepted or read nothing
+// between them, by the page of package gauge. There are looks only while there are
+// connections: the first one after a rest is told by a socket.Traffic. It is for sharded
+// addresses, and for the shares of groups of package flow.
 //
 // A look wakes one thread of this process, once, whatever the load: it is made on the
 // patrol's own goroutine, of a picture of who has which socket. The mailbox, whose
@@ -25,17 +27,28 @@ type patrol struct {
 	places map[int]*place // and the sockets, by the descriptor
 }
 
+// watched is a worker at an address, as a patrol sees it. It belongs to the mailbox, but for
+// done.
+type watched struct {
+	member   Member
+	hung     bool
+	stubborn bool // it has been called back from that by a heartbeat alone
+	has      map[int]*holding
+
+	done int64 // connections and reads, at the last look
+}
+
 // sight is a worker in the picture of a patrol.
 type sight struct {
-	*hand
-	e              *entry
+	*watched
+	at             any // *entry or *flowGroup
 	hung, stubborn bool
-	moved          bool // it has accepted something since the last look
+	moved          bool // it has accepted or read something since the last look
 }
 
 // place is a socket in that.
 type place struct {
-	e       *entry
+	at      any
 	i       int
 	owners  []owner
 	queued  bool // connections waited at the last look
@@ -48,8 +61,8 @@ type owner struct {
 	*holding
 }
 
-// finding is that a worker leaves what waits at the i-th socket, or has accepted something
-// again.
+// finding is that a worker leaves what waits at the i-th socket, or has accepted or read
+// something again.
 type finding struct {
 	*sight
 	*holding // nil for the latter
@@ -61,6 +74,12 @@ const lookTime = 100 * time.Millisecond
 
 // begin watches the sockets of e.
 func (s *Shards) begin(e *entry) error {
+	e.shards = &shards{hands: make(map[Member]*hand)}
+	return s.watch(e.sockets)
+}
+
+// watch has a patrol look at sockets.
+func (s *Shards) watch(sockets []*handle.Handle) error {
 	if s.patrol == nil {
 		t, err := socket.NewTraffic()
 		if err != nil {
@@ -69,9 +88,8 @@ func (s *Shards) begin(e *entry) error {
 		s.patrol = &patrol{s: s, traffic: t}
 		go s.patrol.walk()
 	}
-	e.shards = &shards{hands: make(map[Member]*hand)}
-	s.patrol.stale.Store(true)
-	for _, h := range e.sockets {
+	s.redraw()
+	for _, h := range sockets {
 		if err := s.patrol.traffic.Add(h); err != nil {
 			return err
 		}
@@ -79,14 +97,21 @@ func (s *Shards) begin(e *entry) error {
 	return nil
 }
 
-// end watches them no more. It comes before they are released.
-func (s *Shards) end(e *entry) {
+// redraw says that the picture has changed.
+func (s *Shards) redraw() {
+	if s.patrol != nil {
+		s.patrol.stale.Store(true)
+	}
+}
+
+// unwatch ends the watch of sockets. It comes before they are released.
+func (s *Shards) unwatch(sockets []*handle.Handle) {
 	if s.patrol == nil {
 		return
 	}
-	s.patrol.stale.Store(true)
+	s.redraw()
 	left := 0
-	for _, h := range e.sockets {
+	for _, h := range sockets {
 		left = s.patrol.traffic.Remove(h)
 	}
 	if left == 0 {
@@ -125,23 +150,41 @@ func (p *patrol) draw() {
 		if e.shards == nil {
 			continue
 		}
-		for i, sock := range e.sockets {
-			p.places[sock.FD()] = &place{e: e, i: i}
-			if b := before[sock.FD()]; b != nil && b.e == e {
-				p.places[sock.FD()].queued = b.queued
-			}
-		}
+		p.drawSockets(e, e.sockets, before)
 		for _, h := range e.shards.hands {
-			if !h.accepts {
-				continue
-			}
-			s := &sight{hand: h, e: e, hung: h.hung, stubborn: h.stubborn}
-			p.sights = append(p.sights, s)
-			for i, c := range h.has {
-				at := p.places[e.sockets[i].FD()]
-				at.owners = append(at.owners, owner{s, c})
+			if h.accepts {
+				p.drawWorker(e, e.sockets, &h.watched)
 			}
 		}
+	}
+	for _, g := range p.s.r.Flows.groups {
+		if g.flows == nil {
+			continue
+		}
+		p.drawSockets(g, g.shares(), before)
+		for _, one := range g.members {
+			if one.takes {
+				p.drawWorker(g, g.shares(), &one.watched)
+			}
+		}
+	}
+}
+
+func (p *patrol) drawSockets(at any, sockets []*handle.Handle, before map[int]*place) {
+	for i, sock := range sockets {
+		p.places[sock.FD()] = &place{at: at, i: i}
+		if b := before[sock.FD()]; b != nil && b.at == at {
+			p.places[sock.FD()].queued = b.queued
+		}
+	}
+}
+
+func (p *patrol) drawWorker(at any, sockets []*handle.Handle, w *watched) {
+	s := &sight{watched: w, at: at, hung: w.hung, stubborn: w.stubborn}
+	p.sights = append(p.sights, s)
+	for i, c := range w.has {
+		where := p.places[sockets[i].FD()]
+		where.owners = append(where.owners, owner{s, c})
 	}
 }
 
@@ -149,8 +192,8 @@ func (p *patrol) draw() {
 func (p *patrol) look() (busy bool, found []finding) {
 	for _, s := range p.sights {
 		load, _ := s.member.Load()
-		s.moved = load.Accepted != s.accepted
-		s.accepted = load.Accepted
+		s.moved = load.Accepted+load.Received != s.done
+		s.done = load.Accepted + load.Received
 		busy = busy || s.moved
 		if s.moved && (s.hung || s.stubborn) {
 			found = append(found, finding{sight: s})
@@ -175,21 +218,51 @@ func (p *patrol) look() (busy bool, found []finding) {
 
 // judge goes by what a patrol has found, if it is still so. It runs in the mailbox.
 func (s *Shards) judge(all []finding) {
-	changed := make(map[*entry]bool)
+	changed := make(map[any]bool)
 	for _, f := range all {
-		h := f.hand
-		if s.r.entries[f.e.key] != f.e || f.e.shards.hands[h.member] != h {
+		w := f.watched
+		if s.watchedAt(f.at, w.member) != w {
 			continue
 		}
 		switch {
 		case f.holding == nil:
-			h.hung, h.stubborn = false, false
-		case h.has[f.i] == f.holding:
-			h.hung = true
+			w.hung, w.stubborn = false, false
+		case w.has[f.i] == f.holding:
+			w.hung = true
 		}
-		changed[f.e] = true
+		changed[f.at] = true
 	}
-	for e := range changed {
-		s.settle(e)
+	for at := range changed {
+		switch at := at.(type) {
+		case *entry:
+			s.settle(at)
+		case *flowGroup:
+			s.r.Flows.deal(at)
+		}
 	}
+}
+
+// watchedAt is what m is at an address, or nil.
+func (s *Shards) watchedAt(at any, m Member) *watched {
+	switch at := at.(type) {
+	case *entry:
+		if h := at.shards.hands[m]; h != nil && s.r.entries[at.key] == at {
+			return &h.watched
+		}
+	case *flowGroup:
+		if one := at.member(m); one != nil && s.r.Flows.groups[at.key] == at {
+			return &one.watched
+		}
+	}
+	return nil
+}
+
+// beat is told that w has answered a heartbeat, and reports whether that changes anything. A
+// worker that answers, and accepts nothing all the same, is not called back a second time.
+func (w *watched) beat() bool {
+	if !w.hung || w.stubborn {
+		return false
+	}
+	w.hung, w.stubborn = false, true
+	return true
 }

@@ -14,7 +14,7 @@ import (
 func loaded(accepted, open int64) *commandWorker {
 	w := newCommandWorker()
 	w.take.Store(true)
-	w.load.Store(&Load{accepted, open})
+	w.load.Store(&Load{Accepted: accepted, Open: open})
 	return w
 }
 
@@ -48,7 +48,7 @@ func TestLeastOpen(t *testing.T) {
 	i, _ = next(0)
 	require.Equal(t, 1, i, "it has 2, and so have those with an offer")
 
-	workers[1].load.Store(&Load{9, 0})
+	workers[1].load.Store(&Load{Accepted: 9})
 	i, wait = next(60 * time.Millisecond)
 	require.Equal(t, []any{-1, 40 * time.Millisecond}, []any{i, wait})
 	i, wait = next(100 * time.Millisecond)

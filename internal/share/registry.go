@@ -55,6 +55,7 @@ type Member interface {
 // Load is how many connections a worker has.
 type Load struct {
 	Accepted, Open int64 // ever, and now
+	Received       int64 // reads of a [Sharded] address for datagrams, ever
 }
 
 // Host is the process that a Registry is in.
@@ -439,7 +440,7 @@ func (r *Registry) HasRoom(m Member) {
 		}
 	}
 	r.Shards.each(m, func(h *hand) { h.full, h.hung = false, false })
-	r.Flows.setFull(m, false)
+	r.Flows.hasRoom(m)
 }
 
 // Leave takes m out of the rotations. What it was handed it keeps.

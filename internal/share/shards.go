@@ -40,16 +40,11 @@ type shards struct {
 
 // hand is a worker that listens on the address.
 type hand struct {
-	member   Member
-	accepts  bool // it has asked for its share
-	leaving  bool
-	full     bool
-	resting  bool // it could not take a socket a moment ago
-	hung     bool
-	stubborn bool // it has been called back from that by a heartbeat alone
-	has      map[int]*holding
-
-	accepted int64 // the patrol's: at the last look
+	watched
+	accepts bool // it has asked for its share
+	leaving bool
+	full    bool
+	resting bool // it could not take a socket a moment ago
 }
 
 // holding is one socket of a hand's.
@@ -176,9 +171,7 @@ func (s *shards) assign(n, slots int) (want [][]*hand) {
 
 // settle gives and takes what is to be given and taken of e now.
 func (s *Shards) settle(e *entry) {
-	if s.patrol != nil {
-		s.patrol.stale.Store(true)
-	}
+	s.redraw()
 	for i, want := range e.shards.assign(len(e.sockets), s.slots) {
 		held := len(want) == 0
 		for _, h := range want {
@@ -287,15 +280,8 @@ func (s *Shards) Accepts(m Member, key string) {
 // NoRoom is told that m has as many connections as it may.
 func (s *Shards) NoRoom(m Member) { s.each(m, func(h *hand) { h.full = true }) }
 
-// Beat is told that m has answered a heartbeat. A worker that answers, and accepts nothing
-// all the same, is not called back a second time.
-func (s *Shards) Beat(m Member) {
-	s.each(m, func(h *hand) {
-		if h.hung && !h.stubborn {
-			h.hung, h.stubborn = false, true
-		}
-	})
-}
+// Beat is told that m has answered a heartbeat.
+func (s *Shards) Beat(m Member) { s.each(m, func(h *hand) { h.beat() }) }
 
 // Scaled is told how many slots there are from now on.
 func (s *Shards) Scaled(slots int) {
@@ -306,7 +292,7 @@ func (s *Shards) Scaled(slots int) {
 // join gives m a part in e, of which it gets its share when it accepts.
 func (s *Shards) join(e *entry, m Member) {
 	s.slots = max(s.slots, m.Slot()+1)
-	e.shards.hands[m] = &hand{member: m, has: make(map[int]*holding)}
+	e.shards.hands[m] = &hand{watched: watched{member: m, has: make(map[int]*holding)}}
 }
 
 // part ends that.

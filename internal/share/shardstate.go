@@ -65,7 +65,8 @@ func (s *Shards) restore(e *entry, all []HandState, member func(int) Member) err
 		if m == nil {
 			continue
 		}
-		h := &hand{member: m, accepts: hs.Accepts, leaving: hs.Leaving || m.Leaving(), full: hs.Full, hung: hs.Hung, stubborn: hs.Stubborn, has: make(map[int]*holding)}
+		h := &hand{watched: watched{member: m, hung: hs.Hung, stubborn: hs.Stubborn, has: make(map[int]*holding)},
+			accepts: hs.Accepts, leaving: hs.Leaving || m.Leaving(), full: hs.Full}
 		for _, i := range hs.Has {
 			if i < len(e.sockets) {
 				h.has[i] = &holding{given: true}
