@@ -7,7 +7,6 @@ import (
 	"net"
 	"os"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/go-cluster/cluster"
@@ -53,47 +52,59 @@ func (a accepts) by(client net.Addr, began time.Time) (pids []int) {
 	return pids
 }
 
-// deaths are those of the workers.
-type deaths struct {
-	mu     sync.Mutex
-	killed map[int]bool // by pid: whether it was no graceful end
-	last   []time.Time  // of those that were none
+// deaths is a file of those of the workers: whoever is the master writes it, and the clients
+// read it.
+type deaths struct{ file *os.File }
+
+func openDeaths(path string) (deaths, error) {
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_APPEND|os.O_CREATE, 0o600)
+	return deaths{f}, err
 }
 
 // add is an OnDeath callback.
-func (d *deaths) add(w *cluster.Process, e cluster.Exit) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
+func (d deaths) add(w *cluster.Process, e cluster.Exit) {
 	bad := e.Code != 0 || e.Reason == cluster.ReasonStall
-	d.killed[w.PID()] = bad
-	if bad {
-		d.last = append(d.last, time.Now())
+	_, err := fmt.Fprintf(d.file, "%d %v %d\n", w.PID(), bad, time.Now().UnixNano())
+	check(err)
+}
+
+// all are the deaths so far: whether each was no graceful end, by pid, and the time of the
+// last that was none.
+func (d deaths) all() (killed map[int]bool, last time.Time) {
+	info, err := d.file.Stat()
+	check(err)
+	text := make([]byte, info.Size())
+	n, _ := d.file.ReadAt(text, 0)
+	killed = make(map[int]bool)
+	for line := range strings.Lines(string(text[:n])) {
+		var pid int
+		var bad bool
+		var at int64
+		fmt.Sscan(line, &pid, &bad, &at)
+		if killed[pid] = bad; bad {
+			last = time.Unix(0, at)
+		}
 	}
+	return killed, last
 }
 
 const (
 	// toDie is how long a worker may take that lost a request as it died: a drain
 	// has less.
 	toDie = 15 * time.Second
-	// toReport is how long the report of a death may take.
-	toReport = 2 * time.Second
+	// toReport is how long the report of a death may take, if an upgrade is under way.
+	toReport = 8 * time.Second
 )
 
 // explain waits for the report of a death that explains the loss. A worker that
 // was killed between accept and note has told nobody: there any death will do.
-func (d *deaths) explain(l loss) bool {
+func (d deaths) explain(l loss) bool {
 	if len(l.workers) == 0 {
 		time.Sleep(toReport)
-		d.mu.Lock()
-		defer d.mu.Unlock()
-		for _, at := range d.last {
-			if at.After(l.began.Add(-50 * time.Millisecond)) {
-				return true
-			}
-		}
-		return false
+		_, last := d.all()
+		return last.After(l.began.Add(-50 * time.Millisecond))
 	}
-	for end := time.Now().Add(toDie); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+	for end := time.Now().Add(toDie); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
 		died, killed := d.of(l.workers)
 		if killed || died == len(l.workers) {
 			return killed
@@ -103,11 +114,10 @@ func (d *deaths) explain(l loss) bool {
 }
 
 // of returns how many of the workers have died, and whether any by no graceful end.
-func (d *deaths) of(workers []int) (died int, killed bool) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
+func (d deaths) of(workers []int) (died int, killed bool) {
+	all, _ := d.all()
 	for _, pid := range workers {
-		bad, dead := d.killed[pid]
+		bad, dead := all[pid]
 		if dead {
 			died++
 		}

@@ -5,16 +5,17 @@ package main
 import (
 	"bufio"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"os"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
-
-	"github.com/go-cluster/cluster"
 )
 
 // loss is a request that got no answer.
@@ -36,50 +37,88 @@ func (l loss) String() string {
 // patience is how long a request may take: a worker may be stopped meanwhile.
 const patience = 30 * time.Second
 
-func listenOnce(addresses chan<- string) func(*cluster.Process, net.Addr) {
-	return func(_ *cluster.Process, addr net.Addr) {
-		select {
-		case addresses <- addr.String():
-		default:
-		}
+// clients are a process of their own, a child of the master, which an upgrade does not end.
+type clients struct {
+	address string
+	accepts accepts
+	deaths  deaths
+
+	mu sync.Mutex
+	tally
+}
+
+// tally is what the clients tell the master in the end.
+type tally struct {
+	Served, Excused int
+	Lost            []string
+}
+
+// clientsEnv has the address to the process of the clients.
+const clientsEnv = "SOAK_CLIENTS"
+
+// beClients is the main function of the clients. They go on until the master wants them to
+// stop, or is gone.
+func beClients(s *state, perKind int) {
+	c := &clients{address: os.Getenv(clientsEnv)}
+	var err error
+	c.accepts, err = openAccepts(s.file("accepts"))
+	check(err)
+	c.deaths, err = openDeaths(s.file("deaths"))
+	check(err)
+	ctx, cancel := context.WithCancel(context.Background())
+	var all sync.WaitGroup
+	for range perKind {
+		all.Go(func() { c.keepAlive(ctx) })
+		all.Go(func() { c.oneShot(ctx) })
 	}
+	for master := os.Getppid(); os.Getppid() == master && !s.exists("stop"); {
+		time.Sleep(10 * time.Millisecond)
+	}
+	cancel()
+	all.Wait()
+	text, err := json.Marshal(c.tally)
+	check(err)
+	check(os.WriteFile(s.file("tally.new"), text, 0o600))
+	check(os.Rename(s.file("tally.new"), s.file("tally")))
 }
 
 // keepAlive sends requests one after another, on one connection as long as the
 // server keeps it. It repeats none: net/http's client would hide a loss.
-func (s *soak) keepAlive(ctx context.Context) {
+func (c *clients) keepAlive(ctx context.Context) {
 	for ctx.Err() == nil {
-		s.connection(ctx, "keep-alive", func() bool { return ctx.Err() == nil })
+		c.connection(ctx, "keep-alive", func() bool { return ctx.Err() == nil })
 	}
 }
 
 // oneShot sends each request on a connection of its own.
-func (s *soak) oneShot(ctx context.Context) {
+func (c *clients) oneShot(ctx context.Context) {
 	for ctx.Err() == nil {
-		s.connection(ctx, "one-shot", func() bool { return false })
+		c.connection(ctx, "one-shot", func() bool { return false })
 		time.Sleep(2 * time.Millisecond)
 	}
 }
 
 // connection sends requests while more says so and the server keeps it open.
-func (s *soak) connection(ctx context.Context, kind string, more func() bool) {
+func (c *clients) connection(ctx context.Context, kind string, more func() bool) {
 	began := time.Now()
-	c, err := net.DialTimeout("tcp", s.address, patience)
+	conn, err := net.DialTimeout("tcp", c.address, patience)
 	if err != nil {
-		s.failed(loss{kind: kind, began: began, err: err}, nil)
+		c.failed(loss{kind: kind, began: began, err: err}, nil)
 		return
 	}
-	defer c.Close()
-	r := bufio.NewReader(c)
+	defer conn.Close()
+	r := bufio.NewReader(conn)
 	for n := 1; ; n++ {
 		sent := time.Now()
-		c.SetDeadline(sent.Add(patience))
-		last, err := request(c, r, n)
+		conn.SetDeadline(sent.Add(patience))
+		last, err := request(conn, r, n)
 		if err != nil {
-			s.failed(loss{kind: kind, nth: n, began: began, sent: sent, err: err}, c)
+			c.failed(loss{kind: kind, nth: n, began: began, sent: sent, err: err}, conn)
 			return
 		}
-		s.count(&s.served)
+		c.mu.Lock()
+		c.Served++
+		c.mu.Unlock()
 		if last || !more() {
 			return
 		}
@@ -111,17 +150,17 @@ func request(c net.Conn, r *bufio.Reader, n int) (last bool, err error) {
 
 // failed notes a lost request. It is excused if the worker that had it died; that
 // nobody listened is never.
-func (s *soak) failed(l loss, c net.Conn) {
+func (c *clients) failed(l loss, conn net.Conn) {
 	l.failed = time.Now()
-	if c != nil {
-		l.workers = s.accepts.by(c.LocalAddr(), l.began)
+	if conn != nil {
+		l.workers = c.accepts.by(conn.LocalAddr(), l.began)
 	}
-	excused := !errors.Is(l.err, syscall.ECONNREFUSED) && s.deaths.explain(l)
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	excused := !errors.Is(l.err, syscall.ECONNREFUSED) && c.deaths.explain(l)
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	if excused {
-		s.excused++
+		c.Excused++
 	} else {
-		s.lost = append(s.lost, l)
+		c.Lost = append(c.Lost, l.String())
 	}
 }

@@ -5,8 +5,10 @@ package main
 import (
 	"context"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -76,14 +78,31 @@ func (p *pauses) stop(w *cluster.Process, d time.Duration) {
 		p.add(w.PID(), -1)
 		return
 	}
+	p.endsIn(d, w.PID())
+}
+
+// endsIn continues a worker after a while.
+func (p *pauses) endsIn(d time.Duration, pid int) {
 	time.AfterFunc(d, func() {
-		w.OSProcess().Signal(syscall.SIGCONT)
-		p.add(w.PID(), -1)
+		for _, w := range cluster.Workers() { // not whoever has that pid by now
+			if w.PID() == pid {
+				w.OSProcess().Signal(syscall.SIGCONT)
+			}
+		}
+		p.add(pid, -1)
 	})
 }
 
-// watchGap looks until ctx ends, and returns the longest gap.
-func (s *soak) watchGap(ctx context.Context) time.Duration {
+// pids are the workers that are stopped.
+func (p *pauses) pids() []int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return slices.Collect(maps.Keys(p.all))
+}
+
+// watchGap looks until ctx ends, and notes the longest gap. One in which the master is
+// replaced counts in its two parts.
+func (s *soak) watchGap(ctx context.Context) {
 	f, err := os.OpenFile(filepath.Join(s.witness.dir, leaderFile), os.O_RDWR|os.O_CREATE, 0o600)
 	check(err)
 	defer f.Close()
@@ -97,8 +116,11 @@ func (s *soak) watchGap(ctx context.Context) time.Duration {
 			n := s.witness.count(terms + leading) // a short term may have fallen between two looks
 			g.look(now, n == begun && !isLocked(f) && s.mayLead())
 			begun = n
+			s.mu.Lock()
+			s.Gap = max(s.Gap, g.longest)
+			s.mu.Unlock()
 		case <-ctx.Done():
-			return g.longest
+			return
 		}
 	}
 }

@@ -3,13 +3,13 @@
 // Soak runs a cluster under load while everything that can happen to it happens, in an
 // order that a seed decides: workers are killed, stopped and continued, crash, write
 // garbage to their channel, flood the master, and are told to stop one by one; the cluster
-// is reloaded and scaled.
+// is reloaded and scaled, and the master is replaced in place.
 //
 // All the time it checks that no request is lost, but those in flight on a worker that was
 // killed. Of package coord it checks that no two workers lead or hold a lock at once, and
 // that somebody leads when somebody can. At the end the capacity must be back, and nothing
 // may have leaked. It prints its seed and a summary, and exits with 1 if something did not
-// hold.
+// hold. The clients are a process of their own, which goes on while the master is replaced.
 //
 //	go run ./cmd/soak -time 60s
 package main
@@ -24,7 +24,7 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"path/filepath"
+	"os/signal"
 	"strings"
 	"sync"
 	"syscall"
@@ -47,20 +47,28 @@ func main() {
 		work()
 		return
 	}
-	s := &soak{
-		rand: rand.New(rand.NewPCG(*seed, 0)), verbose: *verbose,
-		done: make(map[string]int), deaths: deaths{killed: make(map[int]bool)}, pauses: pauses{all: make(map[int]int)}, workers: *workers,
+	if os.Getenv(clientsEnv) != "" {
+		beClients(&state{Dir: os.Getenv(witnessEnv)}, *clients)
+		return
 	}
+	s := &soak{verbose: *verbose, pauses: pauses{all: make(map[int]int)}, workers: *workers, clients: *clients, length: *length}
+	s.random, s.state = rand.NewPCG(*seed, 0), state{Seed: *seed, Done: make(map[string]int)}
 	if *robin {
 		*policy = "RoundRobin"
 	}
 	o := cluster.Options{Scheduling: scheduling(*policy), MaxConnections: *most}
-	fmt.Printf("soak: seed %d, %v, %d workers with %d connections at most, %d + %d clients, %v\n", *seed, *length, *workers, *most, *clients, *clients, o.Scheduling)
-	if !s.run(*length, *clients, o) {
-		fmt.Printf("soak: FAILED; again with -seed %d\n", *seed)
+	was := s.succeed()
+	if !was && !cluster.Checking() {
+		var err error
+		s.Dir, err = os.MkdirTemp("", "soak")
+		check(err)
+		fmt.Printf("soak: seed %d, %v, %d workers with %d connections at most, %d + %d clients, %v\n", s.Seed, *length, *workers, *most, *clients, *clients, o.Scheduling)
+	}
+	if !s.run(was, o) {
+		fmt.Printf("soak: FAILED after %d upgrades; again with -seed %d\n", s.Upgrades, s.Seed)
 		os.Exit(1)
 	}
-	fmt.Println("soak: ok")
+	fmt.Printf("soak: ok, with %d upgrades\n", s.Upgrades)
 }
 
 // scheduling is the one of that name.
@@ -117,76 +125,92 @@ func work() {
 
 // soak is one run.
 type soak struct {
-	rand    *rand.Rand
 	verbose bool
 	workers int
-	address string
+	clients int // of each kind
+	length  time.Duration
+	random  *rand.PCG
+	rand    *rand.Rand
 
-	accepts accepts
 	deaths  deaths
 	witness witness
 	pauses  pauses
 
-	mu      sync.Mutex
-	done    map[string]int
-	lost    []loss
-	excused int
-	served  int
-	errors  int
+	mu sync.Mutex
+	state
 }
 
-func (s *soak) run(length time.Duration, clients int, o cluster.Options) bool {
+// run is the master. was says that it goes on with the run of the program before.
+func (s *soak) run(was bool, o cluster.Options) bool {
+	s.rand = rand.New(s.random)
+	addresses := s.start(o)
+	if was {
+		s.continueStopped()
+	} else {
+		// A reload at both ends: its file is held open, once, until the next.
+		s.settle()
+		check(cluster.Reload(context.Background()))
+		c := make(chan os.Signal, 1)
+		signal.Notify(c, os.Interrupt) // from here on os/signal has a goroutine, as it has after an upgrade
+		signal.Stop(c)
+		s.Before = census()
+		s.startClients(<-addresses)
+		s.End = time.Now().Add(s.length)
+	}
+	defer os.RemoveAll(s.Dir)
+	ctx, cancel := context.WithCancel(context.Background())
+	var gap sync.WaitGroup
+	gap.Go(func() { s.watchGap(ctx) })
+	for time.Now().Before(s.End) {
+		s.event()
+		time.Sleep(time.Duration(s.rand.IntN(300)) * time.Millisecond)
+	}
+	ok := s.settle()
+	requests := s.stopClients()
+	cancel()
+	gap.Wait()
+	check(cluster.Reload(context.Background()))
+	after := census()
+	for end := time.Now().Add(10 * time.Second); !after.within(s.Before) && time.Now().Before(end); after = census() {
+		time.Sleep(100 * time.Millisecond) // what was stopped and killed goes
+	}
+	stats := cluster.Stats()
+	stopped := cluster.Disconnect(context.Background())
+	return s.report(ok, stopped, requests, after, stats)
+}
+
+// start starts the cluster, or goes on with it. The channel gets the address.
+func (s *soak) start(o cluster.Options) <-chan string {
 	o.Workers, o.ShutdownTimeout, o.Logger = s.workers, 10*time.Second, slog.New(slog.DiscardHandler)
 	o.Output = func(*cluster.Process) (io.Writer, io.Writer) { return io.Discard, io.Discard }
 	o.Backoff = cluster.Backoff{Max: 250 * time.Millisecond} // a part of maxGap
-	dir, err := os.MkdirTemp("", "soak")
-	check(err)
-	defer os.RemoveAll(dir)
-	path := filepath.Join(dir, "accepts")
-	s.accepts, err = openAccepts(path)
-	check(err)
-	defer s.accepts.file.Close()
-	s.witness = witness{dir}
-	o.Env = []string{acceptsEnv + "=" + path, witnessEnv + "=" + dir}
+	if !cluster.Checking() {
+		var err error
+		s.deaths, err = openDeaths(s.file("deaths"))
+		check(err)
+	}
+	s.witness = witness{s.Dir}
+	o.Env = []string{acceptsEnv + "=" + s.file("accepts"), witnessEnv + "=" + s.Dir}
 	addresses := make(chan string, 1)
-	cluster.OnListening(listenOnce(addresses))
+	cluster.OnListening(func(_ *cluster.Process, a net.Addr) {
+		select {
+		case addresses <- a.String():
+		default:
+		}
+	})
 	cluster.OnMessage(func(*cluster.Process, cluster.Message) {})
-	cluster.OnError(func(*cluster.Process, error) { s.count(&s.errors) })
+	cluster.OnError(func(*cluster.Process, error) {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.Errors++
+	})
 	cluster.OnDeath(func(w *cluster.Process, e cluster.Exit) {
 		s.tell("worker %d: %v", w.PID(), e)
 		s.deaths.add(w, e)
 	})
 	check(cluster.SetupMaster(o))
 	check(cluster.AutoFork())
-	s.address = <-addresses
-
-	// A reload at both ends: its file is held open, once, until the next.
-	s.settle()
-	check(cluster.Reload(context.Background()))
-	before := census()
-	ctx, cancel := context.WithCancel(context.Background())
-	var all sync.WaitGroup
-	for range clients {
-		all.Go(func() { s.keepAlive(ctx) })
-		all.Go(func() { s.oneShot(ctx) })
-	}
-	var gap time.Duration
-	all.Go(func() { gap = s.watchGap(ctx) })
-	for end := time.Now().Add(length); time.Now().Before(end); {
-		s.event()
-		time.Sleep(time.Duration(s.rand.IntN(300)) * time.Millisecond)
-	}
-	ok := s.settle()
-	cancel()
-	all.Wait()
-	check(cluster.Reload(context.Background()))
-	after := census()
-	for end := time.Now().Add(10 * time.Second); !after.within(before) && time.Now().Before(end); after = census() {
-		time.Sleep(100 * time.Millisecond) // what was stopped and killed goes
-	}
-	stats := cluster.Stats()
-	stopped := cluster.Disconnect(context.Background())
-	return s.report(ok, stopped, before, after, gap, stats)
+	return addresses
 }
 
 // event lets one thing happen.
@@ -197,10 +221,10 @@ func (s *soak) event() {
 		return
 	}
 	w := all[s.rand.IntN(len(all))]
-	what := [...]string{"kill", "stop", "crash", "panic", "garbage", "flood", "term", "reload", "scale", "request"}[s.rand.IntN(10)]
+	what := [...]string{"kill", "stop", "crash", "panic", "garbage", "flood", "term", "reload", "scale", "request", "upgrade"}[s.rand.IntN(11)]
 	s.tell("%s worker %d (slot %d, %v)", what, w.PID(), w.Slot(), w.State())
 	s.mu.Lock()
-	s.done[what]++
+	s.Done[what]++
 	s.mu.Unlock()
 	switch what {
 	case "kill":
@@ -216,6 +240,8 @@ func (s *soak) event() {
 		if err := cluster.Scale(1 + s.rand.IntN(2*s.workers-1)); err != nil {
 			fmt.Println("soak: scale:", err)
 		}
+	case "upgrade": // it returns if it fails; else the next program goes on
+		cluster.Upgrade(context.Background())
 	case "request":
 		ctx, cancel := context.WithTimeout(context.Background(), time.Millisecond)
 		w.Request(ctx, "nobody answers", nil)
@@ -251,29 +277,23 @@ func (s *soak) settle() bool {
 	return false
 }
 
-func (s *soak) count(n *int) {
+func (s *soak) report(settled bool, stopped error, requests tally, after counts, stats cluster.Snapshot) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	*n++
-}
-
-func (s *soak) report(settled bool, stopped error, before, after counts, gap time.Duration, stats cluster.Snapshot) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	fmt.Printf("soak: %d requests, %d lost with a killed worker, %d lost without reason\n", s.served, s.excused, len(s.lost))
-	fmt.Printf("soak: events %v, exits %v, %d errors reported, generation %d\n", s.done, stats.Exits, s.errors, stats.Generation)
-	fmt.Printf("soak: before %+v, after %+v\n", before, after)
-	for i, l := range s.lost {
-		if i == 10 {
-			break
-		}
-		fmt.Println("soak: lost:", l)
+	fmt.Printf("soak: %d requests, %d lost with a killed worker, %d lost without reason\n", requests.Served, requests.Excused, len(requests.Lost))
+	fmt.Printf("soak: events %v, exits %v, %d errors reported, generation %d\n", s.Done, stats.Exits, s.Errors, stats.Generation)
+	fmt.Printf("soak: before %+v, after %+v\n", s.Before, after)
+	for _, lost := range requests.Lost[:min(10, len(requests.Lost))] {
+		fmt.Println("soak: lost:", lost)
 	}
-	ok := s.witness.report(gap) && len(s.lost) == 0 && s.served > 0
+	for _, why := range s.Failed {
+		fmt.Println("soak: an upgrade has failed:", why)
+	}
+	ok := s.witness.report(s.Gap) && len(requests.Lost)+len(s.Failed) == 0 && requests.Served > 0
 	for what, holds := range map[string]bool{
 		"the capacity is back": settled,
 		"the stop is graceful": stopped == nil,
-		"nothing has leaked":   after.within(before),
+		"nothing has leaked":   after.within(s.Before),
 	} {
 		if !holds {
 			fmt.Printf("soak: does not hold: %s (%v)\n", what, stopped)
