@@ -77,7 +77,7 @@ func TestOverUpgrades(t *testing.T) {
 	require.NoError(t, syscall.Kill(pid, syscall.SIGKILL))
 	p.Expect("ready ") // its successor has its socket
 	for err = nil; err == nil; {
-		_, _, err = exchange(victim.stream, victim.lines, "hello")
+		_, _, err = exchange(victim.stream, victim.lines, answered)
 	}
 	var reset *quicgo.StatelessResetError
 	require.ErrorAs(t, err, &reset)
