@@ -8,6 +8,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 )
@@ -32,11 +33,16 @@ func TestProduction(t *testing.T) {
 		defer resp.Body.Close()
 		require.NoError(t, json.NewDecoder(resp.Body).Decode(&stats))
 	}
-	e.inRun() // and both workers are ready
-	tell()
-	require.Equal(t, 2, stats.Target)
-	require.Len(t, stats.Workers, 2)
-	require.Equal(t, "ready", stats.Workers[0].State)
+	e.inRun()
+	for end := time.Now().Add(patience); ; time.Sleep(5 * time.Millisecond) {
+		tell()
+		require.Equal(t, 2, stats.Target)
+		require.Len(t, stats.Workers, 2)
+		if stats.Workers[0].State == "ready" && stats.Workers[1].State == "ready" {
+			break // each accepts a moment after it listens
+		}
+		require.True(t, time.Now().Before(end), "%v", stats.Workers)
+	}
 
 	require.NoError(t, e.cmd.Process.Signal(syscall.SIGHUP))
 	require.Equal(t, []string{"reloaded generation=2 replaced=2", "2", "2"}, e.expect(`reloaded generation=(\d+) replaced=(\d+)`))

@@ -11,9 +11,9 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// TestNodeTakesPart: a program in another language hears and publishes topics, answers
+// TestAnyLanguageTakesPart: a program in another language hears and publishes topics, answers
 // and asks, by the subjects that docs/fleet.md has and JSON.
-func TestNodeTakesPart(t *testing.T) {
+func TestAnyLanguageTakesPart(t *testing.T) {
 	t.Parallel()
 	s := startServer(t)
 	f := member(t, quick, Options{URL: s.URL, Node: "a"})

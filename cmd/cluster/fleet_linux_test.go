@@ -204,7 +204,7 @@ func testFleetTrouble(c *cli) {
 	check(0, "", "status", "-j", "--nats", url, "--fleet", "crew", odd)
 	check(exitFailed, "boom", "reload", "--nats", url, "--fleet", "crew", odd, odd)
 	check(exitFailed, "", "reload", "-j", "--nats", url, "--fleet", "crew", odd)
-	check(exitFailed, "no member", "reload", "--nats", url, "--wait", "10ms", "--fleet", "crew", odd, "none")
+	check(exitFailed, "no member", "reload", "--nats", url, "--wait", "2s", "--fleet", "crew", odd, "none") // odd is heard every 20 ms
 	c.fake(nc, "idle", "i", "")
 	check(exitFailed, "takes no orders", "stop", "--nats", url, "--fleet", "idle", "i")
 	check(exitUsage, "crew, idle", "status", "--nats", url, "--wait", "5s")

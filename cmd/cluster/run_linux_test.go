@@ -43,9 +43,9 @@ func testPython(c *cli) {
 	require.Regexp(t, `(?m)^1 +id2 +\d+ +ready +1 `, text)
 
 	before := c.pids()
-	text = c.ok("reload")
+	text = c.ok("reload") // which may be over before the last death is told
 	require.Regexp(t, `(?s)slot 0: worker id3 \(pid \d+\) starts.*slot 0: worker id3 \(pid \d+\) is ready.*slot 0: worker id1 \(pid \d+\) has ended: `+
-		`.*slot 1: worker id4 .*slot 1: worker id2 .* has ended: .*reloaded in `, text)
+		`.*slot 1: worker id4 .*reloaded in `, text)
 	for _, pid := range c.pids() {
 		require.NotContains(t, before, pid)
 	}

@@ -16,7 +16,7 @@ import (
 // than those. Nobody takes them.
 var hoards = clustertest.Program("hoards", func() {
 	if cluster.IsMaster() {
-		few := syscall.Rlimit{Cur: 128, Max: 128}
+		few := syscall.Rlimit{Cur: 128, Max: 1024} // a worker has all 1024: it keeps what it has not sent yet
 		clustertest.Must(syscall.Setrlimit(syscall.RLIMIT_NOFILE, &few))
 		cluster.OnError(func(_ *cluster.Process, err error) { fmt.Println("error", err) })
 		clustertest.Must(cluster.SetupMaster(cluster.Options{Workers: 2}))
