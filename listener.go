@@ -426,8 +426,8 @@ func (p *member) Slot() int     { return p.slot }
 
 func (p *member) Answer(line []byte) { p.link.Answer(line) }
 
-func (p *member) SendHandle(typ string, m *wire.Message, h *handle.Handle) {
-	p.link.AskHandle(typ, m, h, nil)
+func (p *member) SendHandle(typ string, m *wire.Message, h *handle.Handle, lost func()) {
+	p.link.SendHandle(typ, m, h, lost)
 }
 
 func (p *member) AskHandleLine(line []byte, seq int64, h *handle.Handle, answered func(*wire.Message, *handle.Handle)) {

@@ -140,6 +140,9 @@ func (c *conn) leave() {
 	c.reading.Wait()
 }
 
+// againTime is how long a share is left that could not be opened.
+const againTime = time.Second
+
 // follow opens the shares that are wanted and has them read, until close.
 func (c *conn) follow() {
 	ctx, cancel := context.WithCancel(context.Background())
@@ -147,16 +150,20 @@ func (c *conn) follow() {
 		<-c.closed
 		cancel()
 	}()
+	var again <-chan time.Time
 	for {
 		select {
 		case <-c.wake:
+		case <-again:
 		case <-c.closed:
 			return
 		}
+		again = nil
 		for _, index := range c.missing() {
 			s, err := c.place.Share(ctx, index)
-			if err != nil {
-				break // the channel is closed, or this conn is
+			if err != nil { // no descriptor is free; or the channel is closed, or this conn
+				again = time.After(againTime)
+				break
 			}
 			c.mu.Lock()
 			c.prepare(s)

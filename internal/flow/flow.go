@@ -66,7 +66,8 @@ type Place interface {
 	// Keys return what all workers have for stateless resets and for tokens.
 	Keys() (reset, token [32]byte)
 	// Own asks for the socket of this worker, and Share for that of an index which Take
-	// has told. Each may be asked for once; the caller closes it.
+	// has told. Each may be had once; the caller closes it. An error may be one of a
+	// moment: no descriptor is free.
 	Own(ctx context.Context) (*net.UDPConn, error)
 	Share(ctx context.Context, index int) (*net.UDPConn, error)
 	// Take says that this worker takes connections. read is called with the indexes of

@@ -34,6 +34,7 @@ type outHandle struct {
 	h     *handle.Handle
 	seq   int64
 	tries int
+	lost  func() // called when the peer has refused it for good; may be nil
 
 	// Set for a message of the application only:
 	told  func(error)   // called when the line is written; may be nil
@@ -160,11 +161,13 @@ func (x *exchange) handleAcked(ok bool) {
 	x.up = false
 	var refused answer
 	var acked func(bool)
+	var lost func()
 	one := &x.handles[0]
 	if one.tries++; ok || one.tries >= maxHandleTries || x.leaves() && one.acked == nil {
 		one.h.Release()
 		acked = one.acked
 		if !ok {
+			lost = one.lost
 			refused = x.answers[one.seq]
 			delete(x.answers, one.seq)
 		}
@@ -177,6 +180,9 @@ func (x *exchange) handleAcked(ok bool) {
 	}
 	if acked != nil {
 		acked(ok)
+	}
+	if lost != nil {
+		lost()
 	}
 }
 

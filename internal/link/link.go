@@ -294,10 +294,23 @@ func (c *core) answerAs(kind lineKind, lines ...[]byte) {
 // nil, is told of the answer, as in Ask. If the descriptor gets lost on the way as often
 // as maxHandleTries, answer gets a message that refuses it.
 func (l *Link) AskHandle(typ string, m *wire.Message, h *handle.Handle, answer func(m *wire.Message, h *handle.Handle)) {
+	line, seq := carrier(typ, m)
+	l.AskHandleLine(line, seq, h, answer)
+}
+
+// SendHandle is AskHandle of what has no answer. lost, if not nil, is called without a lock
+// if the worker says that it has not got the descriptor, as often as that is sent: it has
+// none free.
+func (l *Link) SendHandle(typ string, m *wire.Message, h *handle.Handle, lost func()) {
+	line, seq := carrier(typ, m)
+	l.exchange.sendHandle(outHandle{line: line, h: h, seq: seq, lost: lost}, nil)
+}
+
+func carrier(typ string, m *wire.Message) (line []byte, seq int64) {
 	m.Cmd, m.Seq = wire.CmdCluster, wire.NextSeq()
 	inner := m.Line()
 	outer := wire.Message{Cmd: wire.CmdHandle, Type: typ, Msg: inner[:len(inner)-1]}
-	l.AskHandleLine(outer.Line(), *m.Seq, h, answer)
+	return outer.Line(), *m.Seq
 }
 
 // AskHandleLine is AskHandle of a line that is complete. Its message has the number seq.

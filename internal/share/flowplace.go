@@ -33,6 +33,7 @@ type FlowPlace struct {
 	read   func(shares []int)
 	told   []int // by the master; nil before it has
 	closed bool
+	spare  map[int]*handle.Handle // sockets that have come, and that no descriptor was free for
 }
 
 // JoinFlows asks the master for a place in the group of q's address. In a drain, and when
@@ -84,7 +85,7 @@ func (a *Asker) placed(q Query, w *wire.Message) (*FlowPlace, error) {
 		}
 		return nil, err
 	}
-	p := &FlowPlace{asker: a, query: q, key: w.Key}
+	p := &FlowPlace{asker: a, query: q, key: w.Key, spare: make(map[int]*handle.Handle)}
 	if w.Go != nil && w.Go.Flow != nil {
 		p.flow = *w.Go.Flow
 	}
@@ -171,12 +172,19 @@ func (p *FlowPlace) Keys() (reset, token [32]byte) { return p.reset, p.token }
 // Own asks for the socket of this worker.
 func (p *FlowPlace) Own(ctx context.Context) (*net.UDPConn, error) { return p.socket(ctx, p.flow.Own) }
 
-// Share asks for the socket of a share.
+// Share asks for the socket of a share. It may be called again after an error.
 func (p *FlowPlace) Share(ctx context.Context, index int) (*net.UDPConn, error) {
 	return p.socket(ctx, index)
 }
 
 func (p *FlowPlace) socket(ctx context.Context, index int) (*net.UDPConn, error) {
+	p.mu.Lock()
+	h := p.spare[index]
+	delete(p.spare, index)
+	p.mu.Unlock()
+	if h != nil {
+		return p.open(index, h)
+	}
 	type reply struct {
 		w *wire.Message
 		h *handle.Handle
@@ -186,25 +194,39 @@ func (p *FlowPlace) socket(ctx context.Context, index int) (*net.UDPConn, error)
 		func(w *wire.Message, h *handle.Handle) { replied <- reply{w, h} })
 	select {
 	case r := <-replied:
-		defer r.h.Release()
 		if r.w == nil {
 			return nil, ListenError(p.query.Address, errs.Closed, "")
 		}
 		if r.w.Errno != nil && *r.w.Errno != 0 {
+			r.h.Release()
 			return nil, p.asker.refused(p.query, r.w)
 		}
 		if r.h == nil {
 			return nil, ListenError(p.query.Address, errs.NotSupported, "the master sent no socket")
 		}
-		c, err := socket.NewPacketConn(r.h)
-		if err != nil {
-			return nil, ListenError(p.query.Address, err, "")
-		}
-		return c.(*net.UDPConn), nil
+		return p.open(index, r.h)
 	case <-ctx.Done():
 		go func() { r := <-replied; r.h.Release() }()
 		return nil, ListenError(p.query.Address, ctx.Err(), "")
 	}
+}
+
+// open makes a conn of the socket h, which it takes over. After an error the next call for
+// the socket has h: the master sends it once.
+func (p *FlowPlace) open(index int, h *handle.Handle) (*net.UDPConn, error) {
+	c, err := socket.NewPacketConn(h)
+	if err == nil {
+		h.Release()
+		return c.(*net.UDPConn), nil
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed {
+		h.Release()
+	} else {
+		p.spare[index] = h
+	}
+	return nil, ListenError(p.query.Address, err, "")
 }
 
 // Take has read told of the shares that this worker reads, until a drain.
@@ -232,6 +254,10 @@ func (p *FlowPlace) Close() error {
 	p.mu.Lock()
 	was := p.closed
 	p.closed = true
+	for _, h := range p.spare {
+		h.Release()
+	}
+	p.spare = nil
 	p.mu.Unlock()
 	if was {
 		return net.ErrClosed

@@ -198,6 +198,30 @@ func TestPlaceOfFullWorker(t *testing.T) {
 	require.Equal(t, []int{2}, <-reads)
 }
 
+// TestSocketWithoutADescriptor: a socket that has come, and that this worker has no descriptor
+// to use for, is there at the next try.
+func TestSocketWithoutADescriptor(t *testing.T) {
+	c, err := net.ListenPacket("udp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer c.Close()
+	p := &FlowPlace{asker: NewAsker(Worker{Link: &masterLink{}, Go: true, Draining: func() bool { return true }}), spare: make(map[int]*handle.Handle)}
+	for range 2 {
+		h, err := socket.Duplicate(c.(*net.UDPConn))
+		require.NoError(t, err)
+		withoutDescriptors(t, func() { _, err = p.open(3, h) })
+		require.Error(t, err) // of a limit of 0 it is EINVAL
+		if len(p.spare) == 1 {
+			share, err := p.Share(t.Context(), 3)
+			require.NoError(t, err)
+			require.Equal(t, c.LocalAddr(), share.LocalAddr())
+			require.NoError(t, share.Close())
+			require.Empty(t, p.spare)
+			require.NoError(t, p.Close())
+		}
+	}
+	require.Empty(t, p.spare, "it is closed")
+}
+
 // TestOwnSockets: a worker has one of its own, which nobody else gets before it is dead.
 func TestOwnSockets(t *testing.T) {
 	r := newTestRegistry(t)
@@ -225,11 +249,17 @@ func TestOwnSockets(t *testing.T) {
 		_, err = ask(a, key, index)
 		require.ErrorContains(t, err, "twice")
 	}
+	_, err := ask(a, key, 1)
+	require.NoError(t, err)
+	a.lost() // three times
+	require.EqualValues(t, -int(syscall.EMFILE), *a.hears(t).Errno)
+	_, err = ask(a, key, 1)
+	require.NoError(t, err, "it is there again")
 	for _, index := range []int{-1, ofB.Go.Flow.Own, ofB.Go.Flow.Own + 1, 1 << 30} {
 		_, err := ask(a, key, index)
 		require.Error(t, err, "%d", index)
 	}
-	_, err := ask(newFlowWorker(), key, 0)
+	_, err = ask(newFlowWorker(), key, 0)
 	require.Error(t, err)
 	_, err = ask(a, "unknown", 0)
 	require.Error(t, err)

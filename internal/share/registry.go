@@ -25,7 +25,7 @@ type Peer interface {
 	// Answer sends a line that answers a question of the worker's.
 	Answer(line []byte)
 	// SendHandle sends m with a descriptor, which it takes over.
-	SendHandle(typ string, m *wire.Message, h *handle.Handle)
+	SendHandle(typ string, m *wire.Message, h *handle.Handle, lost func())
 	// AskHandleLine sends line, a message with the number seq, with a descriptor,
 	// which it takes over. answered is called with the answer, or with nil when the
 	// worker is gone.
@@ -417,7 +417,7 @@ func (r *Registry) grant(m Member, w *wire.Message, e *entry) error {
 			typ = wire.TypeDgram
 		}
 		out.Errno = ptr(0)
-		m.SendHandle(typ, out, e.sockets[0].Retain())
+		m.SendHandle(typ, out, e.sockets[0].Retain(), nil)
 		return nil
 	}
 	out.Cmd, out.Seq, out.Sockname = wire.CmdCluster, wire.NextSeq(), socknameOf(e.addr)

@@ -32,6 +32,7 @@ type commandWorker struct {
 	id, slot   int
 	answers    chan string
 	sockets    chan *handle.Handle
+	lost       func() // of the last one of those
 }
 
 func newCommandWorker() *commandWorker {
@@ -52,7 +53,8 @@ func (w *commandWorker) Load() (Load, bool) {
 }
 func (w *commandWorker) Took()              { w.took.Add(1) }
 func (w *commandWorker) Answer(line []byte) { w.answers <- string(line) }
-func (w *commandWorker) SendHandle(typ string, m *wire.Message, h *handle.Handle) {
+func (w *commandWorker) SendHandle(typ string, m *wire.Message, h *handle.Handle, lost func()) {
+	w.lost = lost
 	w.answers <- typ + " " + string(m.Line())
 	w.sockets <- h
 }
