@@ -38,7 +38,7 @@ func (l *Launcher) prepare(cmd *exec.Cmd, spec *Spec) {
 	// Package time opens the zone's file without close-on-exec when somebody first asks
 	// for the local time, so a process that begins meanwhile inherits it. Here it is read
 	// before the first one.
-	time.Now().Zone()
+	_, _ = time.Now().Zone()
 	if spec.Foreign == nil {
 		cmd.ExtraFiles = []*os.File{spec.Channel}
 	}
