@@ -39,7 +39,7 @@ func (t *Tracker) PacketConn(source PacketSource, addr net.Addr, release func())
 func (t *Tracker) packetConn(source PacketSource, addr net.Addr, release, asks func()) net.PacketConn {
 	c := &packetConn{PacketSource: source, tracker: t, addr: addr, release: release, asks: asks, closed: make(chan struct{})}
 	t.enter(c)
-	if udp, ok := source.(*net.UDPConn); ok {
+	if udp, ok := source.(udpSource); ok {
 		return &udpConn{c, udp}
 	}
 	return c

@@ -12,7 +12,21 @@ import (
 // net.Conn, without which it reads no batches.
 type udpConn struct {
 	*packetConn
-	udp *net.UDPConn
+	udp udpSource
+}
+
+// udpSource is a *net.UDPConn, or several sockets that are like one.
+type udpSource interface {
+	net.Conn
+	ReadFromUDP(b []byte) (n int, from *net.UDPAddr, err error)
+	ReadFromUDPAddrPort(b []byte) (n int, from netip.AddrPort, err error)
+	ReadMsgUDP(b, oob []byte) (n, oobn, flags int, from *net.UDPAddr, err error)
+	ReadMsgUDPAddrPort(b, oob []byte) (n, oobn, flags int, from netip.AddrPort, err error)
+	WriteToUDP(b []byte, to *net.UDPAddr) (int, error)
+	WriteToUDPAddrPort(b []byte, to netip.AddrPort) (int, error)
+	WriteMsgUDP(b, oob []byte, to *net.UDPAddr) (n, oobn int, err error)
+	WriteMsgUDPAddrPort(b, oob []byte, to netip.AddrPort) (n, oobn int, err error)
+	File() (*os.File, error)
 }
 
 func (c *udpConn) Read(b []byte) (n int, err error) {

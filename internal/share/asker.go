@@ -65,7 +65,7 @@ type Asker struct {
 	mu      sync.Mutex
 	indexes map[string]map[int]bool // of the open sockets, by network and address
 	queues  map[string]*handedQueue // of what the master accepts, by its key
-	shards  map[string]*shardSource // of which it gives and takes the sockets, by its key
+	shards  map[string]shardTaker   // of which it gives and takes the sockets, by its key
 	unix    map[string]*unixSource  // of which it may open another one, by its key
 	keys    map[string]bool         // the master's, of what is open
 	places  map[string]*FlowPlace   // in groups of UDP sockets, by the master's key
@@ -79,7 +79,7 @@ type Asker struct {
 
 // NewAsker makes an Asker that has asked for nothing.
 func NewAsker(w Worker) *Asker {
-	return &Asker{worker: w, indexes: make(map[string]map[int]bool), queues: make(map[string]*handedQueue), shards: make(map[string]*shardSource), unix: make(map[string]*unixSource), keys: make(map[string]bool), places: make(map[string]*FlowPlace)}
+	return &Asker{worker: w, indexes: make(map[string]map[int]bool), queues: make(map[string]*handedQueue), shards: make(map[string]shardTaker), unix: make(map[string]*unixSource), keys: make(map[string]bool), places: make(map[string]*FlowPlace)}
 }
 
 // Grant is what the master gave for an address. Listener or PacketConn makes of it
@@ -152,8 +152,9 @@ func (a *Asker) granted(q Query, w *wire.Message, h *handle.Handle) (*Grant, err
 		return nil, a.refused(q, w)
 	}
 	g := &Grant{Query: q, asker: a, key: w.Key, h: h}
+	g.sharded = w.Go != nil && w.Go.Sharded
 	if h == nil {
-		g.addr, g.sharded = addrOf(q.Address, w.Sockname), w.Go != nil && w.Go.Sharded
+		g.addr = addrOf(q.Address, w.Sockname)
 	} else if (w.Go == nil || !w.Go.Listening) && !q.IsPacket() {
 		if err := socket.ListenBound(h, q.Address); err != nil {
 			// The primary believes that this worker has it, and a second question
@@ -284,7 +285,12 @@ func (g *Grant) PacketConn() (source net.PacketConn, addr net.Addr, err error) {
 		g.Release()
 		return nil, nil, ListenError(g.Address, errs.NotSupported, "the master sent no socket")
 	}
-	c, err := socket.NewPacketConn(g.h)
+	var c net.PacketConn
+	if g.sharded {
+		c, err = g.asker.newPacketShards(g.key, g.h)
+	} else {
+		c, err = socket.NewPacketConn(g.h)
+	}
 	if err != nil {
 		g.Release()
 		return nil, nil, ListenError(g.Address, err, "")

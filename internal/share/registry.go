@@ -411,13 +411,17 @@ func (r *Registry) grant(m Member, w *wire.Message, e *entry) error {
 	e.generation = max(e.generation, m.Generation())
 	e.slotted = e.slotted || m.Slotted()
 	out := &wire.Message{Ack: w.Seq, Key: e.key, Data: e.data, Go: &wire.Extension{Listening: true}}
-	if e.dispatcher == nil && e.shards == nil {
+	if e.dispatcher == nil && (e.shards == nil || e.query.IsPacket()) {
 		typ := wire.TypeNative
 		if e.query.IsPacket() {
 			typ = wire.TypeDgram
 		}
 		out.Errno = ptr(0)
+		out.Go.Sharded = e.shards != nil && w.Go != nil && w.Go.TakesShards // then it is to write by
 		m.SendHandle(typ, out, e.sockets[0].Retain(), nil)
+		if out.Go.Sharded {
+			r.Shards.join(e, m)
+		}
 		return nil
 	}
 	out.Cmd, out.Seq, out.Sockname = wire.CmdCluster, wire.NextSeq(), socknameOf(e.addr)

@@ -11,6 +11,12 @@ import (
 	"github.com/go-cluster/cluster/internal/wire"
 )
 
+// shardTaker is what the sockets of a sharded address are given to in a worker.
+type shardTaker interface {
+	Add(index int, h *handle.Handle) error
+	Remove(index int)
+}
+
 // shardSource is the source of connections of one sharded address in a worker: a
 // net.Listener that accepts on the sockets which the master gives and takes.
 type shardSource struct {
@@ -57,7 +63,7 @@ func (s *shardSource) SetDeadline(t time.Time) error {
 // Close gives up all sockets.
 func (s *shardSource) Close() error {
 	s.asker.mu.Lock()
-	if s.asker.shards[s.key] == s {
+	if s.asker.shards[s.key] == shardTaker(s) {
 		delete(s.asker.shards, s.key)
 	}
 	s.asker.mu.Unlock()

@@ -85,12 +85,12 @@ func unshardable(q Query) string {
 		return "this system has no sockets that can change hands"
 	case q.IsUnix():
 		return "a unix socket is one"
-	case q.IsPacket():
-		return "a socket for datagrams is one"
 	case q.Multipath:
 		return "MPTCP has no such sockets"
 	case q.FD >= 0:
 		return "it was asked for by its descriptor"
+	case q.Reuse:
+		return "it was asked for with reuseAddr"
 	case q.Apart:
 		return "the first to listen on it is a worker that cannot take several sockets, as node's"
 	}
@@ -102,8 +102,11 @@ func unshardable(q Query) string {
 func openGroup(ctx context.Context, q Query) (o opened, err error) {
 	n := shardsOf(q)
 	choose := socket.ByChance(n)
-	if q.Policy == ByClient {
+	switch {
+	case q.Policy == ByClient:
 		choose = socket.ByClient(n)
+	case q.IsPacket():
+		choose = nil // the kernel's hash has all datagrams of a flow at one socket
 	}
 	g, err := socket.OpenGroup(ctx, q.Address, n, choose)
 	if err != nil {

@@ -340,7 +340,7 @@ func TestUnshardable(t *testing.T) {
 		change           func(*Query)
 	}{
 		"unix":  {"unix", t.TempDir() + "/s", func(*Query) {}},
-		"udp":   {"udp", "127.0.0.1:0", func(*Query) {}},
+		"udp":   {"udp", "127.0.0.1:0", func(q *Query) { q.Reuse = true }},
 		"mptcp": {"tcp", "127.0.0.1:0", func(q *Query) { q.Multipath = true }},
 		"node":  {"tcp", "127.0.0.1:0", func(q *Query) { q.Apart = true }},
 	} {

@@ -96,3 +96,16 @@ func (*Merged) Len() int { return 0 }
 
 // SyscallConn fails.
 func (*Merged) SyscallConn() (syscall.RawConn, error) { return nil, errs.NotSupported }
+
+// MergedPackets reads from several sockets of one UDP address as if they were one: here from
+// none.
+type MergedPackets struct{ *net.UDPConn }
+
+// NewMergedPackets fails.
+func NewMergedPackets(*handle.Handle, func()) (*MergedPackets, error) { return nil, errs.NotSupported }
+
+// Add fails.
+func (*MergedPackets) Add(int, *handle.Handle) error { return errs.NotSupported }
+
+// Remove does nothing.
+func (*MergedPackets) Remove(int) {}

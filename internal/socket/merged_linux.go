@@ -20,8 +20,7 @@ import (
 // connection from the socket that has one by package net's Accept. What net makes of a
 // descriptor (FileConn) costs a duplicate and five more system calls for each connection.
 type Merged struct {
-	epoll *os.File
-	rc    syscall.RawConn
+	readiness
 
 	mu     sync.Mutex
 	closed bool
@@ -36,11 +35,11 @@ type member struct {
 
 // NewMerged makes a listener without sockets.
 func NewMerged() (*Merged, error) {
-	f, rc, err := newEpollFile()
+	r, err := newReadiness()
 	if err != nil {
 		return nil, err
 	}
-	return &Merged{epoll: f, rc: rc, all: make(map[int]*member)}, nil
+	return &Merged{readiness: r, all: make(map[int]*member)}, nil
 }
 
 // Add accepts from h as well, of which it takes a descriptor of its own. index is what
@@ -135,11 +134,22 @@ func (s *member) accept() (net.Conn, error) {
 	return s.ln.Accept()
 }
 
-// ready returns the index of a socket that has a connection. One at a time: the kernel
-// goes round.
-func (m *Merged) ready() (index int, err error) {
+// readiness is an epoll instance of sockets, which the runtime's poller has.
+type readiness struct {
+	epoll *os.File
+	rc    syscall.RawConn
+}
+
+func newReadiness() (r readiness, err error) {
+	r.epoll, r.rc, err = newEpollFile()
+	return r, err
+}
+
+// ready waits for a socket that has something, and returns its index. One at a time: the
+// kernel goes round.
+func (r readiness) ready() (index int, err error) {
 	var events [1]unix.EpollEvent
-	waitErr := m.rc.Read(func(fd uintptr) bool {
+	waitErr := r.rc.Read(func(fd uintptr) bool {
 		n, waitErr := unix.EpollWait(int(fd), events[:], 0)
 		index = int(events[0].Fd)
 		if err = waitErr; err == unix.EINTR {
