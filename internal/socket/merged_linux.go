@@ -150,10 +150,10 @@ func newReadiness() (r readiness, err error) {
 func (r readiness) ready() (index int, err error) {
 	var events [1]unix.EpollEvent
 	waitErr := r.rc.Read(func(fd uintptr) bool {
-		n, waitErr := unix.EpollWait(int(fd), events[:], 0)
-		index = int(events[0].Fd)
-		if err = waitErr; err == unix.EINTR {
-			err = nil
+		n, errno := pollNow(int(fd), events[:])
+		index, err = int(events[0].Fd), nil
+		if errno != 0 && errno != unix.EINTR {
+			err = errno
 		}
 		return n > 0 || err != nil
 	})
