@@ -282,7 +282,7 @@ func TestLeastConnectionsStoppedWorker(t *testing.T) {
 // A worker that has as many connections as it may leaves the rest to the other, at once;
 // when all have, connections wait until one ends.
 func TestMaxConnections(t *testing.T) {
-	for _, policy := range []cluster.Scheduling{cluster.Shared, cluster.RoundRobin, cluster.Sharded, cluster.LeastConnections} {
+	for _, policy := range []cluster.Scheduling{cluster.Shared, cluster.RoundRobin, cluster.Sharded, cluster.LeastConnections, cluster.ByClient} {
 		t.Run(policy.String(), func(t *testing.T) {
 			workers := clustertest.SocketWorkers(t, 2, cluster.Options{Scheduling: policy, MaxConnections: 1})
 			addr := ""

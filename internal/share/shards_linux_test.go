@@ -338,11 +338,13 @@ func TestUnshardable(t *testing.T) {
 	for name, test := range map[string]struct {
 		network, address string
 		change           func(*Query)
+		opened           bool // by the program itself, as a service manager would
 	}{
-		"unix":  {"unix", t.TempDir() + "/s", func(*Query) {}},
-		"udp":   {"udp", "127.0.0.1:0", func(q *Query) { q.Reuse = true }},
-		"mptcp": {"tcp", "127.0.0.1:0", func(q *Query) { q.Multipath = true }},
-		"node":  {"tcp", "127.0.0.1:0", func(q *Query) { q.Apart = true }},
+		"unix":   {"unix", t.TempDir() + "/s", func(*Query) {}, false},
+		"udp":    {"udp", "127.0.0.1:0", func(q *Query) { q.Reuse = true }, false},
+		"mptcp":  {"tcp", "127.0.0.1:0", func(q *Query) { q.Multipath = true }, false},
+		"opened": {"tcp", "127.0.0.1:0", func(*Query) {}, true},
+		"node":   {"tcp", "127.0.0.1:0", func(q *Query) { q.Apart = true }, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := newTestRegistry(t)
@@ -356,6 +358,12 @@ func TestUnshardable(t *testing.T) {
 			q := resolved(t, test.network, test.address)
 			q.Policy = ByClient
 			test.change(&q)
+			if test.opened {
+				ln, err := net.Listen(test.network, test.address)
+				require.NoError(t, err)
+				defer ln.Close()
+				r.Preopened(q.Address, ln.Addr(), ln)
+			}
 			require.NoError(t, r.use(t.Context(), q, nil, nil, func(e *entry) error { e.held++; return nil }))
 			require.Equal(t, 1, told)
 			require.Equal(t, Shared, r.Listening()[0].Policy)
