@@ -395,10 +395,9 @@ func (r *Registry) commit(e *entry, o opened, err error) {
 	r.Stored.store(e)
 }
 
-// grant gives m its share of e, unless m is on its way out. It runs in the mailbox
-// that also orders m to disconnect: that order comes either before the grant, and
-// there is none, or behind it. A node worker that gets an address after it has
-// disconnected keeps listening, without a channel, and never ends.
+// grant gives m its share of e, unless m is on its way out. It runs in the mailbox that also
+// orders m to disconnect, so that order comes either before it or behind it. A node worker that
+// gets an address after it has disconnected keeps listening, without a channel, and never ends.
 func (r *Registry) grant(m Member, w *wire.Message, e *entry) error {
 	if !m.Grants(e.key) {
 		return nil
