@@ -125,10 +125,10 @@ func TestNodeKilledWithConnection(t *testing.T) {
 }
 
 // starveOnSignal takes every descriptor that is free from this process on
-// SIGUSR1, and gives them back on SIGUSR2.
+// SIGUSR1, and gives them back on SIGWINCH: SIGUSR2 is an upgrade.
 func starveOnSignal() {
 	c := make(chan os.Signal, 2)
-	signal.Notify(c, syscall.SIGUSR1, syscall.SIGUSR2)
+	signal.Notify(c, syscall.SIGUSR1, syscall.SIGWINCH)
 	var limit, none syscall.Rlimit
 	clustertest.Must(syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit))
 	none.Max = limit.Max
@@ -165,7 +165,7 @@ func TestNodeAcceptFails(t *testing.T) {
 	p.Expect("signal")
 	body := getLater("http://" + addr)
 	p.Expect("accept failed")
-	p.Signal(syscall.SIGUSR2)
+	p.Signal(syscall.SIGWINCH)
 	p.Expect("signal")
 	require.Equal(t, "node 1", clustertest.Await(t, body, "answer"))
 	p.Signal(syscall.SIGTERM)
