@@ -480,10 +480,9 @@ type Listening struct {
 func (r *Registry) Listening() []Listening {
 	all := make([]Listening, 0, len(r.entries))
 	for _, e := range r.entries {
-		if len(e.sockets) == 0 {
-			continue
+		if len(e.sockets) > 0 { // else it is being opened
+			all = append(all, e.listening())
 		}
-		all = append(all, e.listening())
 	}
 	return r.Flows.listening(all)
 }
