@@ -1,19 +1,19 @@
 // Package callback calls functions of the application, whatever they do.
 //
 // A function of the application may return, block, panic, or end its goroutine by
-// runtime.Goexit, as FailNow of package testing does. A panic is not recovered: it
-// is a fault of the program, and its stack is worth more than what goes on. The end
-// of the goroutine is no fault of the others whom something has to be told, so what
-// was to follow follows on another goroutine.
+// runtime.Goexit, as FailNow of package testing does. A panic is not recovered: it is a
+// fault of the program, and the process ends with its stack. After a Goexit the others
+// whom something has to be told must still hear it, so the work goes on on another
+// goroutine.
 //
-// Each function here suits another place: [Loop] for many calls in a row, [Guard]
-// where something has to be done if the call does not return, [Wait] where somebody
-// waits for the result. Goexit is told by a flag that the call could not set. A
-// panic leaves it unset as well, but then the process is about to end.
+// [Loop] is for many calls in a row, [Guard] for a call after which something has to be
+// done if it does not return, [Wait] for a call whose result somebody waits for. A flag
+// that is set after the call tells a Goexit. A panic leaves it unset as well, but then the
+// process is about to end.
 //
-// [Running] counts calls for somebody who waits for their end. Its lock is taken alone.
+// [Running] counts calls, and somebody can wait for their end. Its lock is taken alone.
 // There is no other state. The goroutines are those that replace one that has ended,
-// and the one of each Wait.
+// and one for each Wait.
 package callback
 
 import "errors"
@@ -21,9 +21,9 @@ import "errors"
 // ErrGoexit says that a function did not return.
 var ErrGoexit = errors.New("the function ended its goroutine (runtime.Goexit, which FailNow of package testing calls)")
 
-// Loop calls step again and again until it returns false. If step ends the
-// goroutine, the loop goes on on another one, and the caller of Loop is gone: call
-// it last, and keep what step needs elsewhere than on the stack.
+// Loop calls step again and again until it returns false. If step ends the goroutine, the
+// loop goes on on another one, and Loop does not return to its caller. So Loop must be the
+// last call of its goroutine, and what step needs must not be on the goroutine's stack.
 func Loop(step func() (more bool)) {
 	ended := false
 	defer func() {

@@ -2,24 +2,23 @@ package callback
 
 import "sync"
 
-// Running counts calls that have begun and not ended, for somebody who waits until
-// nothing is under way. It is no sync.WaitGroup: there the first of a new row may
-// not begin while somebody still waits for the last one, and requests do arrive
-// during a drain. The zero value is ready.
+// Running counts calls that have begun and not ended. Wait waits until there are none. A
+// sync.WaitGroup would not do: its count must not rise from 0 while somebody still waits,
+// and requests do arrive during a drain. The zero value is ready.
 type Running struct {
 	mu   sync.Mutex
 	n    int
 	none chan struct{} // closed when n becomes 0; nil while nobody waits
 }
 
-// Begin counts one more.
+// Begin counts one call more.
 func (r *Running) Begin() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.n++
 }
 
-// End counts one less.
+// End counts one call less.
 func (r *Running) End() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -29,7 +28,7 @@ func (r *Running) End() {
 	}
 }
 
-// Wait returns when there was a moment with nothing under way.
+// Wait returns when there was a moment without a call under way.
 func (r *Running) Wait() {
 	r.mu.Lock()
 	if r.n == 0 {

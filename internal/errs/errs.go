@@ -1,7 +1,7 @@
 // Package errs has the errors that callers of the cluster tell apart with
 // errors.Is. They stand here, below every other package, so that each layer can
-// return and wrap them; package cluster exports them under the names with Err
-// in front, where their documentation is.
+// return and wrap them. Package cluster exports them, with Err in front of the
+// names, and documents them.
 //
 // An error of a room that no caller tells apart belongs to that room, not here.
 // The texts are part of the public API and do not change.

@@ -1,22 +1,24 @@
 // Package flow is what package quic, a module of its own, gets from the core beyond the
-// public API: sockets of one UDP address of which each datagram finds the worker that
-// has its connection.
+// public API: a group of sockets of one UDP address, in which the kernel gives each
+// datagram to the worker that has its connection.
 //
-// The master opens the group (socket.Flows). Its first sockets are shares: they take what
-// begins a connection, and each is read by one worker that takes connections. Behind them
-// each worker has a socket of its own for life. The IDs that it gives its connections
-// begin with the group's tag and the number of that socket, so that the kernel finds it,
-// wherever the client is now. A worker that drains gives up its shares and goes on reading
-// its own socket. When it is dead the next worker that joins has that socket: it knows none
-// of the connections, and tells their clients so by the reset key that all workers have.
+// The master opens the group (socket.Flows). Its first sockets are the shares. The datagrams
+// that begin a connection come to them, and each share is read by one of the workers that
+// take connections. The other sockets belong to one worker each, for the worker's life.
+// A worker begins the IDs of its connections with the group's tag and the number of its own
+// socket. By these the kernel finds the socket, wherever the client is now.
 //
-// A context of the cluster ([Key]) leads to the [Core] of its process, so that the root
-// exports nothing for it. The master's half of the implementation is share.Registry, the
-// worker's is share.Asker; here are only types and the layout of an ID. So nothing here
-// owns a descriptor or a goroutine, and there is no lock.
+// A worker that drains gives up its shares and goes on reading its own socket. After its
+// death the next worker that joins gets that socket. The new worker knows none of the
+// connections. It tells their clients so with the reset key, which all workers have.
 //
-// The group is tested in package socket, who reads what in package share, and all of it by
-// package quic with real processes and clients.
+// A context of the cluster ([Key]) leads to the [Core] of its process, so the root exports
+// nothing for package quic. The master's half of the implementation is share.Registry, the
+// worker's is share.Asker. Here are only types and the layout of an ID: nothing here owns a
+// descriptor or a goroutine, and there is no lock.
+//
+// Package socket tests the group, package share tests which worker reads which socket, and
+// package quic tests all of it with real processes and clients.
 package flow
 
 import (
@@ -25,36 +27,37 @@ import (
 	"net"
 )
 
-// Key is what a context of the cluster has its process's [Core] under.
+// Key is the key of the [Core] in a context of the cluster.
 type Key struct{}
 
-// IDLength is how many bytes a connection ID of a group has: the tag, the cookie, and 8
-// of the worker's choice.
+// IDLength is the length of a connection ID of a group, in bytes: the tag, the cookie, and
+// 8 bytes of the worker's choice.
 const IDLength = tagLength + cookieLength + 8
 
 const (
 	tagLength    = 4
 	cookieLength = 2
 
-	// MaxCookies is how many workers can have sockets of their own at a time.
+	// MaxCookies bounds how many workers have sockets of their own at the same time.
 	MaxCookies = 1 << (8 * cookieLength)
 )
 
-// AppendID appends the beginning of a connection ID of the worker whose socket is the
-// cookie-th behind the shares.
+// AppendID appends the beginning of a connection ID: the tag, and the cookie of a worker,
+// which is the number of the worker's own socket, counted from 0 behind the shares.
 func AppendID(b []byte, tag [tagLength]byte, cookie int) []byte {
 	return binary.BigEndian.AppendUint16(append(b, tag[:]...), uint16(cookie))
 }
 
 // Core is a process of the cluster as package quic uses it.
 type Core interface {
-	// Join asks the master for a place in the group of the UDP address, which the first
-	// to ask has it open. ctx bounds the wait. In a master that has forked it holds the
-	// address open for the workers, and the Place has no more than Addr and Close. In a
-	// process that is neither worker nor such a master it returns nil.
+	// Join asks the master for a place in the group of the UDP address. The master opens
+	// the group for the first worker that asks. ctx bounds the wait. In a master that has
+	// forked, Join holds the address open for the workers, and of the Place's methods only
+	// Addr and Close may be called. In a process that is neither a worker nor such a master
+	// the Place is nil.
 	//
-	// The error wraps errs.NotSupported where the system lacks what it needs, or the
-	// master is node's.
+	// The error wraps errs.NotSupported if the system cannot do it, or if the master is
+	// node's.
 	Join(ctx context.Context, network, address string) (Place, error)
 }
 
@@ -63,28 +66,28 @@ type Place interface {
 	Addr() net.Addr
 	// ID returns the tag of the group and the cookie of this worker.
 	ID() (tag [4]byte, cookie int)
-	// Keys return what all workers have for stateless resets and for tokens.
+	// Keys returns the keys that all workers share: one for stateless resets, one for tokens.
 	Keys() (reset, token [32]byte)
-	// Own asks for the socket of this worker, and Share for that of an index which Take
-	// has told. Each may be had once; the caller closes it. An error may be one of a
-	// moment: no descriptor is free.
+	// Own asks for the worker's own socket, and Share for the share with an index that
+	// read was called with (see Take). Each socket can be had once, and the caller closes
+	// it. An error may be a passing one: no descriptor was free.
 	Own(ctx context.Context) (*net.UDPConn, error)
 	Share(ctx context.Context, index int) (*net.UDPConn, error)
-	// Take says that this worker takes connections. read is called with the indexes of
-	// the shares that it is to read, now and as that changes, one call after another;
-	// it must not wait. While the worker is full there are none; in a drain it is not
-	// called any more. The first call counts.
+	// Take says that this worker takes connections. read is called with the indexes of the
+	// shares that the worker is to read: now, and whenever they change, one call after
+	// another. read must not wait. A full worker gets no shares. In a drain read is not
+	// called any more. Only the first call of Take counts.
 	Take(read func(shares []int))
-	// Received says that a share was read: by that the master knows that it is not left.
+	// Received says that a share was read. So the master knows that somebody reads it.
 	Received()
-	// Connects takes one of the places that the worker has for connections, whether one
-	// is left or not. accepted is to be called when the program has the connection, ended
-	// when it is no more, once each.
+	// Connects counts one more connection of this worker, even if the worker is full. The
+	// caller calls accepted when the program has the connection, and ended when the
+	// connection is gone, once each.
 	Connects() (accepted, ended func())
-	// Full reports whether no place is left.
+	// Full reports whether the worker has as many connections as it may have.
 	Full() bool
-	// Orphaned is closed when the master is gone: its successor needs the address, so
-	// that everything is to be closed.
+	// Orphaned is closed when the master is gone. The worker is to close all its sockets
+	// then, since the next master needs the address.
 	Orphaned() <-chan struct{}
 	// Close gives the place back.
 	Close() error

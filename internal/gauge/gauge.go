@@ -2,26 +2,27 @@
 // many connections the worker has accepted, how many of those are open, and how often it
 // has read datagrams that come to several workers.
 //
-// They are in one page of memory that both processes have. The master makes a [Page]
-// and sends its descriptor over the channel to a worker that has said that it knows what
-// to do with it. The worker makes a [Writer] of that and is the only one who writes.
-// Neither of them waits for the other, and no message is sent for a connection. On Linux
-// the page is a memfd whose size is sealed. Elsewhere on unix it is a file without a
-// name, which the master reads with pread: a worker that cuts it off would end a master
-// that had it in its memory. On Windows there is none, and whoever wants the numbers
-// has what the last heartbeat said.
+// The numbers are in one page of memory that both processes have. The master makes a [Page]
+// and sends its descriptor over the channel, to a worker that has said that it takes one.
+// The worker makes a [Writer] of the descriptor, and nobody else writes. Neither process
+// waits for the other, and a connection costs no message.
 //
-// What is on the page is never trusted. A worker can lie about itself and do nothing
-// else: what is out of bounds is cut, and nothing that the worker does to the page makes
-// a read of the master's fail or wait.
+// On Linux the page is a memfd whose size is sealed. On the other unixes it is a file
+// without a name. The master reads that file with pread and does not map it: a worker could
+// truncate it, and the next read of the mapped memory would end the master. Windows has no
+// page, so there the numbers are those of the worker's last heartbeat.
+//
+// The page is never trusted. A worker can lie about itself, and nothing else: numbers out
+// of bounds are cut, and nothing that the worker does to the page makes the master's read
+// fail or wait.
 //
 // The master owns a Page until Close, which gives memory and descriptor back. One lock
-// stands between Close and Read. No other lock is taken, and nothing is waited for, while
-// it is held. A Writer has its memory until its process ends, and no lock: its callers
-// see to it that there is one at a time.
+// keeps Close and Read apart. While it is held no other lock is taken, and nothing is
+// waited for. A Writer has its memory until its process ends. It has no lock: its callers
+// see to it that only one of them calls Set at a time.
 //
-// The tests are of two mappings in one process, and of what a hostile worker can do to the
-// page; those of the root have both processes.
+// The tests here map a page twice in one process, and try what a hostile worker can do to
+// the page. The tests of the root have both processes.
 package gauge
 
 import (
@@ -32,29 +33,29 @@ import (
 // Counts are the numbers of a worker.
 type Counts struct {
 	Accepted int64 // connections, ever
-	Open     int64 // of those, and those that it is certain to accept
-	Received int64 // reads of datagrams that may be others' as well, ever
+	Open     int64 // connections that are open, and those that the worker is certain to accept
+	Received int64 // reads of datagrams on sockets that several workers read, ever
 }
 
-// size is that of the page in bytes, on every system: one page of the hardware is at
+// size is the size of the page in bytes, on every system: a page of the hardware is at
 // least as large.
 const size = 4096
 
-// words are what is on the page.
+// words is the layout of the page.
 type words struct {
 	accepted, open atomic.Int64
-	mark           atomic.Uint64 // that somebody writes
+	mark           atomic.Uint64 // marked, once the worker has called Set
 	received       atomic.Int64
 }
 
 const (
-	// marked is in words.mark when the worker has written the other two.
+	// marked tells a page that the worker has written from a new one, which is all zero.
 	marked = 0x636c7573746572_01
 	// most is more than any worker has, and so little that sums do not overflow.
 	most = 1 << 48
 )
 
-// read returns what is on the page, and false as long as nobody has written.
+// read returns the numbers, and false as long as the worker has not written them.
 func (w *words) read() (Counts, bool) {
 	if w.mark.Load() != marked {
 		return Counts{}, false
@@ -64,16 +65,16 @@ func (w *words) read() (Counts, bool) {
 
 func bounded(n int64) int64 { return min(max(n, 0), most) }
 
-// Page is the master's side. The zero value, and nil, has nothing to read.
+// Page is the master's side. The zero value and nil are pages without numbers.
 type Page struct {
 	mu     sync.RWMutex
 	source source
 	open   bool
 }
 
-// New makes a page and returns the descriptor for the worker, which is the caller's to
-// close. The error is the system's: there is no memory or no descriptor, or the system
-// has no such thing. A worker can do without.
+// New makes a page and returns the descriptor for the worker, which the caller closes. The
+// error is the system's: no memory or no descriptor is free, or the system has no such page.
+// A worker can do without a page.
 func New() (p *Page, worker int, err error) {
 	s, worker, err := newSource()
 	if err != nil {
@@ -96,8 +97,9 @@ func (p *Page) Read() (Counts, bool) {
 	return p.source.read()
 }
 
-// Descriptor is that of the page, for a process that is to go on with it by [Adopt]. It
-// stays the Page's. There is none of nil, nor after Close.
+// Descriptor returns the descriptor of the page, for the program that goes on with the page
+// after an upgrade (see [Adopt]). The Page still owns it. ok is false for nil, and after
+// Close.
 func (p *Page) Descriptor() (fd int, ok bool) {
 	if p == nil {
 		return -1, false
@@ -107,8 +109,8 @@ func (p *Page) Descriptor() (fd int, ok bool) {
 	return p.source.descriptor(), p.open
 }
 
-// Adopt makes the Page of a descriptor that another program of this process had, and
-// takes it over.
+// Adopt makes a Page of the descriptor that this process's program had before an upgrade.
+// The Page owns the descriptor from then on.
 func Adopt(fd int) (*Page, error) {
 	s, err := adopt(fd)
 	if err != nil {
@@ -133,7 +135,7 @@ func (p *Page) Close() {
 // Writer is the worker's side.
 type Writer struct{ *words }
 
-// Set writes the numbers, but for Received. One goroutine at a time may call it.
+// Set writes all numbers but Received. One goroutine at a time may call it.
 func (w Writer) Set(c Counts) {
 	w.accepted.Store(c.Accepted)
 	w.open.Store(c.Open)
@@ -142,5 +144,5 @@ func (w Writer) Set(c Counts) {
 	}
 }
 
-// Receive adds one to Received. Anybody may call it.
+// Receive adds one to Received. Any goroutine may call it.
 func (w Writer) Receive() { w.received.Add(1) }

@@ -12,7 +12,7 @@ import (
 // source is a file without a name.
 type source struct{ fd int }
 
-// read takes the numbers out of the file. A file that has become shorter has none.
+// read reads the numbers from the file. A file that the worker has truncated has none.
 func (s source) read() (Counts, bool) {
 	var w words
 	b := unsafe.Slice((*byte)(unsafe.Pointer(&w)), unsafe.Sizeof(w))

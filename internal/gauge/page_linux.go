@@ -6,9 +6,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// source is a memfd that is mapped here. Its size is sealed: to read behind the end of a
-// file that has become shorter is a SIGBUS.
-// The descriptor is kept for a process that is to go on with the page.
+// source is a memfd that is mapped here. Its size is sealed, since a read of mapped memory
+// behind the end of a truncated file is a SIGBUS. The descriptor is kept for an upgrade:
+// the next program maps it again.
 type source struct {
 	memory []byte
 	fd     int
@@ -41,7 +41,7 @@ func newSource() (s source, worker int, err error) {
 	return s, fd, nil
 }
 
-// adopt takes over the descriptor of a page that was made before.
+// adopt maps the descriptor of a page that was made before, and takes it over.
 func adopt(fd int) (s source, err error) {
 	s.fd = fd
 	s.memory, err = unix.Mmap(fd, 0, size, unix.PROT_READ, unix.MAP_SHARED)

@@ -13,8 +13,9 @@ import (
 // Supported says that workers can have a page on this system.
 const Supported = true
 
-// Map makes the Writer of a descriptor that the master has sent. The descriptor stays
-// the caller's, and is not needed any more. It is an error if that is no page.
+// Map makes a Writer of the descriptor that the master has sent. The descriptor stays the
+// caller's, and Map does not need it any more. The error says that it is no page, or that
+// the system could not map it.
 func Map(fd int) (Writer, error) {
 	var st unix.Stat_t
 	if err := unix.Fstat(fd, &st); err != nil {

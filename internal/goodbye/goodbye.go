@@ -3,20 +3,20 @@
 //
 // A client that keeps its connection learns from an answer with "Connection: close"
 // that it must send no further request on it. net/http's server can be made to say
-// so as soon as a drain begins. Others say it late, when their own shutdown has
+// so as soon as a drain begins. Other servers say it late, when their own shutdown has
 // begun, and then close connections on which a request may just be arriving. So the
-// connection says it for them: into the first write after a read, which begins an
-// answer, it puts the header.
+// connection says it for them: the first write after a read begins an answer, and the
+// connection puts the header into that write.
 //
-// A Conn follows what is read and written on one connection, looks at the first
-// bytes of each, and knows what is no HTTP/1, or not any more: TLS, HTTP/2, a
-// connection that was upgraded, the tunnel of a CONNECT. It owns nothing, holds no
-// bytes and has no lock: its methods may be called by a reader and a writer at once.
-// Locate is the decoder; it is fuzzed against net/http's.
+// A Conn follows what is read and written on one connection. From the first bytes of each
+// it knows what is not HTTP/1, or no longer HTTP/1: TLS, HTTP/2, a connection that was
+// upgraded, the tunnel of a CONNECT. It owns nothing, holds no bytes and has no lock. A
+// reader and a writer may call its methods at the same time. Locate is the decoder; it is
+// fuzzed against net/http's.
 //
-// It takes an answer's beginning to be at the beginning of a write. So it is with
-// the servers that buffer what they write. Of two answers in one write, to a client
-// that pipelines, the first gets the header.
+// A Conn expects that an answer begins where a write begins. That is so with servers that
+// buffer what they write. If one write has two answers, for a client that pipelines, the
+// first of them gets the header.
 package goodbye
 
 import (
@@ -27,14 +27,14 @@ import (
 // Header is the line that is put into an answer.
 const Header = "Connection: close\r\n"
 
-// Conn is what is known of one connection. Its zero value is that of a new one.
+// Conn is what is known of one connection. The zero value is a new connection.
 type Conn struct {
 	pending atomic.Bool // something was read, and no answer has begun
 	speaks  atomic.Bool // an answer was HTTP/1.1
 	opaque  atomic.Bool // what follows is not HTTP
 }
 
-// Read is told what was read.
+// Read notes that p was read.
 func (c *Conn) Read(p []byte) {
 	if len(p) == 0 || c.pending.Load() {
 		return
@@ -47,8 +47,8 @@ func (c *Conn) Read(p []byte) {
 
 var connect = []byte("CONNECT ")
 
-// Write is told what is about to be written. It returns where in it Header belongs,
-// -1 for nowhere.
+// Write notes that p is about to be written. It returns where in p Header belongs, or -1
+// if nowhere.
 func (c *Conn) Write(p []byte) (at int) {
 	if len(p) == 0 || !c.pending.Load() || c.opaque.Load() {
 		return -1
@@ -66,14 +66,14 @@ func (c *Conn) Write(p []byte) (at int) {
 	return at
 }
 
-// Wrote is told that something was written that Write was not shown.
+// Wrote notes that something was written which Write was not called with.
 func (c *Conn) Wrote() { c.pending.Store(false) }
 
-// Pending reports whether a request has been read, in part at least, whose answer has
-// not begun.
+// Pending reports whether at least a part of a request was read, and its answer has not
+// begun.
 func (c *Conn) Pending() bool { return c.pending.Load() }
 
-// Speaks reports whether the connection is known to speak HTTP/1, still.
+// Speaks reports whether the connection is known to speak HTTP/1, and still does.
 func (c *Conn) Speaks() bool { return c.speaks.Load() && !c.opaque.Load() }
 
 // Kind is what a write begins with.
@@ -81,15 +81,15 @@ type Kind int
 
 // The kinds of write.
 const (
-	Other   Kind = iota // no HTTP/1.1, or not enough of it to tell
-	Interim             // answers of 1xx, and nothing behind them
+	Other   Kind = iota // not HTTP/1.1, or not enough of it to tell
+	Interim             // only answers of status 1xx
 	Final               // an answer
-	Switch              // 101: another protocol follows
+	Switch              // status 101: another protocol follows
 )
 
-// Locate looks at the beginning of an answer. It returns where Header belongs in it:
-// behind the status line, unless there is a Connection header already. Answers of
-// 1xx before it are passed over.
+// Locate looks at the beginning of an answer. It returns where Header belongs in p: behind
+// the status line, or nowhere (-1) if there is a Connection header already. It passes over
+// answers of status 1xx that come first.
 func Locate(p []byte) (at int, what Kind) {
 	for at = 0; ; {
 		code, line := status(p[at:])
@@ -113,7 +113,8 @@ func Locate(p []byte) (at int, what Kind) {
 	}
 }
 
-// status reads a status line, and returns its code and its length, -1 if it is none.
+// status reads a status line. It returns the code and the length of the line, -1 if p does
+// not begin with one.
 func status(p []byte) (code string, length int) {
 	rest, ok := bytes.CutPrefix(p, version)
 	end := bytes.IndexByte(p, '\n')
@@ -130,9 +131,9 @@ func status(p []byte) (code string, length int) {
 
 var version = []byte("HTTP/1.1 ")
 
-// header looks through the header fields. It returns the length of the header with the
-// empty line behind it, -1 if that is not there yet, and whether one of the fields is
-// Connection.
+// header looks through the header fields. It returns the length of the header, with the
+// empty line that ends it, or -1 if that line is not there yet. named says that one of the
+// fields is Connection.
 func header(p []byte) (length int, named bool) {
 	for at := 0; ; {
 		n := bytes.IndexByte(p[at:], '\n')

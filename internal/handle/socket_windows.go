@@ -10,9 +10,8 @@ import (
 	"golang.org/x/sys/windows"
 )
 
-// Socket returns the descriptor as what it is here. It is on no completion port
-// as long as it is only held: a socket, in whichever processes it is open, can be
-// on one, once.
+// Socket returns the descriptor as a SOCKET. A Handle must not put it on a completion port:
+// a socket can be put on one only once, whichever of its processes does so.
 func (h *Handle) Socket() windows.Handle { return windows.Handle(h.fd) }
 
 func closeFD(fd int) { windows.Closesocket(windows.Handle(fd)) }
@@ -25,8 +24,8 @@ func mayLinger(fd int) bool {
 	return err != nil || lingers != 0
 }
 
-// Duplicate opens s in the process pid as well, where Adopt finds it, and returns
-// as text what that process needs to know. The socket is open there from then on.
+// Duplicate opens s in the process pid as well, and returns the text by which Adopt finds
+// it there. The socket is open in that process from then on.
 func Duplicate(s windows.Handle, pid int) (string, error) {
 	var info windows.WSAProtocolInfo
 	if err := windows.WSADuplicateSocket(s, uint32(pid), &info); err != nil {
@@ -35,10 +34,10 @@ func Duplicate(s windows.Handle, pid int) (string, error) {
 	return base64.StdEncoding.EncodeToString(unsafe.Slice((*byte)(unsafe.Pointer(&info)), unsafe.Sizeof(info))), nil
 }
 
-// TextLen is how many bytes the text of Duplicate has.
+// TextLen is the length of the text of Duplicate, in bytes.
 const TextLen = (int(unsafe.Sizeof(windows.WSAProtocolInfo{})) + 2) / 3 * 4
 
-// Adopt opens in this process what Duplicate made of a socket.
+// Adopt returns the socket that Duplicate has opened in this process.
 func Adopt(text string) (*Handle, error) {
 	var info windows.WSAProtocolInfo
 	b, err := base64.StdEncoding.DecodeString(text)
@@ -56,9 +55,9 @@ func Adopt(text string) (*Handle, error) {
 	return New(int(s)), nil
 }
 
-// Fetch opens the socket in this process that the process pid has under the number.
-// What is there under it, if not a socket, is left alone: this process gets a handle
-// of its own, and closes only that.
+// Fetch opens in this process the socket that the process pid has under the number. It
+// closes nothing in the other process. If something else than a socket is there, Fetch
+// returns an error.
 func Fetch(number string, pid int) (*Handle, error) {
 	n, err := strconv.ParseUint(number, 10, 31)
 	if err != nil {
@@ -73,7 +72,7 @@ func Fetch(number string, pid int) (*Handle, error) {
 	if err := windows.DuplicateHandle(p, windows.Handle(n), windows.CurrentProcess(), &s, 0, false, windows.DUPLICATE_SAME_ACCESS); err != nil {
 		return nil, os.NewSyscallError("DuplicateHandle", err)
 	}
-	// Winsock learns of a socket by opening it. What is no socket it refuses.
+	// Winsock learns of the socket only if it opens it. It refuses what is not a socket.
 	defer windows.CloseHandle(s)
 	text, err := Duplicate(s, os.Getpid())
 	if err != nil {

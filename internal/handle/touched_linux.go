@@ -2,8 +2,8 @@ package handle
 
 import "golang.org/x/sys/unix"
 
-// Touched reports whether a process has read from the TCP connection or written
-// to it. Of other sockets the kernel tells nothing, and Touched is false.
+// Touched reports whether a process has read from the TCP connection or written to it. The
+// kernel does not tell that of other sockets, and Touched is false.
 func (h *Handle) Touched() bool {
 	info, err := unix.GetsockoptTCPInfo(h.fd, unix.IPPROTO_TCP, unix.TCP_INFO)
 	if err != nil {

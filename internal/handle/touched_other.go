@@ -2,5 +2,5 @@
 
 package handle
 
-// Touched is false: only Linux tells how much has been read from a connection.
+// Touched is false: only Linux tells how much was read from a connection.
 func (*Handle) Touched() bool { return false }

@@ -8,18 +8,18 @@ import (
 	"golang.org/x/sys/windows"
 )
 
-// Watch lets a goroutine wait until a kernel object is signalled. A wait of its
-// own would keep a thread in the kernel, and the P for so long that with
-// GOMAXPROCS=1, which many a worker has, nothing else would run meanwhile. The
-// system's thread pool waits for many, and calls back.
+// Watch lets a goroutine wait until a kernel object is signalled. A system call that waits
+// would keep a thread, and for a while the P: with GOMAXPROCS=1, which many workers have,
+// nothing else would run meanwhile. The system's thread pool waits for many objects, and
+// calls back.
 type Watch struct {
 	Signal chan struct{} // has a value when the object was signalled
 	wait   windows.Handle
 	id     uintptr
 }
 
-// watchers are those that may be called back, by numbers that are never used
-// again: a call that comes late finds nothing.
+// watchers has the channels of all Watches that may be called back, by numbers that are
+// never used again: a call that comes late finds nothing.
 var watchers struct {
 	sync.Mutex
 	last uintptr
@@ -31,8 +31,7 @@ var (
 	kernel32           = windows.NewLazySystemDLL("kernel32.dll")
 	procRegisterWait   = kernel32.NewProc("RegisterWaitForSingleObject")
 	procUnregisterWait = kernel32.NewProc("UnregisterWaitEx")
-	// The system has a few thousand callbacks at most for the life of a process:
-	// one does for all.
+	// A process can have a few thousand callbacks in its life, so all Watches share one.
 	watchCallback = sync.OnceValue(func() uintptr { return windows.NewCallback(signalled) })
 )
 
@@ -41,9 +40,9 @@ const (
 	executeOnlyOnce     = 0x8 // WT_EXECUTEONLYONCE
 )
 
-// NewWatch begins to watch h, which must stay open until Stop. With once it is
-// for the first signal, of a process or of an event that stays set; without, for
-// every signal of an event that resets itself.
+// NewWatch begins to watch h, which must stay open until Stop. With once it watches for the
+// first signal: h is a process, or an event that stays set. Without once it watches for every
+// signal: h is an event that resets itself.
 func NewWatch(h windows.Handle, once bool) (*Watch, error) {
 	w := &Watch{Signal: make(chan struct{}, 1)}
 	watchers.Lock()
@@ -66,14 +65,14 @@ func NewWatch(h windows.Handle, once bool) (*Watch, error) {
 	return w, nil
 }
 
-// signalled is called by a thread of the system's.
+// signalled is called by a thread of the system.
 func signalled(id, _ uintptr) uintptr {
 	watchers.Lock()
 	c := watchers.all[id]
 	watchers.Unlock()
 	select {
 	case c <- struct{}{}:
-	default: // there is one that nobody has seen yet
+	default: // an earlier value was not received yet
 	}
 	return 0
 }

@@ -1,15 +1,14 @@
 // Package logqueue writes log records on a goroutine of its own, so that whoever
 // logs never waits for the log.
 //
-// A log is a pipe to somebody else: a terminal that was stopped with Ctrl-S, a
-// log driver that hangs, a handler of the application's that calls back into this
-// package. A write there may take for ever, and what the cluster decides must not
-// wait for it.
+// A log goes to somebody else: a terminal that was stopped with Ctrl-S, a log driver
+// that hangs, a handler of the application that calls back into this package. A write
+// there may take for ever, and the decisions of the cluster must not wait for it.
 //
-// A Queue is bounded. Records that come while it is full are dropped and counted,
-// and the next record that is written is followed by one that tells the number.
-// The goroutine exists only while there is something to write, so an idle cluster
-// has none; while the log hangs there is one, for as long as that takes.
+// A Queue is bounded. Records that come while it is full are dropped and counted, and
+// the next record that is written is followed by one that tells the number. The
+// goroutine exists only while there is something to write, so an idle cluster has none.
+// A log that hangs keeps one.
 //
 // There is one lock, on the queue. It is never held while a handler runs.
 package logqueue
@@ -20,8 +19,8 @@ import (
 	"sync"
 )
 
-// limit is how many records wait at most. The loudest hour of a cluster, a crash
-// loop of some hundred workers, is some ten records a second.
+// limit bounds how many records wait. The loudest that a cluster gets, a crash loop of
+// some hundred workers, is some ten records a second.
 const limit = 1024
 
 // Queue holds records for handlers that may be slow. The zero value is ready to
@@ -29,11 +28,11 @@ const limit = 1024
 type Queue struct {
 	mu      sync.Mutex
 	entries []entry
-	dropped int           // since the last one was told
-	idle    chan struct{} // closed when all is written; nil while nothing is
+	dropped int           // records, since the last record that told the number
+	idle    chan struct{} // closed when all is written; nil if nothing waits
 }
 
-// entry is a record and who writes it.
+// entry is a record and the handler that writes it.
 type entry struct {
 	handler slog.Handler
 	record  slog.Record
@@ -71,8 +70,8 @@ func (q *Queue) add(e entry) {
 	}
 }
 
-// write is the writing goroutine. A handler may end it with runtime.Goexit:
-// another one goes on then.
+// write is the writing goroutine. A handler may end it with runtime.Goexit; then another
+// goroutine goes on.
 func (q *Queue) write() {
 	ended := false
 	defer func() {
@@ -95,7 +94,7 @@ func (q *Queue) write() {
 	}
 }
 
-// next takes the oldest record, and how many were dropped since the last one.
+// next takes the oldest record, and the number of those dropped since the call before.
 func (q *Queue) next() (e entry, dropped int, ok bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -109,8 +108,8 @@ func (q *Queue) next() (e entry, dropped int, ok bool) {
 	return e, dropped, true
 }
 
-// write asks the handler first whether it wants the record: Enabled is the
-// application's code as well, and may be as slow.
+// write asks the handler here whether it wants the record, and not where the record is
+// made: Enabled is code of the application as well, and may be as slow.
 func (e entry) write() {
 	ctx := context.Background()
 	if e.handler.Enabled(ctx, e.record.Level) {

@@ -1,17 +1,16 @@
-// Package mailbox has one goroutine that owns a state. Functions posted to a
-// Mailbox run one after another, in the order in which they were posted, so that
-// what only they touch needs no lock of its own.
+// Package mailbox has one goroutine that owns a state. Functions posted to a Mailbox run
+// one after another, in the order in which they were posted. State that only they touch
+// needs no lock.
 //
-// The goroutine exists only while there is something to run: an idle cluster has
-// none. It never waits, and so a posted function must not wait either: not for
-// the network, not for a callback, not for another function of the same mailbox.
+// The goroutine exists only while there is something to run: an idle cluster has none. A
+// posted function must not wait, since all others would wait with it: not for the
+// network, not for a callback, not for another function of the same mailbox.
 //
-// There is one lock, on the queue. It is never held while a posted function
-// runs, so a poster may hold any lock of its own that posted functions do not
-// keep while they post. Post is safe for use by any goroutine.
+// There is one lock, on the queue. It is never held while a posted function runs. So a
+// caller of Post may hold a lock of its own. Any goroutine may call Post.
 //
-// A posted function may end its goroutine by runtime.Goexit: one that calls a
-// function of the application, say. Another goroutine goes on then.
+// A posted function may end its goroutine by runtime.Goexit, for instance if it calls a
+// function of the application. Then another goroutine goes on.
 package mailbox
 
 import (
@@ -42,8 +41,8 @@ func (b *Mailbox) Post(fn func()) {
 	}
 }
 
-// Call runs fn in its turn and returns when it has run. A posted function must
-// not use it: it would wait for itself.
+// Call posts fn and returns when fn has run. A posted function must not use Call: it would
+// wait for itself.
 func (b *Mailbox) Call(fn func()) {
 	done := make(chan struct{})
 	b.Post(func() {
@@ -53,8 +52,8 @@ func (b *Mailbox) Call(fn func()) {
 	<-done
 }
 
-// step runs the next function. It returns false when there is none: then the
-// goroutine is none any more.
+// step runs the next function. It returns false if there is none, and then the goroutine
+// ends.
 func (b *Mailbox) step() (more bool) {
 	if len(b.batch) == 0 && !b.fetch() {
 		return false

@@ -21,14 +21,14 @@ type Outgoing struct {
 	Node   wire.HandleType // what it is for node; zero if node cannot have it
 }
 
-// holder is a socket that other processes may have, in a type that is none of
-// package net's: what Listen returns in a master that has forked.
+// holder is a listener or packet socket of a type that is not package net's: what Listen
+// returns in a master that has forked.
 type holder interface {
 	Socket() (*handle.Handle, error)
 }
 
 // Pack duplicates the descriptor of v, a net.Conn, net.Listener, net.PacketConn or
-// *os.File, which stays open and the caller's.
+// *os.File. v stays open and the caller's.
 func Pack(v any) (Outgoing, error) {
 	h, err := duplicate(v)
 	if err != nil {
@@ -73,7 +73,7 @@ func duplicate(v any) (*handle.Handle, error) {
 	return h, err
 }
 
-// nodeType is what node makes of it.
+// nodeType returns what a descriptor of this kind is for node.
 func nodeType(k socket.Kind, network string) (t wire.HandleType) {
 	switch {
 	case k == socket.Stream:

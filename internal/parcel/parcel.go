@@ -11,12 +11,12 @@ import (
 	"github.com/go-cluster/cluster/internal/socket"
 )
 
-// Parcel is a descriptor that came with a message, until it is taken or dropped. A
-// nil Parcel is that of a message without one. All methods may be called by anyone.
+// Parcel has a descriptor that came with a message, until it is taken or dropped. A nil
+// Parcel belongs to a message without one. Any goroutine may call its methods.
 type Parcel struct {
 	mu  sync.Mutex
-	h   *handle.Handle // nil when it is gone
-	why error          // then
+	h   *handle.Handle // nil when it was taken or dropped
+	why error          // what a method says then
 }
 
 // New makes a Parcel of h, which it takes over.
@@ -38,7 +38,7 @@ func (p *Parcel) Has() bool {
 	return p.h != nil
 }
 
-// Descriptor is the number of the descriptor, which stays the Parcel's, or -1.
+// Descriptor returns the descriptor, which stays the Parcel's, or -1 if there is none.
 func (p *Parcel) Descriptor() int {
 	if p == nil {
 		return -1
@@ -103,7 +103,7 @@ func (p *Parcel) File() (*os.File, error) {
 	return socket.NewFile(h)
 }
 
-// methods are what takes each kind.
+// methods names the method that takes each kind.
 var methods = map[socket.Kind]string{socket.File: "File", socket.Stream: "Conn", socket.Listener: "Listener", socket.Packet: "PacketConn"}
 
 // take takes the descriptor out, if it is of the kind.

@@ -1,12 +1,11 @@
-// Package roomtest has what the tests of several rooms need to wait for something.
-// It imports no package of the module, so that every room's tests may use it, and
-// those inside the root. Tests of the public API have clustertest, which builds on
-// it.
+// Package roomtest has what the tests of several rooms need, above all to wait for
+// something. It imports no package of the module, so the tests of every room may use it, and
+// those inside the root. Tests of the public API have clustertest, which builds on it.
 //
-// Nothing here starts a goroutine but [Pending], and nothing has a lock. A wait ends
-// the test after [Patience]: it is there to end one that hangs, and measures nothing.
+// Only [Pending] starts a goroutine, and nothing has a lock. A wait fails the test after
+// [Patience]: that ends a test which hangs, and measures nothing.
 //
-// Package roomtest is tested by those who use it.
+// The tests that use package roomtest test it.
 package roomtest
 
 import (
@@ -22,14 +21,14 @@ import (
 // Patience bounds every wait of a test.
 const Patience = 30 * time.Second
 
-// Peer is the worker's end of a channel of which the test is the worker.
+// Peer is the worker's end of a channel, where the test plays the worker.
 type Peer interface {
 	io.ReadWriteCloser
 	SetReadDeadline(t time.Time) error
 }
 
-// Await returns what comes over c, or fails the test with the stacks of all
-// goroutines.
+// Await returns the next value of c. If none comes within Patience, it fails the test with
+// the stacks of all goroutines.
 func Await[T any](t testing.TB, c <-chan T, what string) T {
 	t.Helper()
 	select {
@@ -42,7 +41,7 @@ func Await[T any](t testing.TB, c <-chan T, what string) T {
 	}
 }
 
-// Eventually polls cond: for states that send no event.
+// Eventually polls until cond holds. It is for states that send no event.
 func Eventually(t testing.TB, cond func() bool, what string) {
 	t.Helper()
 	for deadline := time.Now().Add(Patience); !cond(); time.Sleep(5 * time.Millisecond) {
@@ -52,21 +51,21 @@ func Eventually(t testing.TB, cond func() bool, what string) {
 	}
 }
 
-// Pending calls fn on a goroutine of its own, and returns its result later.
+// Pending calls fn on a goroutine of its own. Its result comes over the channel.
 func Pending[T any](fn func() T) <-chan T {
 	c := make(chan T, 1)
 	go func() { c <- fn() }()
 	return c
 }
 
-// Result waits for what Pending began.
+// Result waits for the error of a call that Pending began, and returns it.
 func Result(t testing.TB, c <-chan error) error {
 	t.Helper()
 	return Await(t, c, "return")
 }
 
-// Selecting waits until n goroutines are in a select of the function, of which there
-// is no other sign. The function is named as in a stack, from its package's dot on:
+// Selecting waits until n goroutines are in a select of the function. It is for where no
+// other sign says that they are. The function is named as in a stack, without its package:
 // "(*Channel).WaitHangup".
 func Selecting(t testing.TB, function string, n int) {
 	t.Helper()

@@ -9,8 +9,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// Resumes reports whether a session of a server with the config a is resumed by one
-// with the config b. Both get the same certificate.
+// Resumes reports whether a server with the config b resumes a session of a server with the
+// config a. Both get the same certificate.
 func Resumes(t testing.TB, a, b *tls.Config) (resumed bool) {
 	t.Helper()
 	s := httptest.NewUnstartedServer(nil)

@@ -1,26 +1,26 @@
 // Package tickets has the keys of TLS session tickets that the processes of a cluster
 // share.
 //
-// A TLS server gives its clients tickets by which they resume their session, sealed
-// with a key. Go's server makes that key itself, so a client that comes to another
-// worker, or to the same slot after a reload, begins anew. Here the master makes the
-// keys and every worker has the same ones.
+// A TLS server gives its clients tickets, sealed with a key, with which they resume their
+// session. Go's server makes that key itself, so a client that comes to another worker, or
+// to the same slot after a reload, begins a new session. Here the master makes the keys,
+// and every worker has the same ones.
 //
-// Three keys are valid at a time: the first makes tickets, and all open them. Every
-// Period a new one comes and the oldest goes. The new one only opens tickets at first:
-// when it comes to make them, a Period later, every worker has it. So no worker meets
-// a ticket that it cannot open, however late it hears of a new key.
+// Three keys are valid at a time. The first makes tickets, and all three open them. Every
+// Period a new key comes and the oldest one goes. For its first Period a new key only opens
+// tickets. By the time that it makes them every worker has it. So no worker meets a ticket
+// that it cannot open, even if it hears late of a new key.
 //
 // # Parts
 //
-// A Maker, in the master, owns the keys and the timer that replaces them; it tells of
-// new ones by a function of its owner. A Holder, in a worker, has the keys that it was
-// given and the tls.Configs that use them. It holds those weakly: a config that a
-// program has dropped goes.
+// A Maker, in the master, owns the keys and the timer that replaces them. It calls a
+// function of its owner when there is a new key. A Holder, in a worker, has the keys that
+// it was given and the tls.Configs that use them. It holds the configs weakly, so one that
+// the program has dropped is collected.
 //
 // Maker.mu guards the keys, Holder.mu the keys and the configs. Neither is held while a
-// function of the owner is called. tls.Config has a lock of its own, which is taken
-// while Holder.mu is held.
+// function of the owner is called. A lock of tls.Config's own is taken while Holder.mu is
+// held.
 //
 // The times are tested in a synctest bubble, Decode is fuzzed, and the tests of the
 // root resume sessions between real processes.
@@ -37,15 +37,15 @@ import (
 	"weak"
 )
 
-// Period is how long a key makes tickets. It opens them for a Period before and one
-// after.
+// Period is how long a key makes tickets. For a Period before and a Period after that the
+// key only opens them.
 const Period = 24 * time.Hour
 
-// Keys are what tls.Config.SetSessionTicketKeys takes: the first makes tickets, all
+// Keys are keys as tls.Config.SetSessionTicketKeys takes them: the first makes tickets, all
 // open them.
 type Keys [][32]byte
 
-// Encode writes k for Decode.
+// Encode returns k as JSON, which Decode reads.
 func (k Keys) Encode() []byte {
 	texts := make([][]byte, len(k))
 	for i := range k {
@@ -58,7 +58,7 @@ func (k Keys) Encode() []byte {
 // maxKeys bounds what Decode takes.
 const maxKeys = 16
 
-// Decode reads what Encode has written.
+// Decode reads keys that Encode has written. No error quotes them.
 func Decode(b []byte) (Keys, error) {
 	var texts [][]byte
 	if err := json.Unmarshal(b, &texts); err != nil {
@@ -84,11 +84,11 @@ type Maker struct {
 	mu                      sync.Mutex
 	previous, current, next [32]byte
 	timer                   *time.Timer
-	due                     time.Time // of timer
+	due                     time.Time // when timer fires
 }
 
 // New returns a Maker with new keys. changed is called, on a goroutine of its own,
-// whenever there is a new one.
+// whenever a new key has come.
 func New(changed func()) *Maker {
 	m := &Maker{changed: changed, previous: random(), current: random(), next: random(), due: time.Now().Add(Period)}
 	m.timer = time.AfterFunc(Period, m.rotate)
@@ -109,27 +109,28 @@ func (m *Maker) rotate() {
 	m.changed()
 }
 
-// Keys are the valid ones.
+// Keys returns the valid keys.
 func (m *Maker) Keys() Keys {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return Keys{m.current, m.next, m.previous}
 }
 
-// State is what a Maker has, for one in another process that goes on.
+// State is the state of a Maker, with which Restore makes one in another program.
 type State struct {
-	Keys Keys // previous, current, next
-	Left time.Duration
+	Keys Keys          // previous, current, next
+	Left time.Duration // until a new key comes
 }
 
-// State returns it.
+// State returns the state of m. m goes on.
 func (m *Maker) State() State {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return State{Keys{m.previous, m.current, m.next}, max(0, time.Until(m.due))}
 }
 
-// Restore returns a Maker that goes on with the keys of another.
+// Restore returns a Maker with the state of another one. changed is as in New. The error
+// says that the number of keys is wrong.
 func Restore(s State, changed func()) (*Maker, error) {
 	if len(s.Keys) != 3 {
 		return nil, fmt.Errorf("session ticket keys: %d of them", len(s.Keys))
@@ -143,7 +144,7 @@ func Restore(s State, changed func()) (*Maker, error) {
 	return m, nil
 }
 
-// Holder sets the keys of tls.Configs. Its zero value has neither.
+// Holder gives keys to tls.Configs. The zero value has no keys and no configs.
 type Holder struct {
 	mu      sync.Mutex
 	keys    Keys
@@ -160,7 +161,7 @@ func (h *Holder) Share(c *tls.Config) {
 	}
 }
 
-// Set gives the keys to all configs.
+// Set gives the keys to all configs that were shared, and to those that will be.
 func (h *Holder) Set(keys Keys) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -173,7 +174,7 @@ func (h *Holder) Set(keys Keys) {
 	}
 }
 
-// live are the configs that somebody still has.
+// live returns the configs that the program has not dropped.
 func (h *Holder) live() []weak.Pointer[tls.Config] {
 	return slices.DeleteFunc(h.configs, func(p weak.Pointer[tls.Config]) bool { return p.Value() == nil })
 }
