@@ -10,32 +10,35 @@ import (
 	"github.com/go-cluster/cluster/internal/process"
 )
 
-// Stop are those that end Run. The runtime makes an os.Interrupt of Ctrl-C and
-// Ctrl-Break, and a SIGTERM of a console that is closed, a logoff and a shutdown.
+// Stop are the signals that end Run. The runtime makes an os.Interrupt of Ctrl-C and
+// Ctrl-Break, and a SIGTERM when the console is closed, the user logs off or the system
+// shuts down.
 var Stop = []os.Signal{os.Interrupt, syscall.SIGTERM}
 
-// Group are those that reach every process of a console: a worker leaves them to the
-// master's order. Ctrl-C does not come to a worker, which has a process group of
-// its own; Ctrl-Break does.
+// Group are the signals that reach every process of a console. A worker ignores them and
+// waits for the master's order. Ctrl-C does not come to a worker, since that has a process
+// group of its own; Ctrl-Break does.
 var Group = []os.Signal{os.Interrupt}
 
-// Term: the console is closed, and the system ends what does not end by
-// itself in a few seconds.
+// Term says that the console is closed. The system ends a process that does not end by
+// itself within a few seconds.
 const Term = syscall.SIGTERM
 
-// Controls: there are no others, so none for Run to do something else than to stop.
+// Controls returns none: no signal tells Run to do something other than to stop.
 func Controls(*process.Terminal) []os.Signal { return nil }
 
-// No terminal stops a process, and none tells of its end by such a signal.
+// OutliveTerminalStops does nothing: no terminal stops a process here.
 func OutliveTerminalStops() {}
-func OutlivesHangUp() bool  { return false }
 
-// LeaveGroup leaves to the master what a console sends to all its
-// processes at once.
+// OutlivesHangUp is false: no signal tells of the end of a terminal here.
+func OutlivesHangUp() bool { return false }
+
+// LeaveGroup leaves the signals of Group to the master.
 func LeaveGroup() {
 	signal.Notify(make(chan os.Signal, 1), Group...)
 }
 
+// Signals that nothing sends here, but for Dump.
 const (
 	Reload  = syscall.Signal(-1)
 	Up      = syscall.Signal(-2)
@@ -44,10 +47,10 @@ const (
 	Dump    = syscall.SIGKILL // nothing makes a process print its goroutines
 )
 
-// IsProbe tells the signal that only asks whether a process exists.
+// IsProbe is false: no signal asks whether a process exists here.
 func IsProbe(os.Signal) bool { return false }
 
-// Deliverable says which signals can be sent: only that to end at once.
+// Deliverable returns an error for a signal that this system cannot send: all but os.Kill.
 func Deliverable(sig os.Signal) error {
 	if sig != os.Kill {
 		return fmt.Errorf("signal %v on Windows: %w; use Disconnect, or Kill without a signal", sig, errs.NotSupported)
@@ -55,9 +58,11 @@ func Deliverable(sig os.Signal) error {
 	return nil
 }
 
-// SurviveSIGPIPE: a write to a closed standard output is an error here.
+// SurviveSIGPIPE does nothing: a write to a closed standard output is always an error here.
 func SurviveSIGPIPE() (end func()) { return func() {} }
 
-// Nothing is replaced here: see package upgrade.
-func Flush() func()            { return func() {} }
+// Flush does nothing: no master is replaced here (see package upgrade).
+func Flush() func() { return func() {} }
+
+// Trap does nothing, as Flush.
 func Trap(bool) chan os.Signal { return nil }

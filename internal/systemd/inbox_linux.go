@@ -9,20 +9,21 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// CanHear reports whether a program can tell this one how it is.
+// CanHear says that a program can tell this one how it is.
 const CanHear = true
 
-// maxNotice is the size of the largest datagram that is read, as systemd's.
+// maxNotice bounds a datagram, in bytes, as in systemd.
 const maxNotice = 4096
 
-// Inbox is the socket for what a program that this one starts has to say of itself.
+// Inbox is the socket on which programs that this one has started say how they are.
 type Inbox struct {
 	conn    *net.UnixConn
 	address string
 }
 
-// NewInbox opens one. Its name is abstract: no file has to be removed, and no
-// permission keeps another user away. Who may write is the reader's business.
+// NewInbox opens an Inbox. Its name is abstract, so there is no file to remove, and a worker
+// of another user can write to it. Every other process can, too: the reader judges the
+// sender.
 func NewInbox() (*Inbox, error) {
 	credentials := func(_, _ string, c syscall.RawConn) (err error) {
 		failed := c.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_PASSCRED, 1) })
@@ -40,17 +41,18 @@ func NewInbox() (*Inbox, error) {
 	return &Inbox{c.(*net.UnixConn), address}, nil
 }
 
-// Address is what the program finds in NOTIFY_SOCKET.
+// Address returns the value of NOTIFY_SOCKET for the programs.
 func (i *Inbox) Address() string { return i.address }
 
-// Serve calls told with what comes, and who has sent it, until Close.
+// Serve reads datagrams until Close. It calls told with each, and with the pid of its
+// sender.
 func (i *Inbox) Serve(told func(pid int, n Notice)) {
 	var b [maxNotice]byte
 	oob := make([]byte, unix.CmsgSpace(unix.SizeofUcred)+unix.CmsgSpace(253*4)) // SCM_MAX_FD
 	for {
 		n, oobn, flags, _, err := i.conn.ReadMsgUnix(b[:], oob)
 		if err != nil {
-			return // which is its close
+			return // closed
 		}
 		pid, fds := sender(oob[:oobn])
 		if pid > 0 && flags&(unix.MSG_TRUNC|unix.MSG_CTRUNC) == 0 {
@@ -63,8 +65,8 @@ func (i *Inbox) Serve(told func(pid int, n Notice)) {
 	}
 }
 
-// sender is who has sent a datagram, by the kernel's word, and which descriptors came
-// with it.
+// sender returns the pid of a datagram's sender, as the kernel tells it, and the
+// descriptors that came with the datagram.
 func sender(oob []byte) (pid int, fds []int) {
 	messages, err := unix.ParseSocketControlMessage(oob)
 	if err != nil {

@@ -4,14 +4,14 @@ package systemd
 
 import "github.com/go-cluster/cluster/internal/errs"
 
-// CanHear reports whether a program can tell this one how it is: here nobody says who
-// has sent a datagram.
+// CanHear says that a program can tell this one how it is. Here none can: the kernel does
+// not tell who has sent a datagram.
 const CanHear = false
 
-// Inbox is of no use here: there is none.
+// Inbox has no use here: NewInbox returns none.
 type Inbox struct{}
 
-// NewInbox returns an error.
+// NewInbox returns errs.NotSupported.
 func NewInbox() (*Inbox, error) { return nil, errs.NotSupported }
 
 // Address is "".

@@ -5,17 +5,17 @@ import (
 	"strings"
 )
 
-// Notice is one datagram of a program that tells how it is. What else sd_notify(3)
-// knows is not looked at.
+// Notice is one datagram in which a program says how it is. The other variables of
+// sd_notify(3) are ignored.
 type Notice struct {
 	Ready    bool
 	Stopping bool
-	Alive    bool   // the watchdog's
-	MainPID  int    // 0: it does not say
-	Status   string // "": it does not say
+	Alive    bool   // WATCHDOG=1
+	MainPID  int    // 0 if the datagram has none
+	Status   string // "" if the datagram has none
 }
 
-// ParseNotice reads a datagram: an assignment in each line.
+// ParseNotice reads a datagram, which has one assignment in each line.
 func ParseNotice(text string) (n Notice) {
 	for line := range strings.Lines(text) {
 		name, value, _ := strings.Cut(strings.TrimSuffix(line, "\n"), "=")

@@ -16,33 +16,33 @@ const (
 	Alive    = "WATCHDOG=1"
 )
 
-// Ready is the text that says that the service is up, or up again after
+// Ready returns the text that says that the service is up, or up again after
 // Reloading. The status is for people.
 func Ready(status string) string {
 	return "READY=1\nSTATUS=" + strings.ReplaceAll(status, "\n", " ")
 }
 
-// Reloading is the text that opens a reload, which Ready closes, also of a reload
-// that fails: the manager waits for it.
+// Reloading returns the text that begins a reload. Ready ends it, after a reload that has
+// failed as well, since the manager waits for that.
 func Reloading() string {
 	return "RELOADING=1\nMONOTONIC_USEC=" + strconv.FormatInt(monotonic().Microseconds(), 10) + "\nSTATUS=reloading"
 }
 
-// Socket is one that a service manager gave to this process.
+// Socket is a socket that a service manager gave to this process.
 type Socket struct {
 	FD   int
-	Name string // in LISTEN_FDNAMES: of the unit, or under which this process had it kept; "" if nobody says
+	Name string // in LISTEN_FDNAMES: the unit's, or the name given to Store; "" if there is none
 }
 
-// Notifier tells a service manager how the service is. The zero value says
-// nothing, and can Begin.
+// Notifier tells a service manager how the service is. The zero value is ready for Begin,
+// and says nothing before.
 type Notifier struct {
 	socket   string // "" for none
 	watchdog time.Duration
 	out      mailbox.Mailbox
 }
 
-// Begin looks for the manager that this process has.
+// Begin finds the manager of this process in the environment.
 func (n *Notifier) Begin() {
 	n.socket, n.watchdog = "", 0
 	if !supported {
@@ -58,29 +58,31 @@ func (n *Notifier) Begin() {
 	}
 }
 
-// Watchdog is how often, at the least, the manager wants to be told Alive; 0 if it
-// does not.
+// Watchdog returns the time within which the manager wants to hear Alive again, or 0 if it
+// does not want to.
 func (n *Notifier) Watchdog() time.Duration { return n.watchdog }
 
 // Present reports whether there is a manager to tell.
 func (n *Notifier) Present() bool { return n.socket != "" }
 
-// Notify sends one datagram, and does not wait for that.
+// Notify sends one datagram. It does not wait.
 func (n *Notifier) Notify(text string) { n.send(text, nil, func() {}) }
 
-// Store gives the manager duplicates of the descriptors, to be kept beyond this process
-// under the name, which is ASCII without control characters and ":", of at most 255
-// bytes. It keeps those of a name together; one that it has already is not added. The
-// descriptors must stay open until sent is called. The manager does not look at what
-// becomes of them: a socket that somebody has shut down may be mended.
+// Store gives the manager duplicates of the descriptors, which it keeps under the name when
+// this process is gone. The name is ASCII without control characters and ":", of at most 255
+// bytes. Several descriptors can have one name; the manager does not add one that it has
+// already. The descriptors must stay open until sent is called.
+//
+// FDPOLL=0 keeps the manager from dropping a socket that somebody has shut down: it may be
+// mended.
 func (n *Notifier) Store(name string, fds []int, sent func()) {
 	n.send("FDSTORE=1\nFDPOLL=0\nFDNAME="+name, fds, sent)
 }
 
-// Unstore ends that.
+// Unstore has the manager close the descriptors of the name.
 func (n *Notifier) Unstore(name string) { n.Notify("FDSTOREREMOVE=1\nFDNAME=" + name) }
 
-// send sends text with descriptors, and calls sent when it has, or cannot.
+// send sends text with descriptors. It calls sent when it has sent them, or has failed.
 func (n *Notifier) send(text string, fds []int, sent func()) {
 	if n.socket == "" {
 		sent()
@@ -103,10 +105,10 @@ func (n *Notifier) send(text string, fds []int, sent func()) {
 	})
 }
 
-// End is after the last Notify, until Begin.
+// End makes the Notifier say nothing more, until Begin.
 func (n *Notifier) End() { n.socket, n.watchdog = "", 0 }
 
-// Flush waits until all is sent, or for done.
+// Flush waits until all is sent, or until done is closed.
 func (n *Notifier) Flush(done <-chan struct{}) {
 	sent := make(chan struct{})
 	n.out.Post(func() { close(sent) })

@@ -8,11 +8,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// CanStore says that a service manager of this system can keep descriptors.
+// CanStore says that the service manager of this system can keep descriptors.
 const CanStore = true
 
-// writeWith sends a datagram with descriptors beside it. Package net does not do that on a
-// connection.
+// writeWith sends a datagram with descriptors. Package net has no method for that on a
+// socket that is connected.
 func writeWith(c *net.UnixConn, text string, fds []int) {
 	rc, err := c.SyscallConn()
 	if err != nil {
@@ -23,13 +23,13 @@ func writeWith(c *net.UnixConn, text string, fds []int) {
 	})
 }
 
-// CloseSocket closes what a service manager gave at fd. The number stays taken, by the
-// null device: another program of this process (after an upgrade) looks there again, and
-// must not find something else.
+// CloseSocket closes the socket that a service manager gave at fd. The null device takes
+// its number: the next program of this process (after an upgrade) looks at the number
+// again, and must not find another socket there.
 func CloseSocket(fd int) {
 	null, err := unix.Open(os.DevNull, unix.O_RDWR|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return // as long as no descriptor is free it stays
+		return // no descriptor is free: the socket stays open
 	}
 	defer unix.Close(null)
 	syscall.ForkLock.RLock()

@@ -4,7 +4,8 @@ package systemd
 
 import "net"
 
-// CanStore says that there is a service manager that can keep descriptors.
+// CanStore says that the service manager of this system can keep descriptors. Here there
+// is none.
 const CanStore = false
 
 func writeWith(*net.UnixConn, string, []int) {}

@@ -11,22 +11,22 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// supported: a service manager of this kind is possible.
+// supported says that a service manager of this kind is possible.
 const supported = true
 
-// monotonic is the time that the manager compares with its own.
+// monotonic returns the time of the clock that the manager uses as well.
 func monotonic() time.Duration {
 	var ts unix.Timespec
 	unix.ClockGettime(unix.CLOCK_MONOTONIC, &ts)
 	return time.Duration(ts.Nano())
 }
 
-// firstSocket is where the manager's sockets begin: SD_LISTEN_FDS_START.
+// firstSocket is the first of the manager's descriptors: SD_LISTEN_FDS_START.
 const firstSocket = 3
 
 // Sockets takes over the sockets that a service manager has opened, or kept, for this
-// process. What else it gave, as fifos and files, is not among them. To share one
-// it is duplicated; to have one no more, see [CloseSocket].
+// process. It leaves out descriptors of another kind, such as fifos and files. The caller
+// closes a socket with [CloseSocket].
 func Sockets() (all []Socket) {
 	if os.Getenv("LISTEN_PID") != strconv.Itoa(os.Getpid()) {
 		return nil
@@ -38,8 +38,8 @@ func Sockets() (all []Socket) {
 		if _, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TYPE); err != nil {
 			continue
 		}
-		// All who use it share the open file description; a blocking one would
-		// hang their Close and their deadlines.
+		// All processes that use the socket share the open file description. Were it
+		// blocking, their Close and their deadlines would hang.
 		unix.SetNonblock(fd, true)
 		s := Socket{FD: fd}
 		if i := fd - firstSocket; len(names) == n {
@@ -50,8 +50,9 @@ func Sockets() (all []Socket) {
 	return all
 }
 
-// Descriptors are those that a service manager has given to this process and that are
-// still open: another program of it is to find them at the same numbers.
+// Descriptors returns the descriptors that a service manager has given to this process, as
+// far as they are open. The next program of this process (after an upgrade) must find them
+// at the same numbers.
 func Descriptors() (fds []int) {
 	if os.Getenv("LISTEN_PID") != strconv.Itoa(os.Getpid()) {
 		return nil

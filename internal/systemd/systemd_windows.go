@@ -2,12 +2,12 @@ package systemd
 
 import "time"
 
-// supported: there is no service manager of this kind.
+// supported says that a service manager of this kind is possible.
 const supported = false
 
 func monotonic() time.Duration { return 0 }
 
-// Sockets are none.
+// Sockets returns none.
 func Sockets() []Socket { return nil }
 
 // Descriptors returns none.
