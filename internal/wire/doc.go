@@ -10,12 +10,11 @@
 //   - what this package says beyond node's protocol ([Extra]: NODE_GO_CLUSTER). A
 //     peer is only ever sent an Extra after it has said that it understands them.
 //
-// The other way, [EncodeUser] turns a value of the application into a line and
-// refuses one that would pass for the protocol's own; Message.Line and the
-// Append functions make the protocol's lines.
+// In the other direction [EncodeUser] turns a value of the application into a line. It
+// refuses one that would pass for the protocol's own. Message.Line and the Append functions
+// make the protocol's lines.
 //
-// Nothing here keeps what it is given: a Line points into the bytes that it was
-// read from. The one variable numbers the messages (NextSeq). Everything that
-// reads is tested by fuzzing against encoding/json, or against a reference that
-// is simple to the point of being slow.
+// Nothing here copies or keeps what it is given: a Line points into the bytes that it was
+// read from. The one variable numbers the messages (NextSeq). Everything that reads is
+// tested by fuzzing against encoding/json, or against a reference that is simple and slow.
 package wire

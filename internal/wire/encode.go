@@ -11,13 +11,13 @@ import (
 // reserved begins the cmd of every message that is the protocol's own.
 const reserved = "NODE_"
 
-// isReserved tells an internal message's cmd, as node does.
+// isReserved reports whether cmd is that of an internal message, by node's rule.
 func isReserved(cmd string) bool {
 	return len(cmd) > len(reserved) && strings.HasPrefix(cmd, reserved)
 }
 
-// InternalCmd returns the cmd of line, a valid JSON value, if it is internal.
-// Almost no line is, and two scans for a substring tell that.
+// InternalCmd returns the cmd of line, a valid JSON value, if line is an internal message.
+// Almost no line is, and for most two scans for a substring tell that.
 func InternalCmd(line []byte) (string, bool) {
 	if !bytes.Contains(line, []byte(reserved)) && !bytes.Contains(line, []byte(`\u`)) {
 		return "", false
@@ -61,7 +61,7 @@ func Encode(v any, use func(line []byte) error) error {
 		}
 	}()
 	if err := e.enc.Encode(v); err != nil {
-		// An encoder refuses all after an error of its writer, not after this.
+		// The encoder can be used again: only an error of its writer would stay.
 		return fmt.Errorf("cluster: message of type %T: %w", v, err)
 	}
 	return use(e.buf.Bytes())
@@ -78,7 +78,7 @@ func EncodeUser(v any, use func(line []byte) error) error {
 	})
 }
 
-// Excerpt quotes the beginning of what a peer sent, for an error message.
+// Excerpt quotes the beginning of a peer's line, for an error message.
 func Excerpt(b []byte) string {
 	const most = 64
 	if len(b) <= most {

@@ -15,13 +15,13 @@ type Extra struct {
 	ID    uint64
 	Msg   []byte // part of the line; nil if there is none
 	Error *string
-	Code  string // what the error is, where a caller may want to know: CodeTooLong
+	Code  string // CodeTooLong, or "" for an error that callers need not tell apart
 }
 
 // CodeTooLong says that a message was longer than the other side takes.
 const CodeTooLong = "tooLong"
 
-// Extra reads the line as one. It ignores members that it does not know.
+// Extra reads the line as an Extra. It ignores members that it does not know.
 func (l *Line) Extra() (m Extra, err error) {
 	if l.act != nil {
 		if m.Act, err = stringOf("act", l.act); err != nil {
@@ -54,7 +54,7 @@ func stringOf(name string, value []byte) (string, error) {
 	return t.String(), nil
 }
 
-// numberOf reads a count; what is not there is 0.
+// numberOf reads a count. A member that is not there is 0.
 func numberOf(name string, value []byte) (n uint64, err error) {
 	if value == nil {
 		return 0, nil
@@ -65,10 +65,10 @@ func numberOf(name string, value []byte) (n uint64, err error) {
 	return n, err
 }
 
-// The frequent messages are put together by hand: every receipt and every request
+// The frequent messages are put together by hand, since every receipt and every request
 // pays for them.
 
-// appendExtra appends the beginning of an Extra, up to its one number.
+// appendExtra appends the beginning of an Extra, up to and with its one number.
 func appendExtra(b []byte, act string, member string, n uint64) []byte {
 	b = append(b, `{"cmd":"`+CmdExtra+`","act":"`...)
 	b = append(b, act...)
@@ -83,24 +83,24 @@ func AppendCount(b []byte, act string, n uint64) []byte {
 	return append(appendExtra(b, act, "n", n), "}\n"...)
 }
 
-// CallHead is room for the beginning of a request or a reply.
+// CallHead is room enough for the beginning of a request or a reply, in bytes.
 const CallHead = 96
 
-// CallParts are the parts of the line that carries msg, itself a line. The
-// first is appended to b.
+// CallParts returns the three parts of a line of act that carries msg, which is a line
+// itself. head is appended to b.
 func CallParts(b []byte, act string, id uint64, msg []byte) (head, body, tail []byte) {
 	return append(appendExtra(b, act, "id", id), `,"msg":`...), bytes.TrimSuffix(msg, newline), closing
 }
 
-// HandleLine returns the line that carries msg, itself a line, and a descriptor to a
-// peer that understands an Extra.
+// HandleLine returns the line that goes with a descriptor and carries msg, which is a line
+// itself, to a peer that understands an Extra.
 func HandleLine(msg []byte) []byte {
 	b := make([]byte, 0, CallHead+len(msg))
 	b = append(b, `{"cmd":"`+CmdExtra+`","act":"`+ActHandle+`","msg":`...)
 	return append(append(b, bytes.TrimSuffix(msg, newline)...), closing...)
 }
 
-// StreamLine returns the line that goes with a descriptor which is a connection.
+// StreamLine returns the line that goes with the descriptor of a stream: see ActStream.
 func StreamLine() []byte {
 	return []byte(`{"cmd":"` + CmdExtra + `","act":"` + ActStream + `"}` + "\n")
 }
@@ -138,8 +138,8 @@ func appendError(b []byte, text, code string) []byte {
 	return append(b, "}\n"...)
 }
 
-// AppendNewConn appends the line of a connection for the worker to serve, up to
-// its number (NextSeq), which CloseNewConn follows.
+// AppendNewConn appends the line that goes with a connection for the worker to serve, up to
+// the message's number. The caller appends the number (NextSeq) and CloseNewConn.
 func AppendNewConn(b []byte, key string) []byte {
 	quoted, _ := json.Marshal(key)
 	b = append(b, `{"cmd":"`+CmdHandle+`","type":"`+TypeNative+`","msg":{"cmd":"`+CmdCluster+`","act":"`+ActNewConn+`","key":`...)
@@ -149,8 +149,9 @@ func AppendNewConn(b []byte, key string) []byte {
 // CloseNewConn ends a line of AppendNewConn.
 const CloseNewConn = "}}\n"
 
-// AcceptedLine answers such a line, of which ack is the number. full says, to a master that
-// speaks more than node's protocol, that the worker takes no more until it says ActRoom.
+// AcceptedLine returns the answer to the line of a connection (AppendNewConn), whose number
+// is ack. full tells a Go master that the worker takes no more connections until it says
+// ActRoom.
 func AcceptedLine(ack *int64, accepted, full bool) []byte {
 	if ack == nil {
 		return (&Message{Cmd: CmdCluster, Accepted: &accepted, Full: full, Seq: NextSeq()}).Line()

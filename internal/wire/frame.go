@@ -5,21 +5,20 @@ import (
 	"slices"
 )
 
-// Framer cuts the byte stream of a channel into lines, each of which is one
-// JSON value. It holds at most max bytes of a line that is not complete, and
-// drops a longer one whole.
+// Framer cuts the byte stream of a channel into lines, each of which is one JSON value. It
+// drops a line of more than Max bytes, so it never holds more than that.
 type Framer struct {
 	Max      int
 	parts    [][]byte // the line so far, in pieces that double: no byte is copied twice
-	size     int      // of parts
-	dropping bool     // the rest of a line that was too long
+	size     int      // bytes in parts
+	dropping bool     // what comes is the rest of a line that was too long
 }
 
 const firstPart = 4 << 10
 
-// Feed takes the next bytes and calls line for each line that they complete,
-// without its "\n" or "\r\n", and tooLong for one of more than max bytes. The
-// slice given to line is valid until line returns; if owned, it is line's.
+// Feed takes the next bytes. It calls line for each line that they complete, without the
+// "\n" or "\r\n" at its end, and tooLong for a line of more than Max bytes. l is valid until
+// line returns; if owned is true, line may keep it.
 func (f *Framer) Feed(p []byte, line func(l []byte, owned bool), tooLong func()) {
 	for len(p) > 0 {
 		end := bytes.IndexByte(p, '\n')
@@ -49,7 +48,7 @@ func (f *Framer) Feed(p []byte, line func(l []byte, owned bool), tooLong func())
 	}
 }
 
-// end passes on a line of at most one byte too much, which may be a "\r".
+// end passes on a line, which may have one byte too much if that is a "\r".
 func (f *Framer) end(l []byte, owned bool, line func(l []byte, owned bool), tooLong func()) {
 	if l = trimCR(l); len(l) > f.Max {
 		tooLong()
@@ -83,16 +82,16 @@ func (f *Framer) keep(p []byte, tooLong func()) {
 	}
 }
 
-// Partial reports whether a line has begun that will be passed on.
+// Partial reports whether a line has begun, other than one that is being dropped.
 func (f *Framer) Partial() bool { return f.size > 0 }
 
-// Rest returns the beginning of the line that is not complete, and whether the rest of
-// one is being dropped.
+// Rest returns the beginning of the line that is not complete, for Resume. dropping says
+// that the line was too long, and what comes of it is dropped.
 func (f *Framer) Rest() (line []byte, dropping bool) {
 	return slices.Concat(f.parts...), f.dropping
 }
 
-// Resume lets a new Framer go on where another one was.
+// Resume makes a new Framer go on where the one was whose Rest this is.
 func (f *Framer) Resume(line []byte, dropping bool) {
 	f.dropping = dropping
 	if len(line) > 0 {

@@ -14,9 +14,8 @@ const (
 	CmdExtra   = "NODE_GO_CLUSTER"
 )
 
-// What a node process asks about the sockets of one of its servers that it has
-// sent: are they all closed, and how many are there. Its server does not close
-// without the answer.
+// A node process that has sent connections of one of its servers asks for them: are they
+// all closed, and how many are there? Its server does not close without the answer.
 const (
 	CmdSocketsClose  = "NODE_SOCKET_NOTIFY_CLOSE"
 	CmdSocketsClosed = "NODE_SOCKET_ALL_CLOSED"
@@ -51,19 +50,19 @@ const (
 	ActRoom     = "room"     // the worker, which was full, takes connections again
 	ActCoord    = "coord"    // of package coord: a question, or what a process is to know
 	ActTopic    = "topic"    // a message that was published; its id is the topic's number
-	ActHandle   = "handle"   // with a descriptor: a message of the application and what came with it
+	ActHandle   = "handle"   // with a descriptor: a message of the application that carries it
 	ActStream   = "stream"   // with a descriptor: a connection that the master has opened to the worker
 	ActGauge    = "gauge"    // in NODE_CLUSTER, with a descriptor: the page for the worker's numbers
 	ActShards   = "shards"   // in NODE_CLUSTER: the worker accepts now, and wants its share of the sockets of an address
 	ActShard    = "shard"    // in NODE_CLUSTER, with a descriptor: one of them
 	ActUnshard  = "unshard"  // in NODE_CLUSTER: one of them is no longer the worker's
-	ActAgain    = "again"    // in NODE_CLUSTER: the worker is to ask once more for an address, whose socket is of no use
+	ActAgain    = "again"    // in NODE_CLUSTER: the socket of an address has become useless, and the worker is to ask anew
 	ActNoRoom   = "noRoom"   // the worker has been full for a moment: its share is for others until ActRoom
 	ActSocket   = "socket"   // in NODE_CLUSTER: a worker asks for a socket of its flow group
 	ActTake     = "take"     // a worker takes connections of its flow group
 	ActShares   = "shares"   // in NODE_CLUSTER: which sockets of its flow group a worker is to read
 	ActStderr   = "stderr"   // in NODE_CLUSTER, with a descriptor: the master's standard error
-	ActSpareOut = "spareout" // in NODE_CLUSTER, with a descriptor: the master's standard output, for when the master is gone
+	ActSpareOut = "spareout" // in NODE_CLUSTER, with a descriptor: the master's standard output, to use when the master is gone
 	ActSpareErr = "spareerr" // the same of its standard error
 )
 
@@ -86,18 +85,18 @@ type HandleType struct {
 	Dgram string // of a dgram.Socket: udp4 or udp6
 }
 
-// Parse reads an internal message. Members that it does not know it ignores.
+// Parse reads an internal message. It ignores members that it does not know.
 //
-// Most messages are sent once in the life of a worker or of an address, and for
-// those of each connection encoding/json of Go 1.27 takes as long as a reader
-// written for them did.
+// It uses encoding/json, since most of these messages are sent once in the life of a worker
+// or of an address. For those of each connection, encoding/json of Go 1.27 is as fast as a
+// reader was that was written for them.
 func Parse(raw []byte) (m Message, err error) {
 	err = json.Unmarshal(raw, &m)
 	return m, err
 }
 
-// Message is any internal message of node's. What node leaves out or makes null is a nil
-// pointer; what it sends in several types is kept raw.
+// Message is any internal message of node's. A member that node leaves out or makes null is
+// a nil pointer here. A member that node sends in several types is kept raw.
 type Message struct {
 	Cmd string `json:"cmd"`
 	Act string `json:"act,omitempty"`
@@ -106,7 +105,7 @@ type Message struct {
 	Key      string `json:"key,omitempty"`
 	Ack      *int64 `json:"ack,omitempty"`
 	Accepted *bool  `json:"accepted,omitempty"`
-	Full     bool   `json:"full,omitempty"` // with accepted, of a Go worker: and it takes no more for now
+	Full     bool   `json:"full,omitempty"` // with accepted, of a Go worker: it takes no more for now
 	Count    *int   `json:"count,omitempty"`
 
 	Index       int             `json:"index,omitempty"`
@@ -139,10 +138,10 @@ type Sockname struct {
 // Extension is what this package adds to a message of node's. A node peer ignores
 // it.
 type Extension struct {
-	// In online.
-	Version    int  `json:"version,omitempty"`    // that this peer speaks NODE_GO_CLUSTER
-	SaysReady  bool `json:"saysReady,omitempty"`  // it tells that it is ready with ActReady, and not by listening
-	MaxMessage int  `json:"maxMessage,omitempty"` // bytes of the longest line that it takes
+	// In online, about the worker.
+	Version    int  `json:"version,omitempty"`    // of NODE_GO_CLUSTER that it speaks; 0: none
+	SaysReady  bool `json:"saysReady,omitempty"`  // it says ActReady when it is ready; others are ready when they listen
+	MaxMessage int  `json:"maxMessage,omitempty"` // the longest line that it takes, in bytes
 	Gauge      bool `json:"gauge,omitempty"`      // it takes a page for its numbers
 
 	GoVersion      string `json:"goVersion,omitempty"`      // of its build
@@ -158,14 +157,14 @@ type Extension struct {
 	Owner      []int  `json:"owner,omitempty"` // user and group
 	Scheduling int    `json:"scheduling,omitempty"`
 
-	Shards      int   `json:"shards,omitempty"`      // how many sockets it is to have
+	Shards      int   `json:"shards,omitempty"`      // how many sockets the address is to have
 	TakesShards bool  `json:"takesShards,omitempty"` // the worker takes some of the sockets of an address
 	Flow        *Flow `json:"flow,omitempty"`        // a place in the address's flow group is asked for, or given
 
-	// In its answer.
+	// In the answer to queryServer.
 	Reason    string `json:"reason,omitempty"`
 	UID       *int   `json:"uid,omitempty"`
-	Listening bool   `json:"listening,omitempty"` // the socket that comes along listens already
+	Listening bool   `json:"listening,omitempty"` // the socket of the answer listens already
 	Sharded   bool   `json:"sharded,omitempty"`   // sockets come with ActShard, when the worker has asked with ActShards
 
 	// In disconnect. Timeout is in milliseconds.
@@ -175,25 +174,25 @@ type Extension struct {
 
 // Flow is a worker's place in a group of UDP sockets: see package flow.
 type Flow struct {
-	Shares int    `json:"shares,omitempty"` // sockets that take what begins connections
+	Shares int    `json:"shares,omitempty"` // how many sockets are shares
 	Own    int    `json:"own,omitempty"`    // the index of the worker's own socket
 	Tag    []byte `json:"tag,omitempty"`
-	Reset  []byte `json:"reset,omitempty"` // keys
-	Token  []byte `json:"token,omitempty"`
-	Read   []int  `json:"read,omitempty"` // in shares
+	Reset  []byte `json:"reset,omitempty"` // the key for stateless resets
+	Token  []byte `json:"token,omitempty"` // the key for tokens
+	Read   []int  `json:"read,omitempty"`  // in ActShares: the indexes that the worker is to read
 }
 
 // ProtocolVersion is the version of NODE_GO_CLUSTER.
 const ProtocolVersion = 1
 
-// sequence numbers the internal messages. It is the one variable of this package:
-// node counts per process, so a number names one message on all of its channels.
+// sequence numbers the internal messages. It is the one variable of this package. Node
+// counts per process, so that a number names one message among those of all its channels.
 var sequence atomic.Int64
 
-// Sequence is the number that NextSeq returns next.
+// Sequence returns the number that NextSeq returns next.
 func Sequence() int64 { return sequence.Load() }
 
-// SetSequence makes NextSeq go on where another program of this process was.
+// SetSequence makes NextSeq go on with n, where the program before an upgrade was.
 func SetSequence(n int64) { sequence.Store(n) }
 
 // NextSeq returns the number for the next internal message.
@@ -202,9 +201,9 @@ func NextSeq() *int64 {
 	return &n
 }
 
-// addressed is a message whose index and address are there even if they are 0 and
-// null: a node primary makes its name of the socket of them, and what is left
-// out is another name than that of the node workers.
+// addressed is a message that has its index and address even if they are 0 and null. A node
+// primary makes the name of a socket of them. If they were left out, the name would differ
+// from that for a node worker.
 type addressed struct {
 	*Message
 	Index   int     `json:"index"`
@@ -219,7 +218,7 @@ func (m *Message) Line() []byte {
 	}
 	b, err := json.Marshal(v)
 	if err != nil {
-		// All members are ours but the raw ones, which were valid when they came.
+		// All members are our own, but for the raw ones, which were valid when they came.
 		panic("cluster: internal message: " + err.Error())
 	}
 	return append(b, '\n')

@@ -7,12 +7,12 @@ import (
 	"unicode/utf8"
 )
 
-// MaxText bounds, in bytes, what a peer can say in one error.
+// MaxText bounds the text of a peer in one error, in bytes.
 const MaxText = 4 << 10
 
-// Plain is a text of a peer's as it may stand in an error or in a log: what is not
-// printable (newlines, escape codes, what is no UTF-8) is written as in a Go string,
-// and what is longer than MaxText is cut.
+// Plain returns the text of a peer as it may stand in an error or in a log. What is not
+// printable (newlines, escape codes, bytes that are not UTF-8) is written as in a Go string,
+// and a text longer than MaxText is cut.
 func Plain(s string) string {
 	whole := len(s)
 	if whole > MaxText {
@@ -51,7 +51,7 @@ func escaped(s string) string {
 	return b.String()
 }
 
-// PlainError is err with its text as Plain makes it.
+// PlainError returns err with the text that Plain makes of its own.
 func PlainError(err error) error {
 	text := err.Error()
 	if plain := Plain(text); plain != text {
