@@ -17,11 +17,11 @@ type Acceptor struct {
 	lent bool
 }
 
-// NewAcceptor makes an acceptor of h, which stays the caller's. lent says that
-// others have the socket too. They can make it blocking, since that is a property of
-// what they share, and Accept can then wait in the kernel: between its look at the
-// flag and accept(2), when somebody else takes the connection. TryAccept is for
-// sockets that are not lent.
+// NewAcceptor makes an acceptor of h, which stays the caller's. lent says that other
+// processes have the socket too. They share the file description, so they can make it
+// blocking. Accept sets the flag back each time. It can still wait in the kernel, if the
+// flag is changed and the connection taken between that and accept(2). TryAccept is only
+// for sockets that are not lent.
 func NewAcceptor(h *handle.Handle, lent bool) (*Acceptor, error) {
 	f, err := fileOf(h)
 	if err != nil {
@@ -35,8 +35,8 @@ func NewAcceptor(h *handle.Handle, lent bool) (*Acceptor, error) {
 	return &Acceptor{f, rc, lent}, nil
 }
 
-// Accept waits for a connection. Each time that there may be one it first asks
-// wanted, and returns [ErrUnwanted] if that is false.
+// Accept waits for a connection. Each time that one may have come it first calls wanted,
+// and returns [ErrUnwanted] if that is false.
 func (a *Acceptor) Accept(wanted func() bool) (*handle.Handle, error) {
 	var fd int
 	var err error

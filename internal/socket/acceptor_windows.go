@@ -18,16 +18,16 @@ type Acceptor struct {
 	peers  *addresses
 }
 
-// addresses are where AcceptEx puts the two addresses of a connection. Nobody reads
-// them, and all calls of an Acceptor have the same. The kernel has a pointer to them
-// while a call is under way, as the Acceptor has.
+// addresses is the memory into which AcceptEx puts the two addresses of a connection.
+// Nobody reads it, so all calls of an Acceptor share one. The kernel writes to it while a
+// call is under way, and the Acceptor keeps it alive.
 type addresses [2 * addressRoom]byte
 
-// addressRoom is what AcceptEx wants for each of the two.
+// addressRoom is the room that AcceptEx needs for each of the two, in bytes.
 const addressRoom = 16 + int(unsafe.Sizeof(windows.RawSockaddrAny{}))
 
-// NewAcceptor makes an acceptor of h, of which it keeps a reference. Who else has
-// the socket cannot make it wait here.
+// NewAcceptor makes an acceptor of h, and keeps a reference of its own. lent is ignored:
+// no other process can make Accept wait in the kernel here.
 func NewAcceptor(h *handle.Handle, lent bool) (*Acceptor, error) {
 	sa, err := windows.Getsockname(h.Socket())
 	if err != nil {
@@ -40,10 +40,9 @@ func NewAcceptor(h *handle.Handle, lent bool) (*Acceptor, error) {
 	return a, nil
 }
 
-// Accept waits for a connection, unless wanted says that there is no want of one
-// (ErrUnwanted). Once it waits, a connection that comes is accepted in any case.
-// The error is net.ErrClosed after Close, os.ErrDeadlineExceeded past the
-// deadline.
+// Accept waits for a connection. It calls wanted once, before it waits, and returns
+// ErrUnwanted if that is false. The error is net.ErrClosed after Close, and
+// os.ErrDeadlineExceeded past the deadline.
 func (a *Acceptor) Accept(wanted func() bool) (*handle.Handle, error) {
 	if !wanted() {
 		return nil, ErrUnwanted
@@ -67,7 +66,7 @@ func (a *Acceptor) Accept(wanted func() bool) (*handle.Handle, error) {
 		case clientGone(err):
 			continue
 		case err == windows.ERROR_OPERATION_ABORTED:
-			continue // not by us: the system does that when the thread ends that began it
+			continue // the thread that began the call has ended, and the system has ended the call
 		}
 		if errno, ok := err.(syscall.Errno); ok {
 			err = os.NewSyscallError("AcceptEx", PortableErrno(errno))
@@ -76,8 +75,9 @@ func (a *Acceptor) Accept(wanted func() bool) (*handle.Handle, error) {
 	}
 }
 
-// clientGone reports whether err only says that the client has gone before it was
-// accepted, or just after. An error of Accept would end most servers.
+// clientGone reports whether err only says that the client was gone before its connection
+// was accepted, or just after. Accept tries again then, since an error would end most
+// servers.
 func clientGone(err error) bool {
 	var errno syscall.Errno
 	if !errors.As(err, &errno) {
@@ -90,18 +90,17 @@ func clientGone(err error) bool {
 	return false
 }
 
-// TryAccept accepts a connection if one waits. Nothing here tells whether one
-// does.
+// TryAccept is false: nothing tells here whether a connection waits.
 func (a *Acceptor) TryAccept() (h *handle.Handle, ok bool) { return nil, false }
 
-// acceptEx is one AcceptEx, which makes s the connection. One that came just before
-// Close is accepted all the same.
+// acceptEx makes one call of AcceptEx, which turns s into the connection. A connection that
+// came just before Close is accepted.
 func (a *Acceptor) acceptEx(o *overlapped, s windows.Handle) error {
 	err := a.do(o, func(l windows.Handle, o *overlapped) error { return a.start(l, o, s) })
 	if err != nil {
 		return err
 	}
-	// Without it, getpeername and shutdown do not know the connection.
+	// Without this option, getpeername and shutdown do not know the connection.
 	l := a.h.Socket()
 	return windows.Setsockopt(s, windows.SOL_SOCKET, windows.SO_UPDATE_ACCEPT_CONTEXT, (*byte)(unsafe.Pointer(&l)), int32(unsafe.Sizeof(l)))
 }
@@ -111,6 +110,6 @@ func (a *Acceptor) start(l windows.Handle, o *overlapped, s windows.Handle) erro
 	return windows.AcceptEx(l, s, &a.peers[0], 0, uint32(addressRoom), uint32(addressRoom), &o.n, &o.ov)
 }
 
-// Close makes every waiting Accept return, and returns when they have: one that
-// is still under way would take a connection from the processes that go on.
+// Close makes every waiting Accept return, and waits for that: a call that is still under
+// way would take a connection from the processes that go on.
 func (a *Acceptor) Close() { a.close() }

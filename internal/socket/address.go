@@ -10,17 +10,17 @@ import (
 	"strings"
 )
 
-// Address is an address to listen on, with the options of its socket. It is
-// resolved, and written in one way for all spellings that mean the same socket,
-// so that workers that ask for the same socket meet.
+// Address is an address to listen on, with the options of its socket. It is resolved, and
+// all spellings of one socket's address give the same Address. So workers that ask for the
+// same socket get the same socket.
 type Address struct {
 	Network string // tcp, tcp4, tcp6, udp, udp4, udp6, unix or unixgram
 	Literal string // host and port in figures, an absolute path, or "@" and a name
 	Named   string // the address as the application wrote it
-	Index   int    // its place among the sockets of this address in one worker
+	Index   int    // which of the sockets that one worker has of this address
 	FD      int    // a descriptor of the master's to use instead, or -1
-	Where   string // the place of a unix socket's file, however spelled: see Locate
-	Guarded bool   // other users must not lead astray the process that opens it
+	Where   string // the place of a unix socket's file, the same for all paths to it: see Locate
+	Guarded bool   // the path comes from another user's process: see guardedPlace
 
 	Options
 }
@@ -34,7 +34,7 @@ type Options struct {
 	Owner     *Owner      // of a unix socket's file; nil: the user that opens it
 }
 
-// Owner is a user and a group. -1 leaves the one or the other.
+// Owner is a user and a group. -1 means that it stays as it is.
 type Owner struct{ UID, GID int }
 
 // IsUnix reports whether the network is one of unix sockets.
@@ -45,8 +45,8 @@ func IsPacket(network string) bool {
 	return strings.HasPrefix(network, "udp") || network == "unixgram"
 }
 
-// Resolve returns the Address of what an application asks for. With an error it
-// returns what an error message needs: the network and the address as written.
+// Resolve returns the Address for a network and an address as an application writes them.
+// With an error it still returns both as they were written, for an error message.
 func Resolve(network, address string, v6only bool, o Options) (Address, error) {
 	a := Address{Network: network, Named: address, FD: -1, Options: o}
 	var err error
@@ -69,9 +69,9 @@ func Resolve(network, address string, v6only bool, o Options) (Address, error) {
 	return a, err
 }
 
-// SetIP makes a the IP address ap, in its one spelling. As in package net, a
-// wildcard without a family means both families, whichever wildcard it is, and a
-// group of multicast is bound as the wildcard of its family, beside others.
+// SetIP makes a the IP address ap. As in package net, a wildcard (0.0.0.0 or ::) with a
+// network that names no family means both families. A multicast group is bound as the
+// wildcard of its family, and with SO_REUSEADDR, so that other sockets can be bound too.
 func (a *Address) SetIP(ap netip.AddrPort, zone string, v6only bool) error {
 	base, family := a.Network[:3], a.Network[3:]
 	ip := ap.Addr().Unmap().WithZone(zoneName(ap.Addr(), zone))
@@ -101,8 +101,8 @@ func (a *Address) SetIP(ap netip.AddrPort, zone string, v6only bool) error {
 	return nil
 }
 
-// zoneName is the zone of ip in its one spelling, the name of the interface. An
-// address that needs none has none.
+// zoneName returns the zone of ip as the name of the interface, which may be given by its
+// number. An address that needs no zone gets none.
 func zoneName(ip netip.Addr, zone string) string {
 	if !ip.IsLinkLocalUnicast() && !ip.IsLinkLocalMulticast() && !ip.IsInterfaceLocalMulticast() {
 		return ""
@@ -135,9 +135,9 @@ func (a *Address) SetPath(path string) error {
 	return err
 }
 
-// Key names the socket. Two addresses with the same key mean the same socket.
-// The index is a part of it where one worker can have several sockets: of a free
-// port, and of a UDP port with SO_REUSEADDR. The n-th of every worker is the same.
+// Key names the socket. Two addresses with the same key mean the same socket. The index is
+// a part of the key where one worker can have several sockets of an address: for port 0, and
+// for a UDP port with SO_REUSEADDR. There the n-th socket is the same one in every worker.
 func (a Address) Key() string {
 	if a.FD >= 0 {
 		return a.Network + " fd " + strconv.Itoa(a.FD)
@@ -149,7 +149,7 @@ func (a Address) Key() string {
 	return key
 }
 
-// Place is where a is, whatever its spelling, as far as that is known.
+// Place returns Where, or Literal if that is not known.
 func (a Address) Place() string {
 	if a.Where != "" {
 		return a.Where
@@ -179,8 +179,8 @@ func (a Address) Port() int {
 // Wildcard reports whether a means every address of both families.
 func (a Address) Wildcard() bool { return a.Network == "tcp" || a.Network == "udp" }
 
-// Shown returns the address that a listener of a shows to the application: the
-// real one, but a unix socket's path as the application wrote it.
+// Shown returns the address that a listener of a shows to the application: for a unix
+// socket the path as the application wrote it, and real for others.
 func (a Address) Shown(real net.Addr) net.Addr {
 	if a.IsUnix() {
 		return &net.UnixAddr{Name: a.Named, Net: a.Network}
@@ -188,8 +188,8 @@ func (a Address) Shown(real net.Addr) net.Addr {
 	return real
 }
 
-// Means reports whether a socket that is bound to real is what a asks for. Of paths
-// only the spelling is compared.
+// Means reports whether a socket that is bound to real is the one that a asks for. It
+// compares only the spelling of paths.
 func (a Address) Means(real net.Addr) bool {
 	if u, ok := real.(*net.UnixAddr); ok {
 		return a.IsUnix() && u.Name == a.Literal

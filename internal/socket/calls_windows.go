@@ -11,11 +11,11 @@ import (
 	"golang.org/x/sys/windows"
 )
 
-// calls are the overlapped calls of one kind (accepts, reads or writes) on a socket
-// that other processes may have too. A socket belongs to one completion port, that
-// of the process that was the first to put it on one. So each of these calls reports
-// to an event, and with the low bit of the event set to nothing else. All of them end
-// at the deadline and at close.
+// calls are the overlapped calls of one kind (accepts, reads or writes) on a socket that
+// other processes may have too. A socket belongs to one completion port: that of the process
+// that put it on one first. So each of these calls reports to an event. The low bit of the
+// event is set, so that the completion port is not told. All calls end at the deadline and
+// at close.
 type calls struct {
 	h *handle.Handle
 
@@ -27,20 +27,20 @@ type calls struct {
 	running sync.WaitGroup
 }
 
-// newCalls are calls on h, of which they keep a reference.
+// newCalls makes calls on h, and keeps a reference of its own.
 func newCalls(h *handle.Handle) *calls {
 	return &calls{h: h.Retain(), changed: make(chan struct{})}
 }
 
-// overlapped is what one call needs. The kernel writes to it until the call has
-// ended, so it must not be on a stack, which moves; it is pinned as well.
+// overlapped is the memory of one call. The kernel writes to it until the call has ended,
+// so it must not move: it is on the heap, and pinned.
 type overlapped struct {
 	ov    windows.Overlapped
 	n     uint32         // bytes
 	flags uint32         // of a read
 	p     []byte         // read or written
 	event windows.Handle // resets itself
-	ended *handle.Watch  // the event
+	ended *handle.Watch  // of event
 	pin   runtime.Pinner
 }
 
@@ -65,7 +65,7 @@ func (o *overlapped) free() {
 	o.pin.Unpin()
 }
 
-// begin returns what a call needs. close waits until end gives it back.
+// begin returns the memory for a call. close waits until end has it back.
 func (cs *calls) begin() (*overlapped, error) {
 	cs.mu.Lock()
 	defer cs.mu.Unlock()
@@ -97,7 +97,7 @@ func (cs *calls) end(o *overlapped) {
 	cs.running.Done()
 }
 
-// over says why no call may go on now. cs.mu is held.
+// over returns why no call may go on now, or nil. cs.mu is held.
 func (cs *calls) over() error {
 	switch {
 	case cs.closed:
@@ -108,10 +108,10 @@ func (cs *calls) over() error {
 	return nil
 }
 
-// do makes one call, which start begins, and waits for its end.
+// do makes one call: start begins it, and do waits for its end.
 func (cs *calls) do(o *overlapped, start func(s windows.Handle, o *overlapped) error) error {
 	cs.mu.Lock()
-	why := cs.over() // since the last one
+	why := cs.over() // since begin, or since the caller's last call
 	cs.mu.Unlock()
 	if why != nil {
 		return why
@@ -127,10 +127,10 @@ func (cs *calls) do(o *overlapped, start func(s windows.Handle, o *overlapped) e
 	return o.result(s)
 }
 
-// wait returns nil when the call under way has ended, or why it has to.
+// wait returns nil when the call under way has ended, or the reason to end it.
 func (cs *calls) wait(o *overlapped) error {
 	for {
-		if o.done(cs.h.Socket()) { // the signal may be that of an earlier call
+		if o.done(cs.h.Socket()) { // a signal may have been that of an earlier call
 			return nil
 		}
 		cs.mu.Lock()
@@ -158,17 +158,17 @@ func (cs *calls) waitOnce(o *overlapped, limit time.Time, changed <-chan struct{
 	}
 }
 
-// abort ends the call under way by cancel and returns why, or nil if it had succeeded
-// just before. Closing the socket would not end the call, since other processes hold
-// it too.
+// abort ends the call under way by cancel and returns why, or nil if the call had succeeded
+// just before. Closing the socket would not end the call, since other processes have the
+// socket too.
 func (o *overlapped) abort(s windows.Handle, why error, cancel func(windows.Handle, *windows.Overlapped) error) error {
 	cancel(s, &o.ov)
-	for !o.done(s) { // a call that is cancelled has not ended for that
+	for !o.done(s) { // cancel does not wait for the end
 		<-o.ended.Signal
 	}
 	switch err := o.result(s); err {
 	case windows.ERROR_OPERATION_ABORTED, windows.ERROR_MORE_DATA:
-		// The second is Wine's, of a write that ended half way.
+		// Wine returns the second one for a write that ended half way.
 		return why
 	default:
 		return err
@@ -196,7 +196,7 @@ func (cs *calls) setDeadline(t time.Time) error {
 	return nil
 }
 
-// wake lets every call under way look again. cs.mu is held.
+// wake makes every call under way look at limit and closed again. cs.mu is held.
 func (cs *calls) wake() {
 	close(cs.changed)
 	cs.changed = make(chan struct{})
@@ -223,7 +223,7 @@ func (cs *calls) close() (first bool) {
 	return first
 }
 
-// control calls f with the socket, which stays open meanwhile.
+// control calls f with the socket, and keeps it open for that time.
 func (cs *calls) control(f func(s uintptr)) error {
 	cs.mu.Lock()
 	if cs.closed {

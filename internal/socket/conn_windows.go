@@ -14,9 +14,8 @@ import (
 	"golang.org/x/sys/windows"
 )
 
-// Conn is a TCP connection made of a socket that AcceptEx has accepted or another
-// process has sent. Package net has no way from a socket to its own type that leaves
-// the socket as it is.
+// Conn is a TCP connection made of a socket that AcceptEx has accepted or another process
+// has sent. Package net cannot make its own type of a socket without changing it.
 type Conn struct {
 	h             *handle.Handle
 	f             waiter
@@ -24,7 +23,7 @@ type Conn struct {
 	once          sync.Once
 }
 
-// waiter is what reads and writes, and waits for that. An os.File does, or events.
+// waiter reads and writes, and waits for the system to do so. It is an os.File, or events.
 type waiter interface {
 	io.ReadWriteCloser // Close leaves the socket open
 	syscall.Conn
@@ -33,9 +32,9 @@ type waiter interface {
 	SetWriteDeadline(t time.Time) error
 }
 
-// NewConn makes a connection of h, which nobody else in this process uses, and takes
-// h over. Other processes may go on with theirs. The connection has the settings that
-// package net gives one.
+// NewConn makes a connection of h, and takes h over. Nobody else in this process may use
+// the socket; other processes may. The connection has the settings that package net gives
+// one.
 func NewConn(h *handle.Handle) (net.Conn, error) {
 	defer h.Release() // the connection has a reference of its own
 	c, err := newConn(h)
@@ -45,7 +44,7 @@ func NewConn(h *handle.Handle) (net.Conn, error) {
 	return c, nil
 }
 
-// newConn is NewConn, but that h stays the caller's.
+// newConn is NewConn, except that h stays the caller's.
 func newConn(h *handle.Handle) (*Conn, error) {
 	s := h.Socket()
 	local, err := windows.Getsockname(s)
@@ -62,12 +61,12 @@ func newConn(h *handle.Handle) (*Conn, error) {
 	return c, nil
 }
 
-// newWaiter is an os.File if the socket is on no completion port yet: it puts the
-// socket on the runtime's. The socket of a connection that another process has read
-// from or written to is on that one's for good.
+// newWaiter returns an os.File if the socket is on no completion port yet. The os.File puts
+// it on the runtime's. A socket that another process has read from or written to is on that
+// process's port for good, and gets events.
 func newWaiter(h *handle.Handle) waiter {
 	f := polled{os.NewFile(uintptr(h.Socket()), "tcp"), h.Socket()}
-	if f.SetDeadline(time.Time{}) == nil { // else it is not on the poller
+	if f.SetDeadline(time.Time{}) == nil { // an error says that it is not on the runtime's
 		return f
 	}
 	f.Close()
@@ -80,9 +79,9 @@ type polled struct {
 	s windows.Handle
 }
 
-// Close ends all that waits. An os.File closes what it has with CloseHandle, which
-// is not for sockets: it would leave behind what Winsock knows of it. So the file is
-// made to fail at that, and what it does before is what is wanted.
+// Close ends all reads and writes, and leaves the socket open. An os.File calls CloseHandle
+// at the end, which is wrong for a socket: Winsock would not learn of it. So that call is
+// made to fail.
 func (f polled) Close() error {
 	windows.SetHandleInformation(f.s, protectFromClose, protectFromClose)
 	f.File.Close()
@@ -99,7 +98,7 @@ func (c *Conn) LocalAddr() net.Addr { return c.local }
 // RemoteAddr returns the client's address.
 func (c *Conn) RemoteAddr() net.Addr { return c.remote }
 
-// opError is err as package net would return it.
+// opError returns err as package net would return it.
 func (c *Conn) opError(op string, err error) error {
 	switch {
 	case err == nil || err == io.EOF:
@@ -107,8 +106,8 @@ func (c *Conn) opError(op string, err error) error {
 	case errors.Is(err, os.ErrClosed):
 		err = net.ErrClosed
 	case errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, windows.ERROR_MORE_DATA):
-		// The second is Wine's, of a write that a deadline ended half way: Windows
-		// does not say that of a stream.
+		// Wine returns the second one for a write that a deadline ended half way.
+		// Windows never does so for a stream.
 		err = os.ErrDeadlineExceeded
 	default:
 		err = socketError(err)
@@ -158,15 +157,14 @@ func (c *Conn) SyscallConn() (syscall.RawConn, error) {
 	return rawSocket{c, rc}, nil
 }
 
-// rawSocket is what SyscallConn returns: a file's, with the errors of a
-// connection.
+// rawSocket is what SyscallConn returns: the waiter's, with the errors of a connection.
 type rawSocket struct {
 	c  *Conn
 	rc syscall.RawConn
 }
 
 func (r rawSocket) Control(f func(fd uintptr)) error {
-	if r.rc.Control(f) != nil { // it has no other reason
+	if r.rc.Control(f) != nil { // it fails for no other reason
 		return r.c.opError("raw-control", net.ErrClosed)
 	}
 	return nil
@@ -180,7 +178,7 @@ func (r rawSocket) Write(f func(fd uintptr) bool) error {
 	return r.c.opError("raw-write", r.rc.Write(f))
 }
 
-// control calls fn with the socket, which stays open meanwhile.
+// control calls fn with the socket, and keeps it open for that time.
 func (c *Conn) control(op string, fn func(s windows.Handle) error) error {
 	rc, err := c.SyscallConn()
 	if err != nil {
@@ -202,35 +200,35 @@ func (c *Conn) CloseRead() error {
 	return c.control("close", func(s windows.Handle) error { return windows.Shutdown(s, windows.SHUT_RD) })
 }
 
-// CloseWrite shuts down the writing side: the client reads an end.
+// CloseWrite shuts down the writing side: the client reads io.EOF.
 func (c *Conn) CloseWrite() error {
 	return c.control("close", func(s windows.Handle) error { return windows.Shutdown(s, windows.SHUT_WR) })
 }
 
-// SetNoDelay turns Nagle's algorithm off, which is the default, or on.
+// SetNoDelay turns Nagle's algorithm off or on. It is off at first.
 func (c *Conn) SetNoDelay(noDelay bool) error {
 	return c.setInt(windows.IPPROTO_TCP, windows.TCP_NODELAY, boolInt(noDelay))
 }
 
-// SetLinger is what [net.TCPConn.SetLinger] is.
+// SetLinger is [net.TCPConn.SetLinger].
 func (c *Conn) SetLinger(sec int) error {
 	l := windows.Linger{}
 	if sec >= 0 {
 		l = windows.Linger{Onoff: 1, Linger: int32(sec)}
 	}
-	// Winsock's has two members of 16 bits.
+	// Winsock's struct linger has two members of 16 bits.
 	raw := [2]uint16{uint16(l.Onoff), uint16(l.Linger)}
 	return c.control("set", func(s windows.Handle) error {
 		return windows.Setsockopt(s, windows.SOL_SOCKET, windows.SO_LINGER, (*byte)(unsafe.Pointer(&raw)), int32(unsafe.Sizeof(raw)))
 	})
 }
 
-// SetReadBuffer sets the size of the system's buffer.
+// SetReadBuffer sets the size of the system's receive buffer, in bytes.
 func (c *Conn) SetReadBuffer(bytes int) error {
 	return c.setInt(windows.SOL_SOCKET, windows.SO_RCVBUF, bytes)
 }
 
-// SetWriteBuffer sets the size of the system's buffer.
+// SetWriteBuffer sets the size of the system's send buffer, in bytes.
 func (c *Conn) SetWriteBuffer(bytes int) error {
 	return c.setInt(windows.SOL_SOCKET, windows.SO_SNDBUF, bytes)
 }
@@ -251,9 +249,9 @@ const (
 	keepAliveInterval = 15 * time.Second
 )
 
-// SetKeepAliveConfig is what [net.TCPConn.SetKeepAliveConfig] is. A zero Idle or
-// Interval is package net's default, and so is a negative one here, as the
-// system sets both or none.
+// SetKeepAliveConfig is [net.TCPConn.SetKeepAliveConfig], with one difference: a negative
+// Idle or Interval is package net's default, as a zero one is, since the system sets both or
+// none.
 func (c *Conn) SetKeepAliveConfig(config net.KeepAliveConfig) error {
 	if !config.Enable {
 		return c.SetKeepAlive(false)
@@ -268,13 +266,13 @@ func (c *Conn) SetKeepAliveConfig(config net.KeepAliveConfig) error {
 	if err := c.setKeepAlive(idle, interval); err != nil {
 		return err
 	}
-	if config.Count > 0 { // since Windows 10 1703; else it is 10
+	if config.Count > 0 { // older systems than Windows 10 1703 always send 10
 		return c.setInt(windows.IPPROTO_TCP, windows.TCP_KEEPCNT, config.Count)
 	}
 	return nil
 }
 
-// setKeepAlive turns it on, with these times.
+// setKeepAlive turns keep-alive probes on, with these times.
 func (c *Conn) setKeepAlive(idle, interval time.Duration) error {
 	ka := windows.TCPKeepalive{OnOff: 1, Time: milliseconds(idle), Interval: milliseconds(interval)}
 	if err := c.SetKeepAlive(true); err != nil {

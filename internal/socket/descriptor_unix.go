@@ -13,11 +13,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Sockets that somebody else opened: descriptors, and net's types of them.
+// Sockets that somebody else opened: descriptors, and package net's types made of them.
 
-// openDescriptor shares a socket that this process has at a number (node's
-// listen({fd})). A peer chose the number, so that only a socket that listens and
-// a bound UDP socket may be had: no connection, and no other worker's channel.
+// openDescriptor shares a socket that this process has at a number (node's listen({fd})). A
+// peer chose the number, so only a listening socket and a bound UDP socket are shared: no
+// connection, and no other worker's channel.
 func openDescriptor(a Address) (*handle.Handle, net.Addr, error) {
 	packet, addr, err := Listens(a.FD)
 	if err != nil {
@@ -34,9 +34,8 @@ func openDescriptor(a Address) (*handle.Handle, net.Addr, error) {
 	return h, addr, nil
 }
 
-// Listens returns the address at which this process listens on fd, or reads datagrams
-// from it. It is an error if fd is anything else than a listening TCP or unix socket, or
-// a bound UDP socket.
+// Listens returns the address of fd, and whether it is a socket of datagrams. It returns an
+// error if fd is anything else than a listening TCP or unix socket, or a bound UDP socket.
 func Listens(fd int) (packet bool, addr net.Addr, err error) {
 	network, addr, err := Inspect(fd)
 	if err != nil {
@@ -52,8 +51,8 @@ func Listens(fd int) (packet bool, addr net.Addr, err error) {
 	return network == "udp", addr, nil
 }
 
-// Inspect returns what kind of socket this process has at fd. It is an error if
-// fd is no socket.
+// Inspect returns the network of the socket fd, without an IP version, and its address. It
+// returns an error if fd is not a socket.
 func Inspect(fd int) (network string, addr net.Addr, err error) {
 	typ, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TYPE)
 	if err != nil {
@@ -77,7 +76,7 @@ func Inspect(fd int) (network string, addr net.Addr, err error) {
 	return network, addrOf(sa, network), nil
 }
 
-// addrOf is sa as package net has it.
+// addrOf returns sa as a type of package net.
 func addrOf(sa unix.Sockaddr, network string) net.Addr {
 	var ip net.IP
 	port, zone := 0, ""
@@ -101,9 +100,9 @@ func addrOf(sa unix.Sockaddr, network string) net.Addr {
 	return &net.TCPAddr{IP: ip, Port: port, Zone: zone}
 }
 
-// Duplicate returns a new descriptor of c's socket. It does not touch the flags
-// that all holders of the socket share: c's own File method and its Fd would make
-// the socket blocking for every process.
+// Duplicate returns a new descriptor of c's socket. It does not touch the flags that all
+// holders of the socket share. The File method of c, and that file's Fd, would make the
+// socket blocking for every process.
 func Duplicate(c syscall.Conn) (h *handle.Handle, err error) {
 	rc, err := c.SyscallConn()
 	if err != nil {
@@ -116,7 +115,7 @@ func Duplicate(c syscall.Conn) (h *handle.Handle, err error) {
 	return h, os.NewSyscallError("fcntl", err)
 }
 
-// DuplicateFD is [Duplicate] of a bare descriptor.
+// DuplicateFD is [Duplicate] for a bare descriptor.
 func DuplicateFD(fd int) (*handle.Handle, error) {
 	dup, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
 	if err != nil {
@@ -125,9 +124,8 @@ func DuplicateFD(fd int) (*handle.Handle, error) {
 	return handle.New(dup), nil
 }
 
-// NewListener makes a listener of a socket that is shared. It takes a descriptor
-// of its own. os.NewFile leaves a descriptor non-blocking that is so already,
-// also in Fd, which FileListener calls.
+// NewListener makes a listener of a shared socket, with a descriptor of its own. The socket
+// stays non-blocking: os.NewFile and FileListener leave one so that is non-blocking already.
 func NewListener(h *handle.Handle) (net.Listener, error) {
 	f, err := fileOf(h)
 	if err != nil {
@@ -147,9 +145,8 @@ func NewPacketConn(h *handle.Handle) (net.PacketConn, error) {
 	return net.FilePacketConn(f)
 }
 
-// NewConn makes a connection of h, which nobody else holds, and takes h over. The
-// descriptor need not be non-blocking: FileConn makes it so. A connection that was
-// reset meanwhile is an error.
+// NewConn makes a connection of h, which nobody else holds, and takes h over. The descriptor
+// may be blocking: FileConn changes that. The error may say that the connection was reset.
 func NewConn(h *handle.Handle) (net.Conn, error) {
 	f := os.NewFile(uintptr(h.FD()), "cluster-socket")
 	defer f.Close()
@@ -160,9 +157,9 @@ func NewConn(h *handle.Handle) (net.Conn, error) {
 	return connected(c)
 }
 
-// NewFile makes a file of h, which nobody else holds, and takes h over. Whether it
-// is on the runtime's poller, its O_NONBLOCK says, which is left as it is: whoever
-// else has the file shares it.
+// NewFile makes a file of h, which nobody else holds, and takes h over. It leaves O_NONBLOCK
+// as it is, since all processes that have the file share the flag. By the flag os.NewFile
+// decides whether the runtime's poller gets the file.
 func NewFile(h *handle.Handle) (*os.File, error) {
 	return os.NewFile(uintptr(h.FD()), "cluster-file"), nil
 }
@@ -180,9 +177,9 @@ func fileOf(h *handle.Handle) (*os.File, error) {
 	return os.NewFile(uintptr(fd), "cluster-socket"), nil
 }
 
-// ListenBound lets a socket listen that a node primary has only bound. When the
-// address is in use node sends a socket that is not even bound, and listen(2)
-// would give it a random port: so its address is compared with a.
+// ListenBound calls listen(2) on a socket that a node primary has only bound. If the address
+// is in use, node sends a socket that is not even bound, and listen(2) would give that one a
+// random port. So ListenBound first compares the socket's port with that of a.
 func ListenBound(h *handle.Handle, a Address) error {
 	sa, err := unix.Getsockname(h.FD())
 	if err != nil {
@@ -201,7 +198,7 @@ func ListenBound(h *handle.Handle, a Address) error {
 	return os.NewSyscallError("listen", unix.Listen(h.FD(), backlog))
 }
 
-// maxBacklog is the system's limit.
+// maxBacklog returns the system's limit for a backlog.
 func maxBacklog() int {
 	if b, err := os.ReadFile("/proc/sys/net/core/somaxconn"); err == nil {
 		if n, err := strconv.Atoi(string(b[:max(0, len(b)-1)])); err == nil && n > 0 {

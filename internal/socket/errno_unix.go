@@ -7,11 +7,11 @@ import (
 	"syscall"
 )
 
-// Again is the error number of what may be tried again later.
+// Again is the error number that says: try again later.
 const Again = syscall.EAGAIN
 
-// ErrnoOf reads the error number of the wire: the peer's system's own, which node
-// makes negative.
+// ErrnoOf returns the error for a number from the wire, which is the number of the peer's
+// system. Node makes it negative.
 func ErrnoOf(n int) error {
 	if n < 0 {
 		n = -n
@@ -19,11 +19,12 @@ func ErrnoOf(n int) error {
 	return syscall.Errno(n)
 }
 
-// PortableErrno returns errno for a program that is written for all systems.
+// PortableErrno returns an error in which errors.Is finds errno by its names on all systems.
+// Here that is errno itself.
 func PortableErrno(errno syscall.Errno) error { return errno }
 
-// Exhausted reports whether err says that this process or the system has no room for
-// one more descriptor, and not that something is wrong with the one in question.
+// Exhausted reports whether err says that this process or the system has no room for one
+// more descriptor. Other errors are about the descriptor itself.
 func Exhausted(err error) bool {
 	var errno syscall.Errno
 	if !errors.As(err, &errno) {

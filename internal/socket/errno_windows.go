@@ -8,11 +8,11 @@ import (
 	"golang.org/x/sys/windows"
 )
 
-// Again is the error number of what may be tried again later.
+// Again is the error number that says: try again later.
 const Again = windows.WSAEWOULDBLOCK
 
-// posix are the numbers that package syscall has invented for the names of
-// Unix, which the system never returns, with what it returns instead.
+// posix maps the numbers that package syscall has invented for the names of Unix to the
+// numbers that the system returns instead.
 var posix = map[syscall.Errno]syscall.Errno{
 	syscall.EACCES:        windows.WSAEACCES,
 	syscall.EADDRINUSE:    windows.WSAEADDRINUSE,
@@ -37,7 +37,7 @@ func winsockErrno(n syscall.Errno) syscall.Errno {
 	return n
 }
 
-// winsockError is an error number that is found by both its names:
+// winsockError is an error number that errors.Is finds by both its names, such as
 // windows.WSAEADDRINUSE and syscall.EADDRINUSE.
 type winsockError struct{ errno syscall.Errno }
 
@@ -55,7 +55,7 @@ func (e winsockError) Is(target error) bool {
 	return ok && winsockErrno(n) == e.errno || e.errno == windows.WSAEACCES && target == os.ErrPermission
 }
 
-// ErrnoOf reads the error number of the wire: the system's own, negative.
+// ErrnoOf returns the error for a number from the wire, which is the system's own, negative.
 func ErrnoOf(n int) error {
 	if n < 0 {
 		n = -n
@@ -63,11 +63,11 @@ func ErrnoOf(n int) error {
 	return PortableErrno(syscall.Errno(n))
 }
 
-// PortableErrno is errno for a program that is written for all systems.
+// PortableErrno returns an error in which errors.Is finds errno by its names on all systems.
 func PortableErrno(errno syscall.Errno) error { return winsockError{winsockErrno(errno)} }
 
-// fileErrno are the errors of ReadFile and WriteFile on a socket, as the calls
-// of Winsock would have them.
+// fileErrno maps the errors of ReadFile and WriteFile on a socket to those that the calls of
+// Winsock return.
 var fileErrno = map[syscall.Errno]syscall.Errno{
 	windows.ERROR_NETNAME_DELETED:     windows.WSAECONNRESET,
 	windows.ERROR_CONNECTION_ABORTED:  windows.WSAECONNABORTED,
@@ -78,7 +78,7 @@ var fileErrno = map[syscall.Errno]syscall.Errno{
 	windows.ERROR_SEM_TIMEOUT:         windows.WSAETIMEDOUT,
 }
 
-// socketError is the cause of err, which a file that is a socket has returned.
+// socketError returns the cause of err, an error of an os.File that is a socket.
 func socketError(err error) error {
 	var errno syscall.Errno
 	if errors.As(err, &errno) {
@@ -90,8 +90,8 @@ func socketError(err error) error {
 	return err
 }
 
-// Exhausted reports whether err says that this process or the system has no room for
-// one more socket, and not that something is wrong with the one in question.
+// Exhausted reports whether err says that this process or the system has no room for one
+// more socket. Other errors are about the socket itself.
 func Exhausted(err error) bool {
 	return errors.Is(err, windows.WSAEMFILE) || errors.Is(err, windows.WSAENOBUFS)
 }

@@ -10,15 +10,14 @@ import (
 	"golang.org/x/sys/windows"
 )
 
-// events reads and writes by calls that report to events, for a connection that is
-// on another process's completion port. That process may go on using it. A read or
-// write takes longer than one of an os.File, by the thread of the system that waits
-// for the event.
+// events reads and writes by calls that report to events, for a connection that is on
+// another process's completion port. That process may go on using it. A read or write takes
+// longer than that of an os.File, since a thread of the system waits for the event.
 //
-// One read and one write at a time is under way. reading and writing are held
-// meanwhile, and no other lock before them.
+// At most one read and one write are under way. Meanwhile reading or writing is held, which
+// is taken before any other lock.
 type events struct {
-	in, out          *calls // which hold the socket
+	in, out          *calls // hold the socket
 	reading, writing sync.Mutex
 }
 
@@ -26,8 +25,8 @@ var _ waiter = (*events)(nil)
 
 func newEvents(h *handle.Handle) *events { return &events{in: newCalls(h), out: newCalls(h)} }
 
-// maxWrite is how much is given to the kernel at once, in bytes: it keeps that in
-// memory until it is sent.
+// maxWrite bounds how much the kernel gets at once, in bytes: it keeps that in memory until
+// it is sent.
 const maxWrite = 1 << 20
 
 func startRead(s windows.Handle, o *overlapped) error {
@@ -68,7 +67,7 @@ func (e *events) Read(p []byte) (n int, err error) {
 	return int(o.n), nil
 }
 
-// read is one read. Without room in p it only waits until there is something.
+// read makes one read. If p is empty, it only waits until there is something to read.
 func (e *events) read(o *overlapped, p []byte) error {
 	o.p = p
 	for {
@@ -76,7 +75,7 @@ func (e *events) read(o *overlapped, p []byte) error {
 		if err != windows.ERROR_OPERATION_ABORTED {
 			return err
 		}
-		// Not by us: the system does that when the thread ends that began it.
+		// The thread that began the call has ended, and the system has ended the call.
 	}
 }
 
@@ -92,12 +91,12 @@ func (e *events) Write(p []byte) (n int, err error) {
 		o.p = p[n:min(len(p), n+maxWrite)]
 		o.ov.InternalHigh = 0
 		err = e.out.do(o, startWrite)
-		n += min(int(o.ov.InternalHigh), len(o.p)) // also of a write that was ended half way
+		n += min(int(o.ov.InternalHigh), len(o.p)) // right for a write that was ended half way, too
 	}
 	return n, err
 }
 
-// Close ends all that waits.
+// Close ends all reads and writes.
 func (e *events) Close() error {
 	e.in.close()
 	e.out.close()
@@ -137,8 +136,7 @@ func (r rawEvents) Read(f func(fd uintptr) bool) error {
 	return nil
 }
 
-// Write cannot wait: the system does not tell when there is room, and package net's
-// does not either.
+// Write cannot wait, as package net's cannot: the system does not tell when there is room.
 func (r rawEvents) Write(f func(fd uintptr) bool) error {
 	r.e.writing.Lock()
 	defer r.e.writing.Unlock()

@@ -13,15 +13,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Flows are the sockets of one UDP address among which a program of the kernel chooses
-// by what a datagram says: a group of SO_REUSEPORT. The first Shares sockets take what
-// begins a connection, by a hash of where it comes from. Socket Shares + n takes what
-// belongs to a connection whose ID has the group's tag, and behind it the number n.
+// Flows is a group of sockets of one UDP address (SO_REUSEPORT), among which a program in
+// the kernel chooses by what a datagram says. A datagram that begins a connection goes to one
+// of the first Shares sockets, by a hash of its source. A datagram of a connection whose ID
+// begins with the group's tag and the number n goes to socket Shares + n.
 //
-// An index in the group is the order of bind(2). The kernel moves the last socket into
-// the place of one that is closed: so none is closed before the address ends. The program
-// is attached once, before anybody reads: to replace one under traffic is a use after
-// free in kernels before June 2026 (CVE-2026-52910).
+// The index of a socket is its place in the order of bind(2). The kernel moves the last
+// socket into the place of one that is closed, so none is closed before the address ends.
+// The program is attached once, before anybody reads. Replacing it under traffic is a use
+// after free in kernels before June 2026 (CVE-2026-52910).
 type Flows struct {
 	Addr    net.Addr
 	Sockets []*handle.Handle
@@ -30,15 +30,15 @@ type Flows struct {
 	address Address // with the port that the system has chosen
 }
 
-// FlowTag is what begins the connection IDs of a group.
+// FlowTag is the beginning of all connection IDs of a group.
 type FlowTag [4]byte
 
-// FlowsSupported says whether this system can have them.
+// FlowsSupported says whether OpenFlows works on this system.
 const FlowsSupported = true
 
-// OpenFlows opens the group of a, with so many sockets for what begins connections, at
-// least 2. A connection ID of the group has idLength bytes. That the system does not take
-// the program is a [Reason] with EOPNOTSUPP.
+// OpenFlows opens the group of a, at first with its shares, at least 2. A connection ID of
+// the group has idLength bytes. If the system does not take the program, the error is a
+// [Reason] with EOPNOTSUPP.
 func OpenFlows(ctx context.Context, a Address, shares int, tag FlowTag, idLength int) (*Flows, error) {
 	f := &Flows{Shares: shares, address: a}
 	if err := f.open(ctx, flowProgram(shares, tag, idLength)); err != nil {
@@ -49,8 +49,8 @@ func OpenFlows(ctx context.Context, a Address, shares int, tag FlowTag, idLength
 }
 
 func (f *Flows) open(ctx context.Context, program []unix.SockFilter) error {
-	// The first socket is bound without SO_REUSEPORT: that another program, or another
-	// master, has the address is an error.
+	// The first socket is bound without SO_REUSEPORT, so it is an error if another program,
+	// or another master, has the address.
 	c, _, err := listenPacket(ctx, f.address)
 	if err != nil {
 		return err
@@ -77,8 +77,9 @@ func (f *Flows) open(ctx context.Context, program []unix.SockFilter) error {
 	return nil
 }
 
-// RestoreFlows is the group of a again, for a process that has its sockets: in their order,
-// with the real address. The kernel has kept the program.
+// RestoreFlows makes the Flows of a group of a that is open already, for the program after
+// an upgrade. sockets are in their order, and addr is their real address. The kernel has
+// kept the program that chooses.
 func RestoreFlows(a Address, addr net.Addr, sockets []*handle.Handle, shares int) *Flows {
 	f := &Flows{Sockets: sockets, Shares: shares, address: a}
 	f.located(addr)
@@ -88,12 +89,12 @@ func RestoreFlows(a Address, addr net.Addr, sockets []*handle.Handle, shares int
 // located notes the real address, for sockets to come.
 func (f *Flows) located(addr net.Addr) {
 	f.Addr = addr
-	host, _, _ := net.SplitHostPort(f.address.Literal) // it was listened on
+	host, _, _ := net.SplitHostPort(f.address.Literal) // a socket was bound to it, so it is right
 	_, port := ipPort(addr)
 	f.address.Literal = net.JoinHostPort(host, strconv.Itoa(port))
 }
 
-// Append opens one more socket, which comes last.
+// Append opens one more socket, behind the others.
 func (f *Flows) Append(ctx context.Context) error {
 	lc := net.ListenConfig{Control: func(network, address string, c syscall.RawConn) (err error) {
 		ctlErr := c.Control(func(fd uintptr) {
@@ -126,8 +127,8 @@ func (f *Flows) add(c net.PacketConn) error {
 	return nil
 }
 
-// Release closes what this process has of the sockets. They get no further datagram when
-// every process has.
+// Release closes this process's descriptors of all sockets. A socket gets datagrams until
+// every process has closed it.
 func (f *Flows) Release() {
 	for _, h := range f.Sockets {
 		h.Release()
@@ -135,14 +136,14 @@ func (f *Flows) Release() {
 	f.Sockets = nil
 }
 
-// The places of a QUIC packet's header, which RFC 8999 keeps for all versions, and of the
-// headers below it.
+// Where things are in the header of a QUIC packet, which RFC 8999 fixes for all versions, and
+// in the headers below it.
 const (
 	longHeader = 0x80 // of byte 0
 	atIDLength = 5    // of a long header
 	atLongID   = 6
 	atShortID  = 1
-	atCookie   = 4 // of an ID: behind the tag
+	atCookie   = 4 // in an ID: behind the tag
 
 	ipHeader    = 0xfff00000 // SKF_NET_OFF: from the IP header on
 	versionBits = 4          // to be shifted out of byte 0
@@ -155,9 +156,9 @@ const (
 	hashFactor = 0x9E3779B1 // 2^32 divided by the golden ratio
 )
 
-// flowProgram chooses the index in the group. A datagram that is too short for what is
-// looked at ends the program with 0, which is a share. An index that no socket has is
-// left to the kernel's own hash.
+// flowProgram returns the program that chooses the index in the group. If a datagram is too
+// short for a load, the kernel ends the program with 0, which is a share. If no socket has
+// the index, the kernel chooses by its own hash.
 func flowProgram(shares int, tag FlowTag, idLength int) []unix.SockFilter {
 	return assemble([]step{
 		load(unix.BPF_B, 0),
@@ -205,7 +206,8 @@ func flowProgram(shares int, tag FlowTag, idLength int) []unix.SockFilter {
 	})
 }
 
-// step is one instruction. A jump names where it goes; without a name it is the next one.
+// step is one instruction. A jump goes to the step with the label yes or no, or to the next
+// step if that is empty.
 type step struct {
 	code    uint16
 	k       uint32

@@ -10,22 +10,29 @@ import (
 	"github.com/go-cluster/cluster/internal/handle"
 )
 
-// Flows are what other systems do not have. What follows is not called there.
+// Flows is a group of sockets on Linux. Here OpenFlows returns none.
 type Flows struct {
 	Addr    net.Addr
 	Sockets []*handle.Handle
 	Shares  int
 }
 
-// FlowTag is what begins the connection IDs of a group.
+// FlowTag is the beginning of all connection IDs of a group.
 type FlowTag [4]byte
 
-// FlowsSupported says whether this system can have them.
+// FlowsSupported says whether OpenFlows works on this system.
 const FlowsSupported = false
 
+// OpenFlows returns errs.NotSupported.
 func OpenFlows(context.Context, Address, int, FlowTag, int) (*Flows, error) {
 	return nil, errs.NotSupported
 }
+
+// RestoreFlows returns nil.
 func RestoreFlows(Address, net.Addr, []*handle.Handle, int) *Flows { return nil }
-func (*Flows) Append(context.Context) error                        { return errs.NotSupported }
-func (*Flows) Release()                                            {}
+
+// Append returns errs.NotSupported.
+func (*Flows) Append(context.Context) error { return errs.NotSupported }
+
+// Release does nothing.
+func (*Flows) Release() {}

@@ -12,31 +12,31 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Several sockets of one address (SO_REUSEPORT). The kernel chooses by a hash of the
-// connection, or of a datagram's addresses, or as a program says.
+// Several sockets of one address (SO_REUSEPORT). The kernel chooses one for each connection
+// or datagram, by a hash of its addresses or as a program says.
 
-// Groups says that this system has groups whose sockets share the connections, and tells
-// how many wait at each.
+// Groups says whether this system has groups of sockets that share the connections of one
+// address, and tells how many connections wait at each.
 const Groups = true
 
-// Instruction is one of a program that chooses a socket.
+// Instruction is an instruction of a program that chooses a socket.
 type Instruction = unix.SockFilter
 
-// Group are the sockets that [OpenGroup] has opened.
+// Group has the sockets that [OpenGroup] has opened.
 type Group struct {
 	Sockets []*handle.Handle // in the order in which a program of the group numbers them
 	Addr    net.Addr
-	Lack    error // why there is only the first, as [Open] opens it; or nil
-	Refused error // why the system took no program, so that its hash has the choice; or nil
+	Lack    error // why there is only one socket, as [Open] opens it; or nil
+	Refused error // why the system took no program, and chooses by its hash; or nil
 }
 
-// OpenGroup opens n sockets of a, for streams or for datagrams. The first it opens without
-// the option: another cluster, or whoever else wants the address for itself, is told that
-// it is in use.
+// OpenGroup opens n sockets of a, for streams or for datagrams. The first is bound without
+// SO_REUSEPORT: so the address is in use for another cluster, and for others that want it
+// alone.
 //
-// choose, if not nil, is attached before more than the first socket can have traffic. It
-// is never replaced or detached: to do so under traffic is a use after free in many
-// kernels (CVE-2026-52910).
+// choose, if not nil, is attached before more than the first socket can have traffic. It is
+// never replaced or detached: under traffic that is a use after free in many kernels
+// (CVE-2026-52910).
 func OpenGroup(ctx context.Context, a Address, n int, choose []Instruction) (g Group, err error) {
 	first, addr, _, err := Open(ctx, a)
 	if err != nil {
@@ -64,7 +64,7 @@ func OpenGroup(ctx context.Context, a Address, n int, choose []Instruction) (g G
 	return g, nil
 }
 
-// undo leaves the first socket, as it was before the others.
+// undo closes all sockets but the first, and makes that one as it was before.
 func (g *Group) undo(why error) {
 	for _, h := range g.Sockets[1:] {
 		h.Release()
@@ -108,9 +108,9 @@ func setReusePort(fd, on int) error {
 	return os.NewSyscallError("setsockopt", unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, on))
 }
 
-// attach lets a program choose the socket of fd's group: its result is the index, in the
-// order of listen (TCP) or of bind (UDP). A result that is out of range leaves the choice
-// to the hash. That needs no privilege.
+// attach lets a program choose the socket of fd's group. Its result is an index in the order
+// of listen(2) (TCP) or bind(2) (UDP). If that is out of range, the kernel chooses by its
+// hash. No privilege is needed.
 func attach(fd int, program []Instruction) error {
 	prog := unix.SockFprog{Len: uint16(len(program)), Filter: &program[0]}
 	if err := unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_REUSEPORT_CBPF, &prog); err != nil {
@@ -119,8 +119,8 @@ func attach(fd int, program []Instruction) error {
 	return nil
 }
 
-// The packet as a program of a group sees it: from the IP header on (SKF_NET_OFF), and what
-// the kernel knows beside it: a random number is at SKF_AD_OFF + SKF_AD_RANDOM.
+// Where a program of a group finds things: the packet, from the IP header on, at SKF_NET_OFF,
+// and a random number at SKF_AD_OFF + SKF_AD_RANDOM.
 const (
 	inNetwork = 0x100000000 - 0x100000
 	random    = 0x100000000 - 0x1000 + 56
@@ -128,9 +128,9 @@ const (
 
 func operation(code uint16, k uint32) Instruction { return Instruction{Code: code, K: k} }
 
-// ByChance is a program that chooses one of n sockets of a group by a random number. By the
-// kernel's hash of both addresses they have an even share only of what is hashed: a few
-// clients have no more ports than one address has, and connect from the same ones again.
+// ByChance returns a program that chooses one of n sockets of a group by a random number. The
+// kernel's hash spreads pairs of addresses evenly, and not connections: a few clients have
+// few addresses, and connect from the same ports again and again.
 func ByChance(n int) []Instruction {
 	return []Instruction{
 		operation(unix.BPF_LD|unix.BPF_W|unix.BPF_ABS, random),
@@ -139,8 +139,8 @@ func ByChance(n int) []Instruction {
 	}
 }
 
-// ByClient is a program that chooses one of n sockets of a group by the client's address,
-// IPv4 or IPv6; a v4-mapped client is one of IPv4. It is nil if there is nothing to choose.
+// ByClient returns a program that chooses one of n sockets of a group by the IP address of
+// the client. A v4-mapped client counts as IPv4.
 func ByClient(n int) []Instruction {
 	op := operation
 	load := func(at uint32) Instruction { return op(unix.BPF_LD|unix.BPF_W|unix.BPF_ABS, inNetwork+at) }
@@ -155,7 +155,7 @@ func ByClient(n int) []Instruction {
 	for at := uint32(12); at <= 20; at += 4 {
 		program = append(program, op(unix.BPF_MISC|unix.BPF_TAX, 0), load(at), op(unix.BPF_ALU|unix.BPF_XOR|unix.BPF_X, 0))
 	}
-	const golden = 0x9e3779b1 // 2³² divided by the golden ratio: it spreads what differs in few bits
+	const golden = 0x9e3779b1 // 2³² divided by the golden ratio: it spreads addresses that differ in few bits
 	return append(program,
 		op(unix.BPF_ALU|unix.BPF_MUL|unix.BPF_K, golden),
 		op(unix.BPF_ALU|unix.BPF_RSH|unix.BPF_K, 16),

@@ -12,19 +12,19 @@ import (
 	"github.com/go-cluster/cluster/internal/handle"
 )
 
-// Groups says that this system has groups whose sockets share the connections, and tells
-// how many wait at each. SO_REUSEPORT is something else on most, and FreeBSD's
-// SO_REUSEPORT_LB has no way to see what waits.
+// Groups says whether this system has groups of sockets that share the connections of one
+// address, and tells how many connections wait at each. SO_REUSEPORT means something else on
+// most of these systems, and FreeBSD's SO_REUSEPORT_LB does not tell how many wait.
 const Groups = false
 
-// Instruction is one of a program that chooses a socket.
+// Instruction is an instruction of a program that chooses a socket.
 type Instruction struct{}
 
-// Group are the sockets that [OpenGroup] has opened.
+// Group has the socket that [OpenGroup] has opened.
 type Group struct {
 	Sockets []*handle.Handle
 	Addr    net.Addr
-	Lack    error // why there is only the first, as [Open] opens it
+	Lack    error // why there is only one socket, as [Open] opens it
 	Refused error
 }
 
@@ -37,10 +37,10 @@ func OpenGroup(ctx context.Context, a Address, _ int, _ []Instruction) (g Group,
 	return Group{Sockets: []*handle.Handle{h}, Addr: addr, Lack: errs.NotSupported}, nil
 }
 
-// ByChance is no program here.
+// ByChance returns nil: there are no programs here.
 func ByChance(int) []Instruction { return nil }
 
-// ByClient is no program here.
+// ByClient returns nil: there are no programs here.
 func ByClient(int) []Instruction { return nil }
 
 // Traffic tells that a connection has come to one of some listening sockets: here never.
@@ -52,10 +52,10 @@ func NewTraffic() (*Traffic, error) { return nil, errs.NotSupported }
 // Add fails.
 func (*Traffic) Add(*handle.Handle) error { return errs.NotSupported }
 
-// Remove returns that nothing is left.
+// Remove returns 0.
 func (*Traffic) Remove(*handle.Handle) (left int) { return 0 }
 
-// Wait does not wait.
+// Wait returns at once.
 func (*Traffic) Wait() bool { return false }
 
 // After fails.
@@ -64,7 +64,7 @@ func (*Traffic) After(time.Duration) error { return errs.NotSupported }
 // Rest fails.
 func (*Traffic) Rest() error { return errs.NotSupported }
 
-// Waiting calls nothing.
+// Waiting does not call fn.
 func (*Traffic) Waiting(func(fd int)) {}
 
 // Close does nothing.
@@ -91,7 +91,7 @@ func (*Merged) SetDeadline(time.Time) error { return errs.NotSupported }
 // Close does nothing.
 func (*Merged) Close() error { return nil }
 
-// Len is none.
+// Len returns 0.
 func (*Merged) Len() int { return 0 }
 
 // SyscallConn fails.

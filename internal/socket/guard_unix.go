@@ -12,14 +12,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The way to a directory, for a process that other users must not lead astray: for
-// a master that opens what workers of another user ask for.
+// The way to a directory for a master whose workers run as another user. It opens the paths
+// that they ask for, with rights that they do not have. So that user must not be able to
+// lead it to another place.
 
 // maxLinks is how many symbolic links a path may have, as for the kernel.
 const maxLinks = 40
 
-// guardedPlace finds the place at path. Symbolic links are followed only where root
-// or this process's user has put them, and nobody else can.
+// guardedPlace finds the place at path. It follows a symbolic link only where nobody but
+// root and this process's user can have put one.
 func guardedPlace(path string) (*place, error) {
 	firm, rest, err := walk(filepath.Dir(path))
 	if err != nil {
@@ -36,9 +37,8 @@ func guardedPlace(path string) (*place, error) {
 	return loosePlace(firm, rest, name)
 }
 
-// walk goes down dir from the root. It returns the directory, without symbolic
-// links in its path, from which on others can change what is there, and what is
-// left of the way then.
+// walk goes down dir from the root, as long as no other user can change the way. It returns
+// the directory where it stopped, as a path without symbolic links, and the rest of the way.
 func walk(dir string) (firm string, rest []string, err error) {
 	firm, rest = "/", parts(dir)
 	for links := 0; len(rest) > 0; {
@@ -62,7 +62,7 @@ func walk(dir string) (firm string, rest []string, err error) {
 		if links++; links > maxLinks {
 			return "", nil, os.NewSyscallError("open", unix.ELOOP)
 		}
-		if !trusted(info) { // others put links into a directory as /tmp, too
+		if !trusted(info) { // a firm directory may have others' links in it, as /tmp has
 			return "", nil, refusedLink(next)
 		}
 		target, err := os.Readlink(next)
@@ -77,14 +77,14 @@ func walk(dir string) (firm string, rest []string, err error) {
 	return firm, rest, nil
 }
 
-// parts are the names in a path.
+// parts returns the names in a path.
 func parts(path string) []string {
 	return strings.FieldsFunc(path, func(r rune) bool { return r == '/' })
 }
 
-// isFirm reports whether nobody but root and this user can change what dir's
-// entries are: put others in their places, that is, which those who may write to
-// it cannot if its sticky bit is set.
+// isFirm reports whether nobody but root and this user can replace or remove the entries of
+// dir that they have not made. With the sticky bit set others cannot, even if they may write
+// to dir.
 func isFirm(dir string) bool {
 	info, err := os.Lstat(dir)
 	return err == nil && info.IsDir() && trusted(info) &&
@@ -97,7 +97,7 @@ func trusted(info os.FileInfo) bool {
 	return ok && (st.Uid == 0 || int(st.Uid) == os.Geteuid())
 }
 
-// refusedLink is the error for a symbolic link that is not followed.
+// refusedLink returns the error for a symbolic link that is not followed.
 func refusedLink(path string) error {
 	return &Reason{unix.EACCES, fmt.Sprintf("%q is no directory, or a symbolic link that another user could have made, which is not followed for workers that run as another user", path)}
 }

@@ -12,8 +12,9 @@ import (
 // Heals says whether a shared socket that one process has broken can be mended.
 const Heals = true
 
-// ShutDown reports whether a process that shares the listening socket h has shut it down,
-// so that it takes no connection any more. Of a unix socket SO_ACCEPTCONN does not tell.
+// ShutDown reports whether a process that shares the listening socket h has shut it down:
+// the socket takes no connections any more. SO_ACCEPTCONN tells that of a TCP socket, and
+// poll(2) of a unix socket.
 func ShutDown(h *handle.Handle) bool {
 	typ, err := unix.GetsockoptInt(h.FD(), unix.SOL_SOCKET, unix.SO_TYPE)
 	if err != nil || typ != unix.SOCK_STREAM {
@@ -28,8 +29,8 @@ func ShutDown(h *handle.Handle) bool {
 	return err == nil && n > 0 && p[0].Revents&(unix.POLLRDHUP|unix.POLLHUP) != 0
 }
 
-// Relisten lets a TCP socket of a that was shut down listen again at real, for all
-// processes that share it. It reports false of a unix socket, which never does.
+// Relisten makes the TCP socket h of a, which was shut down, listen again at real, for all
+// processes that share it. It returns false for a unix socket, which cannot listen again.
 func Relisten(h *handle.Handle, a Address, real net.Addr) (ok bool, err error) {
 	tcp, ok := real.(*net.TCPAddr)
 	if !ok {
@@ -45,9 +46,9 @@ func Relisten(h *handle.Handle, a Address, real net.Addr) (ok bool, err error) {
 	return true, os.NewSyscallError("listen", unix.Listen(h.FD(), backlog))
 }
 
-// rebind binds h again to what it was bound to. A port that the system chose is given up
-// by a socket that is shut down or disconnected, though getsockname may show it still. One
-// that was asked for is not: then the socket is bound (EINVAL).
+// rebind binds h again to the address that it had. A socket that is shut down or disconnected
+// gives up a port that the system chose, though getsockname may still show it. It keeps a
+// port that was asked for, and then bind(2) returns EINVAL.
 func rebind(h *handle.Handle, ip net.IP, port int) error {
 	sa, err := unix.Getsockname(h.FD())
 	if err != nil {
@@ -67,8 +68,8 @@ func rebind(h *handle.Handle, ip net.IP, port int) error {
 	return nil
 }
 
-// Connected reports whether a process that shares the datagram socket h has connected it,
-// so that nobody but that one peer is heard any more.
+// Connected reports whether a process that shares the datagram socket h has connected it.
+// Then it receives from that one peer only.
 func Connected(h *handle.Handle) bool {
 	typ, err := unix.GetsockoptInt(h.FD(), unix.SOL_SOCKET, unix.SO_TYPE)
 	if err != nil || typ != unix.SOCK_DGRAM {
@@ -78,7 +79,7 @@ func Connected(h *handle.Handle) bool {
 	return err == nil
 }
 
-// Unconnect undoes that, for a socket whose address is real.
+// Unconnect ends the connection of the datagram socket h, whose address is real.
 func Unconnect(h *handle.Handle, real net.Addr) error {
 	sa := unix.RawSockaddrAny{} // AF_UNSPEC
 	_, _, errno := unix.Syscall(unix.SYS_CONNECT, uintptr(h.FD()), uintptr(unsafe.Pointer(&sa)), unix.SizeofSockaddrInet4)

@@ -7,12 +7,12 @@ import (
 	"time"
 )
 
-// inUseLook is how often an address that is in use is tried.
+// inUseLook is the time between two tries of an address that is in use.
 const inUseLook = 20 * time.Millisecond
 
-// WhileInUse calls open until its error is another one than EADDRINUSE, or until the given
-// time or the end of ctx, and returns what the last call returned. Time in which this
-// process does not run does not count.
+// WhileInUse calls open again as long as its error is EADDRINUSE, until the given time or
+// the end of ctx, and returns what the last call returned. It counts tries and does not look
+// at the clock, so time in which this process does not run does not count.
 func WhileInUse[T any](ctx context.Context, until time.Time, open func() (T, error)) (opened T, err error) {
 	for tries := time.Until(until) / inUseLook; ; tries-- {
 		opened, err = open()

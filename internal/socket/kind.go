@@ -1,11 +1,11 @@
 package socket
 
-// Kind is what a descriptor is, as the system says.
+// Kind is what the system says a descriptor is.
 type Kind int
 
 // The kinds that can go from process to process.
 const (
-	File     Kind = iota // no socket, or one that package net has no type for
+	File     Kind = iota // not a socket, or one that package net has no type for
 	Stream               // a connection
 	Listener             // a stream socket that listens
 	Packet               // a datagram socket

@@ -9,7 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// KindOf returns what h is, and of a datagram socket the network: udp4, udp6 or
+// KindOf returns the kind of h. network is that of a datagram socket: udp4, udp6 or
 // unixgram.
 func KindOf(h *handle.Handle) (k Kind, network string) {
 	typ, err := unix.GetsockoptInt(h.FD(), unix.SOL_SOCKET, unix.SO_TYPE)
@@ -42,9 +42,9 @@ func KindOf(h *handle.Handle) (k Kind, network string) {
 	return File, ""
 }
 
-// connected returns c, or why it cannot be used. A connection that was reset before
-// this process had it has no peer any more. Package net would make a connection of
-// it all the same, whose RemoteAddr is nil.
+// connected returns c, or an error if c was reset before this process had it. Such a
+// connection has no peer any more. Package net makes one of it all the same, whose
+// RemoteAddr is nil.
 func connected(c net.Conn) (net.Conn, error) {
 	if c.RemoteAddr() != nil {
 		return c, nil
@@ -54,6 +54,6 @@ func connected(c net.Conn) (net.Conn, error) {
 	return nil, &net.OpError{Op: "receive", Net: local.Network(), Source: local, Err: unix.ENOTCONN}
 }
 
-// Sendable says why a descriptor of the kind and network cannot go to another
+// Sendable returns an error if a descriptor of the kind and network cannot go to another
 // process. Here all can.
 func Sendable(Kind, string) error { return nil }

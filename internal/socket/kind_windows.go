@@ -9,7 +9,7 @@ import (
 	"golang.org/x/sys/windows"
 )
 
-// KindOf returns what h is, and its network.
+// KindOf returns the kind of h, and its network.
 func KindOf(h *handle.Handle) (k Kind, network string) {
 	typ, err := intOption(h.Socket(), soType)
 	switch {
@@ -44,7 +44,7 @@ func intOption(s windows.Handle, name int32) (value int32, err error) {
 	return value, err
 }
 
-// Sendable says why a descriptor of the kind and network cannot go to another
+// Sendable returns an error if a descriptor of the kind and network cannot go to another
 // process.
 func Sendable(k Kind, network string) error {
 	what := k.String()

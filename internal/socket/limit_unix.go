@@ -9,10 +9,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Budget is how many descriptors of this process sockets for workers may have the
-// numbers of. The rest, a quarter and 64 at most, is kept for what the process needs
-// itself: with it a worker can always be forked. A new descriptor has the lowest number
-// that is free, so that its number tells how many there are.
+// Budget returns the number below which the descriptors of sockets for workers must be. The
+// rest of this process's descriptors, a quarter of them and at most 64, is kept for the
+// process itself, so that it can always fork a worker. The kernel gives a new descriptor the
+// lowest free number, so its number tells how many there are.
 func Budget() int {
 	var limit unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil || uint64(limit.Cur) > math.MaxInt32 {
@@ -29,7 +29,7 @@ func Fit(h *handle.Handle) *handle.Handle {
 	if h.FD() < budget {
 		return h
 	}
-	// One with which the socket was opened may have become free since.
+	// A lower number may have become free since the socket was opened.
 	defer h.Release()
 	low, err := DuplicateFD(h.FD())
 	if err != nil {

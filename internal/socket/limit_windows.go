@@ -6,8 +6,8 @@ import (
 	"github.com/go-cluster/cluster/internal/handle"
 )
 
-// Budget: the number of handles is not bounded here.
+// Budget is as good as infinite: the number of handles is not bounded here.
 func Budget() int { return math.MaxInt }
 
-// Fit returns h: the number of a handle says nothing here.
+// Fit returns h: the number of a handle does not tell how many there are.
 func Fit(h *handle.Handle) *handle.Handle { return h }

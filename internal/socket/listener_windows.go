@@ -21,8 +21,7 @@ var (
 	_ syscall.Conn = (*listener)(nil)
 )
 
-// NewListener makes a listener of a socket that is shared. It keeps a reference of
-// its own to h.
+// NewListener makes a listener of a shared socket. It keeps a reference of its own to h.
 func NewListener(h *handle.Handle) (net.Listener, error) {
 	sa, err := windows.Getsockname(h.Socket())
 	if err != nil {
@@ -44,8 +43,8 @@ func (l *listener) opError(op string, err error) error {
 
 func always() bool { return true }
 
-// Accept waits for the next connection. A client that has gone meanwhile is no
-// error, which would end most servers.
+// Accept waits for the next connection. If the client is gone, it waits for the next one:
+// an error would end most servers.
 func (l *listener) Accept() (net.Conn, error) {
 	for {
 		h, err := l.a.Accept(always)
@@ -62,7 +61,7 @@ func (l *listener) Accept() (net.Conn, error) {
 	}
 }
 
-// Close ends this process's share of the socket.
+// Close closes this process's handle of the socket.
 func (l *listener) Close() error {
 	if !l.a.close() {
 		return l.opError("close", net.ErrClosed)
@@ -85,13 +84,13 @@ func (l *listener) SyscallConn() (syscall.RawConn, error) { return rawListener{l
 type rawListener struct{ l *listener }
 
 func (r rawListener) Control(f func(fd uintptr)) error {
-	if r.l.a.control(f) != nil { // it has no other reason
+	if r.l.a.control(f) != nil { // it fails for no other reason
 		return r.l.opError("raw-control", net.ErrClosed)
 	}
 	return nil
 }
 
-// Read and Write: as for the listeners of package net, there is nothing to wait for.
+// Read fails, as that of package net's listeners does.
 func (r rawListener) Read(func(fd uintptr) bool) error {
 	return r.l.opError("raw-read", syscall.EINVAL)
 }

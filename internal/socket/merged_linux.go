@@ -16,9 +16,10 @@ import (
 // Merged accepts from several sockets as if they were one listener. Sockets come and go
 // while it accepts.
 //
-// It waits by an epoll instance of its own, which the runtime's poller has, and takes the
-// connection from the socket that has one by package net's Accept. What net makes of a
-// descriptor (FileConn) costs a duplicate and five more system calls for each connection.
+// It waits by an epoll instance of its own, which the runtime's poller watches. It accepts
+// with a net.TCPListener of the socket that has a connection. To accept bare descriptors and
+// make connections of them (net.FileConn) would cost a duplicate and five more system calls
+// for each.
 type Merged struct {
 	readiness
 
@@ -29,7 +30,7 @@ type Merged struct {
 
 // member is one of the sockets.
 type member struct {
-	mu sync.Mutex // who accepts
+	mu sync.Mutex // held while one goroutine accepts
 	ln *net.TCPListener
 }
 
@@ -42,8 +43,8 @@ func NewMerged() (*Merged, error) {
 	return &Merged{readiness: r, all: make(map[int]*member)}, nil
 }
 
-// Add accepts from h as well, of which it takes a descriptor of its own. index is what
-// Remove calls it; a socket that has the index already goes.
+// Add makes m accept from h as well. It takes a descriptor of its own. index is for Remove. If
+// another socket has the index, Add removes that one.
 func (m *Merged) Add(index int, h *handle.Handle) error {
 	ln, err := NewListener(h)
 	if err != nil {
@@ -69,13 +70,13 @@ func (m *Merged) Add(index int, h *handle.Handle) error {
 	return nil
 }
 
-// Remove accepts from the socket no more.
+// Remove makes m accept from the socket no more.
 func (m *Merged) Remove(index int) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if s := m.all[index]; s != nil {
 		delete(m.all, index)
-		m.control(unix.EPOLL_CTL_DEL, index, s.ln) // others have the socket, so that its close would not
+		m.control(unix.EPOLL_CTL_DEL, index, s.ln) // closing it does not, since other processes have the socket
 		s.ln.Close()
 	}
 }
@@ -85,7 +86,7 @@ func (m *Merged) control(op, index int, ln *net.TCPListener) error {
 	if err != nil {
 		return err
 	}
-	// By level: what one look leaves the next one sees.
+	// Level-triggered: a connection that one look leaves is seen by the next one.
 	e := unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(index)}
 	outerErr := m.rc.Control(func(epoll uintptr) {
 		innerErr := rc.Control(func(fd uintptr) { err = unix.EpollCtl(int(epoll), op, int(fd), &e) })
@@ -99,8 +100,8 @@ func (m *Merged) control(op, index int, ln *net.TCPListener) error {
 	return os.NewSyscallError("epoll_ctl", err)
 }
 
-// overtaken bounds an Accept of a socket that had a connection a moment ago: another
-// process may have taken it since.
+// overtaken bounds the Accept of a socket that had a connection a moment ago: another
+// process may have taken that since.
 const overtaken = time.Millisecond
 
 // Accept waits for a connection at any of the sockets.
@@ -130,11 +131,11 @@ func (s *member) accept() (net.Conn, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.ln.SetDeadline(time.Now().Add(overtaken))
-	defer s.ln.SetDeadline(time.Time{}) // it would wake this process
+	defer s.ln.SetDeadline(time.Time{}) // else its timer would wake this process
 	return s.ln.Accept()
 }
 
-// readiness is an epoll instance of sockets, which the runtime's poller has.
+// readiness is an epoll instance of sockets. The runtime's poller watches it.
 type readiness struct {
 	epoll *os.File
 	rc    syscall.RawConn
@@ -145,8 +146,8 @@ func newReadiness() (r readiness, err error) {
 	return r, err
 }
 
-// ready waits for a socket that has something, and returns its index. One at a time: the
-// kernel goes round.
+// ready waits for a socket that has something, and returns its index. It asks for one at a
+// time, and the kernel goes round among them.
 func (r readiness) ready() (index int, err error) {
 	var events [1]unix.EpollEvent
 	waitErr := r.rc.Read(func(fd uintptr) bool {
@@ -169,7 +170,7 @@ func (r readiness) ready() (index int, err error) {
 // SetDeadline bounds Accept.
 func (m *Merged) SetDeadline(t time.Time) error { return m.epoll.SetReadDeadline(t) }
 
-// Close closes this process's descriptors of all of them, and ends a waiting Accept.
+// Close closes this process's descriptors of all sockets, and ends a waiting Accept.
 func (m *Merged) Close() error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -184,7 +185,7 @@ func (m *Merged) Close() error {
 	return m.epoll.Close()
 }
 
-// Len is how many sockets there are.
+// Len returns the number of sockets.
 func (m *Merged) Len() int {
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -13,14 +13,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Supported says why this system cannot listen on a, or cannot share its socket
-// with other processes. Unix can do both with every network.
+// Supported returns an error if this system cannot listen on a or, if shared, cannot share
+// the socket with other processes. Unix can do both with every network.
 func Supported(a Address, shared bool) error { return nil }
 
-// Open opens a's socket to be shared with other processes. It returns the bare
-// descriptor: closing the net.Listener that opened it loses no connection, and
-// leaves the runtime's poller no reason to wake this process for each one. The file
-// of a unix socket stays until it is unlinked.
+// Open opens a's socket to be shared with other processes. It returns a bare descriptor, and
+// closes the net.Listener that opened it. So the runtime's poller does not wake this process
+// for each connection, and no connection is lost. The file of a unix socket stays until it
+// is unlinked.
 func Open(ctx context.Context, a Address) (h *handle.Handle, addr net.Addr, file *UnixFile, err error) {
 	if a.FD >= 0 {
 		h, addr, err = openDescriptor(a)
@@ -95,7 +95,7 @@ func listenPacket(ctx context.Context, a Address) (net.PacketConn, *UnixFile, er
 	})
 }
 
-// control sets what has to be set before bind(2).
+// control sets the options that must be set before bind(2).
 func (a Address) control(network, address string, c syscall.RawConn) error {
 	var err error
 	ctlErr := c.Control(func(fd uintptr) {
@@ -103,16 +103,16 @@ func (a Address) control(network, address string, c syscall.RawConn) error {
 			err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEADDR, 1)
 		}
 		if a.Mode != 0 && a.IsUnix() {
-			// On Linux bind gives the file the socket's mode, so that it is never
-			// open wider than asked for. Other systems refuse this call; there
-			// the mode follows after bind.
+			// On Linux bind(2) gives the file the mode of the socket. So the file never
+			// has a wider mode than the one asked for. Other systems refuse this call,
+			// and the mode is set after bind.
 			unix.Fchmod(int(fd), uint32(a.Mode))
 		}
 	})
 	return errors.Join(ctlErr, err)
 }
 
-// relisten changes the backlog of a socket that listens.
+// relisten changes the backlog of a listening socket.
 func relisten(c syscall.Conn, backlog int) error {
 	rc, err := c.SyscallConn()
 	if err != nil {

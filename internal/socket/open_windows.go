@@ -13,8 +13,8 @@ import (
 	"golang.org/x/sys/windows"
 )
 
-// Supported says why this system cannot listen on a, or cannot share its socket
-// with other processes.
+// Supported returns an error if this system cannot listen on a or, if shared, cannot share
+// the socket with other processes.
 func Supported(a Address, shared bool) error {
 	switch {
 	case a.IsUnix():
@@ -70,22 +70,22 @@ func ListenPacket(ctx context.Context, a Address) (net.PacketConn, error) {
 	return lc.ListenPacket(ctx, a.Network, a.Literal)
 }
 
-// UnixFile is the file of a unix socket: there are none.
+// UnixFile is the file of a unix socket. There are none here.
 type UnixFile struct{}
 
-// Unlink would remove the file.
+// Unlink does nothing.
 func (f *UnixFile) Unlink() {}
 
-// Gone would report that somebody has removed the file.
+// Gone is false.
 func (f *UnixFile) Gone() bool { return false }
 
-// Unlinker is for the file of a unix socket.
+// Unlinker returns a func that does nothing.
 func (a Address) Unlinker() func() { return func() {} }
 
-// SetModeAndOwner is for the file of a unix socket.
+// SetModeAndOwner does nothing.
 func (a Address) SetModeAndOwner() error { return nil }
 
-// Locate is for the path of a unix socket.
+// Locate does nothing.
 func (a *Address) Locate() error { return nil }
 
 // Duplicate returns another handle of c's socket.
@@ -103,30 +103,28 @@ func Duplicate(c syscall.Conn) (h *handle.Handle, err error) {
 	return h, errors.Join(ctlErr, err)
 }
 
-// DuplicateFD, Inspect and Listens are for sockets that a process is given by their numbers,
-// as nothing here gives them.
+// A process here is given no sockets by their numbers, and sent no sockets but those of TCP.
+// So the functions below have nothing to do.
 
-// DuplicateFD returns another handle of the socket fd.
+// DuplicateFD returns errs.NotSupported.
 func DuplicateFD(int) (*handle.Handle, error) { return nil, errs.NotSupported }
 
-// Inspect returns what kind of socket fd is.
+// Inspect returns errs.NotSupported.
 func Inspect(int) (network string, addr net.Addr, err error) {
 	return "", nil, errs.NotSupported
 }
 
-// Listens returns the address at which this process listens on fd.
+// Listens returns errs.NotSupported.
 func Listens(int) (packet bool, addr net.Addr, err error) { return false, nil, errs.NotSupported }
 
-// What follows is for sockets that no process here is sent.
-
-// NewPacketConn makes a datagram socket of h.
+// NewPacketConn returns errs.NotSupported.
 func NewPacketConn(*handle.Handle) (net.PacketConn, error) { return nil, errs.NotSupported }
 
-// NewFile makes a file of h.
+// NewFile returns errs.NotSupported.
 func NewFile(*handle.Handle) (*os.File, error) { return nil, errs.NotSupported }
 
-// ListenBound lets a socket listen that a node primary has only bound.
+// ListenBound returns errs.NotSupported: node sends no sockets here.
 func ListenBound(*handle.Handle, Address) error { return errs.NotSupported }
 
-// File is none.
+// File returns nil.
 func (a Address) File() *UnixFile { return nil }

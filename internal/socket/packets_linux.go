@@ -15,12 +15,12 @@ import (
 )
 
 // MergedPackets reads from several sockets of one UDP address as if they were one socket.
-// Sockets come and go while it reads. It writes by one that it always has. It has all
+// Sockets come and go while it reads. It writes by one socket that it always has. It has all
 // methods of a *net.UDPConn.
 type MergedPackets struct {
-	*net.UDPConn // writes; what it has to read, others read, or this one when it is given it
+	*net.UDPConn // writes; it is read only if Add was called with its socket
 	readiness
-	received func() // is told of each read
+	received func() // called for each read
 
 	zones sync.Map // names of interfaces, by their index
 
@@ -31,12 +31,12 @@ type MergedPackets struct {
 
 // packets is one of the sockets.
 type packets struct {
-	using sync.RWMutex // held to read by who reads; who closes it holds it alone
+	using sync.RWMutex // readers of the socket share it; close holds it alone
 	fd    int          // -1 when it is closed
 }
 
-// NewMergedPackets makes one without sockets to read, which writes by h, and takes a
-// descriptor of its own of that. received is called for each read that has brought
+// NewMergedPackets makes a MergedPackets that writes by h and reads from no socket yet. It
+// takes a descriptor of its own. received is called for each read that has brought
 // something, and must not wait.
 func NewMergedPackets(h *handle.Handle, received func()) (*MergedPackets, error) {
 	c, err := NewPacketConn(h)
@@ -56,8 +56,8 @@ func NewMergedPackets(h *handle.Handle, received func()) (*MergedPackets, error)
 	return &MergedPackets{UDPConn: udp, readiness: r, received: received, all: make(map[int]*packets)}, nil
 }
 
-// Add reads from h as well, of which it takes a descriptor of its own. index is what Remove
-// calls it. What the program has set on the socket that this writes by is set on h too.
+// Add makes m read from h as well. It takes a descriptor of its own. index is for Remove. The
+// options that the program has set on the socket that m writes by are set on h too.
 func (m *MergedPackets) Add(index int, h *handle.Handle) error {
 	d, err := DuplicateFD(h.FD())
 	if err != nil {
@@ -81,14 +81,14 @@ func (m *MergedPackets) Add(index int, h *handle.Handle) error {
 	return nil
 }
 
-// Remove reads from the socket no more.
+// Remove makes m read from the socket no more.
 func (m *MergedPackets) Remove(index int) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if s := m.all[index]; s != nil {
 		delete(m.all, index)
 		m.control(unix.EPOLL_CTL_DEL, index, s.fd)
-		go s.close() // who reads from it returns at once, unless somebody has made it wait
+		go s.close() // waits for a read, which another process may have made a blocking one
 	}
 }
 
@@ -100,7 +100,7 @@ func (s *packets) close() {
 }
 
 func (m *MergedPackets) control(op, index, fd int) (err error) {
-	e := unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(index)} // by level, as Merged
+	e := unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(index)} // level-triggered, as in Merged
 	outerErr := m.rc.Control(func(epoll uintptr) { err = unix.EpollCtl(int(epoll), op, fd, &e) })
 	if outerErr != nil {
 		return outerErr
@@ -108,7 +108,7 @@ func (m *MergedPackets) control(op, index, fd int) (err error) {
 	return os.NewSyscallError("epoll_ctl", err)
 }
 
-// inherited are the options of a socket that say what a read brings.
+// inherited are the options of a socket that add to what a read returns.
 var inherited = [...]struct{ level, name int }{
 	{unix.SOL_SOCKET, unix.SO_RXQ_OVFL},
 	{unix.SOL_SOCKET, unix.SO_TIMESTAMP}, {unix.SOL_SOCKET, unix.SO_TIMESTAMPNS}, {unix.SOL_SOCKET, unix.SO_TIMESTAMPING},
@@ -119,8 +119,8 @@ var inherited = [...]struct{ level, name int }{
 	{unix.IPPROTO_UDP, unix.UDP_GRO},
 }
 
-// copyOptions sets on fd what is set on the socket that this writes by. What the system does
-// not have, or not for this family, is not set there either.
+// copyOptions sets the options on fd as they are on the socket that m writes by. An option
+// that the system does not have, or not for this family, is left out.
 func (m *MergedPackets) copyOptions(fd int) {
 	rc, err := m.UDPConn.SyscallConn()
 	if err != nil {
@@ -133,8 +133,8 @@ func (m *MergedPackets) copyOptions(fd int) {
 				unix.SetsockoptInt(fd, o.level, o.name, v)
 			}
 		}
-		// The system says twice what was asked for. Less than it gives by itself is
-		// seldom wanted.
+		// getsockopt returns twice the size that was asked for. A smaller size than the
+		// system's own is seldom wanted.
 		wanted, err := unix.GetsockoptInt(int(own), unix.SOL_SOCKET, unix.SO_RCVBUF)
 		if has, hasErr := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF); err == nil && hasErr == nil && wanted > has {
 			unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, wanted/2)
@@ -142,11 +142,11 @@ func (m *MergedPackets) copyOptions(fd int) {
 	})
 }
 
-// errAgain is what a read returns that has found nothing.
+// errAgain is the error of a read that has found nothing.
 const errAgain = unix.EAGAIN
 
-// receive calls fn with a socket that has something, until it returns another error than
-// EAGAIN: another process, or another goroutine, may have been faster.
+// receive calls fn with a socket that has something. While fn returns EAGAIN it waits again:
+// another process, or another goroutine, was faster.
 func (m *MergedPackets) receive(fn func(fd int) error) error {
 	for {
 		index, err := m.ready()
@@ -206,7 +206,8 @@ func (m *MergedPackets) message(b, oob []byte) (n, oobn, flags int, from netip.A
 	return n, oobn, flags, from, nil
 }
 
-// zone is the name of an interface, which it does not change, or its number.
+// zone returns the name of an interface, or its number if it has none. It keeps the names,
+// since one does not change.
 func (m *MergedPackets) zone(id uint32) string {
 	if name, ok := m.zones.Load(id); ok {
 		return name.(string)
@@ -219,13 +220,13 @@ func (m *MergedPackets) zone(id uint32) string {
 	return name
 }
 
-// Read reads a datagram.
+// Read is the method of a *net.UDPConn.
 func (m *MergedPackets) Read(b []byte) (n int, err error) {
 	n, _, _, _, err = m.message(b, nil)
 	return n, err
 }
 
-// ReadFrom is that of a *net.UDPConn.
+// ReadFrom is the method of a *net.UDPConn.
 func (m *MergedPackets) ReadFrom(b []byte) (n int, from net.Addr, err error) {
 	n, udp, err := m.ReadFromUDP(b)
 	if err != nil {
@@ -234,19 +235,19 @@ func (m *MergedPackets) ReadFrom(b []byte) (n int, from net.Addr, err error) {
 	return n, udp, nil
 }
 
-// ReadFromUDP is that of a *net.UDPConn.
+// ReadFromUDP is the method of a *net.UDPConn.
 func (m *MergedPackets) ReadFromUDP(b []byte) (n int, from *net.UDPAddr, err error) {
 	n, _, _, from, err = m.ReadMsgUDP(b, nil)
 	return n, from, err
 }
 
-// ReadFromUDPAddrPort is that of a *net.UDPConn.
+// ReadFromUDPAddrPort is the method of a *net.UDPConn.
 func (m *MergedPackets) ReadFromUDPAddrPort(b []byte) (n int, from netip.AddrPort, err error) {
 	n, _, _, from, err = m.message(b, nil)
 	return n, from, err
 }
 
-// ReadMsgUDP is that of a *net.UDPConn.
+// ReadMsgUDP is the method of a *net.UDPConn.
 func (m *MergedPackets) ReadMsgUDP(b, oob []byte) (n, oobn, flags int, from *net.UDPAddr, err error) {
 	n, oobn, flags, ap, err := m.message(b, oob)
 	if err != nil {
@@ -255,13 +256,14 @@ func (m *MergedPackets) ReadMsgUDP(b, oob []byte) (n, oobn, flags int, from *net
 	return n, oobn, flags, net.UDPAddrFromAddrPort(ap), nil
 }
 
-// ReadMsgUDPAddrPort is that of a *net.UDPConn.
+// ReadMsgUDPAddrPort is the method of a *net.UDPConn.
 func (m *MergedPackets) ReadMsgUDPAddrPort(b, oob []byte) (n, oobn, flags int, from netip.AddrPort, err error) {
 	return m.message(b, oob)
 }
 
-// SetReadDeadline bounds the reads. One that has passed ends those too that a program makes
-// by the descriptor, of which another process may have made one that waits.
+// SetReadDeadline bounds the reads. A deadline in the past also makes all sockets
+// non-blocking: another process may have made one blocking, and then a program that reads by
+// the descriptor itself (SyscallConn) would not return.
 func (m *MergedPackets) SetReadDeadline(t time.Time) error {
 	err := m.epoll.SetReadDeadline(t)
 	if !t.IsZero() && !t.After(time.Now()) {
@@ -270,7 +272,7 @@ func (m *MergedPackets) SetReadDeadline(t time.Time) error {
 	return err
 }
 
-// SetDeadline is SetReadDeadline and SetWriteDeadline.
+// SetDeadline sets the deadlines of reads and writes.
 func (m *MergedPackets) SetDeadline(t time.Time) error {
 	if err := m.UDPConn.SetWriteDeadline(t); err != nil {
 		return err
@@ -278,16 +280,16 @@ func (m *MergedPackets) SetDeadline(t time.Time) error {
 	return m.SetReadDeadline(t)
 }
 
-// SetReadBuffer sets it on all sockets, and on those that follow if it is more than the
-// system's.
+// SetReadBuffer sets the size of the receive buffer of all sockets, in bytes. Sockets that
+// Add brings later get it if it is larger than the system's own.
 func (m *MergedPackets) SetReadBuffer(bytes int) error {
 	return m.each(func(fd int) error {
 		return os.NewSyscallError("setsockopt", unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, bytes))
 	})
 }
 
-// each calls fn with all descriptors: of the socket that this writes by, and of those that
-// it reads.
+// each calls fn with all descriptors: that of the socket that m writes by, and those that it
+// reads from.
 func (m *MergedPackets) each(fn func(fd int) error) error {
 	rc, err := m.UDPConn.SyscallConn()
 	if err != nil {
@@ -313,9 +315,9 @@ func (m *MergedPackets) sockets() (all []*packets) {
 	return all
 }
 
-// SyscallConn gives access to the sockets: Read to one that has something, Write and Control
-// to that which this writes by. The options that say what a read brings, which Control may
-// have changed, are set on all.
+// SyscallConn gives access to the sockets. Read calls its function with a socket that has
+// something, Write and Control with the socket that m writes by. After Control the options
+// of that socket are copied to the others.
 func (m *MergedPackets) SyscallConn() (syscall.RawConn, error) {
 	rc, err := m.UDPConn.SyscallConn()
 	if err != nil {
@@ -346,7 +348,7 @@ func (r rawPackets) Read(fn func(fd uintptr) (done bool)) error {
 	})
 }
 
-// Close closes this process's descriptors of all of them, and ends the reads.
+// Close closes this process's descriptors of all sockets, and ends the reads.
 func (m *MergedPackets) Close() error {
 	m.mu.Lock()
 	if m.closed {
@@ -364,7 +366,7 @@ func (m *MergedPackets) Close() error {
 	return err
 }
 
-// Len is how many sockets there are to read.
+// Len returns the number of sockets that m reads from.
 func (m *MergedPackets) Len() int {
 	m.mu.Lock()
 	defer m.mu.Unlock()

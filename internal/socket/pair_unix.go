@@ -10,8 +10,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Pair makes two ends of a stream: one for this process, and one to be sent to
-// another. Both are non-blocking and close-on-exec.
+// Pair makes the two ends of a stream, one for this process and one to be sent to another.
+// Both are non-blocking and close-on-exec.
 func Pair() (ours net.Conn, theirs *handle.Handle, err error) {
 	// Not every system has SOCK_CLOEXEC.
 	syscall.ForkLock.RLock()

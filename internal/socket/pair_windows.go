@@ -7,5 +7,5 @@ import (
 	"github.com/go-cluster/cluster/internal/handle"
 )
 
-// Pair is not supported: Windows has no pairs of sockets that can be sent.
+// Pair returns errs.NotSupported: Windows has no pairs of sockets that can be sent.
 func Pair() (ours net.Conn, theirs *handle.Handle, err error) { return nil, nil, errs.NotSupported }

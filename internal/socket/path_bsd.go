@@ -14,19 +14,19 @@ func openDir(path string) (int, error) {
 	return unix.Open(path, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 }
 
-// loosePlace would be a place in a directory that others can change. bind(2) knows
-// paths alone here, and nobody can tell where one leads then.
+// loosePlace returns an error: in a directory that another user can change, nobody can tell
+// where a path leads, and bind(2) knows only paths here.
 func loosePlace(firm string, rest []string, name string) (*place, error) {
 	return nil, &Reason{unix.EACCES, "another user can change the directory, and on this system no socket can be made there safely for workers that run as another user"}
 }
 
-// reach returns a path to the socket that lies there, until done is called.
+// reach returns a path to the socket in this place, which is good until done is called.
 func (p *place) reach() (path string, id fileID, done func(), ok bool) {
 	id, ok = p.socket()
 	return p.path, id, func() {}, ok
 }
 
-// set gives the socket's file its mode, unless that is 0, and its owner.
+// set gives the socket's file its owner, and its mode unless that is 0.
 func (p *place) set(mode fs.FileMode, owner *Owner) error {
 	if owner != nil {
 		if err := unix.Fchownat(p.dir, p.name, owner.UID, owner.GID, unix.AT_SYMLINK_NOFOLLOW); err != nil {

@@ -10,13 +10,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// openDir opens a directory, which need not be readable for that.
+// openDir opens a directory, even one that this process may not read.
 func openDir(path string) (int, error) {
 	return unix.Open(path, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 }
 
-// loosePlace goes on from firm, where others can change what is there: without
-// following any link. bind(2) then gets there by the open directory.
+// loosePlace goes on from firm, the directory from which on other users can change the way.
+// It follows no link. bind(2) then gets to the place by the open directory.
 func loosePlace(firm string, rest []string, name string) (*place, error) {
 	fd, err := openDir(firm)
 	if err != nil {
@@ -45,7 +45,7 @@ func loosePlace(firm string, rest []string, name string) (*place, error) {
 	return p, nil
 }
 
-// reach returns a path to the socket that lies there, until done is called.
+// reach returns a path to the socket in this place, which is good until done is called.
 func (p *place) reach() (path string, id fileID, done func(), ok bool) {
 	if p.firm {
 		id, ok = p.socket()
@@ -75,9 +75,9 @@ func (p *place) entry() (fd int, st unix.Stat_t, err error) {
 	return fd, st, nil
 }
 
-// set gives the socket's file its mode, unless that is 0, and its owner. In a
-// directory that others can change it must be one that this process has made: they
-// can put a file of somebody else's there only by moving it, or by a second link.
+// set gives the socket's file its owner, and its mode unless that is 0. In a directory that
+// other users can change, the file must be one that this process has made: it belongs to this
+// user and has one link. Another user cannot make such a file.
 func (p *place) set(mode fs.FileMode, owner *Owner) error {
 	fd, st, err := p.entry()
 	if err == nil && !p.firm && (int(st.Uid) != os.Geteuid() || st.Nlink != 1) {
@@ -100,7 +100,7 @@ func (p *place) set(mode fs.FileMode, owner *Owner) error {
 		return nil
 	}
 	err = unix.Fchmodat(fd, "", uint32(mode.Perm()), unix.AT_EMPTY_PATH)
-	if errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.ENOSYS) || errors.Is(err, unix.EPERM) { // before Linux 6.6, and where a filter does not know it
+	if errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.ENOSYS) || errors.Is(err, unix.EPERM) { // before Linux 6.6, or under a seccomp filter that does not know the call
 		err = unix.Chmod(fmt.Sprintf("/proc/self/fd/%d", fd), uint32(mode.Perm()))
 	}
 	return os.NewSyscallError("chmod", err)

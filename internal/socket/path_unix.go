@@ -17,21 +17,21 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The file of a unix socket: its mode and owner, its removal, and the replacement
-// of one whose server has died. Every step is taken at a place, in one open
-// directory, and only on what is found there to be the very file: a process that
-// may do more than the owner of the directory does not follow what is put into it.
+// The file of a unix socket: its mode and owner, its removal, and its replacement if its
+// server has died. Every step is taken in one open directory, and only on the very file that
+// was found there. So the owner of the directory cannot lead a process astray that may do
+// more than he may.
 
-// maxPath is how long a path sun_path holds, less its NUL, on the systems with
-// the least room.
+// maxPath is the length of the longest path for bind(2), in bytes, on the systems with the
+// least room.
 const maxPath = 103
 
 // place is where the file of a unix socket is, or is to be.
 type place struct {
 	dir  int    // descriptor of the directory, or AT_FDCWD
 	name string // in dir
-	path string // for bind(2) and connect(2), which know no directory
-	firm bool   // path leads there whatever other users do
+	path string // for bind(2) and connect(2), which take no directory
+	firm bool   // no other user can change where path leads
 }
 
 // place finds the place of a's file.
@@ -52,13 +52,12 @@ func (p *place) close() {
 	}
 }
 
-// fileID is what the system calls a file. It names no other one as long as the
-// socket is open.
+// fileID names a file. No other file has the same ID as long as the socket is open.
 type fileID struct{ dev, ino uint64 }
 
 func idOf(st *unix.Stat_t) fileID { return fileID{uint64(st.Dev), uint64(st.Ino)} }
 
-// socket returns what lies there, if it is a socket.
+// socket returns the ID of the file in this place, if it is a socket.
 func (p *place) socket() (id fileID, ok bool) {
 	var st unix.Stat_t
 	if err := unix.Fstatat(p.dir, p.name, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
@@ -67,7 +66,7 @@ func (p *place) socket() (id fileID, ok bool) {
 	return idOf(&st), st.Mode&unix.S_IFMT == unix.S_IFSOCK
 }
 
-// remove removes the socket id, unless something else lies there by now.
+// remove removes the socket id, unless another file has its place by now.
 func (p *place) remove(id fileID) error {
 	if now, ok := p.socket(); !ok || now != id {
 		return nil
@@ -75,7 +74,8 @@ func (p *place) remove(id fileID) error {
 	return unix.Unlinkat(p.dir, p.name, 0)
 }
 
-// UnixFile is the file of a unix socket that was made here. A nil *UnixFile is none.
+// UnixFile is the file of a unix socket that this process has made. A nil *UnixFile stands
+// for no file.
 type UnixFile struct {
 	a  Address
 	id fileID
@@ -87,12 +87,12 @@ type fileState struct {
 	Dev, Ino uint64
 }
 
-// MarshalJSON writes what another program of this process needs to have the same file.
+// MarshalJSON encodes f for the program that goes on after an upgrade.
 func (f *UnixFile) MarshalJSON() ([]byte, error) {
 	return json.Marshal(fileState{f.a, f.id.dev, f.id.ino})
 }
 
-// UnmarshalJSON reads it.
+// UnmarshalJSON reads what MarshalJSON has written.
 func (f *UnixFile) UnmarshalJSON(b []byte) error {
 	var s fileState
 	if err := json.Unmarshal(b, &s); err != nil {
@@ -102,11 +102,9 @@ func (f *UnixFile) UnmarshalJSON(b []byte) error {
 	return nil
 }
 
-// File returns the file of a's socket, which has been made, or nil if it has none.
+// File returns the file of a's socket, which is open, or nil if it has none.
 func (a Address) File() *UnixFile { return a.file() }
 
-// file returns the file of a's socket, which has just been made. An address
-// without one has none.
 func (a Address) file() *UnixFile {
 	if !a.HasFile() {
 		return nil
@@ -123,8 +121,7 @@ func (a Address) file() *UnixFile {
 	return &UnixFile{a, id}
 }
 
-// Unlink removes the file. It leaves alone what another process has put there
-// since.
+// Unlink removes the file. It leaves a file alone that another process has put in its place.
 func (f *UnixFile) Unlink() {
 	if f == nil {
 		return
@@ -135,8 +132,8 @@ func (f *UnixFile) Unlink() {
 	}
 }
 
-// Gone reports whether somebody has removed the file, or has put another one in its
-// place: nobody who asks for its path reaches the socket any more.
+// Gone reports whether somebody has removed the file, or has put another one in its place.
+// Then no client reaches the socket by its path any more.
 func (f *UnixFile) Gone() bool {
 	if f == nil {
 		return false
@@ -145,12 +142,11 @@ func (f *UnixFile) Gone() bool {
 	return now == nil || now.id != f.id
 }
 
-// Unlinker returns a function that removes the file of a's socket, which has just
-// been made. It leaves alone a file that another process has put there since.
+// Unlinker returns the Unlink of a's File.
 func (a Address) Unlinker() func() { return a.file().Unlink }
 
-// SetModeAndOwner gives a unix socket's file the mode and the owner that are asked
-// for, in spite of the umask.
+// SetModeAndOwner gives a unix socket's file the mode and the owner of a, whatever the
+// umask.
 func (a Address) SetModeAndOwner() error {
 	if !a.HasFile() || a.Mode == 0 && a.Owner == nil {
 		return nil
@@ -163,9 +159,9 @@ func (a Address) SetModeAndOwner() error {
 	return p.set(a.Mode, a.Owner)
 }
 
-// Locate finds out where a unix socket's file is to be, which is a part of its Key:
-// two paths to one directory are one address. If the directory is not there the
-// path stands for itself.
+// Locate sets a.Where, the place of a unix socket's file. It is a part of the Key, so that
+// two paths to one directory are one address. If there is no such directory, Where stays
+// empty.
 func (a *Address) Locate() error {
 	if !a.HasFile() {
 		return nil
@@ -183,9 +179,8 @@ func (a *Address) Locate() error {
 	return nil
 }
 
-// bind calls open with a's address, and gives the file of a unix socket its mode
-// and owner. If the file of one that nobody serves any more is in the way, it
-// removes the file and calls open once more.
+// bind calls open with a's address, and gives the file of a unix socket its mode and owner.
+// If the file of a dead server is in the way, bind removes it and calls open once more.
 func bind[T io.Closer](ctx context.Context, a Address, open func(literal string) (T, error)) (s T, f *UnixFile, err error) {
 	if !a.HasFile() {
 		s, err = open(a.Literal)
@@ -215,14 +210,14 @@ func bind[T io.Closer](ctx context.Context, a Address, open func(literal string)
 	return s, &UnixFile{a, id}, nil
 }
 
-// replace calls open again when the file of a server that is gone is out of the
-// way; else the error is inUse, which the first call returned.
+// replace removes the file if its server is gone, and calls open again. If the server lives,
+// it returns inUse, the error of the first call.
 func replace[T io.Closer](ctx context.Context, network string, p *place, open func(string) (T, error), inUse error) (s T, err error) {
 	if _, gone := p.stale(network); !gone {
 		return s, inUse
 	}
-	// When two masters start at once, the second must not take the socket that the
-	// first has just made for the stale one.
+	// If two masters start at once, the second must not take the socket that the first
+	// has just made for the stale one.
 	unlock, err := p.lock(ctx)
 	if err != nil {
 		return s, err
@@ -238,15 +233,15 @@ func replace[T io.Closer](ctx context.Context, network string, p *place, open fu
 	return open(p.path)
 }
 
-// Another process has the directory's lock for as long as a replacement takes.
-// Whoever has it longer has it for a reason of its own.
+// Another process of this package has the directory's lock for as long as a replacement
+// takes. A process that has it longer is another program, with a reason of its own.
 const (
 	lockPatience = 3 * time.Second
 	lockInterval = 10 * time.Millisecond // no event tells that it is free
 )
 
-// lock keeps other processes that use this package from replacing sockets in the
-// directory. Where that may not be opened there is no lock.
+// lock keeps other processes that use this package from replacing sockets in the directory.
+// If this process may not read the directory, there is no lock.
 func (p *place) lock(ctx context.Context) (unlock func(), err error) {
 	dir := "."
 	if p.dir == unix.AT_FDCWD {
@@ -277,7 +272,7 @@ func (p *place) lock(ctx context.Context) (unlock func(), err error) {
 	}
 }
 
-// shortPath makes a path that is too long for sun_path relative, as node does.
+// shortPath makes a path relative that is too long for bind(2), as node does.
 func shortPath(path string) string {
 	if len(path) <= maxPath {
 		return path
@@ -292,8 +287,7 @@ func shortPath(path string) string {
 	return path
 }
 
-// stale returns the socket that lies there, if it refuses connections: its server
-// is gone.
+// stale reports whether the socket in this place refuses connections: its server is gone.
 func (p *place) stale(network string) (id fileID, gone bool) {
 	path, id, done, ok := p.reach()
 	if !ok {

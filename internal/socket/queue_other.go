@@ -4,6 +4,5 @@ package socket
 
 import "github.com/go-cluster/cluster/internal/handle"
 
-// Queue returns how many connections wait at a listening socket, and how many
-// may. Only Linux tells.
+// Queue returns 0: only Linux tells how many connections wait.
 func Queue(*handle.Handle) (waiting, limit int) { return 0, 0 }

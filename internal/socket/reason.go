@@ -1,13 +1,14 @@
 package socket
 
-// Reason is why there is no socket: an error number, and what it does not say.
+// Reason is an error of opening a socket: an error number, and a text that says what the
+// number does not.
 type Reason struct {
 	Cause error
 	Text  string
 }
 
-// Error is both.
+// Error returns both.
 func (r *Reason) Error() string { return r.Cause.Error() + " (" + r.Text + ")" }
 
-// Unwrap is the cause.
+// Unwrap returns the cause.
 func (r *Reason) Unwrap() error { return r.Cause }

@@ -6,8 +6,8 @@ import (
 	"github.com/go-cluster/cluster/internal/handle"
 )
 
-// NewListenerOf is [NewListener] of all sockets that one address has, which it takes over.
-// It shows addr. Where several cannot be one listener it is of the first.
+// NewListenerOf is [NewListener] for all sockets of one address. It takes them over. addr is
+// the listener's address. On systems without Merged the listener is of the first socket.
 func NewListenerOf(all []*handle.Handle, addr net.Addr) (net.Listener, error) {
 	defer releaseAll(all)
 	if len(all) > 1 {
@@ -24,7 +24,7 @@ func NewListenerOf(all []*handle.Handle, addr net.Addr) (net.Listener, error) {
 	return NewListener(all[0])
 }
 
-// NewPacketConnOf is [NewPacketConn] of the first socket. It takes all over.
+// NewPacketConnOf is [NewPacketConn] for the first of the sockets. It takes over all.
 func NewPacketConnOf(all []*handle.Handle, _ net.Addr) (net.PacketConn, error) {
 	defer releaseAll(all)
 	return NewPacketConn(all[0])
@@ -42,5 +42,5 @@ type several struct {
 	addr net.Addr
 }
 
-// Addr returns the address that all have.
+// Addr returns the address of all sockets.
 func (s *several) Addr() net.Addr { return s.addr }

@@ -18,9 +18,8 @@ func newSocket(family int) (windows.Handle, error) {
 	return s, os.NewSyscallError("WSASocket", err)
 }
 
-// openTCP opens a, a TCP address. The socket is not package net's, which
-// would put it on this process's completion port, and has no way to set the
-// backlog.
+// openTCP opens a, a TCP address. It does not use package net, which would put the socket on
+// this process's completion port, and cannot set the backlog.
 func openTCP(a Address) (*handle.Handle, net.Addr, error) {
 	family := windows.AF_INET6
 	if a.Network == "tcp4" {
@@ -97,7 +96,7 @@ func (a Address) sockaddr(family int) windows.Sockaddr {
 	return sa
 }
 
-// zoneID is the number of the interface that a link-local address belongs to.
+// zoneID returns the number of the interface that a link-local address belongs to.
 func zoneID(zone string) uint32 {
 	if zone == "" {
 		return 0
@@ -109,7 +108,7 @@ func zoneID(zone string) uint32 {
 	return uint32(n)
 }
 
-// addrOf is sa as package net has it.
+// addrOf returns sa as a type of package net.
 func addrOf(sa windows.Sockaddr) *net.TCPAddr {
 	switch sa := sa.(type) {
 	case *windows.SockaddrInet4:

@@ -11,22 +11,25 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Traffic tells that a connection has come to one of some listening sockets. It tells so
-// once, and not again before Rest: whatever comes meanwhile wakes nobody. Instead of that
-// it can tell that a time is over, and then which of the sockets have a connection.
+// Traffic tells that a connection has come to one of some listening sockets. It tells this
+// once, and not again before Rest: connections that come meanwhile wake nobody. It can also
+// tell that a time is over (After), and which of the sockets have a connection (Waiting).
 //
-// There are two epoll instances. The inner one has the sockets, the outer one has the inner
-// one and is told of it once (EPOLLONESHOT), and it has a timer of the kernel's. The
-// runtime's poller has the outer one, and so no thread is needed to wait. A time that is
-// over wakes one thread, once. A timer of the runtime's wakes several, since the one that
-// finds it has another one look for more work, and so does a system call that the runtime
-// takes for one that may wait. So the calls here are raw: none of them waits.
+// There are two epoll instances. The inner one watches the sockets. The outer one watches the
+// inner one, of which it tells once (EPOLLONESHOT), and a timer of the kernel. The runtime's
+// poller watches the outer one, so no thread is needed to wait.
 //
-// Wait and Waiting are for one goroutine at a time, the others for anybody.
+// A timer of the kernel wakes one thread, once. A timer of the runtime wakes several: the
+// thread that finds it has another one look for more work. A system call that the runtime
+// takes for one that may wait does the same. So the calls here are raw ones; none of them
+// waits.
+//
+// Only one goroutine at a time may call Wait and Waiting. Any goroutine may call the other
+// methods.
 type Traffic struct {
 	outer *os.File
 	rc    syscall.RawConn
-	found []unix.EpollEvent // by Waiting
+	found []unix.EpollEvent // memory of Waiting
 
 	mu     sync.Mutex // none of the calls under it waits
 	inner  int
@@ -35,7 +38,7 @@ type Traffic struct {
 	closed bool
 }
 
-// NewTraffic makes a Traffic of no socket, which is at rest.
+// NewTraffic makes a Traffic without sockets, which is at rest.
 func NewTraffic() (*Traffic, error) {
 	t := &Traffic{inner: -1, timer: -1}
 	if err := t.open(); err != nil {
@@ -61,7 +64,7 @@ func (t *Traffic) open() (err error) {
 	return t.gate(unix.EPOLL_CTL_ADD, t.inner, unix.EPOLLIN|unix.EPOLLONESHOT)
 }
 
-// newEpollFile makes an epoll instance that the runtime's poller has.
+// newEpollFile makes an epoll instance that the runtime's poller watches.
 func newEpollFile() (*os.File, syscall.RawConn, error) {
 	fd, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
 	if err != nil {
@@ -76,7 +79,7 @@ func newEpollFile() (*os.File, syscall.RawConn, error) {
 	return f, rc, err
 }
 
-// gate adds what to the outer instance, or lets it be heard once more.
+// gate adds what to the outer instance, or makes that instance tell of it once more.
 func (t *Traffic) gate(op, what int, events uint32) (err error) {
 	e := unix.EpollEvent{Events: events}
 	ctlErr := t.rc.Control(func(fd uintptr) { err = unix.EpollCtl(int(fd), op, what, &e) })
@@ -86,7 +89,7 @@ func (t *Traffic) gate(op, what int, events uint32) (err error) {
 	return os.NewSyscallError("epoll_ctl", err)
 }
 
-// Add watches h, until Remove, which must come before h is released.
+// Add watches h until Remove, which must be called before h is released.
 func (t *Traffic) Add(h *handle.Handle) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -98,7 +101,7 @@ func (t *Traffic) Add(h *handle.Handle) error {
 	return nil
 }
 
-// Remove ends the watching of h, which was added. It returns how many are left.
+// Remove ends the watching of h. It returns how many sockets are left.
 func (t *Traffic) Remove(h *handle.Handle) (left int) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -127,7 +130,7 @@ func pollNow(fd int, events []unix.EpollEvent) (n int, errno syscall.Errno) {
 	return int(r), 0
 }
 
-// After lets Wait end in d.
+// After makes Wait return when d is over.
 func (t *Traffic) After(d time.Duration) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -137,7 +140,7 @@ func (t *Traffic) After(d time.Duration) error {
 	return os.NewSyscallError("timerfd_settime", unix.TimerfdSettime(t.timer, 0, &unix.ItimerSpec{Value: unix.NsecToTimespec(int64(d))}, nil))
 }
 
-// Rest lets Wait end with the next connection. One that waits in a queue counts as such.
+// Rest makes Wait return when the next connection comes, or at once if one waits in a queue.
 func (t *Traffic) Rest() error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -167,7 +170,7 @@ func (t *Traffic) waiting() []unix.EpollEvent {
 	return t.found[:n]
 }
 
-// Close ends the Wait.
+// Close makes Wait return.
 func (t *Traffic) Close() {
 	t.mu.Lock()
 	defer t.mu.Unlock()

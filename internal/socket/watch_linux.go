@@ -9,32 +9,26 @@ import (
 )
 
 // Watch tells when one of some listening sockets may have been shut down by a process that
-// shares it. No connection wakes it: the runtime's poller, which is told of those too, has
-// an epoll instance to watch that is not. All methods but Wait are for one goroutine at a
-// time.
+// shares it. No connection wakes it: the runtime's poller, which would tell of connections
+// too, does not watch the sockets but an epoll instance of their ends. Only one goroutine at
+// a time may call the methods other than Wait.
 type Watch struct {
 	f   *os.File // the epoll instance
 	rc  syscall.RawConn
 	fds map[int]struct{}
 }
 
-// NewWatch makes a Watch of no socket.
+// NewWatch makes a Watch without sockets.
 func NewWatch() (*Watch, error) {
-	fd, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
+	f, rc, err := newEpollFile()
 	if err != nil {
-		return nil, os.NewSyscallError("epoll_create1", err)
+		return nil, err
 	}
-	if err := unix.SetNonblock(fd, true); err != nil { // else it would not be polled
-		unix.Close(fd)
-		return nil, os.NewSyscallError("fcntl", err)
-	}
-	w := &Watch{f: os.NewFile(uintptr(fd), "epoll"), fds: make(map[int]struct{})}
-	w.rc, err = w.f.SyscallConn()
-	return w, err
+	return &Watch{f: f, rc: rc, fds: make(map[int]struct{})}, nil
 }
 
-// Add watches h, until Remove, which must come before h is released: what others have
-// of it would keep it in the kernel's list.
+// Add watches h until Remove, which must be called before h is released: the kernel keeps a
+// socket in the list as long as another process has it.
 func (w *Watch) Add(h *handle.Handle) error {
 	err := w.control(unix.EPOLL_CTL_ADD, h)
 	if err == nil {
@@ -43,7 +37,8 @@ func (w *Watch) Add(h *handle.Handle) error {
 	return err
 }
 
-// Remove ends the watching of h, which may be nil or unknown. It returns how many are left.
+// Remove ends the watching of h, which may be nil or unknown. It returns how many sockets
+// are left.
 func (w *Watch) Remove(h *handle.Handle) (left int) {
 	if h != nil {
 		if _, known := w.fds[h.FD()]; known {
@@ -55,8 +50,8 @@ func (w *Watch) Remove(h *handle.Handle) (left int) {
 }
 
 func (w *Watch) control(op int, h *handle.Handle) (err error) {
-	// EPOLLHUP, which tells of a TCP socket, is always on. Edges: who cannot be mended
-	// must not wake this process in a loop.
+	// EPOLLRDHUP tells of a unix socket; EPOLLHUP, which is always on, of a TCP socket.
+	// Edge-triggered: a socket that cannot be mended must not wake this process in a loop.
 	e := unix.EpollEvent{Events: unix.EPOLLRDHUP | unix.EPOLLET, Fd: int32(h.FD())}
 	ctlErr := w.rc.Control(func(fd uintptr) { err = unix.EpollCtl(int(fd), op, h.FD(), &e) })
 	if err == nil {
@@ -74,5 +69,5 @@ func (w *Watch) Wait() bool {
 	}) == nil
 }
 
-// Close ends the Wait.
+// Close makes Wait return.
 func (w *Watch) Close() { w.f.Close() }
