@@ -328,13 +328,25 @@ func (f *flight) stop() {
 
 // tell writes what it has.
 func (f *flight) tell(w http.ResponseWriter, _ *http.Request) {
-	f.mu.Lock()
-	run := f.run
-	f.mu.Unlock()
-	if run == nil {
+	recorded, runs := f.recorded()
+	if !runs {
 		http.Error(w, "no flight recorder of package admin runs in the worker", http.StatusNotFound)
 		return
 	}
 	w.Header().Set("Content-Type", "application/octet-stream")
-	run.WriteTo(w)
+	w.Write(recorded)
+}
+
+// recorded copies what the recorder has, at most flightBytes or so. The lock keeps stop
+// away: the WriteTo of a recorder races with its Stop. A slow reader of the answer does
+// not hold the lock.
+func (f *flight) recorded() (recorded []byte, runs bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.run == nil {
+		return nil, false
+	}
+	var b bytes.Buffer
+	f.run.WriteTo(&b) // an error of its own, as of a trace that just began: what there is will do
+	return b.Bytes(), true
 }
