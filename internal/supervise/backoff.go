@@ -5,14 +5,14 @@ import (
 	"time"
 )
 
-// Settings are what the supervision needs to know of a generation's options, with
-// the defaults filled in.
+// Settings are those of a generation's options that the supervision needs, with the defaults
+// filled in.
 type Settings struct {
 	Workers                       int
 	StartTimeout, ShutdownTimeout time.Duration
-	ReadyFor                      time.Duration // how long a replacement is watched before its predecessor drains
+	ReadyFor                      time.Duration // how long a replacement must be up before its predecessor drains
 	ManualReady                   bool
-	ReadyAfter                    time.Duration // a worker that has been online so long is ready without a word; 0: it says so
+	ReadyAfter                    time.Duration // how long a worker must be online to count as ready; 0: it says when it is ready
 	MaxBootFailures               int           // negative: never give up
 	Backoff                       Backoff
 	Watchdog                      Watchdog
@@ -24,7 +24,7 @@ type Backoff struct {
 	Min    time.Duration
 	Max    time.Duration
 	Factor float64
-	Reset  time.Duration // a worker that was ready so long makes the next crash a first one
+	Reset  time.Duration // the crash of a worker that was ready for so long counts as the first
 	Jitter float64       // each wait is up to this fraction longer or shorter; negative: none
 }
 
@@ -43,7 +43,7 @@ type Recycle struct {
 	MinAge      time.Duration
 }
 
-// delay is the wait after the n-th failure in a row.
+// delay returns the wait after the n-th failure in a row. random is in [0, 1).
 func (b Backoff) delay(n int, random float64) time.Duration {
 	if n <= 1 {
 		return 0
@@ -58,7 +58,7 @@ func (b Backoff) delay(n int, random float64) time.Duration {
 	return jittered(time.Duration(d), b.Jitter, random)
 }
 
-// jittered is v, up to the fraction longer or shorter; random is in [0, 1).
+// jittered returns v, larger or smaller by up to the fraction. random is in [0, 1).
 func jittered[T ~int | ~int64](v T, fraction, random float64) T {
 	if fraction <= 0 {
 		return v
@@ -66,7 +66,8 @@ func jittered[T ~int | ~int64](v T, fraction, random float64) T {
 	return T(float64(v) * (1 + fraction*(2*random-1)))
 }
 
-// dice are the source of the jitter: how often they were cast is all their state.
+// dice is the source of the jitter. The seed and the number of casts are all its state, so
+// it goes on after Restore.
 type dice struct{ Seed, Casts uint64 }
 
 func (d *dice) cast() float64 {

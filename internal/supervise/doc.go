@@ -14,11 +14,11 @@
 // What takes time comes back as an event of its own: Opened after Open, Started or
 // StartFailed after Start.
 //
-// The state refers to workers, slots and programs by number, and to who waits for
-// an outcome by the number of the call. So all of it can be written as JSON at the
-// end of any turn, and [Restore] goes on from there.
+// The state refers to workers, slots and programs by number, and to the callers that wait
+// for an outcome by the number of the call. So all of it can be written as JSON at the end
+// of any turn, and [Restore] goes on from there.
 //
 // The tests drive a Machine with a host that has no processes and a clock that
-// they set. The pairs and the random lives write and restore the state after every
-// turn, and check after each what must hold at any time (invariants_test.go).
+// they set. The tests of pairs of events and of random lives write and restore the state
+// after every turn, and check what must hold at any time (invariants_test.go).
 package supervise

@@ -11,9 +11,8 @@ import (
 	"github.com/go-cluster/cluster/internal/errs"
 )
 
-// ErrSuperseded is why nothing was forked for an order: something else was decided
-// meanwhile. It is nobody's trouble, since whoever decided otherwise sees to the
-// slot.
+// ErrSuperseded says that nothing was forked, since something else was decided for the slot
+// meanwhile. It is not reported: the later decision takes care of the slot.
 var ErrSuperseded = fmt.Errorf("decided otherwise meanwhile: %w", errs.Closed)
 
 // callError names the call that failed.
@@ -21,11 +20,11 @@ func callError(call string, err error) error {
 	return fmt.Errorf("cluster: %s: %w", call, err)
 }
 
-// Failure is an error that is part of the state. In JSON it is its text and the
-// names of the known errors that it wraps, so that errors.Is goes on to find them.
+// Failure is an error that is part of the state. In JSON it has its text and the names of
+// the known errors that it wraps, so that errors.Is finds them afterwards too.
 type Failure struct{ Err error }
 
-// known are the errors that a caller may test for.
+// known has the errors that a caller may test for, by their names in JSON.
 var known = map[string]error{
 	"closed":        errs.Closed,
 	"boot loop":     errs.BootLoop,
@@ -56,7 +55,7 @@ func (e *restoredError) Unwrap() (wrapped []error) {
 	return wrapped
 }
 
-// MarshalJSON writes the error's text and what it wraps.
+// MarshalJSON encodes the error's text and the names of the known errors that it wraps.
 func (f Failure) MarshalJSON() ([]byte, error) {
 	if f.Err == nil {
 		return []byte("null"), nil

@@ -7,7 +7,8 @@ import "time"
 type Event interface{ event() }
 
 type (
-	// Answered is the outcome of a call: of Fork, AutoFork, Scale or Reload.
+	// Answered is the outcome of a call: of Fork, AutoFork, Scale, ScaleBy, Reload or
+	// Restart.
 	Answered struct {
 		Call   int
 		Worker int // of Fork
@@ -22,15 +23,15 @@ type (
 
 	// Forked says that a worker's process exists. It is the first report about it.
 	Forked struct{ Worker int }
-	// NotForked says that there will be none.
+	// NotForked says that a worker gets no process: its start has failed.
 	NotForked struct{ Worker int }
 	// Changed is a worker's new state.
 	Changed struct {
 		Worker int
 		State  State
 	}
-	// Volunteered says whether the worker's end was asked for. It comes before the
-	// order to end, which may be obeyed at once.
+	// Volunteered says whether the worker's end was asked for. It comes before the order to
+	// end, since the worker may obey that at once.
 	Volunteered struct {
 		Worker    int
 		Voluntary bool
@@ -43,8 +44,8 @@ type (
 	Drains struct{ Worker int }
 	// ChannelLost says that a worker's channel has closed.
 	ChannelLost struct{ Worker int }
-	// Outlives says that a worker does not end of SIGKILL. The host answers with
-	// Exited, as if it had ended.
+	// Outlives says that SIGKILL does not end a worker. The host answers with Exited, as if
+	// the worker had ended.
 	Outlives struct{ Worker int }
 	// Died is a worker's end, the last report about it.
 	Died struct {
@@ -57,13 +58,13 @@ type (
 		Worker int
 		Err    error
 	}
-	// CheckFailed is what a worker's own checks have found.
+	// CheckFailed says what a worker's own checks have found.
 	CheckFailed struct {
 		Worker int
 		Err    error
 	}
-	// Silent says that a worker has not answered for half of the watchdog's timeout;
-	// Left is the rest of it.
+	// Silent says that a worker has not answered for half of the watchdog's timeout. Left
+	// is the rest of the timeout.
 	Silent struct {
 		Worker int
 		Left   time.Duration
@@ -86,13 +87,14 @@ type (
 		Worker, Place int
 		Exit          Exit
 	}
-	// ForkFailed says that a slot could not be filled, and after how long it is tried again.
+	// ForkFailed says that a slot could not be filled, and is tried again after Retry.
 	ForkFailed struct {
 		Generation, Place int
 		Err               error
 		Retry             time.Duration
 	}
-	// RecyclingFailed says that a worker which is due could not be replaced.
+	// RecyclingFailed says that a worker which is due could not be replaced, and is due
+	// again after Retry.
 	RecyclingFailed struct {
 		Worker, Place int
 		Err           error
@@ -103,14 +105,14 @@ type (
 	Retargeted struct{ Workers int }
 	// Reloading is the beginning of a reload.
 	Reloading struct{}
-	// Reloaded is its end.
+	// Reloaded is the end of a reload.
 	Reloaded struct {
 		Result   Result
-		Stopping bool // because the cluster is stopped
+		Stopping bool // the reload has ended because the cluster is stopped
 	}
 	// GaveUp says that the supervision has ended by itself.
 	GaveUp struct {
-		Generation int // whose logger tells
+		Generation int // the error goes to the logger of its settings
 		Err        error
 	}
 )

@@ -34,7 +34,7 @@ func (w *Worker) start(env []string) error {
 	return nil
 }
 
-// fork is a Fork whose program is open.
+// fork does a Fork whose program is open.
 func (o opening) fork(m *Machine, g *generation, err error) {
 	if err == nil {
 		err = (&Worker{m: m, Generation: g.ID, Call: o.Call}).start(o.Env)

@@ -2,21 +2,22 @@ package supervise
 
 import "time"
 
-// What another process needs that is to go on with the state.
+// What an upgrade needs: another program goes on with the state.
 
-// Handover is a Machine whose state another process is to go on with.
+// Handover has the methods of a Machine that an upgrade calls, before and after another
+// program goes on with the state.
 type Handover struct{ *Machine }
 
-// Hold keeps the Machine from beginning a fork, until it is called with false. All else
-// goes on: what happens is noted, and deadlines are kept.
+// Hold with true keeps the Machine from beginning a fork, until Hold with false. All else
+// goes on: events are noted, and deadlines are kept.
 func (m Handover) Hold(now time.Time, held bool) {
 	m.now = now
 	defer m.settle()
 	m.held = held
 }
 
-// UnderWay names what has to end before another process can go on with the state, since
-// somebody waits for its outcome or the host is in the middle of it. It is "" if there is
+// UnderWay names something that must end before another program can go on with the state:
+// somebody waits for its outcome, or the host is in the middle of it. It is "" if there is
 // nothing.
 func (m Handover) UnderWay() string {
 	st := &m.st
@@ -46,8 +47,8 @@ func (m Handover) Reloads() bool { return m.st.Reload != nil || len(m.st.ReloadA
 // Stopping reports whether the supervision is being ended.
 func (m Handover) Stopping() bool { return m.st.Stop != nil || m.st.Ending }
 
-// Resettle gives all generations other settings, but for what their workers were started
-// with.
+// Resettle gives all generations the settings s. Those that the workers were started with
+// stay: Workers, ManualReady and ReadyAfter.
 func (m Handover) Resettle(s Settings) {
 	for _, g := range m.st.Generations {
 		was := g.Settings
@@ -56,10 +57,11 @@ func (m Handover) Resettle(s Settings) {
 	}
 }
 
-// Keeps reports whether AutoFork keeps workers, though it may be none, and how many.
+// Keeps returns the number of slots, and whether AutoFork keeps workers in them. Scale may
+// have made the number 0.
 func (m Handover) Keeps() (slots int, keeps bool) { return len(m.st.Slots), m.st.keeps() }
 
-// Running returns what is known of each worker whose process exists.
+// Running returns the workers whose processes exist.
 func (m Handover) Running() (all []Worker) {
 	for _, w := range m.st.running() {
 		all = append(all, *w)

@@ -5,8 +5,7 @@ import (
 	"time"
 )
 
-// Host is what a Machine acts through. No method blocks, and none calls the
-// Machine.
+// Host does what a Machine decides. No method blocks, and none calls the Machine.
 type Host interface {
 	// Open finds the program and the settings in force for a new generation; for
 	// a reload it looks at the program's path anew. The answer is Opened.
@@ -18,25 +17,25 @@ type Host interface {
 	Start(o Order)
 	// Signal sends a signal to the worker's process.
 	Signal(worker int, sig os.Signal) error
-	// Ping asks the worker for a heartbeat. It reports whether the worker
-	// understands that.
+	// Ping asks the worker for a heartbeat. It reports whether the worker understands the
+	// question.
 	Ping(worker int) bool
 	// Drain orders the worker to finish what it does within the timeout, and to
 	// exit.
 	Drain(worker int, timeout time.Duration)
-	// HandOver is called when the worker is ready: the end of its standard error need
-	// not be kept any longer.
+	// HandOver is called when the worker is ready, or has been online for long: the end of
+	// its standard error need not be kept any longer. It may be called more than once.
 	HandOver(worker int)
 
-	// LastWords is the end of what a worker has written to its standard error before it
-	// was ready.
+	// LastWords returns the end of what the worker has written to its standard error, until
+	// HandOver.
 	LastWords(worker int) string
 	// Traced reports whether a debugger has stopped the worker.
 	Traced(worker int) bool
-	// Examine has somebody look at a worker that is stalled, before it is ended. It
-	// reports whether anybody does; then the answer is Examined.
+	// Examine has somebody look at a stalled worker before it is ended. It reports whether
+	// somebody does; then the answer is Examined.
 	Examine(worker int) bool
-	// Resident is the worker's size in bytes, or 0 if the system does not tell.
+	// Resident returns the worker's memory in bytes, or 0 if the system does not tell.
 	Resident(worker int) int64
 
 	// Tell reports what has happened, in order.
@@ -47,8 +46,8 @@ type Host interface {
 type Order struct {
 	Worker      int
 	Generation  int
-	Place       int      // the number of its slot; -1 for a plain Fork
-	Workers     int      // how many share the machine's cores
-	Connections int      // after how many the worker says that it is full; 0: never
-	Env         []string // beside that of the settings, for a plain Fork
+	Place       int      // the place of its slot; -1 for a plain Fork
+	Workers     int      // how many workers share the machine's cores
+	Connections int      // after how many connections the worker says that it is full; 0: never
+	Env         []string // for a plain Fork, beside that of the settings
 }

@@ -13,9 +13,9 @@ import (
 type Machine struct {
 	st   state
 	host Host
-	dump os.Signal // makes a worker tell what it does, and exit
+	dump os.Signal // makes a worker print its stacks and exit
 	now  time.Time // of the turn under way
-	held bool      // nothing is begun
+	held bool      // no fork is begun: see Hold
 }
 
 // New returns a Machine that has no workers. The seed decides the jitter.
@@ -37,8 +37,8 @@ func (m *Machine) Fork(now time.Time, call int, env []string) {
 	m.open(opening{For: forFork, Call: call, Env: env})
 }
 
-// AutoFork fills as many slots as the settings say, all or none, unless there are
-// workers. The outcome is Answered.
+// AutoFork fills as many slots as the settings say, all or none. If there are workers, it
+// does nothing. The outcome is Answered.
 func (m *Machine) AutoFork(now time.Time, call int) {
 	m.now = now
 	defer m.settle()
@@ -131,7 +131,8 @@ func (m *Machine) SetEnding(ending bool) { m.st.Ending = ending }
 
 // ---- time
 
-// Next is when Advance is to be called, or zero if nothing waits for a time.
+// Next returns the time at which Advance is to be called, or zero if nothing waits for a
+// time.
 func (m *Machine) Next() (next time.Time) {
 	earliest := func(at time.Time) {
 		if !at.IsZero() && (next.IsZero() || at.Before(next)) {
@@ -239,7 +240,7 @@ func (m *Machine) answer(call int, err error) {
 	}
 }
 
-// open has a program opened for the purpose of o, and returns the number of its
+// open has the host open a program for the purpose of o. It returns the ID of its
 // generation.
 func (m *Machine) open(o opening) int {
 	m.st.Last.Generation++
@@ -249,8 +250,7 @@ func (m *Machine) open(o opening) int {
 	return o.Generation
 }
 
-// Opened is the outcome of Open: the settings in force, and the program unless
-// there is an error.
+// Opened is the answer to Host.Open: the settings in force, and whether the program is open.
 func (m *Machine) Opened(now time.Time, id int, settings Settings, err error) {
 	m.now = now
 	defer m.settle()

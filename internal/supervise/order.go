@@ -8,20 +8,18 @@ import (
 	"github.com/go-cluster/cluster/internal/errs"
 )
 
-// What is ordered for one slot: its worker is to be replaced, to end, or to be
-// killed.
+// Orders for one slot: its worker is to be replaced, to be drained, or to be killed.
 
-// Orders is a Machine as it is given orders for one slot. As its methods they belong
-// to one goroutine.
+// Orders has the methods of a Machine that take orders for one slot. They belong to the
+// Machine's goroutine too.
 type Orders struct{ *Machine }
 
-// restart is an order to replace the worker of a slot, until its turn comes.
+// restart is an order to replace the worker of a slot, which waits for its turn.
 type restart struct{ Call, Slot int }
 
-// Restart replaces the worker of a slot by one of the same program, which is up
-// before the old one drains; or it fills the slot, if that is empty. It waits for
-// the replacement under way, and for a reload. The outcome is Answered, when the
-// old worker is gone.
+// Restart replaces the worker of the slot in a place, or fills the slot if it is empty. The
+// new worker is of the same program, and is up before the old one drains. A replacement
+// under way and a reload go first. The outcome is Answered, when the old worker is gone.
 func (m Orders) Restart(now time.Time, call, place int) {
 	m.now = now
 	defer m.settle()
@@ -34,8 +32,8 @@ func (m Orders) Restart(now time.Time, call, place int) {
 	m.nextJob()
 }
 
-// Vacate ends the worker of a slot, which stays empty until AutoFork, Scale, a
-// reload or Restart fills it. It returns the worker, or 0 if there is none.
+// Vacate drains the worker of the slot in a place. The slot stays empty until AutoFork,
+// Scale, a reload or Restart fills it. Vacate returns the worker, or 0 if there is none.
 func (m Orders) Vacate(now time.Time, place int) (worker int, err error) {
 	m.now = now
 	defer m.settle()
@@ -50,18 +48,18 @@ func (m Orders) Vacate(now time.Time, place int) (worker int, err error) {
 		worker = w.ID
 	}
 	if r := m.st.Replacing; s.beingReplaced() && r.Why == ReasonRecycle {
-		r.drop() // a reload's goes on: it fills the slot
+		r.drop() // one for a reload goes on, and fills the slot
 	}
 	if w == nil && s.Mode == slotLive && !s.beingReplaced() {
-		s.cancelRetry() // and a fork under way is superseded
+		s.cancelRetry() // supersedes a fork under way as well
 		s.Mode = slotStopped
 	}
 	m.nextJob()
 	return worker, nil
 }
 
-// Respawn kills the worker of a slot, which is filled again at once. It returns the
-// worker.
+// Respawn kills the worker of the slot in a place, and the slot is filled again at once. It
+// returns the worker.
 func (m Orders) Respawn(now time.Time, place int) (worker int, err error) {
 	m.now = now
 	defer m.settle()
@@ -78,7 +76,7 @@ func (m Orders) Respawn(now time.Time, place int) (worker int, err error) {
 	return w.ID, nil
 }
 
-// slotAt returns the slot that an order is for.
+// slotAt returns the slot in a place, or why it can take no order.
 func (m Orders) slotAt(place int) (*slot, error) {
 	switch {
 	case m.st.Stop != nil:
@@ -89,8 +87,8 @@ func (m Orders) slotAt(place int) (*slot, error) {
 	return m.st.Slots[place], nil
 }
 
-// next begins the next restart, if one waits. No replacement is under way,
-// and no reload.
+// next begins the next restart, if one waits. It is called when no replacement and no
+// reload is under way.
 func (m Orders) next() (begun bool) {
 	for len(m.st.Restarts) > 0 && !begun {
 		o := m.st.Restarts[0]
@@ -107,7 +105,7 @@ func (m Orders) next() (begun bool) {
 	return begun
 }
 
-// restarted is the outcome of a replacement for a restart.
+// restarted takes the outcome of a replacement for a restart.
 func (r *replacement) restarted(err error) {
 	if err != nil {
 		err = callError("Restart", err)
@@ -115,12 +113,12 @@ func (r *replacement) restarted(err error) {
 	r.m.answer(r.Call, err)
 }
 
-// waitAgain puts a restart that gives way back to the front.
+// waitAgain puts a restart back to the front of the queue, since it gives way to a reload.
 func (r *replacement) waitAgain() {
 	r.m.st.Restarts = slices.Insert(r.m.st.Restarts, 0, restart{r.Call, r.Slot})
 }
 
-// refuseRestarts gives up those of the slot, unless the new worker is up.
+// refuseRestarts gives up the restarts of the slot, unless the new worker is up already.
 func (s *slot) refuseRestarts(why error) {
 	m := s.m
 	m.st.Restarts = slices.DeleteFunc(m.st.Restarts, func(o restart) bool {
@@ -134,7 +132,7 @@ func (s *slot) refuseRestarts(why error) {
 	}
 }
 
-// cancel gives up all, because the supervision ends.
+// cancel gives up all restarts, because the supervision ends.
 func (m Orders) cancel(why error) {
 	waiting := m.st.Restarts
 	m.st.Restarts = nil

@@ -5,16 +5,16 @@ import (
 	"time"
 )
 
-// Limits are after what a worker has served long enough: the settings' with its own
-// jitter.
+// Limits are the limits after which a worker is replaced: those of the settings, each with
+// a jitter of the worker's own.
 type Limits struct {
 	Connections int
 	Age         time.Duration
-	Memory      int64
+	Memory      int64 // bytes
 
-	NotBefore time.Time // after a replacement that failed
-	Due       bool      // before it had its slot
-	DueAt     time.Time
+	NotBefore time.Time // the worker is not replaced before: a replacement has failed
+	Due       bool      // a limit was reached before the worker had its slot
+	DueAt     time.Time // when the worker is replaced
 }
 
 func newLimits(o Recycle, d *dice) (l Limits) {
@@ -34,7 +34,8 @@ func (w *Worker) beginAge() {
 	}
 }
 
-// checkMemory looks at the worker's size: the system's word, or else its own.
+// checkMemory compares the worker's memory with its limit. It asks the system, and uses the
+// worker's own figure if the system does not tell.
 func (w *Worker) checkMemory() {
 	size := w.m.host.Resident(w.ID)
 	if size == 0 {
@@ -45,13 +46,13 @@ func (w *Worker) checkMemory() {
 	}
 }
 
-// wantRecycling queues the worker to be replaced, as soon as that may be.
+// wantRecycling queues the worker for replacement, or sets DueAt if that is too early.
 func (w *Worker) wantRecycling() {
 	m, s := w.m, w.slot()
 	if s == nil || s.Mode == slotRemoved || w.State >= Draining || m.st.Stop != nil {
 		return
 	}
-	if s.Next == w.ID { // it says so once only
+	if s.Next == w.ID { // promote asks again: a worker says only once that it is full
 		w.Limits.Due = true
 	}
 	if s.Current != w.ID {
@@ -62,7 +63,7 @@ func (w *Worker) wantRecycling() {
 		w.Limits.DueAt = m.now.Add(wait)
 		return
 	}
-	// A reload of its slot may fail; and what drains for it is no successor of it.
+	// A reload of the slot does not count, since it may fail.
 	underWay := s.beingReplaced() && m.st.Replacing.Why == ReasonRecycle
 	if !underWay && !slices.Contains(m.st.Recycling, w.ID) {
 		m.st.Recycling = append(m.st.Recycling, w.ID)
@@ -86,7 +87,7 @@ func (m *Machine) nextRecycling() {
 	}
 }
 
-// recycled is the outcome of a replacement for recycling.
+// recycled takes the outcome of a replacement for recycling.
 func (r *replacement) recycled(err error) {
 	m, s := r.m, r.slot()
 	if s == nil {

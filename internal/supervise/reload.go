@@ -36,7 +36,7 @@ func (m *Machine) prepareReload() {
 	m.st.Reload.Generation = m.open(opening{For: forReload})
 }
 
-// reload is a reload whose program is open.
+// reload does a reload whose program is open, or has failed to open.
 func (o opening) reload(m *Machine, g *generation, err error) {
 	job := m.st.Reload
 	if job == nil || job.Generation != g.ID { // cancelled meanwhile
@@ -105,7 +105,7 @@ func (m *Machine) checkReload(s *slot, w *Worker, e Exit) {
 	}
 }
 
-// reloaded is the outcome of a replacement for a reload.
+// reloaded takes the outcome of a replacement for a reload.
 func (r *replacement) reloaded(err error) {
 	switch job := r.m.st.Reload; {
 	case job == nil:

@@ -1,6 +1,6 @@
 package supervise
 
-// scale is a Scale whose program is open.
+// scale does a Scale whose program is open.
 func (o opening) scale(m *Machine, g *generation, err error) {
 	if err == nil {
 		err = m.st.closed()
@@ -17,7 +17,7 @@ func (o opening) scale(m *Machine, g *generation, err error) {
 	m.host.Tell(Retargeted{n})
 	if newest := m.st.newest(); newest != nil {
 		m.release(g.ID)
-		g = newest // what the others run, not what lies there now
+		g = newest // the program that the others run, not the one that is there now
 	} else {
 		m.st.enter(g)
 		m.st.Completed = g.Number
@@ -32,14 +32,14 @@ func (o opening) scale(m *Machine, g *generation, err error) {
 		s.remove()
 	}
 	if n > 0 {
-		m.st.Idle = 0 // a slot has it from here on
+		m.st.Idle = 0 // from here on a slot has the generation
 	}
 	newFill(m, o.Call, false, vacancies(m, n, g))
 	m.nextJob()
 }
 
-// stepped is the number of slots after a step, which does not go below one, nor
-// from none to one by a step down.
+// stepped returns the number of slots after a step. A step down ends at one slot, and from
+// none it leaves none.
 func stepped(n, step int) int {
 	if step < 0 {
 		return max(min(n, 1), n+step)
@@ -47,8 +47,8 @@ func stepped(n, step int) int {
 	return n + step
 }
 
-// vacancies makes the slots n, and returns those to be filled: the new ones, and
-// those that were emptied on purpose.
+// vacancies adds slots until there are n. It returns the slots to be filled: the new ones,
+// and those that were emptied on purpose.
 func vacancies(m *Machine, n int, g *generation) (fill []vacancy) {
 	for _, s := range m.st.Slots {
 		if s.Mode == slotStopped || s.Mode == slotResigned {
@@ -66,7 +66,8 @@ func vacancies(m *Machine, n int, g *generation) (fill []vacancy) {
 	return fill
 }
 
-// remove drains the slot's worker for good. The slot is no longer in the row.
+// remove drains the slot's worker, which nothing replaces. The caller has taken the slot out
+// of the row.
 func (s *slot) remove() {
 	m := s.m
 	m.st.ProvenBefore = m.st.ProvenBefore || s.proven()

@@ -66,7 +66,7 @@ func (s *slot) current() *Worker { return s.m.worker(s.Current) }
 
 // ---- AutoFork
 
-// autoFork is an AutoFork whose program is open.
+// autoFork does an AutoFork whose program is open.
 func (o opening) autoFork(m *Machine, g *generation, err error) {
 	if err == nil {
 		err = m.st.closed()
@@ -93,7 +93,7 @@ func (o opening) autoFork(m *Machine, g *generation, err error) {
 	newFill(m, o.Call, true, fill)
 }
 
-// newSlot adds one at the end.
+// newSlot adds a slot at the end of the row.
 func newSlot(m *Machine, g *generation) *slot {
 	m.st.Last.Slot++
 	s := &slot{m: m, ID: m.st.Last.Slot, Place: len(m.st.Slots), Generation: g.ID}
@@ -269,5 +269,5 @@ func (m *Machine) giveUp(err error, generation int) {
 	m.dropSlots(err)
 }
 
-// GaveUp says why the supervision has ended by itself, or returns nil.
+// GaveUp returns why the supervision has ended by itself, or nil.
 func (m *Machine) GaveUp() error { return m.st.GaveUp.Err }

@@ -7,38 +7,38 @@ import (
 
 // Snapshot is what the Machine knows at one moment.
 type Snapshot struct {
-	Generation int // the number of the last one that reached every slot
-	Target     int // slots
+	Generation int // the number of the last generation that reached every slot
+	Target     int // how many slots there are
 	Exits      map[Reason]int
-	Workers    []WorkerInfo // whose processes exist, by number
+	Workers    []WorkerInfo // the workers whose processes exist, by number
 	Empty      []SlotInfo   // slots without a worker
 	Forking    bool
 	Reloading  bool
-	Reload     Result // the one under way, or the last
+	Reload     Result // of the reload under way, or of the last one
 }
 
 // WorkerInfo is one worker.
 type WorkerInfo struct {
 	Worker Worker
-	Slot   SlotInfo // for a plain Fork only the generation's number
-	Up     bool     // it does its work: see upAt
-	Owns   bool     // it is its slot's: no replacement under way, nor one that drains for its successor
+	Slot   SlotInfo // of a plain Fork only Number
+	Up     bool     // see upAt
+	Owns   bool     // it is the slot's current worker: not one that is to take over, nor one that has been replaced
 }
 
 // SlotInfo is one slot.
 type SlotInfo struct {
 	Place    int
-	Mode     string // "empty", "off" or "out", if there is no worker
-	Number   int    // of its generation, or of its worker's
+	Mode     string // of a slot without a worker: "empty", "off" or "out"
+	Number   int    // of the worker's generation, or of the slot's if there is no worker
 	Restarts int
 	LastExit string
 }
 
-// NeverListens is how long a worker must have been online, and not ready, to count
-// as one that will never listen.
+// NeverListens is how long a worker must have been online without being ready to count as
+// one that never listens.
 const NeverListens = 2 * time.Second
 
-// Snapshot returns what there is.
+// Snapshot returns the state as it is shown.
 func (m *Machine) Snapshot(now time.Time) Snapshot {
 	st := &m.st
 	s := Snapshot{Generation: st.Completed, Target: len(st.Slots), Exits: maps.Clone(st.Exits), Forking: st.forking() > 0}

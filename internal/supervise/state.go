@@ -10,8 +10,8 @@ import (
 	"github.com/go-cluster/cluster/internal/errs"
 )
 
-// state is all that a Machine knows. What refers to something else does so by its
-// number, and 0 is none.
+// state is all that a Machine knows. Workers, slots and the rest refer to each other by
+// number; 0 is none.
 type state struct {
 	Last struct { // numbers given so far
 		Worker, Slot, Generation, Number, Replacement, Fill int
@@ -24,17 +24,17 @@ type state struct {
 	Exits       map[Reason]int
 
 	Slots        []*slot // by place
-	Removed      []*slot // of which a worker is left
+	Removed      []*slot // slots that are removed and still have a worker
 	Fills        []*fill // AutoFork and Scale under way
 	ProvenBefore bool    // a worker of a slot that is removed proved the program
 	GaveUp       Failure // why the supervision has ended by itself
-	LastOut      Failure // how it came that a slot resigned, for the last of them
+	LastOut      Failure // why the last slot that resigned has done so
 	Idle         int     // the generation that the next slots get, while Scale has left none
 	Completed    int     // the number of the last generation that reached every slot
 
 	Replacing   *replacement // there is one at a time
-	Restarts    []restart    // whose turn comes when Replacing is free, before that of Recycling
-	Recycling   []int        // workers whose turn comes when Replacing is free
+	Restarts    []restart    // wait until nothing is Replacing; they go before Recycling
+	Recycling   []int        // workers that wait until nothing is Replacing
 	Reload      *reload
 	ReloadAsked []int // calls that wait for the reload after this one
 	LastReload  *Result
@@ -43,24 +43,24 @@ type state struct {
 	Ending bool // a Run is about to return
 }
 
-// generation is what workers are forked from: a crash respawn must be the same
-// version as what crashed, and a reload another. A slot keeps its generation until
-// a reload succeeds in it.
+// generation is a program and settings from which workers are forked. After a crash the new
+// worker must be of the same version as the old one, and after a reload of the new version.
+// So a slot keeps its generation until a reload succeeds in it.
 type generation struct {
 	ID       int
 	Number   int // as it is shown; 0 for a plain Fork's
 	Settings Settings
-	Open     bool // its program is held
+	Open     bool // the host keeps its program open
 }
 
-// opening is a program that is being opened, and for which call.
+// opening is a program that is being opened for a call.
 type opening struct {
 	Generation int
 	For        purpose
 	Call       int
-	Workers    int      // of Scale: how many
-	Step       int      // of Scale: how many more, if it is not 0
-	Env        []string // of Fork
+	Workers    int      // for Scale: how many
+	Step       int      // for ScaleBy: how many more; 0 for Scale
+	Env        []string // for Fork
 }
 
 type purpose int
@@ -84,7 +84,7 @@ func (st *state) slot(id int) *slot {
 	return nil
 }
 
-// running are the workers whose processes exist, by number.
+// running returns the workers whose processes exist, by number.
 func (st *state) running() []*Worker {
 	all := make([]*Worker, 0, len(st.Workers))
 	for _, id := range slices.Sorted(maps.Keys(st.Workers)) {
@@ -95,9 +95,8 @@ func (st *state) running() []*Worker {
 	return all
 }
 
-// forking counts the workers that are being started. One whose writers
-// Options.Output is asked for does not count: that may take for ever, since Output
-// may be who called Disconnect.
+// forking counts the workers that are being started. A worker that waits for Options.Output
+// does not count: Output may itself wait for the Disconnect that waits for this count.
 func (st *state) forking() (n int) {
 	for _, w := range st.Workers {
 		if w.Forking && !w.InOutput {
@@ -107,7 +106,7 @@ func (st *state) forking() (n int) {
 	return n
 }
 
-// closed says why nothing is forked now, or returns nil.
+// closed returns why nothing is forked now, or nil.
 func (st *state) closed() error {
 	switch {
 	case st.Stop != nil:
@@ -119,17 +118,17 @@ func (st *state) closed() error {
 	return nil
 }
 
-// filling reports whether some empty slot will be filled again.
+// filling reports whether there is a slot that is filled again when its worker dies.
 func (st *state) filling() bool {
 	return slices.ContainsFunc(st.Slots, func(s *slot) bool { return s.Mode == slotLive })
 }
 
-// keeps reports whether AutoFork keeps workers, though it may be none by Scale.
+// keeps reports whether AutoFork keeps workers. Scale may have made them none.
 func (st *state) keeps() bool { return len(st.Slots) > 0 || st.Idle != 0 }
 
-// newest is the generation that new slots get: the last one of which a worker was
-// up. That of a reload under way may never be; if it is, the reload comes to the
-// new slots too. It is nil before the first AutoFork.
+// newest returns the generation that new slots get: the last one of which a worker was up.
+// The generation of a reload under way may never be up. If it is, the reload comes to the
+// new slots too. newest returns nil before the first AutoFork.
 func (st *state) newest() *generation {
 	newest := st.Generations[st.Idle]
 	for _, s := range st.Slots {
@@ -146,14 +145,14 @@ func (st *state) needed(g *generation) bool {
 		slices.ContainsFunc(st.Slots, func(s *slot) bool { return s.Generation == g.ID })
 }
 
-// enter gives g its number: it will be used.
+// enter gives g its number, since slots are going to use it.
 func (st *state) enter(g *generation) {
 	st.Last.Number++
 	g.Number = st.Last.Number
 }
 
-// proven reports whether this program is known to work: then a crash loop is no
-// reason to give up.
+// proven reports whether the program is known to work. Then a crash loop is no reason to
+// give up.
 func (st *state) proven() bool {
 	return st.ProvenBefore || slices.ContainsFunc(st.Slots, (*slot).proven)
 }
@@ -171,13 +170,13 @@ func (st *state) forget() {
 	maps.DeleteFunc(st.Generations, func(id int, g *generation) bool { return !g.Open && !gens[id] && !st.needed(g) })
 }
 
-// MarshalJSON writes the whole state. Between two turns that can be done at any
-// time, in the middle of whatever is under way.
+// MarshalJSON encodes the whole state. It may be called between any two turns, whatever is
+// under way.
 func (m *Machine) MarshalJSON() ([]byte, error) { return json.Marshal(&m.st) }
 
-// Restore returns the Machine whose state was written as JSON. Programs that were
-// being opened and workers that were being started stay so until the host tells
-// their outcome.
+// Restore returns a Machine with the state that MarshalJSON has written. Programs that were
+// being opened and workers that were being started stay so until the host tells their
+// outcome.
 func Restore(host Host, dump os.Signal, written []byte) (*Machine, error) {
 	m := New(host, dump, 0)
 	if err := json.Unmarshal(written, &m.st); err != nil {

@@ -7,7 +7,7 @@ type stop struct {
 	Calls  []int
 	Now    bool  // kill, do not drain
 	Killed []int // workers that had to be killed
-	Undead []int // processes that could not be
+	Undead []int // pids of processes that SIGKILL did not end
 }
 
 func (w *Worker) killForStop() {
@@ -17,7 +17,7 @@ func (w *Worker) killForStop() {
 	w.killFor(ReasonStop)
 }
 
-// checkStopped ends the stop under way when nothing is left.
+// checkStopped ends the stop under way if no worker is left.
 func (m *Machine) checkStopped() {
 	s := m.st.Stop
 	if s == nil || m.st.forking() > 0 || len(m.st.running()) > 0 {

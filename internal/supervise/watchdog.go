@@ -6,31 +6,31 @@ import (
 	"time"
 )
 
-// stallGrace is how long a worker has to tell what it does, when it is ended
-// because it does not answer.
+// stallGrace is how long a stalled worker has to print its stacks, until it is killed.
 const stallGrace = 5 * time.Second
 
-// examineTime is how long somebody may look at a worker before that: see Host.Examine.
+// examineTime is how long somebody may look at a stalled worker before it is told to print
+// its stacks: see Host.Examine.
 const examineTime = 3 * time.Second
 
 // Watch is what is known of a worker's pulse.
 type Watch struct {
-	TickAt  time.Time // its next interval
-	Pinged  bool      // and not answered: there is one ping under way at most
-	Misses  int       // intervals since; not the clock, which runs on while the master is stopped
+	TickAt  time.Time // the next interval
+	Pinged  bool      // a ping is not answered; there is at most one
+	Misses  int       // intervals since that ping; the clock would count time in which the master is stopped
 	Stalled bool
-	DumpAt  time.Time // the end of the look at it, if it is stalled and somebody looks
-	KillAt  time.Time // the end of the grace, if it is stalled
+	DumpAt  time.Time // when the look at the stalled worker is over; zero if nobody looks
+	KillAt  time.Time // when the stalled worker is killed
 	Beat    time.Time // when it last answered
 	Pulse   Pulse
 }
 
 // Pulse is what a worker says of itself with each answer.
 type Pulse struct {
-	Accepted int64  `json:"accepted"`
-	Active   int64  `json:"active"`
-	Memory   int64  `json:"memory"` // bytes
-	Error    string `json:"error"`  // of its checks
+	Accepted int64  `json:"accepted"` // connections, ever
+	Active   int64  `json:"active"`   // connections now
+	Memory   int64  `json:"memory"`   // bytes
+	Error    string `json:"error"`    // of its checks
 
 	Goroutines int `json:"goroutines"`
 }
@@ -40,7 +40,7 @@ func (w *Worker) beginWatch() {
 	w.Watch.TickAt = w.m.now.Add(w.settings().Watchdog.Interval)
 }
 
-// tick is one interval of a worker's.
+// tick is called at each interval of the watchdog.
 func (w *Worker) tick() {
 	m, o := w.m, w.settings()
 	w.Watch.TickAt = m.now.Add(o.Watchdog.Interval)
@@ -48,7 +48,7 @@ func (w *Worker) tick() {
 		w.checkMemory()
 	}
 	if w.longUp() {
-		m.host.HandOver(w.ID) // it may never be ready, and works all the same
+		m.host.HandOver(w.ID) // it may never be ready, but the program works
 	}
 	if w.State != Online && w.State != Ready || w.Watch.Stalled {
 		w.Watch.Pinged, w.Watch.Misses = false, 0
@@ -67,13 +67,13 @@ func (w *Worker) tick() {
 		return
 	}
 	if m.host.Traced(w.ID) {
-		w.Watch.Misses = 0 // a debugger has it, and will let it go
+		w.Watch.Misses = 0 // a debugger has stopped it, and will let it go
 	} else {
 		w.stall()
 	}
 }
 
-// stall ends a worker that does not answer, with a look at what it does.
+// stall ends a worker that does not answer. Before that somebody may look at what it does.
 func (w *Worker) stall() {
 	w.Watch.Stalled = true
 	w.m.host.Tell(Stalled{w.ID, w.settings().Watchdog.Timeout})
@@ -85,14 +85,14 @@ func (w *Worker) stall() {
 	}
 }
 
-// dumpStalled has a stalled worker tell what it does, and end.
+// dumpStalled tells a stalled worker to print its stacks and to end.
 func dumpStalled(w *Worker) {
 	w.Watch.DumpAt = time.Time{}
 	w.signal(w.m.dump)
 	w.Watch.KillAt = w.m.now.Add(stallGrace)
 }
 
-// Examined is the answer to Examine: the worker has been looked at.
+// Examined is the answer to Host.Examine: the look at the worker is over.
 func (o Orders) Examined(now time.Time, worker int) {
 	m := o.Machine
 	m.now = now
