@@ -1,5 +1,5 @@
-// Package coord gives the processes of a cluster back what one process has: a
-// counter, a cache, a lock, a job that runs once. The state is the master's.
+// Package coord gives the processes of a cluster what one process has by itself: a counter,
+// a cache, a lock, a job that runs once. The master has the state.
 //
 //	coord.Lead("report", func(ctx context.Context) error { … })   // in one process at a time
 //	coord.Once(ctx, "migrate", migrate)                           // in one process, and all wait for it
@@ -8,30 +8,32 @@
 //	n, err := coord.Open("hits").Incr(ctx, "/", 1, 0)             // counted together
 //	ok, retry, err := limiter.Allow(ctx, clientIP)                // limited together
 //
-// The same program works in three roles. In a worker and in the master all calls
-// concern the one state of the cluster, which lives in the master: it survives every
-// worker, and ends with the master. In a process that has not forked the state is
-// its own, so a program runs, and is tested, as one process. Only [Lead] runs
-// nothing in a master that has forked. The master may be another program
+// A program can use the package in three roles. In a worker and in the master all calls
+// concern the one state of the cluster, which is in the master: it survives every worker,
+// and ends with the master. A process that has not forked has a state of its own, so the
+// same program runs, and is tested, as one process. The one exception is [Lead]: in a
+// master that has forked it runs nothing. The master may be another program
 // (cluster.Options.Exec) that does not import this package. Under a node primary all
 // calls return an error that wraps cluster.ErrNotSupported.
 //
-// All functions may be called by any goroutine, callbacks of the cluster included.
-// Errors wrap cluster.ErrClosed when the master is gone, [ErrTooLarge] for a name, a
-// key or a value that is too long, [ErrTooMany] when a process has as many of
-// something as it may, and are ctx.Err() when ctx ends first: what was asked for may
-// have happened all the same then. Names and keys are UTF-8 of at most 1 KiB.
+// Any goroutine may call the functions, and so may callbacks of the cluster. An error wraps
+// cluster.ErrClosed when the master is gone, [ErrTooLarge] when a name, a key or a value is
+// too long, and [ErrTooMany] when the process has as many of something as it may. It is
+// ctx.Err() when ctx ends first; what the call asked for may have happened even so. Names
+// and keys are UTF-8 of at most 1 KiB.
 //
 // # Two at once
 //
-// Within one master it is impossible that a name is led, or a lock held, in two
-// processes at once: a successor is chosen when the function has returned there or
-// the process is dead, as its parent sees it. A process that is stopped (SIGSTOP)
-// keeps what it has. Another master is another cluster: when a master is killed its
-// workers end what they lead, but a function that ignores its ctx may go on until
-// Options.ShutdownTimeout while the next master has begun. Where that matters let
-// the service manager end all processes of the old master first (systemd:
-// KillMode=mixed), or let the function hold a file lock of its own.
+// Within one master it is impossible that two processes lead a name, or hold a lock, at the
+// same time. A successor is chosen when the function has returned, or when the process is
+// dead, which its parent knows for certain. A process that is stopped (SIGSTOP) keeps what
+// it has.
+//
+// Another master is another cluster. When a master is killed its workers end what they
+// lead. But a function that ignores its ctx may go on until Options.ShutdownTimeout, when
+// the next master has begun already. Where that matters, let the service manager end all
+// processes of the old master first (systemd: KillMode=mixed), or let the function hold a
+// file lock of its own.
 //
 // Several machines need more than this: Redis, NATS, a database.
 package coord
@@ -45,8 +47,8 @@ import (
 var here = cluster.Context().Value(broker.Key{}).(*broker.Client)
 
 var (
-	// ErrTooLarge is returned for a name, a key or a value that is longer than it may
-	// be, or that does not fit into Options.MaxMessage or Options.MaxStore.
+	// ErrTooLarge is returned when a name, a key or a value is longer than it may be, or
+	// does not fit into Options.MaxMessage or Options.MaxStore.
 	ErrTooLarge = cluster.ErrTooLarge
 
 	// ErrTooMany is returned when a process has as many of something as it may: names

@@ -2,14 +2,14 @@ package coord
 
 import "context"
 
-// Lock waits until nobody else in the cluster holds the lock with that name, or
-// until ctx ends; those who wait get it in the order in which they came. It is freed
-// by unlock, which may be called more than once, and by the death of this process.
+// Lock takes the lock with that name. While another call in the cluster holds the lock, it
+// waits, until ctx ends. Calls that wait get the lock in the order in which they came.
+// unlock frees the lock, and may be called more than once. The death of this process frees
+// the lock too.
 //
-// The lock does not know who calls: the same goroutine waits for itself if it locks
-// twice. A process that is stopped keeps its locks, and so does one that does not
-// end. It returns ctx.Err() if ctx ends first; [ErrTooMany] if 4,096 calls of this
-// process wait already.
+// A goroutine that locks twice waits for itself. A process that is stopped, or does not end,
+// keeps its locks. The error is ctx.Err() if ctx ends first, and [ErrTooMany] if 4,096 calls
+// of this process wait already.
 func Lock(ctx context.Context, name string) (unlock func(), err error) {
 	return here.Lock(ctx, name)
 }

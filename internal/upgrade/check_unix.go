@@ -32,7 +32,7 @@ func Started() Start {
 	})}
 }
 
-// Check runs a program as far as to where it would adopt.
+// Check runs a new program as a child, up to the point where it would adopt.
 type Check struct {
 	Path    string
 	Args    []string // the first is the program's name
@@ -41,17 +41,17 @@ type Check struct {
 	Timeout time.Duration
 }
 
-// report is what the program says there.
+// report is what the program says at that point.
 type report struct {
-	Version int // of the state that it writes
-	Oldest  int // that it reads
+	Version int // the version of the state that it writes
+	Oldest  int // the oldest version that it reads
 }
 
-// managers are variables that are for this process alone.
+// managers are the variables of a service manager, which are for this process alone.
 var managers = []string{"NOTIFY_SOCKET", "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "WATCHDOG_PID", "WATCHDOG_USEC"}
 
-// Run runs the check. The error tells what the program had to say, if it did not get so
-// far.
+// Run runs the check. If the program does not come to that point, the error has the end of
+// its output.
 func (c Check) Run(ctx context.Context) error {
 	fds, err := pair()
 	if err != nil {
@@ -102,8 +102,8 @@ func (c Check) Run(ctx context.Context) error {
 	return fmt.Errorf("the new program ended before it came to AutoFork, Run or Fork: %s%s", how, words)
 }
 
-// pair is a channel to the check. No worker that is started meanwhile gets it: the end of
-// the check would not be seen.
+// pair makes a channel to the check. No worker that is started meanwhile may inherit it,
+// since this process sees the end of the check by the channel's end.
 func pair() (fds [2]int, err error) {
 	syscall.ForkLock.RLock()
 	defer syscall.ForkLock.RUnlock()
@@ -117,7 +117,7 @@ func pair() (fds [2]int, err error) {
 	return fds, nil
 }
 
-// lastWords keeps the end of what is written to it.
+// lastWords is a writer that keeps the end of what is written to it.
 type lastWords struct {
 	mu   sync.Mutex
 	text []byte
@@ -145,8 +145,9 @@ func (w *lastWords) String() string {
 // Child is this process as the check of an upgrade.
 type Child struct{ f *os.File }
 
-// BeginCheck returns it, or nil if this process is none. It ends with who has started it.
-// It is for package initialisation.
+// BeginCheck returns the Child, or nil if this process is not the check of an upgrade. A
+// check ends when the process ends that has started it. BeginCheck is for package
+// initialisation.
 func BeginCheck() *Child {
 	fd, err := strconv.Atoi(os.Getenv(envCheck))
 	os.Unsetenv(envCheck)
@@ -165,7 +166,8 @@ func BeginCheck() *Child {
 	return c
 }
 
-// Report says that the program has come to where it would adopt, and ends it.
+// Report says that the program has come to the point where it would adopt, and ends this
+// process.
 func (c *Child) Report() {
 	line, _ := json.Marshal(report{Version: Version, Oldest: max(1, Version-1)})
 	c.f.Write(append(line, '\n'))
@@ -178,7 +180,7 @@ type File struct {
 	info os.FileInfo
 }
 
-// Look looks at the program at path. The error says why it cannot replace this one.
+// Look looks at the program at path. The error says why that cannot replace this one.
 func Look(path string) (File, error) {
 	info, err := os.Stat(path)
 	if err != nil {
@@ -202,7 +204,7 @@ func Look(path string) (File, error) {
 	return File{path, info}, nil
 }
 
-// Same reports whether the same file lies there, unchanged.
+// Same reports whether the path still leads to the same file, unchanged.
 func (f File) Same() bool {
 	now, err := os.Stat(f.Path)
 	return err == nil && os.SameFile(now, f.info) && now.Size() == f.info.Size() && now.ModTime().Equal(f.info.ModTime())

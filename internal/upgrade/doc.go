@@ -1,6 +1,6 @@
-// Package upgrade replaces the program of this process: the system's part of it.
+// Package upgrade is the system's part in the replacement of this process's program.
 //
-// The steps, and which room has which:
+// The steps, and the room that takes each:
 //
 //	check    here: the new program runs as a child ([Check.Run]) until it says, by
 //	         [Child.Report], that it has come to where it would adopt.
@@ -10,35 +10,35 @@
 //	capture  each room writes what it has as data, with the numbers of descriptors;
 //	         the root puts it together, in one turn of the mailbox that ends with the
 //	         exec, so that nothing can come in between.
-//	exec     here: [Exec.Run]. It returns only if it fails, and has undone all then.
+//	exec     here: [Exec.Run]. It returns only if it fails, when it has undone everything.
 //	init     here: [Take], in the package initialisation of the new program.
 //	adopt    the root, when main comes to AutoFork, Run or Fork: each room restores.
-//	rollback here: [Handover.Rollback] executes the program of before, with the same state.
+//	rollback here: [Handover.Rollback] executes the old program again, with the same state.
 //
-// If a step before the exec fails, the pauses end and all goes on. After it there is
-// nobody to go back to but the old program, whose file is held open: it is executed once
-// if the new one cannot read the state, does not adopt in time or fails to. A new program
-// that exits before is a master's death.
+// If a step before the exec fails, the pauses end and all goes on. After the exec the old
+// program is gone, but its file is held open. It is executed again, once, if the new program
+// cannot read the state, does not adopt in time, or fails to adopt. If the new program exits
+// before that, the master is dead.
 //
-// Who owns what: the state is a file without a name, which ends with the [Handover]. The
-// descriptors of an Exec stay their owners'; here only their close-on-exec flag is
-// changed. A Check owns its child. There is no lock and no state of the package.
-// [Take] and [Started] are for package initialisation.
+// The state is a file without a name, which ends with the [Handover]. The descriptors of an
+// Exec stay with their owners; only their close-on-exec flag is changed here. A Check owns
+// its child. The package has no lock and no state. [Take] and [Started] are for package
+// initialisation.
 //
-// What only Linux has (signals that survive an exec, the environment of the start, a
-// program that is executed through its descriptor) is in files of its own. Windows has no
-// exec: [Supported] is false there.
+// Only Linux can make signals survive an exec, tell the environment of the start, and
+// execute a program through its descriptor: that is in files of its own. Windows has no
+// exec, so [Supported] is false there.
 //
-// The tests here are of what needs no cluster; those of test/upgrade have all of it.
+// There are no tests here: those of test/upgrade try all of it with real processes.
 package upgrade
 
 import "encoding/json"
 
-// Version is that of the state that this program writes. It reads this one and the one
-// before.
+// Version is the version of the state that this program writes. It reads this version and
+// the one before.
 const Version = 1
 
-// Reads reports whether this program reads the version.
+// Reads reports whether this program reads a state of that version.
 func Reads(version int) bool { return version == Version || version == Version-1 && version > 0 }
 
 // The variables by which a program learns that it is a successor, or a check.
@@ -51,9 +51,9 @@ const (
 type Handover struct {
 	Version int
 	PID     int
-	FDs     []int           // that it gets, beside its standard files
-	Failed  string          // why the program between the two was rolled back; "" if there was none
-	Name    string          // of the process, where it is executed through a descriptor
+	FDs     []int           // descriptors that the successor gets, beside its standard files
+	Failed  string          // after a rollback: why the new program was given up; else ""
+	Name    string          // of the process, if it is executed through a descriptor
 	Body    json.RawMessage // the state of the rooms
 
 	state, fallback int // descriptors: of the file, and of the old program or -1

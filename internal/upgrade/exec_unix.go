@@ -22,15 +22,15 @@ type Exec struct {
 	Keep     []int // descriptors that the new program gets beside those of Handover
 }
 
-// Run executes the program. It returns only if that fails: then all is as before. last,
-// unless nil, is called when no signal is caught any more, before Handover is written; an
-// error calls it off. Nothing
-// else of this process should be under way.
+// Run executes the program. It returns only if that fails, and then all is as before.
+// Nothing else of this process should be under way. last, unless nil, is called when no
+// signal is caught any more and before Handover is written. If it returns an error, Run
+// returns that.
 func (e *Exec) Run(last func() error) error {
 	// The thread that executes is the one whose signals are looked at.
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	// So that no process which is started meanwhile gets the descriptors.
+	// No process that is started meanwhile may inherit the descriptors.
 	syscall.ForkLock.Lock()
 	defer syscall.ForkLock.Unlock()
 
@@ -69,8 +69,8 @@ func (e *Exec) Run(last func() error) error {
 	return e.execute(append(e.Env, variable(state, e.Fallback)))
 }
 
-// execute is the system call. The runtime has raised the limit of descriptors at its
-// start, and an exec sets it back.
+// execute makes the system call. Before it syscall.Exec lowers the limit of descriptors, which
+// the runtime has raised at its start. After a failure execute raises the limit again.
 func (e *Exec) execute(env []string) error {
 	var raised unix.Rlimit
 	limits := unix.Getrlimit(unix.RLIMIT_NOFILE, &raised)

@@ -6,12 +6,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// What the signals do during an exec is set behind the back of package os/signal, which
-// has no way back from Ignore to what was registered. The new runtime unblocks all
-// signals before it has handlers, so blocking them would not help.
+// What signals do during an exec is set without package os/signal, whose Ignore forgets what
+// was registered. Blocking the signals would not help: the new runtime unblocks all signals
+// before it has handlers.
 
 // action is a sigaction of the kernel, with room for that of any architecture. The handler
-// is its first word but on mips, which is not built for.
+// is its first word, except on mips, for which this file is not built.
 type action [8]uintptr
 
 const (
@@ -23,16 +23,16 @@ func sigaction(sig unix.Signal, set, was *action) {
 	unix.RawSyscall6(unix.SYS_RT_SIGACTION, uintptr(sig), uintptr(unsafe.Pointer(set)), uintptr(unsafe.Pointer(was)), 8, 0, 0)
 }
 
-// ignored are those that must not end the new program before it can catch them. A SIGPROF
-// would as well, and it comes from a timer.
+// ignored are the signals that must not end the new program before it can catch them.
+// SIGPROF is among them: it comes from a timer, which goes on over the exec.
 var ignored = []unix.Signal{unix.SIGHUP, unix.SIGINT, unix.SIGUSR1, unix.SIGUSR2, unix.SIGTTIN, unix.SIGTTOU, unix.SIGPROF}
 
-// signals are what they did before.
+// signals has what the ignored signals did before.
 type signals map[unix.Signal]*action
 
-// quietSignals ignores what would end the new program before it can catch it. A SIGTERM
-// ends this process from here on, as it would end any program that starts: the handler
-// that catches it would vanish with what it has caught.
+// quietSignals ignores the signals that would end the new program before it can catch them.
+// SIGTERM ends this process from here on, as it would end any program that starts. It is not
+// caught any more, since a SIGTERM that is caught and not yet acted on would be lost.
 func quietSignals() signals {
 	was := make(signals)
 	set := func(sig unix.Signal, to uintptr) {
@@ -52,8 +52,8 @@ func (was signals) undo() {
 	}
 }
 
-// Recover gives the signals their defaults that were ignored for the time of the exec,
-// and that this program's runtime has left so. It has handlers for the others.
+// Recover gives the signals their defaults that were ignored for the time of the exec. The
+// new runtime leaves them ignored; for other signals it has handlers.
 func Recover() {
 	for _, sig := range []unix.Signal{unix.SIGHUP, unix.SIGINT, unix.SIGTTIN, unix.SIGTTOU} {
 		var now action

@@ -38,12 +38,14 @@ func (h *Handover) write() (fd int, err error) {
 	return fd, nil
 }
 
-// variable tells the successor where the state is, and where the old program.
+// variable returns the variable that tells the successor the descriptors of the state and of
+// the old program.
 func variable(state, fallback int) string { return fmt.Sprintf("%s=%d:%d", envState, state, fallback) }
 
-// Take returns what another program has handed to this one, or nil. With an error that
-// can only be rolled back. It is for package initialisation: until it has run, what this
-// process starts would inherit the descriptors.
+// Take returns the Handover that this process's program before an upgrade has left, or nil if
+// there is none. After an error it can only be rolled back. Take is for package
+// initialisation: until it has run, a process that this one starts would inherit the
+// descriptors.
 func Take() (*Handover, error) {
 	text := os.Getenv(envState)
 	os.Unsetenv(envState)
@@ -74,7 +76,7 @@ func Take() (*Handover, error) {
 	}
 	if h.PID != os.Getpid() {
 		unix.Close(state)
-		return nil, nil // it is that of the process which started this one
+		return nil, nil // the variable is that of the process which started this one
 	}
 	for _, fd := range h.all() {
 		unix.CloseOnExec(fd)
@@ -85,7 +87,7 @@ func Take() (*Handover, error) {
 	return h, nil
 }
 
-// all are the descriptors that came.
+// all returns all descriptors of h.
 func (h *Handover) all() []int {
 	all := append([]int{h.state}, h.FDs...)
 	if h.fallback >= 0 {
@@ -94,7 +96,7 @@ func (h *Handover) all() []int {
 	return all
 }
 
-// Done lets go of the state and of the old program: all is adopted.
+// Done closes the state and the old program. It is called when all is adopted.
 func (h *Handover) Done() {
 	unix.Close(h.state)
 	if h.fallback >= 0 {
@@ -102,9 +104,9 @@ func (h *Handover) Done() {
 	}
 }
 
-// Rollback executes the program of before, with the same state, and with args, of which the
-// first is the program's name. keep are descriptors that it gets beside those of the state.
-// It returns only if it cannot.
+// Rollback executes the old program again, with the same state. args are its arguments, of
+// which the first is the program's name. keep are descriptors that it gets beside those of
+// the state. Rollback returns only if it fails.
 func (h *Handover) Rollback(why error, args []string, keep []int) error {
 	if h.fallback < 0 || h.Failed != "" {
 		return fmt.Errorf("there is no other program to go back to: %w", why)

@@ -21,20 +21,20 @@ func nameless() (fd int, err error) {
 	return fd, os.NewSyscallError("fcntl", err)
 }
 
-// sealAll: package process has marked what was open before the first fork.
+// sealAll does nothing: package process has marked what was open before the first fork.
 func sealAll() {}
 
 func environ() []string { return os.Environ() }
 
-// OpenRunning: a program that is open cannot be executed here.
+// OpenRunning returns -1: this system cannot execute a program through its descriptor.
 func OpenRunning() (fd int, err error) { return -1, nil }
 
-// signals are those that are ignored for the time of the exec.
+// signals has nothing here: undo and Recover need only the list.
 type signals struct{}
 
 var inTheWay = []os.Signal{syscall.SIGHUP, syscall.SIGINT, syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGTTIN, syscall.SIGTTOU}
 
-// quietSignals ignores what would end the new program before it can catch it.
+// quietSignals ignores the signals that would end the new program before it can catch them.
 func quietSignals() signals {
 	signal.Ignore(inTheWay...)
 	return signals{}

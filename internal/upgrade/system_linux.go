@@ -16,11 +16,13 @@ func nameless() (fd int, err error) {
 	return fd, os.NewSyscallError("memfd_create", err)
 }
 
-// sealAll marks what a library has left open; what this module opens is marked anyway.
+// sealAll marks all descriptors close-on-exec. A library may have left some without the
+// mark; those of this module have it.
 func sealAll() { unix.CloseRange(3, ^uint(0)>>1, unix.CLOSE_RANGE_CLOEXEC) }
 
-// environ is the environment that the process was started with: a package that reads a
-// file of variables must not find its own output in the next program.
+// environ returns the environment that the process was started with. The next program gets
+// it: variables that this program has set itself, for instance from a file, must not look
+// there as if somebody else had set them.
 func environ() []string {
 	b, err := os.ReadFile("/proc/self/environ")
 	if err != nil {
@@ -35,10 +37,10 @@ func environ() []string {
 	return env
 }
 
-// OpenRunning opens the file of the program that runs.
+// OpenRunning opens the file of the running program.
 func OpenRunning() (fd int, err error) {
 	fd, err = unix.Open("/proc/self/exe", unix.O_RDONLY|unix.O_CLOEXEC, 0)
-	if err == unix.EACCES { // it may be executed all the same
+	if err == unix.EACCES { // this process may not read the file, but may execute it
 		fd, err = unix.Open("/proc/self/exe", unix.O_PATH|unix.O_CLOEXEC, 0)
 	}
 	return fd, os.NewSyscallError("open", err)

@@ -16,7 +16,7 @@ type Start struct{ Env []string }
 // Started returns nothing.
 func Started() Start { return Start{} }
 
-// Check runs a program as far as to where it would adopt.
+// Check would run a new program as a child.
 type Check struct {
 	Path    string
 	Args    []string
@@ -25,10 +25,10 @@ type Check struct {
 	Timeout time.Duration
 }
 
-// Run fails.
+// Run returns errs.NotSupported.
 func (Check) Run(context.Context) error { return errs.NotSupported }
 
-// Child is never had.
+// Child would be the check of an upgrade.
 type Child struct{}
 
 // BeginCheck returns nil.
@@ -48,7 +48,7 @@ type Exec struct {
 	Keep     []int
 }
 
-// Run fails.
+// Run returns errs.NotSupported.
 func (*Exec) Run(func() error) error { return errs.NotSupported }
 
 // Take returns nil.
@@ -57,10 +57,10 @@ func Take() (*Handover, error) { return nil, nil }
 // Done is not called.
 func (*Handover) Done() {}
 
-// Rollback fails.
+// Rollback returns errs.NotSupported.
 func (*Handover) Rollback(error, []string, []int) error { return errs.NotSupported }
 
-// OpenRunning fails.
+// OpenRunning returns errs.NotSupported.
 func OpenRunning() (int, error) { return -1, errs.NotSupported }
 
 // Recover does nothing.
@@ -69,7 +69,7 @@ func Recover() {}
 // File is a program that was looked at.
 type File struct{ Path string }
 
-// Look fails.
+// Look returns errs.NotSupported.
 func Look(string) (File, error) { return File{}, errs.NotSupported }
 
 // Same is not called.
