@@ -26,32 +26,32 @@ import (
 	"github.com/go-cluster/cluster/internal/wire"
 )
 
-// child is what the master keeps for a worker, beside what the supervisor knows.
-// Fields without a word belong to the master's mailbox.
+// child is what the master keeps for a worker, beside what the supervisor knows. Fields
+// belong to the master's mailbox unless their comment says otherwise.
 type child struct {
-	m           *master
-	p           *Process         // whose this is; constant
-	opts        *settings        // in force when it was forked; constant
-	gen         *generation      // what it was forked from; constant
-	connections int              // after how many it is full, or 0; constant
+	m           *master          // constant
+	p           *Process         // constant
+	opts        *settings        // in force when the worker was forked; constant
+	gen         *generation      // what the worker was forked from; constant
+	connections int              // after how many connections the worker is full, or 0; constant
 	proc        *process.Process // constant once started
 	started     time.Time        // constant once started
-	procs       int              // its share of the cores at first, if that follows the master's; else 0; constant once started
-	foreign     *foreign         // if it is a program without this package; constant
+	procs       int              // its share of the cores at the start, or 0 if that is fixed; constant once started
+	foreign     *foreign         // nil unless it is a program without this package; constant
 
 	forked    bool          // its process exists, and that was reported
-	end       sync.Once     // reports that it has ended
-	listened  bool          // on whatever
-	exited    chan struct{} // closed at death, or when it could not be started
+	end       sync.Once     // reports that it has ended; for anyone
+	listened  bool          // it has listened on some address
+	exited    chan struct{} // closed at its death, or when it could not be started; for anyone
 	state     *os.ProcessState
-	cutOff    bool     // it was killed because its drain took too long; constant once exited is closed
-	listening net.Addr // that it tells of in this turn
-	built     build    // what it runs, as it tells
-	tickets   bool     // it has asked for the keys of session tickets
-	saysReady bool     // it tells when it is ready; else its listening does, as node's
-	queries   atomic.Int32
-	asks      []*wire.Message // its questions for addresses that wait, while all is quiet
-	handed    atomic.Int64    // connections that the dispatcher handed to it
+	cutOff    bool            // it was killed because its drain took too long; constant once exited is closed
+	listening net.Addr        // the address that it reports in this turn
+	built     build           // what it says of its build
+	tickets   bool            // it has asked for the keys of session tickets
+	saysReady bool            // it says when it is ready; others, as node's, are ready when they listen
+	queries   atomic.Int32    // how many of its questions for addresses are under way; for anyone
+	asks      []*wire.Message // questions for addresses that wait, while an upgrade keeps the cluster quiet
+	handed    atomic.Int64    // connections that the dispatcher has handed to it; for anyone
 	tallies   tallies
 }
 
@@ -82,7 +82,7 @@ func (c *child) disconnect(ctx context.Context) error {
 	early := false
 	c.m.call(func() {
 		if !c.m.supervisor.Drain(time.Now(), c.p.id) {
-			early = !c.p.IsDead() // called by Options.Output: the fork waits for it
+			early = !c.p.IsDead() // Options.Output has called this, and the fork waits for Output
 		}
 	})
 	if early {
@@ -140,12 +140,13 @@ func (c *child) writers() (stdout, stderr io.Writer, err error) {
 	return stdout, stderr, err
 }
 
-// reap waits for the process, on a goroutine of its own, and reports the death
-// after all else that the worker had to say: it may have said it and exited
+// reap waits for the process, on a goroutine of its own, and reports the death. Before that
+// the worker's channel is read to its end: the worker may have said something and exited
 // before the reader came to it.
 func (c *child) reap() {
 	if c.proc.AwaitExit() {
-		// A status that is taken must be reported: no other program could.
+		// An upgrade must wait from here on: the status can be taken only once, so this
+		// program has to report it.
 		c.m.reaping.RLock()
 		defer c.m.reaping.RUnlock()
 	}
@@ -156,8 +157,8 @@ func (c *child) reap() {
 	c.ended(state, false)
 }
 
-// ended reports the end of the process, or that nothing can end it: then that may
-// come later, and is not reported any more.
+// ended reports the end of the process, or that nothing can end it (undead). If an undead
+// process ends later, that is not reported any more.
 func (c *child) ended(state *os.ProcessState, undead bool) {
 	c.end.Do(func() {
 		if c.foreign == nil {
@@ -183,8 +184,8 @@ func (c *child) ended(state *os.ProcessState, undead bool) {
 	})
 }
 
-// noteOn is what the end of a worker that was not ready tells to somebody who does
-// not know this package well.
+// noteOn explains the end of a worker that was not ready, for somebody who does not know this
+// package well. It returns "" if there is nothing to explain.
 func (c *child) noteOn(e supervise.Exit) string {
 	switch {
 	case e.Code == 0 && !c.listened:
@@ -200,18 +201,18 @@ func (c *child) happened(what supervise.Happening) {
 	c.m.supervisor.Happened(time.Now(), c.p.id, what)
 }
 
-// counted is told that the worker has accepted n connections in all that were
-// handed to it. A Go worker counts itself, and with them those that it accepted
-// alone.
+// counted is called when the worker has taken n connections that the dispatcher has handed to
+// it. It is for workers of node. A Go worker counts by itself, all connections that it
+// accepts.
 func (c *child) counted(n int) {
 	if n == c.connections && !c.p.link.SpeaksExtra() {
 		c.m.post(func() { c.happened(supervise.IsFull) })
 	}
 }
 
-// fromWorker is what the master does with the internal messages of one worker.
-// The reader calls it; what changes the state it passes to the mailbox and
-// waits, so that the events keep the order of the messages.
+// fromWorker is what the master does with the internal messages of one worker. The reader of
+// the channel calls its methods. For a change of the state they wait for a turn of the
+// mailbox, so that events keep the order of the messages.
 type fromWorker struct {
 	m    *master
 	p    *Process
@@ -239,9 +240,9 @@ func (s *fromWorker) Internal(w *wire.Message, h *handle.Handle) {
 		m.call(func() {
 			p.child.listened, p.child.listening = true, addr
 			if !p.child.opts.ManualReady && !p.child.saysReady {
-				p.child.happened(supervise.GetsReady) // which it is when the callbacks look
+				p.child.happened(supervise.GetsReady) // first, so that callbacks see the state Ready
 			}
-			if p.child.listening != nil { // else it was reported before ready
+			if p.child.listening != nil { // nil if host.changed has reported the address already
 				p.child.listening = nil
 				p.emitListening(addr)
 			}
@@ -292,8 +293,8 @@ func (s *fromWorker) flows(w *wire.Message) {
 	}
 }
 
-// online may come when the worker is being drained already: what it understands
-// counts for that as well.
+// online notes what the worker understands. That counts even if the worker is being drained
+// already.
 func (s *fromWorker) online(w *wire.Message) {
 	kind := link.PeerNode
 	if w.Go != nil && w.Go.Version >= wire.ProtocolVersion {
@@ -338,8 +339,8 @@ func (s *fromWorker) query(w *wire.Message) {
 	})
 }
 
-// ask answers the question, which is counted. Not on the reader: AllowListen may ask this
-// very worker something.
+// ask answers a question that queries counts. It does so on a goroutine of its own, not on
+// the reader: AllowListen may ask this very worker something.
 func (c *child) ask(w *wire.Message) {
 	go func() {
 		defer c.queries.Add(-1)
@@ -367,7 +368,7 @@ func (s *fromWorker) Overrun() {
 	})
 }
 
-// beat is the worker's answer to a ping.
+// beat takes the worker's answer to a ping.
 func (s *fromWorker) beat(raw json.RawMessage) {
 	var p supervise.Pulse
 	if err := json.Unmarshal(raw, &p); err != nil {
@@ -383,7 +384,7 @@ func (s *fromWorker) beat(raw json.RawMessage) {
 	})
 }
 
-// exitOf is how a process ended, without why.
+// exitOf returns how a process ended, as far as its state tells.
 func exitOf(state *os.ProcessState) Exit {
 	e := Exit{Code: -1, State: state}
 	if state != nil {
@@ -392,8 +393,8 @@ func exitOf(state *os.ProcessState) Exit {
 	return e
 }
 
-// handOverStderr gives a worker that does its work the master's own standard
-// error in place of the pipe, where that is possible.
+// handOverStderr gives a worker the master's own standard error in place of the pipe, whose
+// end the master keeps, where that is possible.
 func (p *Process) handOverStderr() {
 	if !p.child.proc.Settle() || !p.link.SpeaksExtra() {
 		return
@@ -418,8 +419,9 @@ func (c *child) giveSpares() {
 
 // ---- its environment
 
-// inheritedEnv is the environment of a worker without what makes it one: the master's
-// without what is only the master's, then Options.Env, then Fork's.
+// inheritedEnv returns the environment of a worker, but for the variables that make it one:
+// the master's environment without what is only for the master, then Options.Env, then the
+// environment given to Fork.
 func inheritedEnv(p *Process, forkEnv []string) []string {
 	o := p.child.opts
 	env := slices.DeleteFunc(slices.Clone(p.child.gen.env), func(kv string) bool {
@@ -444,7 +446,7 @@ func inheritedEnv(p *Process, forkEnv []string) []string {
 	return env
 }
 
-// workerEnv is the environment of a worker with a channel.
+// workerEnv returns the environment of a worker with a channel.
 func workerEnv(p *Process, forkEnv []string, channelFD int) []string {
 	o := p.child.opts
 	env := inheritedEnv(p, forkEnv)
@@ -462,7 +464,8 @@ func workerEnv(p *Process, forkEnv []string, channelFD int) []string {
 	)
 }
 
-// runtimeEnv sets what a worker's runtime may use. 0 sets nothing.
+// runtimeEnv returns the variables that bound what a worker's runtime may use. A bound of 0
+// is left out.
 func runtimeEnv(procs int, memory int64) (env []string) {
 	if procs > 0 {
 		env = append(env, "GOMAXPROCS="+strconv.Itoa(procs))
@@ -473,9 +476,9 @@ func runtimeEnv(procs int, memory int64) (env []string) {
 	return env
 }
 
-// masterEnv stays with the master: sockets and notifications that a service
-// manager has addressed to its pid.
+// masterEnv are the variables that stay with the master: a service manager has addressed
+// them to its pid.
 var masterEnv = []string{"NOTIFY_SOCKET", "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "WATCHDOG_PID", "WATCHDOG_USEC"}
 
-// userEnv says who the master's user is.
+// userEnv are the variables that describe the master's user.
 var userEnv = []string{"HOME", "USER", "LOGNAME"}

@@ -23,17 +23,18 @@ import (
 	"github.com/go-cluster/cluster/internal/wire"
 )
 
-// Workers that are no programs of this package: they get sockets as from systemd, and
-// have no channel.
+// Workers that are programs without this package. They get sockets as from systemd, and have
+// no channel.
 
 // Socket is a socket that a Foreign program gets; see [Options].
 type Socket struct {
 	Network string // tcp, tcp4, tcp6, unix, udp, udp4, udp6 or unixgram
-	Address string // as that of [Listen]
+	Address string // as for [Listen]
 	Name    string // in LISTEN_FDNAMES. Default: "unknown", as systemd has it
 }
 
-// listenEnv is what a Foreign program finds its sockets by, as from systemd.
+// The variables by which a Foreign program finds its sockets and its service manager, as from
+// systemd.
 const (
 	envListenFDs   = "LISTEN_FDS"
 	envListenNames = "LISTEN_FDNAMES"
@@ -41,11 +42,10 @@ const (
 	envWatchdog    = "WATCHDOG_USEC"
 )
 
-// maxSocketName is how long systemd lets a name be.
+// maxSocketName bounds a name, in bytes, as systemd does.
 const maxSocketName = 255
 
-// resolveForeign checks what there is about foreign programs, and fills in what is left
-// open.
+// resolveForeign checks the options for foreign programs, and fills in their defaults.
 func (o *Options) resolveForeign() error {
 	if !o.Foreign {
 		if len(o.Sockets) > 0 || o.ReadyAfter > 0 {
@@ -79,8 +79,7 @@ func (o *Options) resolveForeign() error {
 	return nil
 }
 
-// query is what the master asks its registry for. All workers accept on the socket
-// itself.
+// query returns the question for the registry. All workers accept on the socket itself.
 func (s *Socket) query() (share.Query, error) {
 	q, err := ListenConfig{Scheduling: Shared}.query(s.Network, s.Address)
 	if err == nil {
@@ -92,9 +91,9 @@ func (s *Socket) query() (share.Query, error) {
 	return q, nil
 }
 
-// holdSockets opens what foreign workers of a generation will get.
+// holdSockets opens the sockets that the foreign workers of a generation will get.
 func holdSockets(o *settings) (held []net.Listener, err error) {
-	anyPort := make(map[string]int) // how many there are at the address so far
+	anyPort := make(map[string]int) // by address: how many sockets with port 0 there are so far
 	for _, s := range o.Sockets {
 		q, err := s.query()
 		if err == nil {
@@ -126,13 +125,14 @@ func holdOne(q share.Query) (net.Listener, error) {
 	return heldPackets{c.(packetHolder)}, nil
 }
 
-// packetHolder is what the registry holds a socket for datagrams by.
+// packetHolder is what HoldPacketConn returns.
 type packetHolder interface {
 	net.PacketConn
 	Socket() (*handle.Handle, error)
 }
 
-// heldPackets is a held socket for datagrams among those that accept.
+// heldPackets makes a net.Listener of a socket for datagrams, so that it can be in a list
+// with the others. Nothing accepts on it.
 type heldPackets struct{ packetHolder }
 
 func (h heldPackets) Accept() (net.Conn, error) { return nil, ErrNotSupported }
@@ -144,8 +144,8 @@ func closeSockets(held []net.Listener) {
 	}
 }
 
-// letGo lets the sockets go when no worker is left that has them, and none will get
-// them. A turn waits for nothing, and to let go takes a turn.
+// letGo closes the sockets when no worker has them and none will get them. It does so on a
+// goroutine of its own: letGo is called in a turn, and the closing takes another one.
 func (g *generation) letGo() {
 	if g.released && g.uses == 0 && len(g.sockets) > 0 {
 		go closeSockets(g.sockets)
@@ -153,7 +153,7 @@ func (g *generation) letGo() {
 	}
 }
 
-// handles are new references to the sockets of the generation, for the caller.
+// handles returns new references to the sockets of the generation, for the caller.
 func (g *generation) handles() (all []*handle.Handle, err error) {
 	for _, l := range g.sockets {
 		h, err := l.(interface {
@@ -174,15 +174,15 @@ func releaseAll(handles []*handle.Handle) {
 	}
 }
 
-// foreign is what the master has of a worker without a channel. Fields without a word
-// belong to the master's mailbox.
+// foreign is what the master keeps for a worker without a channel. Fields belong to the
+// master's mailbox unless their comment says otherwise.
 type foreign struct {
-	inbox  *systemd.Inbox // what it says of itself; nil where nobody hears that; constant once started
+	inbox  *systemd.Inbox // hears what the worker says of itself; nil where the system has none; constant once started
 	once   sync.Once      // closes inbox
-	main   int            // the process that it calls its main one; 0: it does not
+	main   int            // pid of the process that it calls its main one (MAINPID), or 0
 	status string
-	beats  bool // it has answered the watchdog, and will again
-	asked  bool // to end
+	beats  bool // it has told the watchdog that it is alive, so it will again
+	asked  bool // it was asked to end
 }
 
 func (f *foreign) close() {
@@ -225,7 +225,8 @@ func startForeign(p *Process, env []string) (err error) {
 	})
 }
 
-// env is what the program finds its sockets by, and where it says how it is.
+// env returns the variables by which the program finds its sockets, and the address to which
+// it says how it is.
 func (f *foreign) env(o *settings) (env []string) {
 	if len(o.Sockets) > 0 {
 		var names []string
@@ -243,8 +244,8 @@ func (f *foreign) env(o *settings) (env []string) {
 	return env
 }
 
-// begin is called in the turn in which the worker was started. It is what it will be:
-// nothing is known of it until it says something, or has run for a while.
+// begin is called in the turn in which the worker was started. The worker counts as online at
+// once, since there is no sign of that.
 func (f *foreign) begin(c *child) {
 	if f == nil {
 		return
@@ -252,7 +253,7 @@ func (f *foreign) begin(c *child) {
 	c.happened(supervise.ComesOnline)
 	if f.inbox != nil {
 		go f.inbox.Serve(func(pid int, n systemd.Notice) {
-			// What has come from somebody else is nobody's word.
+			// Only the worker and its descendants may speak for it.
 			if process.Descends(pid, c.p.pid) {
 				c.m.call(func() { f.told(c, n) })
 			}
@@ -260,7 +261,7 @@ func (f *foreign) begin(c *child) {
 	}
 }
 
-// told is what the worker says of itself, in the mailbox.
+// told takes what the worker says of itself. It is called in the mailbox.
 func (f *foreign) told(c *child, n systemd.Notice) {
 	if n.Status != "" {
 		f.status = wire.Plain(n.Status)
@@ -280,7 +281,7 @@ func (f *foreign) told(c *child, n systemd.Notice) {
 	}
 }
 
-// terminate asks the worker to end, once: some programs end at once when they are
+// terminate asks the worker to end, once: some programs give up their drain when they are
 // asked again.
 func (f *foreign) terminate(p *Process) {
 	if f.asked {
@@ -300,5 +301,5 @@ func (f *foreign) terminate(p *Process) {
 	}
 }
 
-// isForeign reports whether it is a worker without a channel.
+// isForeign reports whether w is a worker without a channel.
 func (w *Process) isForeign() bool { return w.child != nil && w.child.foreign != nil }

@@ -16,16 +16,16 @@ import (
 	"github.com/go-cluster/cluster/internal/wire"
 )
 
-// host is the master as the supervisor sees it: what it orders is done here, and
-// what it tells goes to the sockets, the callbacks, the log and the service
-// manager. All of it happens in the master's mailbox, in the turn and in the order
-// in which it was decided.
+// host is the master as the supervisor sees it. It carries out the supervisor's orders, and
+// passes its reports on to the sockets, the callbacks, the log and the service manager. All
+// of that happens in the master's mailbox, in the turn and in the order in which it was
+// decided.
 type host struct{ *master }
 
 // ---- orders
 
-// Open takes the settings in force and looks the program up: for a reload, at its
-// path as it is now. Not in the mailbox: files may be slow.
+// Open takes the settings in force and opens the program. For a reload it looks at the
+// program's path anew. It does so outside of the mailbox, since files may be slow.
 func (h host) Open(number int, reload bool) {
 	m := h.master
 	m.newest = number
@@ -54,8 +54,8 @@ func (h host) Release(number int) {
 	delete(h.programs, number)
 }
 
-// Start makes a worker's process. Not in the mailbox, which does not wait for an
-// exec.
+// Start makes a worker's process. It does so outside of the mailbox, which must not wait for
+// an exec.
 func (h host) Start(o supervise.Order) {
 	m, g := h.master, h.programs[o.Generation]
 	opts := g.opts
@@ -89,14 +89,14 @@ func (h host) Signal(worker int, sig os.Signal) error {
 	return h.workers[worker].child.proc.Signal(sig)
 }
 
-// pulseRequest is what a ping says beside.
+// pulseRequest is what a ping tells the worker.
 type pulseRequest struct {
-	Procs int `json:"procs"`
+	Procs int `json:"procs"` // its share of the cores
 }
 
-// Ping asks the worker for an answer, unless it would not understand, and tells
-// its share of the cores, which changes with the master's: a worker that was given
-// one does not follow its cgroup by itself.
+// Ping asks the worker for a heartbeat, if the worker understands that. It also tells the
+// worker its share of the cores. That changes with the cores of the master, and a runtime
+// that was given a GOMAXPROCS does not follow its cgroup by itself.
 func (h host) Ping(worker int) bool {
 	c := h.workers[worker].child
 	if c.foreign != nil {
@@ -127,7 +127,7 @@ func (h host) LastWords(worker int) string { return h.workers[worker].child.proc
 func (h host) Traced(worker int) bool      { return process.Traced(h.workers[worker].pid) }
 func (h host) Resident(worker int) int64   { return process.Resident(h.workers[worker].pid) }
 
-// Examine has package admin look at a worker before that is ended.
+// Examine has package admin look at a worker before the worker is ended.
 func (h host) Examine(worker int) bool {
 	all := h.cluster.hooks.stall.all()
 	if len(all) == 0 || h.workers[worker].child.foreign != nil {
@@ -204,8 +204,8 @@ func (h host) Tell(e supervise.Event) {
 	}
 }
 
-// changed shows a worker's new state. By the address that made it ready it is reported
-// first.
+// changed shows a worker's new state. If the worker is ready because it listens, OnListening
+// comes before the state's own report.
 func (h host) changed(p *Process, to State) {
 	p.show(to)
 	if to != Ready {
@@ -216,26 +216,26 @@ func (h host) changed(p *Process, to State) {
 		p.emitListening(addr)
 	}
 	p.emit(noteReady)
-	if h.succeeds(p) { // what it listens on it does by then
+	if h.succeeds(p) { // after ReadyFor it listens on all its addresses
 		time.AfterFunc(max(0, p.child.opts.ReadyFor), func() { h.post(func() { h.supersede(p) }) })
 	}
 }
 
-// succeeds reports whether p is a plain Fork's, and forked since a reload. No reload
-// replaces such workers: the program itself does.
+// succeeds reports whether p is a plain Fork's worker and was forked since a reload. A reload
+// does not replace such workers; the program itself does.
 func (h host) succeeds(p *Process) bool {
 	return h.replaced > 0 && p.slot < 0 && p.child.gen.number > h.replaced
 }
 
-// supersede ends what only plain Forks from before the last reload listened on, if p is a
-// successor that is ready.
+// supersede ends the addresses on which only workers of plain Forks from before the last
+// reload listened, if p is ready and has succeeded such a worker.
 func (h host) supersede(p *Process) {
 	if h.succeeds(p) && p.State() == Ready {
 		h.registry.Outdate(h.replaced, false)
 	}
 }
 
-// hasForked begins to listen to a worker, and to wait for its end.
+// hasForked begins to read a worker's channel, and to wait for its end.
 func (h host) hasForked(p *Process) {
 	p.child.forked = true
 	h.forked.Store(true)
@@ -272,7 +272,7 @@ func (h host) hasDied(p *Process, end supervise.Exit) {
 	if !end.Undead {
 		h.registry.Flows.Dead((*member)(p))
 	}
-	if e.Voluntary && p.slot < 0 { // the program has replaced it, and may have done so before
+	if e.Voluntary && p.slot < 0 { // the program may have replaced it, and its successor is ready already
 		for _, other := range h.workers {
 			h.supersede(other)
 		}
@@ -280,7 +280,7 @@ func (h host) hasDied(p *Process, end supervise.Exit) {
 	p.emitDeath(e)
 }
 
-// answered tells who made a call how it ended.
+// answered tells the caller the outcome of a call.
 func (h host) answered(e supervise.Answered) {
 	if c := h.calls[e.Call]; c != nil {
 		c <- outcome{h.workers[e.Worker], e.Err}
@@ -288,7 +288,7 @@ func (h host) answered(e supervise.Answered) {
 	}
 }
 
-// stopped is the end of a stop: nothing is left that could use a socket.
+// stopped ends a stop: no worker is left that could use a socket.
 func (h host) stopped(e supervise.Stopped) {
 	h.registry.CloseAll()
 	h.forked.Store(false)
@@ -300,8 +300,8 @@ func (h host) stopped(e supervise.Stopped) {
 	}
 }
 
-// setTarget changes the default number of workers, and with it the share of
-// GOMAXPROCS that new ones get.
+// setTarget changes the number of workers in the settings. New workers get their share of
+// GOMAXPROCS by it.
 func (h host) setTarget(n int) {
 	if opts, err := h.current(); err == nil {
 		h.opts = opts.withWorkers(n)
@@ -329,7 +329,7 @@ func (h host) reloaded(e supervise.Reloaded) {
 	}
 }
 
-// complain reports and logs what goes wrong with workers.
+// complain reports and logs troubles with workers.
 func (h host) complain(e supervise.Event) {
 	switch e := e.(type) {
 	case supervise.Trouble:
@@ -364,14 +364,14 @@ func (h host) complain(e supervise.Event) {
 
 // ---- what a worker's process is started with
 
-// self is this program as it was started: before anything changes the working
-// directory.
+// self is this program, as it was started. It is found here, in the package's
+// initialisation, before anything changes the working directory.
 var self = process.FindSelf()
 
-// module is this package's.
+// module is the path of this package's module.
 const module = "github.com/go-cluster/cluster"
 
-// open finds what the generation's workers are started with. Files may be slow.
+// open opens the program and the sockets of the generation's workers. Files may be slow.
 func (g *generation) open(reload bool) (err error) {
 	o := g.opts
 	if g.bin, err = self.Open(o.program, reload); err != nil {
@@ -407,7 +407,7 @@ func startProcess(p *Process, env []string) error {
 		return err
 	}
 	p.link = link.New(ours, (*inbox)(p), &fromWorker{m: c.m, p: p}, link.PeerUnknown, link.Options{Name: p.name(), MaxMessage: c.opts.MaxMessage, MaxQueue: c.opts.MaxQueue})
-	// The worker's end must not stay open here, or its death would be no EOF.
+	// The worker's end must not stay open here: else the worker's death would not be an EOF.
 	defer theirs.Close()
 
 	end := process.ChannelEnd(theirs)
@@ -415,8 +415,8 @@ func startProcess(p *Process, env []string) error {
 	err = c.launch(process.Spec{
 		Args: process.InspectorArgs(c.opts.program, c.opts.Args, env, p.id),
 		Env:  env,
-		// A program of another kind that inherits the master's standard error cannot be
-		// handed it later.
+		// A program without this package cannot take the master's standard error later,
+		// so it inherits that from the start, and there is no tail to keep.
 		KeepTail: c.gen.isGo,
 		Channel:  end,
 	})
@@ -426,7 +426,8 @@ func startProcess(p *Process, env []string) error {
 	return err
 }
 
-// launch starts the process that the spec tells what is particular to.
+// launch completes the spec, which has what differs between kinds of workers, and starts the
+// process.
 func (c *child) launch(spec process.Spec) (err error) {
 	p := c.p
 	if spec.Stdout, spec.Stderr, err = c.writers(); err != nil {

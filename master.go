@@ -23,15 +23,15 @@ import (
 	"github.com/go-cluster/cluster/internal/wire"
 )
 
-// master is the state of a cluster. Its mailbox owns all fields that are not
-// said to be otherwise.
+// master is the state of a cluster. Its mailbox owns all fields, except those whose comments
+// say otherwise.
 //
-// Which workers there should be is the supervisor's business. The master tells it
-// what happens and what time it is, keeps the one timer that it asks for, and does
-// what it orders: see host.go. A function that is posted to the mailbox is a turn;
-// in it the supervisor decides, and what it decides is done.
+// The supervisor decides which workers there should be. The master tells the supervisor
+// what happens and what time it is, keeps the one timer that the supervisor needs, and
+// carries out its orders: see host.go. A function that is posted to the mailbox is a turn.
+// What the supervisor decides in a turn is done in that turn.
 type master struct {
-	cluster *cluster // that it is the master of; constant
+	cluster *cluster // constant
 	turns   mailbox.Mailbox
 
 	supervisor *supervise.Machine
@@ -39,19 +39,19 @@ type master struct {
 	timerAt    time.Time   // zero if it does not run
 
 	opts     *settings           // of SetupMaster; nil before
-	programs map[int]*generation // that are open, by the supervisor's number
-	newest   int                 // of the numbers
+	programs map[int]*generation // open programs, by the supervisor's number
+	newest   int                 // the last of those numbers
 	outdated int                 // newest when the last reload began
-	replaced int                 // the same of the last reload that was completed, or 0
-	workers  map[int]*Process    // being started, or not dead
-	gone     []int               // of workers, until the end of the turn
-	past     operator.Totals     // of workers that are gone
+	replaced int                 // outdated of the last reload that was completed, or 0
+	workers  map[int]*Process    // workers that are being started, or are not dead
+	gone     []int               // workers to be removed at the end of the turn
+	past     operator.Totals     // counts of workers that are gone
 	delay    *delay              // of a stop that has been announced; nil if there is none
 	tickets  ticketKeys
 	lastCall int
-	calls    map[int]chan<- outcome  // who waits for that of a call
-	stops    map[int]chan<- leftover // who waits for the end of a stop
-	advised  bool                    // that workers die before the master has come to Run
+	calls    map[int]chan<- outcome  // where the outcome of each call is awaited
+	stops    map[int]chan<- leftover // where the end of a stop is awaited
+	advised  bool                    // the log has said that workers die before the master has come to Run
 
 	launcher process.Launcher
 	registry *share.Registry
@@ -66,19 +66,19 @@ type master struct {
 	atTerminal sync.Once // prepares for what a terminal does to processes
 	outlives   bool      // this program is to go on when its terminal is closed; constant
 
-	forked atomic.Bool // from the first fork to the end of Disconnect; for anyone
+	forked atomic.Bool // true from the first fork to the end of Disconnect; for anyone
 }
 
-// generation is a program that is held open, and with what it is run.
+// generation is a program that is held open, and what it is run with.
 type generation struct {
 	number   int // the supervisor's
 	opts     *settings
 	bin      *process.Program
-	isGo     bool           // it is a program with this package
-	dir      string         // in which it runs; "": the master's
-	env      []string       // the master's environment when it was opened
-	userEnv  []string       // what that says of the user, if it is another one's
-	sockets  []net.Listener // of Options.Sockets; of master
+	isGo     bool           // the program imports this package
+	dir      string         // the working directory of its workers; "": the master's
+	env      []string       // the master's environment when the program was opened
+	userEnv  []string       // HOME, USER and LOGNAME of Options.Credential's user
+	sockets  []net.Listener // of Options.Sockets
 	uses     int            // workers that are not dead; in the mailbox
 	released bool           // nothing is started from it any more; in the mailbox
 
@@ -86,7 +86,7 @@ type generation struct {
 	uv       string
 }
 
-// libuv is the version of it in the program, if that is node. It is asked for when a
+// libuv returns the version of libuv in the program, if that is node. It is asked for when a
 // worker wants an abstract unix name, which versions spell differently.
 func (g *generation) libuv(user *process.User) string {
 	g.askLibuv.Do(func() { g.uv = process.NodeLibuv(g.opts.program, user) })
@@ -107,15 +107,17 @@ func newMaster(c *cluster) *master {
 }
 
 // takeover is how long after its start a process waits for an address that is in use. The
-// workers of a master that was killed a moment ago give up theirs when they hear of that.
+// workers of a master that was killed a moment ago may still have the address: they give it
+// up when they notice the death.
 const takeover = 2 * time.Second
 
-// openSoon opens a socket for this process alone.
+// openSoon opens a socket for this process alone. If the address is in use, it waits until
+// takeover is over.
 func openSoon[T any](ctx context.Context, k socketKind[T], a socket.Address, keepAlive net.KeepAliveConfig) (T, error) {
 	return socket.WhileInUse(ctx, std.began.Add(takeover), func() (T, error) { return k.open(ctx, a, keepAlive) })
 }
 
-// activated are the sockets that a service manager gave to this process.
+// activated returns the sockets that a service manager gave to this process.
 func activated() (all []share.Passed) {
 	for _, s := range systemd.Sockets() {
 		all = append(all, share.Passed(s))
@@ -142,7 +144,7 @@ func (m *master) call(fn func()) {
 	})
 }
 
-// endTurn forgets who died in it, and sets the timer.
+// endTurn forgets the workers that died in the turn, and sets the timer.
 func (m *master) endTurn() {
 	for _, id := range m.gone {
 		delete(m.workers, id)
@@ -218,14 +220,14 @@ func (m *master) list() (workers []*Process) {
 	return workers
 }
 
-// outcome is that of a call.
+// outcome is the outcome of a call.
 type outcome struct {
 	p   *Process // of Fork
 	err error
 }
 
-// ask makes a call of the supervisor, in the mailbox, and returns where its
-// outcome will come.
+// ask calls the supervisor, in the mailbox. The outcome comes over the channel that it
+// returns.
 func (m *master) ask(call func(now time.Time, number int)) <-chan outcome {
 	answer := make(chan outcome, 1)
 	m.call(func() {
@@ -241,7 +243,7 @@ func (m *master) ask(call func(now time.Time, number int)) <-chan outcome {
 	return answer
 }
 
-// forkOne is Fork.
+// forkOne does what Fork does.
 func (m *master) forkOne(env []string) (*Process, error) {
 	if err := validateEnv("Fork", env); err != nil {
 		return nil, err
@@ -277,7 +279,7 @@ func (m *master) scale(n int) error {
 	return (<-m.ask(func(now time.Time, call int) { m.supervisor.Scale(now, call, n) })).err
 }
 
-// scaleBy changes it by one.
+// scaleBy changes the number of slots by step.
 func (m *master) scaleBy(step int) error {
 	if err := m.upgrades.adopt(); err != nil {
 		return err
@@ -285,7 +287,7 @@ func (m *master) scaleBy(step int) error {
 	return (<-m.ask(func(now time.Time, call int) { m.supervisor.ScaleBy(now, call, step) })).err
 }
 
-// reload is Reload.
+// reload does what Reload does.
 func (m *master) reload(ctx context.Context) error {
 	if err := m.upgrades.adoptPending(); err != nil {
 		return err
@@ -301,7 +303,7 @@ func (m *master) reload(ctx context.Context) error {
 
 // ---- the end of all
 
-// stopping is one who waits for the end of a stop.
+// stopping is a call that waits for the end of a stop.
 type stopping struct {
 	call int
 	done chan leftover
@@ -310,10 +312,10 @@ type stopping struct {
 // leftover is what did not end as it should in a stop.
 type leftover struct {
 	killed []int // workers that had to be killed
-	undead []int // pids of processes that could not be
+	undead []int // pids of processes that SIGKILL did not end
 }
 
-// disconnect drains all and waits.
+// disconnect drains all workers and waits for their end.
 func (m *master) disconnect(ctx context.Context) error {
 	if err := m.upgrades.adoptPending(); err != nil {
 		return err
@@ -326,7 +328,7 @@ func (m *master) disconnect(ctx context.Context) error {
 	}
 	var s stopping
 	m.call(func() { s = m.beginStop() })
-	if m.runner.runs() { // which this ends
+	if m.runner.runs() { // Run ends with this
 		m.registry.ClosePreopened()
 	}
 	defer m.runner.renew()
@@ -348,14 +350,15 @@ func (m *master) beginStop() stopping {
 	return s
 }
 
-// delay is the time of Options.ShutdownDelay, which all who stop the cluster wait for.
+// delay is the time of Options.ShutdownDelay, which every call that stops the cluster waits
+// for.
 type delay struct {
 	over chan struct{}
-	end  func() // closes it
+	end  func() // closes over
 }
 
-// beginDelay begins the delay of a stop, or joins it. It returns nil if there is none.
-// Until beginStop, the cluster is as before, but nothing new is begun.
+// beginDelay begins the delay of a stop, or joins the one under way. It returns nil if the
+// stop has no delay. During the delay the cluster goes on as before, but begins nothing new.
 func (m *master) beginDelay() (d *delay) {
 	m.call(func() {
 		opts, err := m.current()
@@ -377,15 +380,16 @@ func (m *master) beginDelay() (d *delay) {
 	return d
 }
 
-// tellStopping tells a worker, which may have come up meanwhile, that a stop will
-// follow.
+// tellStopping tells a worker during the delay that a stop will follow. A worker may come up
+// in that time, and then it is told too.
 func (c *child) tellStopping() {
 	if c.m.delay != nil && c.forked && c.p.link.SpeaksExtra() {
 		c.p.link.OrderExtra(wire.ActStopping)
 	}
 }
 
-// waitStopped waits for the end of a stop, and hastens it when ctx ends.
+// waitStopped waits for the end of a stop. When ctx ends it has the workers killed that are
+// left.
 func (m *master) waitStopped(ctx context.Context, s stopping) error {
 	var ended error
 	var left leftover

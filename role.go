@@ -30,8 +30,8 @@ import (
 	"github.com/go-cluster/cluster/internal/wire"
 )
 
-// The variables that make a process a worker. A node primary sets all but the
-// first and the last.
+// The variables that make a process a worker. A node primary sets all of them but the first
+// and the last.
 const (
 	envWorkerID      = "NODE_WORKER_ID"
 	envUniqueID      = "NODE_UNIQUE_ID"
@@ -42,33 +42,34 @@ const (
 
 var roleEnv = []string{envWorkerID, envUniqueID, envChannelFD, envSerialization, envAnnouncement}
 
-// announcement is what a Go worker learns from its master beyond what a node
-// worker does, as JSON in one environment variable.
+// announcement is what a Go master tells a Go worker beyond node's protocol. It is JSON in
+// one environment variable.
 type announcement struct {
 	Version         int           `json:"version"`
 	Slot            int           `json:"slot"`
 	Title           string        `json:"title,omitempty"`
 	ManualReady     bool          `json:"manualReady,omitempty"`
-	Connections     int           `json:"connections,omitempty"` // after which it is full
+	Connections     int           `json:"connections,omitempty"` // after how many, ever, the worker is due for recycling
 	MaxConnections  int           `json:"maxConnections,omitempty"`
 	Coord           bool          `json:"coord,omitempty"` // the master answers package coord
-	Procs           int           `json:"procs,omitempty"` // its share of the cores, if that follows the master's
+	Procs           int           `json:"procs,omitempty"` // the worker's share of the cores, or 0 if that is fixed
 	ShutdownTimeout time.Duration `json:"shutdownTimeout"` // ns
 	MaxMessage      int           `json:"maxMessage"`
 	MaxQueue        int           `json:"maxQueue"`
-	Tickets         bool          `json:"tickets,omitempty"` // it can be asked for the keys of session tickets
+	Tickets         bool          `json:"tickets,omitempty"` // the master has the keys of session tickets
 }
 
-// pid is this process's.
+// pid is the process ID of this process.
 var pid = os.Getpid()
 
-// joinCluster finds this process's role and, in a worker, begins to talk to the
-// master; or else to the parent, if that has given it a channel.
+// joinCluster finds the role of this process. In a worker it begins to talk to the master.
+// In a process that is no worker, but has a channel to its parent, it begins to talk to the
+// parent.
 func joinCluster(c *cluster) (worker, parent *Process) {
 	env := make(map[string]string)
 	for _, k := range roleEnv {
 		env[k] = os.Getenv(k)
-		// What this process starts itself is no worker of that master.
+		// The processes that this one starts are no workers of its master.
 		os.Unsetenv(k)
 	}
 	id := env[envWorkerID]
@@ -76,9 +77,9 @@ func joinCluster(c *cluster) (worker, parent *Process) {
 		id = env[envUniqueID]
 	}
 	if env[envUniqueID] == "" && (id == "") == (env[envAnnouncement] == "") {
-		// No worker: this package's master says all three, and node workers leave the
-		// first and the last to what they start. One that it starts with
-		// child_process.fork has a channel to it.
+		// Not a worker. A master of this package sets all three variables. A node worker
+		// leaves the first and the last to the processes that it starts. Such a process has
+		// a channel to it if it was started with child_process.fork.
 		return nil, newParent(c, env)
 	}
 	if env[envUniqueID] == "" && env[envChannelFD] == "" {
@@ -87,7 +88,7 @@ func joinCluster(c *cluster) (worker, parent *Process) {
 	return startWorker(c, env, id), nil
 }
 
-// startWorker makes this process the worker id, or leaves it stranded.
+// startWorker makes this process the worker id. If it cannot, c.stranded says why.
 func startWorker(c *cluster, env map[string]string, id string) *Process {
 	n, err := strconv.Atoi(id)
 	if err != nil || n < 1 {
@@ -101,7 +102,7 @@ func startWorker(c *cluster, env map[string]string, id string) *Process {
 		os.Exit(1)
 	}
 	if err != nil {
-		// Going on as a master would be a fork bomb as well.
+		// Going on as a master would be a fork bomb here, too.
 		c.stranded = fmt.Errorf("this process was started as worker %d, but has no channel to its master (%v): "+
 			"what stands between the two must keep descriptors open, and remove %s from the environment of what is no worker: %w",
 			n, err, strings.Join(roleEnv[:3], ", "), ErrNotMaster)
@@ -116,7 +117,7 @@ func startWorker(c *cluster, env map[string]string, id string) *Process {
 	return newWorker(c, n, ch, readAnnouncement(env[envAnnouncement]))
 }
 
-// inheritChannel takes the channel that the variable tells.
+// inheritChannel takes the channel whose number the variable has.
 func inheritChannel(number string) (*channel.Channel, error) {
 	fd, err := strconv.Atoi(number)
 	if err != nil || fd < 0 {
@@ -125,8 +126,8 @@ func inheritChannel(number string) (*channel.Channel, error) {
 	return channel.Inherit(fd)
 }
 
-// readAnnouncement reads the variable's value. Without one, or with something
-// else in it, the master is taken for a node primary.
+// readAnnouncement reads the value of the variable. If that is empty, or not an
+// announcement, the master is taken for a node primary.
 func readAnnouncement(text string) announcement {
 	node := announcement{Slot: -1, ShutdownTimeout: defaultShutdownTimeout, MaxMessage: defaultMaxMessage, MaxQueue: defaultMaxQueue}
 	hello := node
@@ -140,8 +141,8 @@ func readAnnouncement(text string) announcement {
 // parent is the owner of Parent.
 type parent struct{ p *Process }
 
-// newParent begins to talk to the parent, if the variables tell of a channel to it.
-// They may have been left by somebody else: then there is none.
+// newParent begins to talk to the parent, if the variables name a channel to it. They may be
+// left over from another process; then there is no channel, and newParent returns nil.
 func newParent(c *cluster, env map[string]string) *Process {
 	if mode := env[envSerialization]; env[envChannelFD] == "" || mode != "" && mode != "json" {
 		return nil
@@ -163,7 +164,7 @@ func newParent(c *cluster, env map[string]string) *Process {
 	return p
 }
 
-// Internal is for what a parent says in node's own words, which concerns nobody.
+// Internal drops what a parent says in node's own words: nothing here needs it.
 func (o *parent) Internal(_ *wire.Message, h *handle.Handle) { h.Release() }
 
 func (o *parent) Coord(string, uint64, []byte) {}
@@ -201,8 +202,8 @@ func (o *parent) ready() error { return callError("Ready", ErrNotWorker) }
 
 // What a worker does: it talks to its master, and ends when it is told to.
 
-// inside is the worker's own half of its Process: what it listens on, what it
-// tells the master, and how it ends. What is in flight is drain's.
+// inside is the half of a Process that only the worker itself has: what it listens on, what
+// it tells the master, and how it ends. The drain has what is in flight.
 type inside struct {
 	p     *Process
 	hello announcement
@@ -211,7 +212,7 @@ type inside struct {
 	page  atomic.Pointer[gauge.Writer] // nil before the master has sent it
 
 	checking atomic.Bool // OnCheck functions are being called
-	procs    int         // the share of the cores that it was told last; of who is checking
+	procs    int         // the share of the cores that the master told last; for the goroutine that is checking
 
 	tickets    tickets.Holder
 	askTickets sync.Once
@@ -223,9 +224,9 @@ type inside struct {
 func newWorker(c *cluster, id int, ch *channel.Channel, hello announcement) *Process {
 	p := newProcess(c, id, hello.Slot)
 	p.pid = os.Getpid()
-	// From the start: when the master dies, its end of a standard output that it
-	// copied is gone before this worker sees the end of the channel, and a log line
-	// must not kill what is in flight.
+	// This must hold from the start. If the master copies this worker's output and dies,
+	// the pipe is broken before this worker sees the end of the channel, and a log line
+	// must not end the requests in flight.
 	signals.SurviveSIGPIPE()
 	process.SetName(cmp.Or(hello.Title, filepath.Base(os.Args[0])))
 	in := newInside(p, hello)
@@ -235,14 +236,14 @@ func newWorker(c *cluster, id int, ch *channel.Channel, hello announcement) *Pro
 	p.advance(Online)
 	peer, most := link.PeerNode, 0
 	if in.goMaster() {
-		peer, most = link.PeerGo, hello.MaxMessage // which is the master's own
+		peer, most = link.PeerGo, hello.MaxMessage // the master's limit is the same
 	} else {
 		process.OwnPipes()
 	}
 	c.coord = in.newCoord()
 	p.link = link.New(ch, (*inbox)(p), &fromMaster{in: in}, peer, link.Options{Name: p.name(), MaxMessage: hello.MaxMessage, PeerMax: most, MaxQueue: hello.MaxQueue})
 	c.live.add(p)
-	in.watchTerm() // before online: whoever has seen that may send it
+	in.watchTerm() // before online, since a SIGTERM may follow that
 	online := &wire.Message{Act: wire.ActOnline}
 	if in.goMaster() {
 		b := ownBuild()
@@ -255,14 +256,14 @@ func newWorker(c *cluster, id int, ch *channel.Channel, hello announcement) *Pro
 	return p
 }
 
-// newInside is an inside without its drain.
+// newInside returns an inside that has no drain yet.
 func newInside(p *Process, hello announcement) *inside {
 	in := &inside{p: p, hello: hello, procs: hello.Procs}
 	in.asker = in.newAsker()
 	return in
 }
 
-// drainHooks are what the drain of this worker needs of its Process.
+// drainHooks returns the functions by which the drain reaches the rest of this worker.
 func (in *inside) drainHooks() drain.Hooks {
 	p := in.p
 	return drain.Hooks{
@@ -284,15 +285,15 @@ func (in *inside) drainHooks() drain.Hooks {
 	}
 }
 
-// accepts is called at this worker's first Accept or ReadFrom. What the program has
-// loaded before, a certificate say, was part of its start.
+// accepts is called at this worker's first Accept or ReadFrom. What the program does before,
+// such as loading a certificate, is part of its start.
 func (in *inside) accepts() {
 	if !in.hello.ManualReady {
 		in.ready()
 	}
 }
 
-// announceDrain tells the master that this worker ends, if it does not know.
+// announceDrain tells the master that this worker drains, if the master does not know yet.
 func (in *inside) announceDrain(why drain.Reason) {
 	if why == drain.ByOther && in.goMaster() {
 		in.p.link.OrderExtra(wire.ActDraining)
@@ -359,8 +360,8 @@ func (s *fromMaster) Internal(w *wire.Message, h *handle.Handle) {
 	h.Release()
 }
 
-// closed is the end of the channel: of this worker's own making at the end of a
-// drain, or the master is gone, and then there is no reason to live on.
+// Closed is called at the end of the channel. Either this worker has closed it, at the end
+// of a drain, or the master is gone, and then this worker ends too.
 func (s *fromMaster) Closed() {
 	p := s.in.p
 	s.in.spares.use()
@@ -384,12 +385,12 @@ func (s *fromMaster) Overrun() {
 	})
 }
 
-// handshakeTimeout bounds the wait for the master's word that it knows that
-// this worker's end is voluntary.
+// handshakeTimeout bounds the wait until the master knows that this worker's end is
+// voluntary.
 const handshakeTimeout = 5 * time.Second
 
-// sayVoluntary tells the master that what follows was asked for, and waits until
-// it knows.
+// sayVoluntary tells the master that the end of this worker was asked for, and waits until
+// the master knows.
 func (in *inside) sayVoluntary(ctx context.Context) {
 	in.p.voluntary.Store(true)
 	known := make(chan struct{})
@@ -460,13 +461,13 @@ func (in *inside) ready() error {
 	return in.p.link.OrderExtra(wire.ActReady)
 }
 
-// pinged answers the master, on a goroutine of its own.
+// pinged answers a ping, on a goroutine of its own.
 func (in *inside) pinged(asked []byte) {
 	if !in.checking.CompareAndSwap(false, true) {
 		return // the last checks have not returned
 	}
 	var r pulseRequest
-	json.Unmarshal(asked, &r) // without one it is 0
+	json.Unmarshal(asked, &r) // stays 0 if the ping says nothing
 	go func() {
 		in.followProcs(r.Procs)
 		var failed []error
@@ -489,7 +490,8 @@ func (in *inside) pinged(asked []byte) {
 	}()
 }
 
-// followProcs takes another share of the cores, unless the program has set its own.
+// followProcs sets GOMAXPROCS to the share of the cores that the master tells, unless the
+// program has set a number of its own.
 func (in *inside) followProcs(procs int) {
 	if procs > 0 && procs != in.procs && runtime.GOMAXPROCS(0) == in.procs {
 		runtime.GOMAXPROCS(procs)

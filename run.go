@@ -17,7 +17,7 @@ import (
 	"github.com/go-cluster/cluster/internal/systemd"
 )
 
-// runner is the Run of a master: at most one at a time, which all callers share.
+// runner is the Run of a master. There is at most one at a time, which all callers share.
 type runner struct {
 	mu  sync.Mutex
 	cur *running
@@ -34,12 +34,12 @@ type running struct {
 	terminal *process.Terminal // nil if there is none, or signals are left alone
 
 	stops, controls chan os.Signal
-	park            chan chan struct{} // lets it rest until what is sent is closed
+	park            chan chan struct{} // makes the loop rest until the channel that is sent is closed
 
-	fatal chan error    // the supervision gave up
-	ended chan struct{} // a Disconnect has: there may be nothing left to wait for
-	stop  chan struct{}
-	once  sync.Once // closes stop
+	fatal chan error    // has the error with which the supervision gave up
+	ended chan struct{} // has a value when a Disconnect has ended: there may be nothing left to wait for
+	stop  chan struct{} // closed to end Run
+	once  sync.Once     // closes stop
 	done  chan struct{}
 	err   error
 }
@@ -47,12 +47,12 @@ type running struct {
 const (
 	// secondSignal is how long a stop may still take after a second signal.
 	secondSignal = 2 * time.Second
-	// lastWords is how long Run and a drain wait at their end for callbacks under
-	// way, so that the last OnDeath is not cut off by main's return.
+	// lastWords is how long Run and a drain wait at their end for callbacks under way: main
+	// may return then, and must not cut off the last OnDeath.
 	lastWords = time.Second
 )
 
-// context returns what Context gives in the master.
+// context returns the Context of a master.
 func (r *runner) context() context.Context {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -66,7 +66,7 @@ func (r *runner) contextLocked() context.Context {
 	return r.ctx
 }
 
-// stoppingChan returns what Stopping gives in the master.
+// stoppingChan returns the channel that Stopping returns in a master.
 func (r *runner) stoppingChan() <-chan struct{} {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -79,14 +79,14 @@ func (r *runner) stoppingChan() <-chan struct{} {
 	return r.stopping
 }
 
-// isStopping reports whether that is closed.
+// isStopping reports whether the channel of Stopping is closed.
 func (r *runner) isStopping() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.stops
 }
 
-// announce closes that channel.
+// announce closes the channel of Stopping.
 func (r *runner) announce() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -96,7 +96,7 @@ func (r *runner) announce() {
 	r.stops = true
 }
 
-// renew makes a new one, for the next stop, unless a Run goes on to its end.
+// renew prepares Stopping for the next stop, unless a Run is under way.
 func (r *runner) renew() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -145,7 +145,7 @@ func (r *runner) disconnected() {
 	}
 }
 
-// run joins the Run under way, or is it.
+// run begins a Run, or joins the one under way, and waits for its end.
 func (m *master) run(ctx context.Context) error {
 	r := &m.runner
 	r.mu.Lock()
@@ -172,7 +172,7 @@ func (m *master) run(ctx context.Context) error {
 
 // runLoop is one Run.
 func (m *master) runLoop(cur *running) {
-	defer signals.SurviveSIGPIPE()() // a reader of the log that goes away ends nobody
+	defer signals.SurviveSIGPIPE()() // the master must not die because a reader of its log goes away
 	stops, controls, end := m.takeSignals(cur)
 	cur.stops, cur.controls = stops, controls
 	defer end()
@@ -203,9 +203,9 @@ func (m *master) runLoop(cur *running) {
 	close(cur.done)
 }
 
-// takeSignals begins to receive what Run acts on, and to reap orphans if that
-// falls to this process. A full channel drops signals, so those that stop have one
-// of their own: no flood of the others gets in their way.
+// takeSignals begins to receive the signals that Run acts on. It also begins to reap orphans,
+// if this process has to. A full channel drops signals, so those that stop the cluster have a
+// channel of their own: a flood of others cannot make them disappear.
 func (m *master) takeSignals(cur *running) (stops, controls chan os.Signal, end func()) {
 	o := m.settings()
 	stops, controls = make(chan os.Signal, 16), make(chan os.Signal, 16)
@@ -214,7 +214,7 @@ func (m *master) takeSignals(cur *running) (stops, controls chan os.Signal, end 
 		cur.terminal = process.FindTerminal()
 		signals.OutliveTerminalStops()
 		signal.Notify(stops, signals.Stop...)
-		if s := signals.Controls(cur.terminal); len(s) > 0 { // none would be all
+		if s := signals.Controls(cur.terminal); len(s) > 0 { // for Notify no signals means all signals
 			signal.Notify(controls, s...)
 		}
 		m.upgrades.untrap(stops, controls)
@@ -233,8 +233,8 @@ func (m *master) takeSignals(cur *running) (stops, controls chan os.Signal, end 
 	}
 }
 
-// waited are the processes that the master waits for, and whether one is being
-// started.
+// waited returns the pids of the processes that the master waits for, and whether one is
+// being started.
 func (m *master) waited() (pids []int, starting bool) {
 	m.call(func() {
 		s := m.supervisor.Snapshot(time.Now())
@@ -266,8 +266,8 @@ func (m *master) waitRun(cur *running, stops, controls <-chan os.Signal) (stop b
 	}
 }
 
-// empty reports whether no worker runs and none is being forked: after a
-// Disconnect nothing is left to wait for, unless somebody has forked meanwhile.
+// empty reports whether no worker runs and none is being forked. That ends a Run after a
+// Disconnect, unless somebody has forked meanwhile.
 func (m *master) empty() (empty bool) {
 	m.call(func() {
 		s := m.supervisor.Snapshot(time.Now())
@@ -276,8 +276,8 @@ func (m *master) empty() (empty bool) {
 	return empty
 }
 
-// tellStopped returns what says that a worker was stopped by the terminal: once, for
-// it may go on.
+// tellStopped returns a func that logs that the terminal has stopped a worker. It logs only
+// once, since the terminal may do so again and again.
 func tellStopped(m *master) func(pid int, by os.Signal) {
 	var once sync.Once
 	return func(pid int, by os.Signal) {
@@ -287,8 +287,8 @@ func tellStopped(m *master) func(pid int, by os.Signal) {
 	}
 }
 
-// control acts on a signal that is no stop. It does not wait: what goes wrong
-// is logged, and told by OnReload.
+// control acts on a signal that does not stop the cluster. It does not wait: errors are
+// logged, and those of a reload are told by OnReload.
 func (m *master) control(cur *running, sig os.Signal) {
 	switch sig {
 	case signals.Reload:
@@ -308,8 +308,8 @@ func (m *master) control(cur *running, sig os.Signal) {
 	}
 }
 
-// hangUp acts on a SIGHUP: an administrator reloads by it, a terminal that was closed
-// ends the cluster.
+// hangUp acts on a SIGHUP. From an administrator it is the order to reload. From a terminal
+// that was closed it ends the cluster.
 func (cur *running) hangUp(m *master) {
 	switch {
 	case !cur.terminal.HungUp():
@@ -324,7 +324,7 @@ func (cur *running) hangUp(m *master) {
 	}
 }
 
-// log is where the master's own troubles go.
+// log returns the logger for the master's own troubles.
 func (m *master) log() *slog.Logger {
 	logger := slog.Default()
 	m.call(func() {
@@ -346,8 +346,8 @@ func (m *master) stopRun(cur *running, stops <-chan os.Signal) error {
 	}
 	var s stopping
 	m.call(func() {
-		// From here on, so that no OnDeath that comes late forks what Run would
-		// leave behind.
+		// An OnDeath that comes late must not fork a worker from here on: Run would
+		// leave it behind.
 		m.supervisor.SetEnding(true)
 		m.notifyEnd()
 		s = m.beginStop()
@@ -372,7 +372,7 @@ func (m *master) stopRun(cur *running, stops <-chan os.Signal) error {
 
 	words, over := context.WithTimeout(ctx, lastWords)
 	defer over()
-	// Those too that died before the stop began: their OnDeath may still run.
+	// Workers that died before the stop are among these: their OnDeath may still run.
 	for _, p := range m.cluster.live.all() {
 		p.events.idle(words.Done())
 	}
@@ -381,20 +381,20 @@ func (m *master) stopRun(cur *running, stops <-chan os.Signal) error {
 	return err
 }
 
-// notifier tells a service manager how the cluster is. It is at work during Run.
-// Its fields belong to the master's mailbox.
+// notifier tells a service manager how the cluster is, during Run. Its fields belong to the
+// master's mailbox.
 type notifier struct {
 	manager systemd.Notifier
-	ready   bool        // that is said, or nobody waits for it
-	look    *time.Timer // looks at those who may never listen; nil outside Run
-	alive   *time.Timer // when the watchdog is to be told
+	ready   bool        // READY=1 was said, or nobody waits for it
+	look    *time.Timer // looks again at workers that may never listen; nil outside Run
+	alive   *time.Timer // tells the watchdog the next time
 }
 
-// census is how the cluster is, as a service manager wants to know it.
+// census is the state of the cluster that a service manager wants to know.
 type census struct {
-	up, need int  // workers that do their work, and how many must
-	waiting  bool // one that is online may do so soon, without a word
-	alive    bool // one is online, and no slot is stalled
+	up, need int  // how many workers are up, and how many must be
+	waiting  bool // a worker is online, and may count as up soon
+	alive    bool // a worker is online, and none is stalled
 }
 
 // notifyBegin is called when a Run begins.
@@ -416,7 +416,7 @@ func (m *master) notifyEnd() {
 	n := &m.notifier
 	n.manager.Notify(systemd.Stopping)
 	n.manager.End()
-	if n.look != nil { // nil if the Run ends before its workers began
+	if n.look != nil { // nil if Run ends before it has forked
 		n.look.Stop()
 	}
 	n.stopAlive()
@@ -437,8 +437,8 @@ func (n *notifier) leaves() {
 	}
 }
 
-// inherited tells the watchdog of a program that has taken the place of another one that
-// it lives, until it has come to Run; its main has its time for that.
+// inherited tells the watchdog that this program lives, which has taken the place of another
+// one. It goes on until main has come to Run, or until the given time.
 func (n *notifier) inherited(m *master, until time.Time) {
 	if n.look != nil || time.Now().After(until) {
 		return
@@ -450,7 +450,7 @@ func (n *notifier) inherited(m *master, until time.Time) {
 	}
 }
 
-// notifyUp says that the cluster is up once enough workers are.
+// notifyUp says that the cluster is up, once, when enough workers are up.
 func (m *master) notifyUp() {
 	n := &m.notifier
 	if n.look == nil || n.ready {
@@ -459,7 +459,7 @@ func (m *master) notifyUp() {
 	c := m.census()
 	if c.up >= c.need && c.up > 0 {
 		n.ready = true
-		if m.upgrades.came == nil || !handing(m.supervisor).Reloads() { // else it is said at the end of that
+		if m.upgrades.came == nil || !handing(m.supervisor).Reloads() { // the end of a reload says it otherwise
 			n.manager.Notify(systemd.Ready(fmt.Sprintf("%d workers up", c.up)))
 		}
 		go m.logUnusedSockets()
@@ -468,8 +468,8 @@ func (m *master) notifyUp() {
 	}
 }
 
-// notifyReloading opens what notifyReloaded must close, for a reload that fails
-// too.
+// notifyReloading says that a reload begins. notifyReloaded must follow, for a reload that
+// fails too.
 func (m *master) notifyReloading() {
 	if m.delay == nil {
 		m.notifier.manager.Notify(systemd.Reloading())
@@ -481,13 +481,13 @@ func (m *master) notifyReloaded(r ReloadResult) {
 	if r.Err != nil {
 		status = r.Err.Error()
 	}
-	if m.delay == nil { // else STOPPING=1 is the last word
+	if m.delay == nil { // after STOPPING=1 nothing more is said
 		m.notifier.manager.Notify(systemd.Ready(status))
 	}
 }
 
-// notifyAlive tells the watchdog that all is well, if it is, and does so twice as
-// often as it wants to hear it.
+// notifyAlive tells the watchdog that the cluster is alive, if it is. It does so twice in
+// the time within which the watchdog wants to hear it.
 func (m *master) notifyAlive() {
 	n := &m.notifier
 	if n.look == nil {

@@ -25,19 +25,19 @@ import (
 // Snapshot is what the master knows of its cluster at one moment. In JSON,
 // durations are seconds.
 type Snapshot struct {
-	PID        int             `json:"pid"`
+	PID        int             `json:"pid"` // of the master
 	Uptime     Seconds         `json:"uptime"`
 	Generation int             `json:"generation"` // the last one that reached every slot
-	Target     int             `json:"target"`     // slots
-	Workers    []WorkerStats   `json:"workers"`
-	Listeners  []ListenerStats `json:"listeners"`
-	Exits      map[Reason]int  `json:"exits"` // by reason, since the start
+	Target     int             `json:"target"`     // how many slots there are
+	Workers    []WorkerStats   `json:"workers"`    // by slot, then by id
+	Listeners  []ListenerStats `json:"listeners"`  // by network and address
+	Exits      map[Reason]int  `json:"exits"`      // how many workers have ended for each reason, since the start
 	Reload     ReloadStats     `json:"reload"`
 	Coord      CoordStats      `json:"coord"`
 }
 
-// CoordStats is what package coord has. A worker is named by its id; the master's is
-// 0, and -1 is nobody.
+// CoordStats is the state of package coord. A worker is named by its id. 0 is the master,
+// and -1 is nobody.
 type CoordStats struct {
 	Leads    []LeadStats  `json:"leads"`
 	Locks    []LockStats  `json:"locks"`
@@ -45,8 +45,8 @@ type CoordStats struct {
 	Stores   []StoreStats `json:"stores"`
 	Topics   []TopicStats `json:"topics"`
 	Bytes    int          `json:"bytes"`     // of all stores
-	MaxStore int          `json:"max_store"` // for how many there is room
-	Missed   int64        `json:"missed"`    // messages of topics, by all subscribers, since the start
+	MaxStore int          `json:"max_store"` // how many bytes there is room for
+	Missed   int64        `json:"missed"`    // messages of topics that a subscriber has missed, since the start
 	Limiters int          `json:"limiters"`
 	Limited  int          `json:"limited"` // keys of limiters that have used some of their burst
 }
@@ -54,81 +54,83 @@ type CoordStats struct {
 // LeadStats is one name of coord.Lead.
 type LeadStats struct {
 	Name       string `json:"name"`
-	Worker     int    `json:"worker"`     // that leads
-	Candidates int    `json:"candidates"` // with it
+	Worker     int    `json:"worker"`     // the one that leads
+	Candidates int    `json:"candidates"` // the leader is one of them
 	Failures   int    `json:"failures"`   // in a row
-	Done       bool   `json:"done"`       // for good
+	Done       bool   `json:"done"`       // nobody runs it again
 }
 
 // LockStats is one lock, or one name of coord.Once.
 type LockStats struct {
 	Name    string `json:"name"`
-	Worker  int    `json:"worker"` // that holds it, or runs it
+	Worker  int    `json:"worker"` // the one that holds the lock, or runs the function
 	Waiters int    `json:"waiters"`
 	Done    bool   `json:"done,omitempty"` // of coord.Once: it has succeeded
 }
 
-// StoreStats is what one coord.Store has.
+// StoreStats is one coord.Store that is not empty.
 type StoreStats struct {
 	Name  string `json:"name"`
 	Keys  int    `json:"keys"`
 	Bytes int    `json:"bytes"`
 }
 
-// TopicStats is one topic that somebody hears.
+// TopicStats is one topic that has a subscriber.
 type TopicStats struct {
 	Name      string `json:"name"`
-	Processes int    `json:"processes"` // that hear it
+	Processes int    `json:"processes"` // how many have a subscriber
 	Published int64  `json:"published"`
 	Missed    int64  `json:"missed"` // copies that found no room on their way to a subscriber
 }
 
-// WorkerStats is one worker, or one slot without.
+// WorkerStats is one worker, or one slot that has no worker. Of such a slot only Slot, State,
+// Generation, Restarts and LastExit are set.
 type WorkerStats struct {
 	Slot         int     `json:"slot"` // -1 for a plain Fork
-	ID           int     `json:"id"`   // 0 and no further values if the slot is empty
+	ID           int     `json:"id"`   // 0 if the slot has no worker
 	PID          int     `json:"pid"`
-	State        string  `json:"state"` // or "empty", "off", "out"
+	State        string  `json:"state"` // of a slot without a worker: "empty", "off" or "out"
 	Generation   int     `json:"generation"`
 	Started      int64   `json:"started"`     // Unix time
-	ReadyAfter   Seconds `json:"ready_after"` // from the fork; 0 if it is not ready
+	ReadyAfter   Seconds `json:"ready_after"` // from the fork; 0 if the worker is not ready
 	Restarts     int     `json:"restarts"`    // of the slot
 	LastExit     string  `json:"last_exit"`   // of the slot
-	Accepted     int64   `json:"accepted"`    // connections; of now, but on Windows as of the last heartbeat
-	Active       int64   `json:"active"`      // of those, not closed
+	Accepted     int64   `json:"accepted"`    // connections, ever; on Windows up to the last heartbeat
+	Active       int64   `json:"active"`      // connections that are open; on Windows at the last heartbeat
 	MessagesIn   int64   `json:"messages_in"` // from the worker
 	MessagesOut  int64   `json:"messages_out"`
-	Queue        int     `json:"queue"` // bytes that wait to be written to it
+	Queue        int     `json:"queue"` // bytes that wait to be written to the worker
 	HeartbeatAge Seconds `json:"heartbeat_age"`
-	Check        string  `json:"check,omitempty"`  // the last heartbeat's error
+	Check        string  `json:"check,omitempty"`  // the error of the checks (OnCheck) in the last heartbeat
 	Status       string  `json:"status,omitempty"` // what a Foreign worker last said of itself
-	RSS          int64   `json:"rss"`              // bytes
-	CPU          Seconds `json:"cpu"`              // used in all
+	RSS          int64   `json:"rss"`              // memory, in bytes
+	CPU          Seconds `json:"cpu"`              // CPU time used in all
 
-	// Name is what orders and logs of package admin call the worker: its slot if it
-	// has that, else "id" and its id (a plain Fork, a replacement that is not up, or
-	// who drains for one that is).
+	// Name is what orders and logs of package admin call the worker. For the current worker
+	// of a slot it is the slot's number. Otherwise it is "id" and the worker's id: for a
+	// plain Fork, a replacement that is not up, and a worker that drains because its
+	// replacement is up.
 	Name       string `json:"name"`
 	Goroutines int    `json:"goroutines"` // as of the last heartbeat; 0 for node
 
-	// What it was built of, as it says itself: "" where that is not known.
+	// What the worker says of its build; "" if it does not know.
 	GoVersion string `json:"go_version"`
 	Version   string `json:"version"`  // of the main module, as "v1.2.3" or "(devel)"
-	Revision  string `json:"revision"` // of the version control; "+dirty" if files had changed
+	Revision  string `json:"revision"` // of the version control; with "+dirty" if files had changed
 }
 
 // ListenerStats is one shared address.
 type ListenerStats struct {
 	Network    string `json:"network"`
 	Address    string `json:"address"`
-	Scheduling string `json:"scheduling"`         // "Shared", …; what a datagram socket has is always "Shared"
+	Scheduling string `json:"scheduling"`         // the one in force: "Shared", "RoundRobin" and so on
 	Backlog    int    `json:"backlog"`            // connections that wait to be accepted; TCP on Linux
-	Limit      int    `json:"limit"`              // how many may
-	Sockets    int    `json:"sockets,omitempty"`  // of Sharded and ByClient: how many it has
-	Fallback   string `json:"fallback,omitempty"` // why it is not spread as it was asked for; "" if it is
+	Limit      int    `json:"limit"`              // how many connections may wait
+	Sockets    int    `json:"sockets,omitempty"`  // of Sharded and ByClient: how many sockets the address has
+	Fallback   string `json:"fallback,omitempty"` // why the scheduling is not the one that was asked for; "" if it is
 }
 
-// ReloadStats is the last reload, or that under way.
+// ReloadStats is the reload under way, or the last one.
 type ReloadStats struct {
 	Running  bool    `json:"running"`
 	Replaced int     `json:"replaced"`
@@ -139,10 +141,10 @@ type ReloadStats struct {
 // Seconds is a duration that is a number of seconds in JSON.
 type Seconds time.Duration
 
-// MarshalJSON writes seconds with fractions.
+// MarshalJSON encodes seconds, with fractions.
 func (s Seconds) MarshalJSON() ([]byte, error) { return json.Marshal(time.Duration(s).Seconds()) }
 
-// UnmarshalJSON reads them.
+// UnmarshalJSON decodes seconds, with fractions.
 func (s *Seconds) UnmarshalJSON(b []byte) error {
 	var f float64
 	if err := json.Unmarshal(b, &f); err != nil {
@@ -152,8 +154,8 @@ func (s *Seconds) UnmarshalJSON(b []byte) error {
 	return nil
 }
 
-// Stats tells the state of the cluster. It is safe and cheap to call at any
-// time: what costs is a look into /proc for each worker. In a worker it is empty.
+// Stats returns the state of the cluster. Any goroutine may call it at any time. It is cheap:
+// most of its cost is a look into /proc for each worker. In a worker the Snapshot is empty.
 func Stats() Snapshot {
 	if IsWorker() {
 		return Snapshot{}
@@ -192,7 +194,7 @@ func each[A, B any](all []A, fn func(A) B) []B {
 	return made
 }
 
-// snapshot is stats without what only the system knows.
+// snapshot is stats without what has to be asked of the system. It is called in the mailbox.
 func (m *master) snapshot() Snapshot {
 	now := time.Now()
 	known, listening := m.supervisor.Snapshot(now), m.registry.Listening()
@@ -227,7 +229,7 @@ func (m *master) snapshot() Snapshot {
 	return s
 }
 
-// stats is what the supervisor knows of w, and what its link has counted.
+// stats puts together what the supervisor, the link and the worker's heartbeat say of p.
 func (p *Process) stats(w supervise.WorkerInfo, now time.Time) WorkerStats {
 	watch := &w.Worker.Watch
 	s := WorkerStats{
@@ -255,10 +257,10 @@ func (p *Process) stats(w supervise.WorkerInfo, now time.Time) WorkerStats {
 	return s
 }
 
-// build is what a program was built of.
+// build says what a program was built from.
 type build struct{ goVersion, version, revision string }
 
-// ownBuild is this program's.
+// ownBuild returns the build of this program.
 func ownBuild() (b build) {
 	info, ok := debug.ReadBuildInfo()
 	if !ok {
@@ -276,10 +278,10 @@ func ownBuild() (b build) {
 	return b
 }
 
-// maxBuild bounds, in bytes, each part of what a worker says of its build.
+// maxBuild bounds each part of what a worker says of its build, in bytes.
 const maxBuild = 256
 
-// tell takes what a worker says in its online.
+// tell takes what a worker says of its build when it comes online.
 func (b *build) tell(e *wire.Extension) {
 	if e == nil {
 		return
@@ -288,22 +290,22 @@ func (b *build) tell(e *wire.Extension) {
 	*b = build{plain(e.GoVersion), plain(e.ProgramVersion), plain(e.Revision)}
 }
 
-// tallies are what a worker tells of its connections. For anyone.
+// tallies are what a worker tells of its connections. Any goroutine may use them.
 type tallies struct {
-	page  atomic.Pointer[gauge.Page] // nil if it has none
-	open  atomic.Int64               // connections, by the last heartbeat
-	since atomic.Int64               // that the dispatcher has handed to it since
+	page  atomic.Pointer[gauge.Page] // nil if the worker has none
+	open  atomic.Int64               // open connections, by the last heartbeat
+	since atomic.Int64               // connections that the dispatcher has handed to the worker since then
 }
 
-// beat is told of a heartbeat.
+// beat takes a heartbeat.
 func (t *tallies) beat(p supervise.Pulse) {
 	t.since.Store(0)
 	t.open.Store(p.Active)
 }
 
-// counts returns how many connections the worker has, and false for a worker that does
-// not tell. Without a page it is what the last heartbeat said, and what was handed to it
-// since. It does not wait.
+// counts returns how many connections the worker has, and false if the worker does not tell.
+// Without a page that is the number of the last heartbeat, and what was handed to the worker
+// since. counts does not wait.
 func (c *child) counts() (gauge.Counts, bool) {
 	if now, ok := c.tallies.page.Load().Read(); ok {
 		return now, true
@@ -311,11 +313,11 @@ func (c *child) counts() (gauge.Counts, bool) {
 	return gauge.Counts{Accepted: c.handed.Load(), Open: min(max(0, c.tallies.open.Load()), 1<<48) + c.tallies.since.Load()}, c.p.link.SpeaksExtra()
 }
 
-// giveGauge gives a worker that knows what to do with it a page for its numbers. Where
-// the system has none its heartbeats have to do.
+// giveGauge gives the worker a page for its numbers. Where the system has no such page, the
+// heartbeats have to do.
 func (c *child) giveGauge() {
 	if c.tallies.page.Load() != nil {
-		return // online twice
+		return // the worker has said online twice
 	}
 	page, fd, err := gauge.New()
 	if err != nil {
@@ -325,7 +327,7 @@ func (c *child) giveGauge() {
 	c.p.link.AskHandle(wire.TypeNative, &wire.Message{Act: wire.ActGauge}, handle.New(fd), nil)
 }
 
-// received counts a read of an address for datagrams that comes to several workers.
+// received counts a read of datagrams on a socket that several workers read.
 func (in *inside) received() {
 	if page := in.page.Load(); page != nil {
 		page.Receive()
@@ -357,16 +359,16 @@ func (o operatorCore) Totals() (t operator.Totals) {
 	return t
 }
 
-// count adds what was said to the worker and by it.
+// count adds the messages from the worker and to it.
 func (p *Process) count(t *operator.Totals) {
 	in, out := p.link.Counts()
 	t.MessagesIn += in
 	t.MessagesOut += out
 }
 
-// What a service manager is told of, and keeps.
+// What a service manager is told, and what it keeps.
 
-// census counts, for notifier.
+// census counts the workers, for notifier.
 func (m *master) census() (c census) {
 	s := m.supervisor.Snapshot(time.Now())
 	stalled := false
@@ -390,9 +392,9 @@ func (m *master) census() (c census) {
 	return c
 }
 
-// logUnusedSockets names the sockets of the service manager that nobody has asked
-// for: most likely the unit and the program disagree about an address. Those that the
-// process before had kept are given up.
+// logUnusedSockets logs the sockets of the service manager that nobody has asked for: most
+// likely the unit and the program disagree about an address. Sockets that the process before
+// this one had kept, and nobody has asked for, are closed.
 func (m *master) logUnusedSockets() {
 	m.registry.Stored.Unclaimed()
 	for _, s := range m.registry.Unused() {
@@ -400,10 +402,12 @@ func (m *master) logUnusedSockets() {
 	}
 }
 
-// keeper is the service manager, for the registry. It is called in the mailbox.
+// keeper is the service manager as the registry sees it. Its methods are called in the
+// mailbox.
 type keeper struct{ m *master }
 
-// begin has it keep the sockets (Options.FDStore), or no longer.
+// begin makes the service manager keep the sockets, if Options.FDStore says so, or keep them
+// no longer.
 func (k keeper) begin() {
 	opts, err := k.m.current()
 	keeps := err == nil && opts.FDStore && systemd.CanStore && k.m.notifier.manager.Present()
