@@ -18,29 +18,29 @@ import (
 type Peer interface {
 	// Answer answers the question id with msg, a line of JSON.
 	Answer(id uint64, msg []byte)
-	// Tell sends a line that the worker has asked for. One that asks for many and reads
-	// none is given up.
+	// Tell sends a line that the worker has asked for. A worker that asks for many lines
+	// and reads none is given up.
 	Tell(line []byte)
 	// Offer sends a line, unless too much waits for the worker already.
 	Offer(line []byte) (taken bool)
-	// Room is how long a line the worker takes.
+	// Room returns the length of the longest line that the worker takes.
 	Room() int
 	// Report tells the application of an error with this worker.
 	Report(err error)
 }
 
-// Broker owns the state. Its methods may be called by anybody.
+// Broker owns the state. Any goroutine may call its methods.
 type Broker struct {
 	mu     sync.Mutex
 	st     *coordinate.State
 	peers  map[int]Peer
-	missed map[int]bool // by peers, whose last message was not taken
+	missed map[int]bool // peers that had no room for the last message
 	self   *Client      // member 0
 	timer  *time.Timer
 
-	holding sync.Mutex // of the next two; it comes before mu
+	holding sync.Mutex // guards held and later; it comes before mu
 	held    bool
-	later   []func(now time.Time) []coordinate.Note // turns that came while it was held
+	later   []func(now time.Time) []coordinate.Note // turns that came during a Hold
 
 	absent   map[int]*absent // workers of a restored state that is not adopted yet; else nil
 	pretends bool            // see Pretend
@@ -72,7 +72,7 @@ func (b *Broker) Join(id, slot, generation int, p Peer) {
 	})
 }
 
-// Alone says that no worker is left, and that this process may lead.
+// Alone says that no worker is left, so this process may lead again.
 func (b *Broker) Alone() {
 	b.turn(func(time.Time) []coordinate.Note { b.st.Alone(); return nil })
 }
@@ -102,20 +102,21 @@ func (b *Broker) Dead(id int) {
 	})
 }
 
-// Reload says that workers of a generation after the given one come first, until it
-// is called with a negative one.
+// Reload says that workers of a generation after the given one are preferred as leaders. A
+// negative generation ends that.
 func (b *Broker) Reload(outdated int) {
 	b.turn(func(time.Time) []coordinate.Note { b.st.Reload(outdated); return nil })
 }
 
-// Stats tells the state.
+// Stats returns the state as it is shown.
 func (b *Broker) Stats() coordinate.Stats {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.st.Stats(time.Now())
 }
 
-// Receive handles what a worker asks, with its number, or tells, with 0.
+// Receive handles a message of a worker: a question with the number id, or with 0 something
+// that needs no answer.
 func (b *Broker) Receive(member int, id uint64, msg []byte) {
 	var q Question
 	err := json.Unmarshal(msg, &q)
@@ -157,8 +158,8 @@ func answer(p Peer, id uint64, a *Answer) {
 	})
 }
 
-// turn does something with the state, and what follows from it. It does not wait for the
-// end of a Hold: whoever holds the Broker may wait for its caller.
+// turn calls fn with the state, and sends what members are to be told. During a Hold it only
+// queues fn: the holder of the Broker may wait for the caller of turn.
 func (b *Broker) turn(fn func(now time.Time) []coordinate.Note) {
 	b.holding.Lock()
 	if b.held {
@@ -172,7 +173,7 @@ func (b *Broker) turn(fn func(now time.Time) []coordinate.Note) {
 	b.carryOut(fn)
 }
 
-// carryOut is a turn. b.mu is held.
+// carryOut does a turn. b.mu is held.
 func (b *Broker) carryOut(fn func(now time.Time) []coordinate.Note) {
 	b.tell(fn(time.Now()))
 	b.setTimer()
@@ -210,7 +211,7 @@ func (b *Broker) setTimer() {
 	}
 }
 
-// do carries a question out. b.mu is held.
+// do carries out a question. b.mu is held.
 func (b *Broker) do(member int, q *Question) Answer {
 	now := time.Now()
 	ref := coordinate.Ref{Member: member, Ticket: q.Ticket}
@@ -272,7 +273,7 @@ func (b *Broker) enter(q *Question, ref coordinate.Ref) Answer {
 	return Answer{N: int64(s), Fault: faultOf(err)}
 }
 
-// store carries out what concerns the store.
+// store carries out a question about the store.
 func (b *Broker) store(now time.Time, q *Question) (a Answer) {
 	var err error
 	ttl := time.Duration(q.TTL)
@@ -300,7 +301,7 @@ func (b *Broker) store(now time.Time, q *Question) (a Answer) {
 	return a
 }
 
-// publish sends a message to all who hear the topic. It is encoded once.
+// publish sends a message to all members that hear the topic. The message is encoded once.
 func (b *Broker) publish(q *Question) {
 	number, members := b.st.Publish(q.Name)
 	var l []byte
@@ -336,7 +337,7 @@ func (b *Broker) offer(p Peer, id int, number uint64, topic string, l []byte) {
 type local struct{ b *Broker }
 
 func (l local) ask(_ context.Context, q *Question) (Answer, error) {
-	q.Value = bytes.Clone(q.Value) // it is the caller's, and the state keeps it
+	q.Value = bytes.Clone(q.Value) // the state keeps the value, which is the caller's
 	l.b.mu.Lock()
 	a := l.b.do(0, q)
 	l.b.mu.Unlock()

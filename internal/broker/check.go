@@ -10,8 +10,8 @@ import (
 	"github.com/go-cluster/cluster/internal/coordinate"
 )
 
-// check judges what is asked. The Client does, so that a caller's mistake is told
-// where it is made, and so does the Broker, which believes no worker.
+// check returns an error if the question is not valid. The Client calls it, so that a caller
+// hears of a mistake at once, and so does the Broker, which trusts no worker.
 func (q *Question) check() error {
 	if err := checkText("the name", q.Name); err != nil {
 		return err

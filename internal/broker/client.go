@@ -14,12 +14,12 @@ import (
 	"github.com/go-cluster/cluster/internal/wire"
 )
 
-// Hooks are what a Client needs of its process. They are called without any lock,
-// or with Client.mu held, and must not wait.
+// Hooks are the functions of its process that a Client needs. They may be called with
+// Client.mu held, and must not wait.
 type Hooks struct {
 	// Report tells the application of an error that no call returns.
 	Report func(err error)
-	// Logger is asked for at each use.
+	// Logger returns the logger. It is called at each use.
 	Logger func() *slog.Logger
 }
 
@@ -29,23 +29,23 @@ type Line interface {
 	Call(ctx context.Context, act string, msg []byte) (answer []byte, err error)
 	// Tell sends a line, whatever waits already.
 	Tell(line []byte) error
-	// Send sends a line, unless as much waits for the master as may.
+	// Send sends a line, unless too much waits for the master already.
 	Send(line []byte) error
-	// Room is how long a line the master takes.
+	// Room returns the length of the longest line that the master takes.
 	Room() int
 }
 
-// upstream is where the Broker is.
+// upstream is the Broker as a Client reaches it.
 type upstream interface {
 	// ask waits for the answer.
 	ask(ctx context.Context, q *Question) (Answer, error)
-	// tell is for what must not be lost, and is little.
+	// tell sends a question that must not be lost. There are few of these.
 	tell(q *Question) error
-	// send is for what may be much.
+	// send sends a question unless too much waits already. There may be many of these.
 	send(q *Question) error
 }
 
-// Client is what one process has of package coord.
+// Client is the part of package coord that one process has.
 type Client struct {
 	up    upstream
 	hooks Hooks
@@ -80,17 +80,17 @@ func newClient(up upstream, h Hooks) *Client {
 // NewRemote returns the Client of a worker.
 func NewRemote(l Line, h Hooks) *Client { return newClient(remote{l}, h) }
 
-// NewUnsupported returns the Client of a worker whose master knows nothing of this.
+// NewUnsupported returns the Client of a worker whose master does not have package coord.
 func NewUnsupported(h Hooks) *Client { return newClient(unsupported{}, h) }
 
-// Report tells the application of an error that no call returns: for packages that
+// Report tells the application of an error that no call returns. It is for packages that
 // build on this one.
 func (c *Client) Report(err error) { c.hooks.Report(err) }
 
-// Key is what a context of the cluster has its *Client under.
+// Key is the key of the *Client in a context of the cluster.
 type Key struct{}
 
-// Receive handles what the master tells: the reader of the channel calls it.
+// Receive handles a message of the master. The reader of the channel calls it.
 func (c *Client) Receive(act string, id uint64, msg []byte) error {
 	if act == wire.ActTopic {
 		c.published(id, append([]byte(nil), msg...))
@@ -113,12 +113,12 @@ func (c *Client) told(n note) {
 		return
 	}
 	if ch := c.waits[n.Ticket]; ch != nil {
-		ch <- n.What // there is room: it is told once
+		ch <- n.What // there is room, since it is told only once
 		delete(c.waits, n.Ticket)
 	}
 }
 
-// Drain ends what this process leads, and its candidacies: it takes no new work.
+// Drain ends the leading of this process and its candidacies: the process takes no new work.
 func (c *Client) Drain() {
 	c.mu.Lock()
 	c.draining = true
@@ -129,10 +129,10 @@ func (c *Client) Drain() {
 	}
 }
 
-// Idle returns when no function runs that leads, or is to run once.
+// Idle returns when no function of a Lead or a Once runs.
 func (c *Client) Idle() { c.running.Wait() }
 
-// Closed ends everything that waits for the master: the channel has closed.
+// Closed is called when the channel has closed. It ends everything that waits for the master.
 func (c *Client) Closed() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -151,7 +151,7 @@ func (c *Client) next() uint64 {
 	return c.ticket
 }
 
-// ask asks a question of which the answer matters.
+// ask asks a question and returns the answer.
 func (c *Client) ask(ctx context.Context, q *Question) (Answer, error) {
 	if err := q.check(); err != nil {
 		return Answer{}, err
@@ -202,7 +202,7 @@ func (r remote) fits(size int) error {
 	return nil
 }
 
-// unsupported is for a worker of a node primary.
+// unsupported is the upstream of a worker of a node primary.
 type unsupported struct{}
 
 var errPrimary = fmt.Errorf("the master is a node primary, or an older one: %w", errs.NotSupported)

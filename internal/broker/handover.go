@@ -9,12 +9,12 @@ import (
 	"github.com/go-cluster/cluster/internal/errs"
 )
 
-// What another program of this process needs that is to go on.
+// What an upgrade needs: another program of this process goes on with the Broker.
 
-// Hold keeps the state from what workers and this process ask, which waits until release
-// is called. What is said of workers (Leave, Dead and so on) does not wait: it is done by
-// State, or by release. The channels of the workers must not be read meanwhile by anybody
-// whom that would stop.
+// Hold makes the questions of workers and of this process wait until release is called.
+// Reports about workers (Leave, Dead and so on) do not make their caller wait: State or
+// release carries them out. Meanwhile the channels of the workers must not be read by a
+// goroutine that must not wait.
 func (b *Broker) Hold() (release func()) {
 	b.holding.Lock()
 	defer b.holding.Unlock()
@@ -37,7 +37,7 @@ func (b *Broker) catchUp() {
 	b.later = nil
 }
 
-// State is the state as data. The Broker is held.
+// State returns the state as data. It is called during a Hold.
 func (b *Broker) State() ([]byte, error) {
 	b.holding.Lock()
 	defer b.holding.Unlock()
@@ -45,10 +45,10 @@ func (b *Broker) State() ([]byte, error) {
 	return json.Marshal(b.st)
 }
 
-// Restore goes on with a state, before this process has asked anything: from its beginning
-// it sees what the workers lead, hold and have stored. What the process itself had in
-// that state is free: it was another program's. What the workers are to be told waits for
-// Adopt, and nothing of theirs is received before.
+// Restore goes on with a state. It must be called before this process asks anything, so that
+// the process sees from its beginning what the workers lead, hold and have stored. What the
+// old program of this process itself led and held is free. Messages to workers wait for
+// Adopt, and no messages of workers may be received before that.
 func (b *Broker) Restore(written []byte) error {
 	st, err := coordinate.Restore(written)
 	if err != nil {
@@ -66,8 +66,8 @@ func (b *Broker) Restore(written []byte) error {
 	return nil
 }
 
-// Adopt connects the workers of a restored state, and tells them what has waited. The
-// channels of those that are not among peers have closed.
+// Adopt connects the workers of a restored state, and sends them what has waited. The
+// channels of workers that are not among peers have closed.
 func (b *Broker) Adopt(peers map[int]Peer) {
 	b.turn(func(time.Time) []coordinate.Note {
 		waited := b.absent
@@ -79,12 +79,13 @@ func (b *Broker) Adopt(peers map[int]Peer) {
 				}
 			}
 		}
-		return b.st.Fork() // it has workers, whatever was done meanwhile
+		return b.st.Fork() // this process has workers, whatever it has done before
 	})
 }
 
-// Awaited tells what this process may wait for, in a state that is restored and not
-// adopted: who has it is not heard before. It is "" if there is nothing.
+// Awaited names something that this process waits for in a state that is restored and not
+// adopted yet. If a worker has it, nothing is heard of that before Adopt. Awaited returns ""
+// if there is nothing.
 func (b *Broker) Awaited() string {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -94,16 +95,17 @@ func (b *Broker) Awaited() string {
 	return b.st.Awaited(0)
 }
 
-// absentRoom bounds what is published for a worker until it is adopted, in bytes.
+// absentRoom bounds the published messages that wait for a worker until it is adopted, in
+// bytes.
 const absentRoom = 4 << 20
 
-// absent is a worker until it is adopted: what it is to be told.
+// absent is a worker that is not adopted yet: what it will be told.
 type absent struct {
 	waits []func(Peer)
-	size  int // of the published messages among them
+	size  int // bytes of the published messages among them
 }
 
-// reach calls tell with a member's Peer, perhaps later. b.mu is held.
+// reach calls tell with a member's Peer, now or when the member is adopted. b.mu is held.
 func (b *Broker) reach(id int, tell func(Peer)) {
 	if p := b.peers[id]; p != nil {
 		tell(p)
@@ -112,7 +114,7 @@ func (b *Broker) reach(id int, tell func(Peer)) {
 	}
 }
 
-// postpone keeps a published message for an absent worker, if not too much waits for it
+// postpone keeps a published message for an absent worker, unless too much waits for it
 // already. b.mu is held.
 func (b *Broker) postpone(id int, number uint64, topic string, l []byte) {
 	w := b.absent[id]
@@ -132,8 +134,8 @@ func (b *Broker) postpone(id int, number uint64, topic string, l []byte) {
 	}
 }
 
-// Pretend makes this process the check of an upgrade. What must be done in one process at
-// a time, or once, is done elsewhere, or was: nothing of that runs here.
+// Pretend makes this process the check of an upgrade. Functions that must run in one process
+// at a time, or once, do not run here: they run, or have run, in the cluster.
 func (b *Broker) Pretend() {
 	b.mu.Lock()
 	defer b.mu.Unlock()

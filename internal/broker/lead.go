@@ -15,9 +15,9 @@ type candidacy struct {
 	ticket    uint64
 	name      string
 	fn        func(context.Context) error
-	cancel    context.CancelFunc // while fn runs
-	ended     bool               // its context is
-	goroutine string             // that runs fn
+	cancel    context.CancelFunc // not nil while fn runs
+	ended     bool               // the context of fn has ended
+	goroutine string             // the goroutine that runs fn
 }
 
 // Lead makes this process a candidate for the name, until stop is called.
@@ -44,7 +44,7 @@ func (c *Client) Lead(name string, fn func(context.Context) error) (stop func())
 		_, still := c.stands[s.ticket]
 		delete(c.stands, s.ticket)
 		c.mu.Unlock()
-		if still { // it was not told by a note
+		if still { // no note has said so
 			c.hooks.Report(fmt.Errorf("coord: Lead(%.64q): %w", name, err))
 		}
 		return func() {}
@@ -52,7 +52,7 @@ func (c *Client) Lead(name string, fn func(context.Context) error) (stop func())
 	c.mu.Lock()
 	ended := c.draining && c.stands[s.ticket] != s
 	c.mu.Unlock()
-	if ended { // meanwhile, and perhaps the master has heard that before it heard of s
+	if ended { // the candidacy has ended meanwhile, and the master may have heard that before it heard of s
 		c.up.tell(&Question{Verb: verbReturned, Name: name, Ticket: s.ticket, Outcome: int(coordinate.HandedOver)})
 	}
 	return func() { c.stop(s) }
@@ -76,8 +76,8 @@ func (c *Client) leadsHere(name string) bool {
 	return false
 }
 
-// goroutine is the number of this goroutine. The runtime tells it at the beginning of
-// a stack trace, and nowhere else: "goroutine 7 [running]:".
+// goroutine returns the number of this goroutine. The runtime tells it only at the beginning
+// of a stack trace: "goroutine 7 [running]:".
 func goroutine() string {
 	var b [32]byte
 	_, rest, _ := strings.Cut(string(b[:runtime.Stack(b[:], false)]), " ")
@@ -101,9 +101,8 @@ func (c *Client) stop(s *candidacy) {
 	}
 }
 
-// end ends the context of s if it leads, and the candidacy otherwise. It returns
-// what the master is to be told: that it will not run, or that it is to end. c.mu
-// is held.
+// end ends the context of s if s leads, and its candidacy otherwise. It returns what the
+// master is to be told. c.mu is held.
 func (c *Client) end(s *candidacy) *Question {
 	q := &Question{Verb: verbWithdraw, Name: s.name, Ticket: s.ticket}
 	switch {
@@ -171,7 +170,7 @@ func (c *Client) lead(ctx context.Context, s *candidacy) {
 	defer func() {
 		if !ended {
 			if p := recover(); p != nil {
-				panic(p) // the process dies of it, and that is what the master is to see
+				panic(p) // the process dies of it, and the master sees the death
 			}
 			err = errGoexit
 		}

@@ -10,16 +10,16 @@ import (
 	"github.com/go-cluster/cluster/internal/coordinate"
 )
 
-// Limiter is what this process knows of the limiter with one name: for each key the
-// tokens that it has taken ahead, and how long it has been refused.
+// Limiter is what this process knows of the limiter with one name: for each key the tokens
+// that it has taken ahead, and until when it is refused.
 type Limiter struct {
 	c    *Client
 	name string
 
 	mu   sync.Mutex
-	bad  error // its numbers are none
+	bad  error // why its numbers make no sense, or nil
 	keys map[string]*limited
-	look int // how many keys there may be until the old ones are dropped
+	look int // how many keys there may be until old ones are dropped
 }
 
 // limited is one key. Times are since Client.epoch.
@@ -27,13 +27,13 @@ type limited struct {
 	mu      sync.Mutex
 	lot     int // tokens that were taken ahead
 	lotEnd  time.Duration
-	used    int // of the lot
-	refused int // so many tokens, or more, until
+	used    int // tokens of the lot that are used
+	refused int // so many tokens, or more, are refused until retry
 	until   time.Duration
-	retry   time.Duration // when the master said that there will be enough
+	retry   time.Duration // when there will be enough, as the master has said
 	ahead   int           // how many tokens to take ahead next
 	asked   time.Duration // when the master was asked last
-	asking  chan struct{} // closed when the question under way is answered; nil if none is
+	asking  chan struct{} // closed when the question under way is answered; nil if there is none
 }
 
 const (
@@ -80,7 +80,7 @@ func (l *Limiter) AllowN(ctx context.Context, key string, n int) (ok bool, retry
 	if n == 0 {
 		return true, 0, nil
 	}
-	if len(key) > longKey { // the state keeps a million of them
+	if len(key) > longKey { // the state may keep a million keys
 		key = fmt.Sprintf("sha256:%x", sha256.Sum256([]byte(key)))
 	}
 	k, err := l.key(key)
@@ -117,8 +117,8 @@ func (l *Limiter) AllowN(ctx context.Context, key string, n int) (ok bool, retry
 	}
 }
 
-// question asks for n tokens, and for a lot if the key is hot: twice of what it has
-// used of the last one. k.mu is held.
+// question asks for n tokens. If the key is used often, it also asks for a lot, of twice the
+// tokens that were used of the last one. k.mu is held.
 func (l *Limiter) question(k *limited, key string, n int, now time.Duration) *Question {
 	q := &Question{Verb: verbTake, Name: l.name, Key: key, N: int64(n), Unused: k.lot}
 	switch {
@@ -176,7 +176,7 @@ func (l *Limiter) key(key string) (*limited, error) {
 	return k, nil
 }
 
-// forget drops the keys of which nothing is known any more. l.mu is held.
+// forget drops the keys of which nothing is worth knowing any more. l.mu is held.
 func (l *Limiter) forget() {
 	now := time.Since(l.c.epoch)
 	for key, k := range l.keys {
@@ -190,8 +190,8 @@ func (l *Limiter) forget() {
 	l.look = max(minKeys, 2*len(l.keys))
 }
 
-// Wait waits until a token could be taken, or for the end of ctx. If that is known
-// to come first it does not wait.
+// Wait takes a token, and waits until there is one, or until ctx ends. If ctx is known to end
+// first, it does not wait.
 func (l *Limiter) Wait(ctx context.Context, key string) error {
 	for {
 		ok, retry, err := l.AllowN(ctx, key, 1)

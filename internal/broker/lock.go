@@ -9,7 +9,7 @@ import (
 	"github.com/go-cluster/cluster/internal/errs"
 )
 
-// Lock waits for the lock, or for the end of ctx.
+// Lock takes the lock. It waits until nobody else holds it, or until ctx ends.
 func (c *Client) Lock(ctx context.Context, name string) (unlock func(), err error) {
 	q := &Question{Verb: verbLock, Name: name}
 	free := &Question{Verb: verbUnlock, Name: name}
@@ -37,7 +37,8 @@ func (c *Client) unlocker(free *Question) func() {
 	return sync.OnceFunc(func() { c.up.tell(free) })
 }
 
-// Once runs fn, unless somebody does or has, and waits until it has succeeded.
+// Once runs fn unless another process runs it or has run it, and waits until one has
+// succeeded.
 func (c *Client) Once(ctx context.Context, name string, fn func(context.Context) error) error {
 	q := &Question{Verb: verbOnce, Name: name}
 	failed := &Question{Verb: verbOnceFailed, Name: name}
@@ -52,7 +53,7 @@ func (c *Client) Once(ctx context.Context, name string, fn func(context.Context)
 	defer c.running.End()
 	ok := false
 	defer func() {
-		if !ok { // it has panicked, too
+		if !ok { // also after a panic
 			c.up.tell(failed)
 		}
 	}()
@@ -60,14 +61,14 @@ func (c *Client) Once(ctx context.Context, name string, fn func(context.Context)
 		return err
 	}
 	ok = true
-	// Its answer says that nobody will run it again. Without one there is no master
-	// any more, and nobody who would.
+	// The answer says that nobody will run it again. If none comes, the master is gone, and
+	// nobody can run it again.
 	c.up.ask(context.WithoutCancel(ctx), &Question{Verb: verbOnceDone, Name: name, Ticket: failed.Ticket})
 	return nil
 }
 
-// enter asks for something that one at a time has, and waits for it. leave gives it
-// back, or ends the wait.
+// enter asks for something that one member has at a time, and waits for it. leave is the
+// question that gives it back, or ends the wait.
 func (c *Client) enter(ctx context.Context, q, leave *Question) (coordinate.Standing, error) {
 	told := make(chan coordinate.What, 1)
 	c.mu.Lock()
@@ -82,7 +83,7 @@ func (c *Client) enter(ctx context.Context, q, leave *Question) (coordinate.Stan
 	q.Ticket, leave.Ticket = ticket, ticket
 	a, err := c.ask(ctx, q)
 	if err != nil {
-		if ctx.Err() != nil { // it may have been granted in this moment
+		if ctx.Err() != nil { // it may have been granted just now
 			c.up.tell(leave)
 		}
 		return coordinate.Busy, err

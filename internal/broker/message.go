@@ -39,11 +39,11 @@ const (
 	verbTake        verb = "take"
 )
 
-// ordered reports whether the answer has to be sent before what comes of later
+// ordered reports whether the answer must be sent before anything that follows from later
 // questions.
 func (v verb) ordered() bool { return v == verbSubscribe }
 
-// Question is what a process asks of the Broker, or tells it.
+// Question is what a process asks the Broker, or tells it.
 type Question struct {
 	Verb    verb            `json:"verb"`
 	Name    string          `json:"name,omitempty"`
@@ -60,7 +60,7 @@ type Question struct {
 	Message json.RawMessage `json:"message,omitempty"`
 }
 
-// Answer is what it gets.
+// Answer is the answer to a Question.
 type Answer struct {
 	OK    bool     `json:"ok,omitempty"`
 	Value []byte   `json:"value,omitempty"`
@@ -70,14 +70,14 @@ type Answer struct {
 	Fault *fault   `json:"fault,omitempty"`
 }
 
-// note is what a process is told.
+// note is what the Broker tells a process.
 type note struct {
 	Ticket uint64          `json:"ticket"`
 	What   coordinate.What `json:"what,omitempty"`
 	Fault  *fault          `json:"fault,omitempty"` // the candidacy is refused
 }
 
-// fault is an error on its way.
+// fault is an error as it goes over the channel.
 type fault struct {
 	Code string `json:"code,omitempty"`
 	Text string `json:"text"`
@@ -98,7 +98,7 @@ func faultOf(err error) *fault {
 	return f
 }
 
-// err is the error again, which a caller can test for what it was.
+// err returns the error, which a caller can test with errors.Is.
 func (f *fault) err() error {
 	if f == nil {
 		return nil
@@ -114,14 +114,14 @@ type farError struct {
 func (e *farError) Error() string { return e.text }
 func (e *farError) Unwrap() error { return e.is }
 
-// line encodes what goes over the channel as an act of the protocol's.
+// line encodes v as a line of the protocol with the act.
 func line(act string, id uint64, v any, use func(line []byte) error) error {
 	return wire.Encode(v, func(msg []byte) error {
 		return use(lineOf(act, id, msg))
 	})
 }
 
-// lineOf is line for what is encoded already.
+// lineOf is line for a msg that is encoded already.
 func lineOf(act string, id uint64, msg []byte) []byte {
 	head, body, tail := wire.CallParts(make([]byte, 0, wire.CallHead+len(msg)), act, id, msg)
 	return append(append(head, body...), tail...)

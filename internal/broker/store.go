@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// Store is the part of the state that is under one name.
+// Store is the store with one name.
 type Store struct {
 	c    *Client
 	name string
@@ -24,7 +24,7 @@ func (s *Store) ask(ctx context.Context, call string, q Question) (Answer, error
 	return a, err
 }
 
-// The methods are what those of package coord are.
+// The methods are those of package coord.
 
 func (s *Store) Get(ctx context.Context, key string) (val []byte, ok bool, err error) {
 	a, err := s.ask(ctx, "Get", Question{Verb: verbGet, Key: key})

@@ -13,23 +13,23 @@ import (
 )
 
 const (
-	// subscribeTime bounds the wait for the master's word that a topic is heard.
+	// subscribeTime bounds the wait until the master knows of a subscription.
 	subscribeTime = 5 * time.Second
 	// subscriberRoom bounds what waits for one subscriber, in bytes.
 	subscriberRoom = 16 << 20
-	// messageCost is what a message costs there beside its bytes.
+	// messageCost is what a message counts there beside its bytes.
 	messageCost = 256
-	// missTime is how often the master is told of what was missed.
+	// missTime is how often the master is told how many messages were missed.
 	missTime = 100 * time.Millisecond
 )
 
 // localTopic is a topic that this process hears. Client.mu guards it.
 type localTopic struct {
 	name   string
-	number uint64 // the master's, once it has answered
+	number uint64 // as the master has said; 0 before
 	subs   []*subscriber
-	missed int64       // not told to the master yet
-	timer  *time.Timer // tells it
+	missed int64       // messages of which the master was not told yet
+	timer  *time.Timer // tells the master
 }
 
 // Publish sends v to all who hear the topic.
@@ -155,7 +155,7 @@ type subscriber struct {
 
 	mu      sync.Mutex
 	queue   [][]byte
-	size    int  // of queue and of what is under way
+	size    int  // bytes of queue and of the message under way
 	running bool // the goroutine exists, and will look at queue again
 	missing bool // the last message found no room
 	closed  bool
@@ -186,8 +186,8 @@ func (s *subscriber) post(msg []byte) (taken bool) {
 	return true
 }
 
-// step lets the subscriber hear the next message. It returns false when there is
-// none, or when it is to hear no more.
+// step calls the subscriber with the next message. It returns false if there is none, or if
+// the subscriber has stopped.
 func (s *subscriber) step() (more bool) {
 	s.mu.Lock()
 	if s.running = len(s.queue) > 0 && !s.closed; !s.running {

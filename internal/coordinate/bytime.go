@@ -2,8 +2,8 @@ package coordinate
 
 import "time"
 
-// byTime is a heap, for package container/heap, of what is due next. Each element
-// knows its place in it, and has -1 when it is taken out.
+// byTime is a heap, for package container/heap, with the element that is due next in front.
+// Each element knows its place in the heap, which is -1 when it is taken out.
 type byTime[T timed] []T
 
 type timed interface {

@@ -8,9 +8,9 @@ import (
 
 // lead is work that is done in one member at a time.
 type lead struct {
-	Candidates []Ref   // oldest first; the leader is one too, unless it has left
+	Candidates []Ref   // oldest first; the leader is among them, unless it has withdrawn
 	Leader     *leader // until it says that its work has returned, or is dead
-	Done       bool    // for good
+	Done       bool    // nobody leads the name again
 	Failures   int     // in a row
 	RetryAt    time.Time
 	ForgetAt   time.Time // when the failures count no more, if nobody asks for the name
@@ -19,16 +19,16 @@ type lead struct {
 type leader struct {
 	Ref
 	Since time.Time
-	Ended bool // its end is asked for: its death is no failure
+	Ended bool // it was asked to end, so its death is no failure
 }
 
 // Outcome is how the work of a leader returned.
 type Outcome int
 
 const (
-	HandedOver Outcome = iota // after its context had ended
-	Finished                  // by itself, with success: done for good
-	Failed                    // by itself, with an error
+	HandedOver Outcome = iota // it returned after its context had ended
+	Finished                  // it returned by itself, with success: done for good
+	Failed                    // it returned by itself, with an error
 )
 
 // Stand makes ref a candidate for the name.
@@ -70,8 +70,8 @@ func (st *State) Withdraw(now time.Time, ref Ref, name string) {
 	st.dropLead(now, name, l)
 }
 
-// Returned says that the work of ref has ended, or will not begin. Unless it ended
-// by itself the candidacy has ended too.
+// Returned says that the work of ref has ended, or will not begin. With HandedOver the
+// candidacy has ended too.
 func (st *State) Returned(now time.Time, ref Ref, name string, o Outcome) (notes []Note) {
 	if o == HandedOver {
 		st.Withdraw(now, ref, name)
@@ -103,7 +103,7 @@ func (st *State) finish(name string, l *lead, by Ref) (notes []Note) {
 	return notes
 }
 
-// failed puts the next try off. There is a leader still.
+// failed puts off the next try. l still has its leader.
 func (st *State) failed(now time.Time, l *lead) {
 	b := st.Settings.Backoff
 	if now.Sub(l.Leader.Since) >= b.Reset {
@@ -114,7 +114,7 @@ func (st *State) failed(now time.Time, l *lead) {
 	l.ForgetAt = l.RetryAt.Add(b.Reset)
 }
 
-// wait is how long it is until the next try after n failures in a row.
+// wait returns the time until the next try after n failures in a row.
 func (b Backoff) wait(n int, random float64) time.Duration {
 	if n <= 1 {
 		return 0
@@ -133,9 +133,9 @@ func (st *State) resign(l *lead) {
 	l.Leader = nil
 }
 
-// choose makes one of the candidates the leader, if there is none and it is time.
-// During a reload a new worker comes first: else the work moved with each worker
-// that is replaced. Then who leads the fewest names, and the lowest slot.
+// choose makes one of the candidates the leader, if there is no leader and it is time. During
+// a reload new workers come first: else the work would move again with each worker that is
+// replaced. Then comes the member that leads the fewest names, then the lowest slot.
 func (st *State) choose(now time.Time, name string, l *lead, notes []Note) []Note {
 	if l.Done || l.Leader != nil {
 		return notes
@@ -176,12 +176,12 @@ func (st *State) before(a, b int) bool {
 		return x.Leads < y.Leads
 	}
 	if x.Slot != y.Slot {
-		return uint(x.Slot) < uint(y.Slot) // who has none comes last
+		return uint(x.Slot) < uint(y.Slot) // a member without a slot (-1) comes last
 	}
 	return a < b
 }
 
-// standNoMore ends the candidacies of a member, which is given nothing new.
+// standNoMore ends the candidacies of a member that gets nothing new.
 func (st *State) standNoMore(now time.Time, id int) {
 	m := st.Members[id]
 	if m == nil || m.Leaving {

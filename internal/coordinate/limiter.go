@@ -8,22 +8,22 @@ import (
 	"time"
 )
 
-// A limiter is a token bucket for each key: the bucket fills at a rate, up to a
-// burst. A member may take tokens ahead, as a lot: it uses them by itself until the
-// lot expires. So that no more than burst + rate·t pass in any interval, wherever
-// it begins, a lot counts against the burst until it has expired or its member says
-// that it uses it no more: what the bucket has and what is in lots is never more
-// than the burst.
+// A limiter has a token bucket for each key, which fills at a rate, up to a burst. A member
+// may take tokens ahead, as a lot, and uses them by itself until the lot expires.
+//
+// In any interval of length t no more than burst + rate·t tokens may pass. So a lot counts
+// against the burst until it has expired, or until its member says that it uses the lot no
+// more: the tokens in the bucket and in lots together are never more than the burst.
 
 const (
-	// LotTime is how long a lot may be used. The member counts from when it asked,
-	// the state from when it gave.
+	// LotTime is how long a lot may be used. The member counts from the moment when it
+	// asked, the state from the moment when it gave: so the member ends first.
 	LotTime = 5 * time.Millisecond
-	// MaxKeys is what Settings.MaxKeys is for a cluster.
+	// MaxKeys is the Settings.MaxKeys of a cluster.
 	MaxKeys = 1 << 20
 	// Unlimited is a rate that lets everything pass.
 	Unlimited = math.MaxFloat64
-	// Forever is how long to wait for what does not come.
+	// Forever is the Retry of tokens that never come.
 	Forever = time.Duration(math.MaxInt64)
 )
 
@@ -35,21 +35,21 @@ type Rate struct {
 
 type limiters struct {
 	rates   map[string]Rate
-	names   map[string]string // of rates: the string that their buckets share
+	names   map[string]string // for each limiter the string that its buckets share
 	buckets map[bucketName]*bucket
-	full    byTime[*bucket] // the next to be full first
+	full    byTime[*bucket] // the bucket that is full next comes first
 }
 
 type bucketName struct{ Limiter, Key string }
 
-// bucket is one that is not full.
+// bucket is a bucket that is not full. A full one is not kept.
 type bucket struct {
 	bucketName
 	Level float64
-	As    time.Time // when that was the level
-	Lots  []lot     // not expired
-	Full  time.Time // when it is full again, about
-	at    int       // in full; -1 before it is there
+	As    time.Time // when Level was so
+	Lots  []lot     // lots that have not expired
+	Full  time.Time // when the bucket is full again, about
+	at    int       // its place in limiters.full; -1 before it is there
 }
 
 type lot struct {
@@ -80,19 +80,19 @@ func (st *State) SetRate(member int, name string, r Rate) error {
 	return nil
 }
 
-// Take is what a member wants of a limiter.
+// Take is a question for tokens of a limiter.
 type Take struct {
 	Name, Key string
-	Tokens    int // that pass now
-	Ahead     int // more, as a lot, if there are enough; 0 for none
-	Unused    int // of the last lot for this key, which is used no more
+	Tokens    int // tokens that are to pass now
+	Ahead     int // tokens to take ahead, if there are enough
+	Unused    int // tokens that are left of the last lot for this key, which is used no more
 }
 
-// Taken is what it gets.
+// Taken is the answer to a Take.
 type Taken struct {
 	OK    bool
 	Lot   int           // tokens that it may use for LotTime
-	Retry time.Duration // if it is not OK: when it can be at the soonest
+	Retry time.Duration // if not OK: the time until there may be enough tokens
 }
 
 // Take takes tokens, all or none.
@@ -120,8 +120,8 @@ func (st *State) Take(now time.Time, member int, t Take) (Taken, error) {
 	}
 	b.Level -= float64(t.Tokens)
 	got := Taken{OK: true}
-	// A lot is no more than what comes in half of its time, and leaves as much to
-	// others.
+	// A lot has no more tokens than come in half of its time, and at most half of those
+	// that are there.
 	got.Lot = max(0, int(min(float64(t.Ahead), r.PerSecond*LotTime.Seconds()/2, b.Level/2)))
 	if got.Lot > 0 {
 		b.Level -= float64(got.Lot)
@@ -131,14 +131,14 @@ func (st *State) Take(now time.Time, member int, t Take) (Taken, error) {
 	return got, nil
 }
 
-// bucket returns that of the key, a full one if it is not there. There are so many at
-// most.
+// bucket returns the bucket of the key, or a full one if there is none. If there are most
+// buckets already, it returns an error.
 func (l *limiters) bucket(now time.Time, t Take, r Rate, most int) (*bucket, error) {
 	name := bucketName{t.Name, t.Key}
 	if b := l.buckets[name]; b != nil {
 		return b, nil
 	}
-	// A few at a time: the others that ask wait meanwhile.
+	// A few at a time, since other questions wait meanwhile.
 	for len(l.buckets) >= most && !l.full[0].Full.After(now) {
 		l.forgetFull(now, 64)
 	}
@@ -151,8 +151,8 @@ func (l *limiters) bucket(now time.Time, t Take, r Rate, most int) (*bucket, err
 	return b, nil
 }
 
-// update lets the bucket fill until now. Lots end in between, and what they leave
-// free fills from then on.
+// update fills the bucket up to now. A lot may have ended in between: from then on its part
+// of the bucket fills too.
 func (b *bucket) update(now time.Time, r Rate) {
 	out := 0
 	for _, o := range b.Lots {
@@ -169,7 +169,7 @@ func (b *bucket) update(now time.Time, r Rate) {
 	}
 }
 
-// fill adds what has come until at, while out tokens are in lots.
+// fill adds the tokens that have come until at. out is how many tokens are in lots.
 func (b *bucket) fill(at time.Time, r Rate, out int) {
 	if d := at.Sub(b.As); d > 0 {
 		b.Level += r.PerSecond * d.Seconds()
@@ -178,7 +178,7 @@ func (b *bucket) fill(at time.Time, r Rate, out int) {
 	b.Level = min(b.Level, float64(r.Burst-out))
 }
 
-// giveBack ends the member's lot, of which so many tokens were not used.
+// giveBack ends the member's lot, of which unused tokens were not used.
 func (b *bucket) giveBack(now time.Time, member, unused int, r Rate) {
 	for i, o := range b.Lots {
 		if o.Member == member {
@@ -189,7 +189,7 @@ func (b *bucket) giveBack(now time.Time, member, unused int, r Rate) {
 	}
 }
 
-// time is how long so many tokens take to come.
+// time returns how long it takes until that many tokens come.
 func (r Rate) time(tokens float64) time.Duration {
 	d := math.Ceil(tokens / r.PerSecond * float64(time.Second))
 	if !(d < float64(Forever)) {
@@ -202,7 +202,7 @@ func (r Rate) time(tokens float64) time.Duration {
 func (l *limiters) fix(b *bucket, r Rate) {
 	b.Full = b.fullAt(r)
 	if b.at < 0 {
-		heap.Push(&l.full, b) // it is new
+		heap.Push(&l.full, b) // the bucket is new
 		return
 	}
 	heap.Fix(&l.full, b.at)
@@ -213,7 +213,7 @@ var never = time.Unix(1<<40, 0)
 
 func (b *bucket) fullAt(r Rate) time.Time {
 	at := b.As
-	for _, o := range b.Lots { // what is in them comes again when they have ended
+	for _, o := range b.Lots { // the tokens in a lot come again when it has ended
 		at = o.End
 	}
 	out := 0
@@ -232,7 +232,7 @@ func (b *bucket) fullAt(r Rate) time.Time {
 	return at.Add(wait)
 }
 
-// forgetFull drops up to so many buckets that are full again: a new one is the
+// forgetFull drops at most that many buckets that are full again, since a new bucket is the
 // same.
 func (l *limiters) forgetFull(now time.Time, most int) {
 	for n := 0; n < most && len(l.full) > 0 && !l.full[0].Full.After(now); n++ {
@@ -240,7 +240,7 @@ func (l *limiters) forgetFull(now time.Time, most int) {
 		r := l.rates[b.Limiter]
 		b.update(now, r)
 		if len(b.Lots) > 0 || b.Level < float64(r.Burst) {
-			b.Full = b.fullAt(r) // the numbers are others by now
+			b.Full = b.fullAt(r) // the rate has changed since
 			if !b.Full.After(now) {
 				b.Full = now.Add(time.Millisecond)
 			}
@@ -261,12 +261,12 @@ type writtenLimiters struct {
 	Buckets []*bucket
 }
 
-// MarshalJSON writes the rates and the buckets.
+// MarshalJSON encodes the rates and the buckets.
 func (l *limiters) MarshalJSON() ([]byte, error) {
 	return json.Marshal(writtenLimiters{l.rates, l.full})
 }
 
-// UnmarshalJSON reads them.
+// UnmarshalJSON decodes the rates and the buckets.
 func (l *limiters) UnmarshalJSON(b []byte) error {
 	var w writtenLimiters
 	if err := json.Unmarshal(b, &w); err != nil {

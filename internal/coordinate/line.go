@@ -2,35 +2,35 @@ package coordinate
 
 import "slices"
 
-// line is who has something and who waits for it, first come first served. A lock
-// is one, and so is what is to be done once.
+// line is the line of members that want something which one of them has at a time: first
+// come, first served. Each lock has a line, and so has each once.
 type line struct {
 	Holder  *Ref
 	Waiting []Ref
-	Done    bool // for good; of a once
+	Done    bool // the once has been done; not for a lock
 }
 
-// Standing is where an asker stands.
+// Standing is the place of an asker in the line.
 type Standing int
 
 const (
 	Has     Standing = iota // it holds the lock, or is to run the once
-	Waits                   // it is told by a Note
+	Waits                   // a Note tells it when it has its turn
 	Busy                    // somebody else has it
 	Already                 // the once is done
 )
 
-// Lock gives ref the lock, or makes it wait for it if it wants to.
+// Lock gives ref the lock if it is free. Otherwise ref waits for it, if wait is true.
 func (st *State) Lock(ref Ref, name string, wait bool) (Standing, error) {
 	return st.enter(st.Locks, ref, name, wait)
 }
 
-// Unlock gives the lock back, or ends the wait for it.
+// Unlock frees the lock of ref, or ends its wait.
 func (st *State) Unlock(ref Ref, name string) (notes []Note) {
 	return st.exit(st.Locks, ref, name)
 }
 
-// Once lets ref run what is to be done once, or makes it wait for who does.
+// Once lets ref run the once, or makes it wait for the one that runs it.
 func (st *State) Once(ref Ref, name string) (Standing, error) {
 	if q := st.Onces[name]; q != nil && q.Done {
 		return Already, nil
@@ -41,7 +41,7 @@ func (st *State) Once(ref Ref, name string) (Standing, error) {
 	return st.enter(st.Onces, ref, name, true)
 }
 
-// OnceDone says that ref has run it with success.
+// OnceDone says that ref has run the once with success.
 func (st *State) OnceDone(ref Ref, name string) (notes []Note) {
 	q := st.Onces[name]
 	if q == nil || q.Holder == nil || *q.Holder != ref {
@@ -57,7 +57,7 @@ func (st *State) OnceDone(ref Ref, name string) (notes []Note) {
 	return notes
 }
 
-// OnceFailed says that ref has run it without success, or waits no more.
+// OnceFailed says that ref has run the once without success, or waits no more.
 func (st *State) OnceFailed(ref Ref, name string) (notes []Note) {
 	return st.exit(st.Onces, ref, name)
 }
@@ -101,7 +101,7 @@ func (st *State) exit(lines map[string]*line, ref Ref, name string) (notes []Not
 	return notes
 }
 
-// next gives what the holder has to the first that waits.
+// next makes the first that waits the holder.
 func (q *line) next(st *State, notes []Note) []Note {
 	st.Members[q.Holder.Member].Held--
 	q.Holder = nil

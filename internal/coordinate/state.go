@@ -12,28 +12,29 @@ import (
 	"github.com/go-cluster/cluster/internal/errs"
 )
 
-// Most bounds, of each kind, what one member may have: names that it wants to lead,
-// topics that it hears, locks that it waits for. Names that stay (what is done for
-// good, limiters) are counted by the place of the member: its successors share it.
+// Most bounds what one member may have of each kind: names that it wants to lead, topics that
+// it hears, locks that it waits for. Some names stay when the member is gone: those that are
+// done for good, and limiters. They are counted for the member's place, which its successors
+// have as well.
 const Most = 4096
 
 // mostHeld bounds the locks that one member may hold.
 const mostHeld = 16 * Most
 
 var (
-	// ErrNoNumber is returned for a value that Incr cannot count up.
+	// ErrNoNumber is returned by Incr when the value is not a decimal number.
 	ErrNoNumber = errors.New("the value is no decimal number")
-	// ErrOverflow is returned when a count leaves the range of int64.
+	// ErrOverflow is returned by Incr when the sum is not an int64.
 	ErrOverflow = errors.New("the count overflows")
 )
 
-// Ref is what one member has asked for, by its own number.
+// Ref names something that a member has asked for.
 type Ref struct {
 	Member int
 	Ticket uint64
 }
 
-// Note is what a member is to be told.
+// Note is something that a member is to be told.
 type Note struct {
 	To   Ref
 	What What
@@ -53,13 +54,13 @@ const (
 // Settings are what the options say.
 type Settings struct {
 	MaxStore int // bytes
-	MaxKeys  int // of all limiters, that are not full
+	MaxKeys  int // keys of all limiters whose buckets are not full
 	Backoff  Backoff
 }
 
-// Backoff says when work that failed is tried again: at once the first time, then
-// after Min, and Factor times as long after each further failure, up to Max. Work
-// that went well for Reset makes the next failure a first one.
+// Backoff says when work that failed is tried again: the first time at once, then after Min,
+// and after each further failure Factor times as long, up to Max. If the work went well for
+// Reset, the next failure counts as the first.
 type Backoff struct {
 	Min, Max time.Duration
 	Factor   float64
@@ -76,13 +77,13 @@ type State struct {
 	Dice     struct{ Seed, Casts uint64 }
 
 	Leads     map[string]*lead
-	Due       map[string]time.Time // of Leads, when to look at one again
+	Due       map[string]time.Time // when to look at one of the Leads again
 	Locks     map[string]*line
 	Onces     map[string]*line
 	Topics    map[string]*topic
 	Numbers   map[uint64]string // the topics, by number
 	LastTopic uint64
-	Missed    int64 // messages, of topics that are no more
+	Missed    int64 // missed messages of topics that are gone
 	Store     Store
 	Limiters  limiters
 	Lasting   map[int]lasting // by place
@@ -92,11 +93,11 @@ type State struct {
 type member struct {
 	Slot       int
 	Generation int
-	Leaving    bool // it is drained, or cannot be reached: it gets nothing new
-	Leads      int  // names that it leads
-	Stands     int  // its candidacies
-	Waits      int  // what it waits for
-	Held       int  // locks and onces
+	Leaving    bool // it is drained, or cannot be reached, so it gets nothing new
+	Leads      int  // how many names it leads
+	Stands     int  // how many candidacies it has
+	Waits      int  // how many locks and onces it waits for
+	Held       int  // how many locks and onces it has
 	Topics     int
 }
 
@@ -131,8 +132,8 @@ func (st *State) Join(id, slot, generation int) {
 	st.Members[id] = &member{Slot: slot, Generation: generation}
 }
 
-// Fork ends what the master itself leads, and keeps it from leading: it has
-// workers now.
+// Fork says that the master has workers now. It ends what the master itself leads, and keeps
+// the master from leading.
 func (st *State) Fork() (notes []Note) {
 	if st.Forked {
 		return nil
@@ -157,16 +158,16 @@ func (st *State) Fork() (notes []Note) {
 	return notes
 }
 
-// Alone says that the last worker is gone, and that there will be none: the master
-// is an ordinary process again.
+// Alone says that the last worker is gone and none will come. The master is an ordinary
+// process again, and may lead.
 func (st *State) Alone() { st.Forked = false }
 
 // Reload says that workers of a generation after the given one are to be preferred,
 // until a negative one says that the reload is over.
 func (st *State) Reload(outdated int) { st.Outdated = outdated }
 
-// Leave says that a member is drained: it is given nothing new, and ends what it leads.
-// What it has it gives back by itself.
+// Leave says that a member is drained: it gets nothing new, and what it leads ends. The
+// member gives back by itself what it has.
 func (st *State) Leave(now time.Time, id int) {
 	st.standNoMore(now, id)
 	for _, l := range st.Leads {
@@ -176,9 +177,9 @@ func (st *State) Leave(now time.Time, id int) {
 	}
 }
 
-// Lost says that a member cannot be reached any more. Its process may live: what it
-// leads and holds stays its own. That alone does not ask what it leads to end, since
-// the channel of a process that crashes is lost before its death is known.
+// Lost says that a member cannot be reached any more. Its process may live, so it keeps what
+// it leads and holds. Its death may still count as a failure of what it leads: the channel of
+// a process that crashes is lost before the death is known.
 func (st *State) Lost(now time.Time, id int) {
 	if st.Members[id] == nil {
 		return
@@ -220,7 +221,7 @@ func (st *State) Dead(now time.Time, id int) (notes []Note) {
 	return notes
 }
 
-// Next is when Advance is to be called; zero is never.
+// Next returns the time at which Advance is to be called, or zero if nothing is due.
 func (st *State) Next() (next time.Time) {
 	for _, at := range st.Due {
 		if next.IsZero() || at.Before(next) {
@@ -241,8 +242,7 @@ func (st *State) Advance(now time.Time) (notes []Note) {
 	return notes
 }
 
-// Awaited tells what the member waits for, the first of it by name; "" if it waits for
-// nothing.
+// Awaited names what the member waits for: the first by name, or "" if it waits for nothing.
 func (st *State) Awaited(id int) string {
 	for _, kind := range []struct {
 		name  string
@@ -258,14 +258,14 @@ func (st *State) Awaited(id int) string {
 	return ""
 }
 
-// cast is the next random number in [0, 1).
+// cast returns the next random number in [0, 1).
 func (st *State) cast() float64 {
 	st.Dice.Casts++
 	return rand.New(rand.NewPCG(st.Dice.Seed, st.Dice.Casts)).Float64()
 }
 
-// place is what a member's lasting names are counted by: its slot, which its
-// successors have too, or else itself.
+// place returns where the lasting names of a member are counted: its slot, which its
+// successors have as well, or the member itself if it has no slot.
 func (st *State) place(id int) int {
 	if m := st.Members[id]; m != nil && m.Slot >= 0 {
 		return m.Slot

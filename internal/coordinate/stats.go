@@ -7,33 +7,33 @@ import (
 	"time"
 )
 
-// Stats is the state as it is shown, each list by name.
+// Stats is the state as it is shown. Each list is sorted by name.
 type Stats struct {
 	Leads    []LeadStats
 	Locks    []LockStats
 	Onces    []LockStats
 	Stores   []StoreStats
 	Topics   []TopicStats
-	Bytes    int   // of the store
-	Max      int   // that the store has room for
+	Bytes    int   // in the store
+	Max      int   // bytes that the store has room for
 	Missed   int64 // messages of all topics, ever
 	Limiters int
-	Buckets  int // keys of limiters that are not full
+	Buckets  int // keys of limiters whose buckets are not full
 }
 
 // LeadStats is one name that is led.
 type LeadStats struct {
 	Name       string
-	Worker     int // that leads; -1 if there is none
+	Worker     int // the one that leads; -1 if none does
 	Candidates int
 	Failures   int
 	Done       bool
 }
 
-// LockStats is one lock, or what is done once.
+// LockStats is one lock, or one once.
 type LockStats struct {
 	Name    string
-	Worker  int // that holds it; -1 if there is none
+	Worker  int // the one that holds it; -1 if none does
 	Waiters int
 	Done    bool
 }
@@ -51,7 +51,7 @@ type TopicStats struct {
 	Published, Missed int64
 }
 
-// Stats tells the state.
+// Stats returns the state as it is shown.
 func (st *State) Stats(now time.Time) (s Stats) {
 	st.Store.expire(now)
 	s.Bytes, s.Max, s.Missed = st.Store.bytes, st.Settings.MaxStore, st.Missed

@@ -18,24 +18,24 @@ const (
 	// MaxKey and MaxValue bound a key, a name, and a value, in bytes.
 	MaxKey   = 1 << 10
 	MaxValue = 1 << 20
-	// EntryCost is what an entry costs beside its key and its value.
+	// EntryCost is what an entry costs beside its key and its value, in bytes.
 	EntryCost = 128
 	// KeepTTL leaves the end of an entry as it is.
 	KeepTTL = time.Duration(math.MinInt64)
 )
 
-// Store is what is kept for all, under a name and a key. What was used least
-// recently goes first when it is full.
+// Store has the values that are kept for all, each under a name and a key. When it is full,
+// the entries that were used least recently are dropped.
 type Store struct {
 	names  map[string]*shelf
-	recent list.List      // of *entry, the last used first
-	ends   byTime[*entry] // those that end, the next first
+	recent list.List      // of *entry, the one used last first
+	ends   byTime[*entry] // the entries that end, the next one first
 	bytes  int
 	max    int // bytes
 }
 
-// shelf is what is stored under one name. The entries share that string: each question
-// comes with one of its own.
+// shelf has the entries under one name. They share the string of the name, since each
+// question comes with a string of its own.
 type shelf struct {
 	name string
 	keys map[string]*list.Element
@@ -44,8 +44,8 @@ type shelf struct {
 type entry struct {
 	Name, Key string
 	Value     []byte    // never changed
-	End       time.Time // zero is never
-	at        int       // in ends; -1 if it is not there
+	End       time.Time // zero: it does not end
+	at        int       // its place in ends; -1 if it is not there
 }
 
 func (e *entry) cost() int { return len(e.Key) + len(e.Value) + EntryCost }
@@ -88,8 +88,8 @@ func (s *Store) CompareAndSwap(now time.Time, name, key string, old, value []byt
 	return err == nil, err
 }
 
-// Incr adds n to the number that the value is, and makes it if it is not there:
-// only then does ttl count.
+// Incr adds n to the value, a decimal number. If the key is not there, Incr makes it with the
+// ttl; otherwise ttl is ignored.
 func (s *Store) Incr(now time.Time, name, key string, n int64, ttl time.Duration) (int64, error) {
 	var old int64
 	if e := s.find(now, name, key); e != nil {
@@ -135,7 +135,7 @@ func (s *Store) Keys(now time.Time, name, prefix string) []string {
 	return keys
 }
 
-// keys are those under a name.
+// keys returns the keys under a name.
 func (s *Store) keys(name string) map[string]*list.Element {
 	if h := s.names[name]; h != nil {
 		return h.keys
@@ -143,10 +143,10 @@ func (s *Store) keys(name string) map[string]*list.Element {
 	return nil
 }
 
-// at is the entry of a key, if there is one.
+// at returns the entry of a key, or nil.
 func (s *Store) at(name, key string) *list.Element { return s.keys(name)[key] }
 
-// find returns the entry if it has not ended, and notes that it is used.
+// find returns the entry unless it has ended, and notes that it is used.
 func (s *Store) find(now time.Time, name, key string) *entry {
 	el := s.at(name, key)
 	if el == nil {
@@ -163,7 +163,7 @@ func (s *Store) find(now time.Time, name, key string) *entry {
 
 func (e *entry) ended(now time.Time) bool { return !e.End.IsZero() && !e.End.After(now) }
 
-// maxNames bounds how many stores there may be with something in them.
+// maxNames bounds how many names may have entries.
 const maxNames = Most
 
 func (s *Store) put(now time.Time, name, key string, value []byte, ttl time.Duration) error {
@@ -171,7 +171,7 @@ func (s *Store) put(now time.Time, name, key string, value []byte, ttl time.Dura
 	if e.cost() > s.max {
 		return fmt.Errorf("%w: the store has room for %d bytes", errs.TooLarge, s.max)
 	}
-	s.expire(now) // the key's old entry too, maybe
+	s.expire(now) // may remove the key's old entry
 	old := s.at(name, key)
 	switch {
 	case s.names[name] == nil && len(s.names) >= maxNames:
@@ -221,14 +221,14 @@ func (s *Store) remove(el *list.Element) {
 	}
 }
 
-// expire removes what has ended.
+// expire removes the entries that have ended.
 func (s *Store) expire(now time.Time) {
 	for len(s.ends) > 0 && s.ends[0].ended(now) {
 		s.remove(s.at(s.ends[0].Name, s.ends[0].Key))
 	}
 }
 
-// MarshalJSON writes the entries, the last used first.
+// MarshalJSON encodes the entries, the one used last first.
 func (s *Store) MarshalJSON() ([]byte, error) {
 	all := make([]*entry, 0, s.recent.Len())
 	for el := s.recent.Front(); el != nil; el = el.Next() {
@@ -237,7 +237,7 @@ func (s *Store) MarshalJSON() ([]byte, error) {
 	return json.Marshal(all)
 }
 
-// UnmarshalJSON reads them.
+// UnmarshalJSON decodes the entries.
 func (s *Store) UnmarshalJSON(b []byte) error {
 	var all []*entry
 	if err := json.Unmarshal(b, &all); err != nil {

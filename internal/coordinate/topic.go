@@ -2,10 +2,10 @@ package coordinate
 
 import "slices"
 
-// topic is who hears what is published under one name.
+// topic has the members that hear what is published under one name.
 type topic struct {
 	Number    uint64 // never used again
-	Members   []int  // in order
+	Members   []int  // sorted
 	Published int64
 	Missed    int64 // copies that did not reach a subscriber
 }
@@ -37,7 +37,7 @@ func (st *State) Subscribe(id int, name string) (number uint64, err error) {
 	return t.Number, nil
 }
 
-// Unsubscribe is the opposite.
+// Unsubscribe makes the member hear the topic no more.
 func (st *State) Unsubscribe(id int, name string) {
 	if t := st.Topics[name]; t != nil {
 		st.unsubscribe(id, name, t)
@@ -58,7 +58,7 @@ func (st *State) unsubscribe(id int, name string, t *topic) {
 	}
 }
 
-// Publish counts a message and returns who hears it. The list is the state's own.
+// Publish counts a message and returns the members that hear it. The list is the state's own.
 func (st *State) Publish(name string) (number uint64, members []int) {
 	t := st.Topics[name]
 	if t == nil {
@@ -77,7 +77,7 @@ func (st *State) Miss(number uint64, copies int64) {
 	}
 }
 
-// silence ends all that a member hears.
+// silence makes the member hear no topic any more.
 func (st *State) silence(id int) {
 	for name, t := range st.Topics {
 		st.unsubscribe(id, name, t)
