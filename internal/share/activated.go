@@ -13,9 +13,8 @@ import (
 	"github.com/go-cluster/cluster/internal/socket"
 )
 
-// activated are the sockets that a service manager opened for this process. A
-// worker that asks for the address of one gets it. Each use is a duplicate, so
-// that they outlive a Disconnect.
+// activated has the sockets that a service manager opened for this process. A worker that
+// asks for the address of one gets a duplicate, so the sockets outlive a Disconnect.
 type activated struct {
 	load func() []Passed
 	drop func(fd int)
@@ -34,13 +33,13 @@ type activatedSocket struct {
 	kept   *handle.Handle // of one that this process has opened itself: see keep
 }
 
-// Passed is what a service manager gave: a descriptor, and its name for that.
+// Passed is a descriptor that a service manager gave, and the name that it has for it.
 type Passed struct {
 	FD   int
 	Name string
 }
 
-// Activated is a socket of the service manager's.
+// Activated is a socket of the service manager.
 type Activated struct {
 	FD   int
 	Addr net.Addr
@@ -55,8 +54,7 @@ func (a *activated) init() {
 	}
 }
 
-// add notes the socket fd, if it is one. kept is the reference to it, or nil if it stays
-// open anyway.
+// add notes fd if it is a socket. kept is a reference to it that is to be released, or nil.
 func (a *activated) add(name string, fd int, kept *handle.Handle) {
 	network, addr, err := socket.Inspect(fd)
 	if err != nil {
@@ -70,7 +68,7 @@ func (a *activated) add(name string, fd int, kept *handle.Handle) {
 	a.list = append(a.list, s)
 }
 
-// is reports whether s is what want asks for.
+// is reports whether s is the socket that want asks for.
 func (s *activatedSocket) is(want socket.Address) bool {
 	if want.FD >= 0 || s.packet != want.IsPacket() || s.lost() {
 		return false
@@ -84,10 +82,10 @@ func (s *activatedSocket) is(want socket.Address) bool {
 	return want.Means(s.Addr)
 }
 
-// find returns new handles of the sockets that want means, and the address of the
-// first. There can be several for a port of both families; of those for datagrams
-// one is taken, since workers read from one. stored is the name under which they are
-// kept, if the process before had them.
+// find returns new handles of the sockets that want means, and the address of the first. For
+// a port of both families there can be several. Of sockets for datagrams it returns only one,
+// since a worker reads from one. stored is the name under which the service manager keeps
+// them, if the process before this one had it keep them.
 func (a *activated) find(want socket.Address) (all []*handle.Handle, addr net.Addr, stored string) {
 	a.once.Do(a.init)
 	a.mu.Lock()
@@ -113,8 +111,8 @@ func (a *activated) find(want socket.Address) (all []*handle.Handle, addr net.Ad
 	return all, addr, stored
 }
 
-// ActivatedFor returns new handles of the service manager's sockets for a, which are those
-// that workers get, and the address of the first.
+// ActivatedFor returns new handles of the service manager's sockets for a, the same that
+// workers get, and the address of the first.
 func (r *Registry) ActivatedFor(a socket.Address) (all []*handle.Handle, addr net.Addr) {
 	a.Locate() // without it the path stands for itself
 	all, addr, stored := r.activated.find(a)
@@ -124,8 +122,8 @@ func (r *Registry) ActivatedFor(a socket.Address) (all []*handle.Handle, addr ne
 	return all, addr
 }
 
-// explain is err, why want could not be opened. An address that is in use may be so by
-// a socket of the service manager's that nobody has recognised.
+// explain returns err, the reason why want could not be opened. If the address is in use, it
+// adds the sockets of the service manager: one of them may have the address in another form.
 func (a *activated) explain(want socket.Address, err error) error {
 	if !errors.Is(err, syscall.EADDRINUSE) {
 		return err
@@ -151,15 +149,15 @@ func (a *activated) explain(want socket.Address, err error) error {
 // maxNamed is how many sockets explain names.
 const maxNamed = 3
 
-// has reports whether the descriptor fd is one of them.
+// has reports whether the descriptor fd is one of the sockets.
 func (a *activated) has(fd int) bool {
 	a.once.Do(a.init)
 	return slices.ContainsFunc(a.list, func(s activatedSocket) bool { return s.FD == fd })
 }
 
-// offered returns what the descriptor fd really is, if it is one that may be asked
-// for by its number: a service manager's, or one of those that the program offers. No
-// other socket of this process is a worker's to have.
+// offered returns what the descriptor fd really is, if a worker may ask for it by its number:
+// it is a service manager's, or one of those that the program offers (byProgram). A worker
+// can have no other socket of this process.
 func (r *Registry) offered(fd int, byProgram []int) (network, address string, err error) {
 	if !slices.Contains(byProgram, fd) && !r.activated.has(fd) {
 		return "", "", fmt.Errorf("descriptor %d of the master is no socket of a service manager, nor in Options.ListenFDs", fd)

@@ -11,9 +11,10 @@ import (
 	"github.com/go-cluster/cluster/internal/wire"
 )
 
-// unixSource is a worker's share of a unix socket. Whoever has the socket too can shut it
-// down, and it never listens again: an Accept of it waits for ever. The master opens
-// another one and says so, and each worker asks for that, while its Accept goes on.
+// unixSource is a worker's share of a unix socket. Every process that has the socket can shut
+// it down. Then it never listens again, and an Accept waits for ever. So the master opens
+// another socket and tells the workers. Each worker asks for that one, while its Accept goes
+// on.
 type unixSource struct {
 	grant *Grant
 	ctx   context.Context // until Close
@@ -37,7 +38,7 @@ func (a *Asker) newUnixSource(g *Grant, ln *net.UnixListener) *unixSource {
 	return s
 }
 
-// Again is called by the reader: the socket of an address is of no use any more.
+// Again is called by the reader when the socket of an address is useless.
 func (a *Asker) Again(w *wire.Message) {
 	a.mu.Lock()
 	s := a.unix[w.Key]
@@ -47,14 +48,14 @@ func (a *Asker) Again(w *wire.Message) {
 	}
 }
 
-// again gives up the socket and asks for another one. An abstract name is free for that
-// when all have given it up.
+// again gives up the socket and asks for another one. If its name is abstract, the master can
+// open another one only when all processes have given this one up.
 func (s *unixSource) again() {
 	s.mu.Lock()
 	old := s.ln
 	s.ln = nil
 	s.mu.Unlock()
-	if old != nil { // else it is asked already, or closed
+	if old != nil { // nil if the master is being asked already, or after Close
 		go func() {
 			old.Close()
 			s.ask()
@@ -84,7 +85,7 @@ func (s *unixSource) ask() {
 	}
 }
 
-// set is told of the socket to go on with. It reports false, and closes that, after Close.
+// set goes on with the socket ln. After Close it closes ln and returns false.
 func (s *unixSource) set(ln *net.UnixListener) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -98,7 +99,7 @@ func (s *unixSource) set(ln *net.UnixListener) bool {
 	return true
 }
 
-// Accept returns the next connection, of this socket or of the one that takes its place.
+// Accept returns the next connection of this socket, or of the one that takes its place.
 func (s *unixSource) Accept() (net.Conn, error) {
 	for {
 		ln, err := s.current()

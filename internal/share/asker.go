@@ -30,35 +30,36 @@ type Worker struct {
 	Link     Link
 	Go       bool                 // the master speaks more than node's protocol
 	Draining func() bool          // this worker takes no connection any more
-	Ends     func() bool          // the same, or it is about to
+	Ends     func() bool          // Draining, or about to be
 	WhoOpens func(uid int) string // names the user that opens sockets, for errors
 	Places   Places
 
-	// Exhausted is told, once a minute, that a connection is given back because no
-	// descriptor is free.
+	// Exhausted is called, at most once a minute, when a connection is given back because
+	// no descriptor is free.
 	Exhausted func(err error)
 
-	// Received counts, for the master, a read of a sharded address for datagrams.
+	// Received counts a read of a sharded address for datagrams. The master sees the count.
 	Received func()
 }
 
-// Places are those that a worker has for connections. The master is told, with the answer
-// to an offer, that the last one is taken, and by HasRoom that one is free again.
+// Places are the places that a worker has for connections. The answer to an offer tells the
+// master that the last place is taken, and HasRoom that one is free again.
 type Places interface {
 	// Reserve takes a place for a connection that Accept is certain to return. It
-	// reports false if there is none.
+	// returns false if no place is free.
 	Reserve() bool
-	// Unreserve gives it back: there is no connection.
+	// Unreserve gives back a place: there is no connection for it.
 	Unreserve()
-	// Full reports whether there is none.
+	// Full reports whether no place is free.
 	Full() bool
-	// Connects takes a place for a connection whose client has been heard, whether there
-	// is one or not. accepted is called when the program has it, ended when it is no more.
+	// Connects takes a place for a connection that a client has begun already, even if no
+	// place is free. The caller calls accepted when the program has the connection, and
+	// ended when the connection is gone.
 	Connects() (accepted, ended func())
 }
 
-// Asker is a worker's side of the shared addresses. It asks the master for them
-// and remembers what it was granted.
+// Asker is the worker's side of the shared addresses. It asks the master for addresses, and
+// remembers what it was granted.
 type Asker struct {
 	worker Worker
 
@@ -82,8 +83,8 @@ func NewAsker(w Worker) *Asker {
 	return &Asker{worker: w, indexes: make(map[string]map[int]bool), queues: make(map[string]*handedQueue), shards: make(map[string]shardTaker), unix: make(map[string]*unixSource), keys: make(map[string]bool), places: make(map[string]*FlowPlace)}
 }
 
-// Grant is what the master gave for an address. Listener or PacketConn makes of it
-// what connections come from; Release gives it back.
+// Grant is what the master gave for an address. Listener or PacketConn makes the source of
+// connections of it; Release gives it back.
 type Grant struct {
 	Query // with the index that the asker has chosen
 	asker *Asker
@@ -94,7 +95,7 @@ type Grant struct {
 	sharded bool // they come later
 }
 
-// Ask asks the master for q. An answer that comes after ctx has ended is given
+// Ask asks the master for q. If the answer comes after ctx has ended, what it grants is given
 // back.
 func (a *Asker) Ask(ctx context.Context, q Query) (*Grant, error) {
 	if q.Network == "unixgram" && !a.worker.Go {
@@ -102,15 +103,15 @@ func (a *Asker) Ask(ctx context.Context, q Query) (*Grant, error) {
 	}
 	a.takeIndex(&q.Address)
 	if !a.worker.Go && q.Index > 0 && q.Port() != 0 {
-		// Node's versions each go wrong in their own way about the second listen of
-		// one worker on one address; some give the first one's socket again.
+		// Every version of node does something wrong, each in its own way, at the second
+		// listen of one worker on one address. Some give the first socket again.
 		a.dropIndex(q.Address)
 		return nil, ListenError(q.Address, syscall.EADDRINUSE, "this worker listens there already")
 	}
 	return a.ask(ctx, q, func() { a.dropIndex(q.Address) })
 }
 
-// ask is Ask, with the index of q. drop is called if it comes to nothing.
+// ask is Ask for a q that has its index. drop is called if nothing is granted.
 func (a *Asker) ask(ctx context.Context, q Query, drop func()) (*Grant, error) {
 	type reply struct {
 		w *wire.Message
@@ -157,8 +158,8 @@ func (a *Asker) granted(q Query, w *wire.Message, h *handle.Handle) (*Grant, err
 		g.addr = addrOf(q.Address, w.Sockname)
 	} else if (w.Go == nil || !w.Go.Listening) && !q.IsPacket() {
 		if err := socket.ListenBound(h, q.Address); err != nil {
-			// The primary believes that this worker has it, and a second question
-			// for the same would crash node 20.
+			// The primary believes that this worker has the address. A second question
+			// for it would crash node 20.
 			a.close(w.Key)
 			return nil, ListenError(q.Address, err, "")
 		}
@@ -169,7 +170,7 @@ func (a *Asker) granted(q Query, w *wire.Message, h *handle.Handle) (*Grant, err
 	return g, nil
 }
 
-// refused is why the master did not open the address.
+// refused returns the error with which the master did not open the address.
 func (a *Asker) refused(q Query, w *wire.Message) error {
 	hint := "the primary opens it"
 	if w.Go != nil {
@@ -188,8 +189,8 @@ func (a *Asker) close(key string) {
 	a.worker.Link.Order(&wire.Message{Act: wire.ActClose, Key: key})
 }
 
-// takeIndex gives addr the lowest index that is free for its address in this
-// worker, so that the n-th listen on port 0 is the same in every worker.
+// takeIndex gives addr the lowest index that is free for the address in this worker. So the
+// n-th listen on port 0 gets the same socket in every worker.
 func (a *Asker) takeIndex(addr *socket.Address) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -212,8 +213,8 @@ func (a *Asker) dropIndex(addr socket.Address) {
 	}
 }
 
-// Withdraw tells a node primary that this worker has closed all its addresses: to
-// one that has said so it gives no connection any more. A Go master needs no word.
+// Withdraw tells a node primary that this worker has closed all its addresses, so that it
+// gives the worker no connection any more. A Go master need not be told.
 func (a *Asker) Withdraw() {
 	if a.worker.Go {
 		return
@@ -230,9 +231,9 @@ func (a *Asker) Withdraw() {
 	}
 }
 
-// Release gives back what the master granted. A worker that drains, or is about to, says
-// nothing of it: the master would take it for the end of the address if it did not know of
-// the drain yet.
+// Release gives back what the master granted. A worker that drains, or is about to, does not
+// tell the master: a master that does not know of the drain yet would take it for the end of
+// the address.
 func (g *Grant) Release() {
 	g.asker.mu.Lock()
 	delete(g.asker.keys, g.key)
@@ -243,9 +244,9 @@ func (g *Grant) Release() {
 	g.asker.dropIndex(g.Address)
 }
 
-// Listener returns the source of the connections, and the address that it shows to
-// the application. The source has SetDeadline, with which a drain stops it. After
-// an error the grant is released.
+// Listener returns the source of the connections, and the address that the application sees.
+// The source has SetDeadline, with which a drain stops it. After an error the grant is
+// released.
 func (g *Grant) Listener() (source net.Listener, addr net.Addr, err error) {
 	defer g.h.Release()
 	if !g.asker.worker.Go {

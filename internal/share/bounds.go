@@ -10,15 +10,16 @@ import (
 	"github.com/go-cluster/cluster/internal/socket"
 )
 
-// How many addresses workers can make the master open: so few that it always has the
-// descriptors to fork a worker, and that one worker cannot use up what there is for all.
+// Bounds of the addresses that workers can make the master open. The master must always have
+// descriptors to fork a worker, and one worker must not use up what there is for all.
 
 // maxAddresses bounds how many addresses are open at a time. It is less where this
 // process may have few descriptors: an address takes two at most.
 const maxAddresses = 1024
 
-// admit says why m (nil: this process itself) may not have one more address opened. An
-// address that only dead workers had makes room. It runs in the mailbox.
+// admit returns why m, or this process itself if m is nil, may not have one more address
+// opened. If there are too many, an address that only dead workers had makes room. It runs in
+// the mailbox.
 func (r *Registry) admit(m Member) error {
 	bound := min(maxAddresses, socket.Budget()/2)
 	if len(r.entries) >= bound && !r.makeRoom() {
@@ -39,8 +40,8 @@ func (r *Registry) admit(m Member) error {
 	return nil
 }
 
-// makeRoom ends the oldest of the addresses that nobody listens on and that wait for a
-// successor of who did. It reports false if there is none.
+// makeRoom ends the oldest of the addresses that nobody listens on, and that are open only
+// because a successor of a worker may ask for them. It returns false if there is none.
 func (r *Registry) makeRoom() bool {
 	var oldest *entry
 	for _, e := range r.entries {
@@ -55,7 +56,7 @@ func (r *Registry) makeRoom() bool {
 	return true
 }
 
-// openWithin is open, with what is kept of the descriptors for this process untouched.
+// openWithin is open without using the descriptors that are kept for this process.
 func (r *Registry) openWithin(ctx context.Context, q Query) (o opened, err error) {
 	for {
 		o, err = socket.WhileInUse(ctx, r.host.Patience, func() (opened, error) { return r.open(ctx, q) })
@@ -80,7 +81,7 @@ func (r *Registry) openWithin(ctx context.Context, q Query) (o opened, err error
 	}
 }
 
-// fit is [socket.Fit] for all of the sockets; if one does not fit, none is left.
+// fit is [socket.Fit] for all sockets of o. If one does not fit, all are released.
 func (o opened) fit() bool {
 	for i, h := range o.sockets {
 		if o.sockets[i] = socket.Fit(h); o.sockets[i] != nil {

@@ -13,18 +13,17 @@ import (
 	"github.com/go-cluster/cluster/internal/wire"
 )
 
-// dispatcher accepts the connections of one address in the master and hands each
-// to a free worker. A worker that has been handed a connection is not free until
-// it has answered for it, so that one that is stopped holds up at most one. The
-// dispatcher accepts only while its policy has a worker for the next connection; the
-// rest wait in the kernel. A worker that has said that it is full is offered nothing
-// until it has said that it has room.
+// dispatcher accepts the connections of one address in the master and hands each to a free
+// worker. After that the worker is not free until it has answered for the connection. So a
+// worker that is stopped holds up at most one connection. The dispatcher accepts only while
+// its policy has a worker for the next connection; the rest wait in the kernel. A worker that
+// has said that it is full is offered nothing until it says that it has room.
 //
-// Answers come on the readers of the workers' channels while accept waits on its
-// own goroutine. A reader that frees a worker takes the next connection for it at
-// once; only if none waits is that left to accept. So it is with a socket that only
-// this process has. Whoever else has it can make accept(2) wait, by O_NONBLOCK:
-// on one that is lent only the accepting goroutine calls it, without the lock.
+// Answers come on the readers of the workers' channels, while accept waits on a goroutine of
+// its own. A reader that frees a worker accepts the next connection for it at once, if one
+// waits. It does so only if no other process has the socket (lent is false). Another process
+// could clear O_NONBLOCK, and accept(2) would wait. So on a socket that is lent only the
+// accepting goroutine calls accept(2), without the lock.
 type dispatcher struct {
 	head      []byte // of the line that carries a connection
 	socks     []*socket.Acceptor
@@ -45,7 +44,7 @@ type dispatcher struct {
 	pause   acceptPause
 }
 
-// seat is a worker's place at a dispatcher.
+// seat is what a dispatcher knows of a worker.
 type seat struct {
 	member   Member
 	left     bool // it gets no more
@@ -65,16 +64,16 @@ type handover struct {
 	conn *handle.Handle
 }
 
-// How long a worker that refuses is left alone. Without this, a lone worker at
-// its limit of connections would be offered the same one in a loop.
+// How long a worker that refuses a connection is left alone. Otherwise a lone worker that
+// takes no more connections would be offered the same one in a loop.
 const (
 	refusalMin = 5 * time.Millisecond
 	refusalMax = time.Second
 )
 
-// newDispatcher begins to accept on the sockets of an address, which stay the
-// caller's. lent says that others have them too. closeConn closes connections, failed
-// is told when accept fails.
+// newDispatcher begins to accept on the sockets of an address, which stay the caller's. lent
+// says that other processes have them too. closeConn closes connections; failed is called
+// when accept fails.
 func newDispatcher(key string, sockets []*handle.Handle, lent bool, p policy, closeConn func(fd int), failed func(error)) (*dispatcher, error) {
 	d := &dispatcher{head: wire.AppendNewConn(nil, key), lent: lent, closeConn: closeConn, failed: failed, policy: p, seats: make(map[Member]*seat)}
 	d.changed.L = &d.mu
@@ -90,9 +89,9 @@ func newDispatcher(key string, sockets []*handle.Handle, lent bool, p policy, cl
 	return d, nil
 }
 
-// closeConn returns what closes the connections that are accepted at addr. What is known
-// of the socket is known of them: at a unix socket each close may wait, at a TCP socket
-// only that of one that lingers.
+// closeConn returns the func that closes the connections that are accepted at addr. The kind
+// of the socket tells what may wait: at a unix socket every close, at a TCP socket only the
+// close of a connection that lingers.
 func closeConn(c *handle.Closer, addr net.Addr) func(fd int) {
 	if _, local := addr.(*net.UnixAddr); local {
 		return c.Later
@@ -112,7 +111,7 @@ func (d *dispatcher) accept(sock *socket.Acceptor) {
 	for d.waitFree() {
 		conn, err := sock.Accept(d.wants)
 		if err == socket.ErrUnwanted {
-			continue // somebody gave a connection back, or took this one, faster
+			continue // a worker gave a connection back meanwhile, or another process took this one
 		}
 		if err != nil && d.pauses() {
 			return
@@ -143,20 +142,20 @@ func (d *dispatcher) accept(sock *socket.Acceptor) {
 	}
 }
 
-// wants is hungry, for the acceptor.
+// wants is hungry with the lock. The acceptor calls it.
 func (d *dispatcher) wants() bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.closed || d.hungry()
 }
 
-// nextAcceptDelay is how long to wait after accept has failed, most likely for
-// want of descriptors: 5 ms, doubled up to 1 s, as in net/http.
+// nextAcceptDelay returns how long to wait after accept has failed, most likely because no
+// descriptor is free: 5 ms, doubled up to 1 s, as in net/http.
 func nextAcceptDelay(d time.Duration) time.Duration {
 	return min(max(5*time.Millisecond, 2*d), time.Second)
 }
 
-// sleep waits for delay, but not beyond close.
+// sleep waits for delay, or until close.
 func (d *dispatcher) sleep(delay time.Duration) (open bool) {
 	end := time.Now().Add(delay) // before the timer, which rings once
 	timer := time.AfterFunc(delay, func() { broadcast(&d.changed) })
@@ -169,7 +168,7 @@ func (d *dispatcher) sleep(delay time.Duration) (open bool) {
 	return !d.closed && !d.pause.held
 }
 
-// broadcast wakes all that wait for c. It takes c's lock: a goroutine that has
+// broadcast wakes all goroutines that wait for c. It takes c's lock: else a goroutine that has
 // just looked at the time, and does not wait yet, would miss the call.
 func broadcast(c *sync.Cond) {
 	c.L.Lock()
@@ -197,8 +196,8 @@ func (d *dispatcher) hungry() bool {
 	return i >= 0
 }
 
-// dispatch hands over what it can. It is called with d.mu held and gives it up
-// before it sends: a channel that is closed calls answered at once.
+// dispatch hands over as many connections as it can. It is called with d.mu held, and unlocks
+// it before it sends: a channel that is closed calls answered at once.
 func (d *dispatcher) dispatch() {
 	var out []handover
 	for len(d.free) > 0 && !d.closed && !d.pause.frozen {
@@ -227,8 +226,7 @@ func (d *dispatcher) dispatch() {
 	}
 }
 
-// lookIn sees to it that somebody dispatches after wait, if nothing happens before. d.mu
-// is held.
+// lookIn makes a timer dispatch after wait, if nothing happens before. d.mu is held.
 func (d *dispatcher) lookIn(wait time.Duration) {
 	if wait <= 0 || d.timer != nil {
 		return
@@ -254,8 +252,7 @@ func (d *dispatcher) tryAccept() *handle.Handle {
 	return nil
 }
 
-// without removes the i-th seat. The first one, which is nearly always meant,
-// costs no copy.
+// without removes the i-th seat. That is nearly always the first, which costs no copy.
 func without(free []*seat, i int) []*seat {
 	if i == 0 {
 		return free[1:]
@@ -274,22 +271,23 @@ func (d *dispatcher) handOver(o handover) {
 	})
 }
 
-// answered is called when the worker has taken or refused the connection, or
-// (with nil) has died with it. Only then is it offered to another worker: while
-// the first one lives it may yet serve it. A connection that the dead worker had
-// begun to serve, though its word for that never came out of its queue, is
-// closed: its request is gone, and the client would wait for an answer for ever.
+// answered is called when the worker has taken or refused the connection, or, with a nil w,
+// has died with it. Only then another worker is offered the connection: as long as the first
+// one lives it may serve it.
+//
+// A dead worker may have begun to serve the connection without telling the master. Then the
+// connection is closed: its request is gone, and the client would wait for ever for an answer.
 func (d *dispatcher) answered(o handover, w *wire.Message) {
 	if w == nil {
-		// To ask for what became of the connection can take as long as its worker
-		// likes, and who calls has the worker's death to report.
+		// settle may wait, for as long as another process likes. The caller must not: it
+		// has the worker's death to report.
 		go d.settle(o, nil)
 		return
 	}
 	d.settle(o, w)
 }
 
-// settle is answered, where it may wait.
+// settle is the part of answered that may wait.
 func (d *dispatcher) settle(o handover, w *wire.Message) {
 	accepted := w != nil && w.Accepted != nil && *w.Accepted
 	lost := w == nil && o.conn.Touched()
@@ -327,8 +325,8 @@ func (d *dispatcher) settle(o handover, w *wire.Message) {
 	d.dispatch()
 }
 
-// rest leaves a worker alone that has refused a connection, the longer the more
-// often it has done so. d.mu is held.
+// rest leaves a worker alone that has refused a connection: longer each time that it refuses
+// again. d.mu is held.
 func (d *dispatcher) rest(s *seat) {
 	s.refusals++
 	pause := min(refusalMin<<min(s.refusals-1, 10), refusalMax)
@@ -367,8 +365,8 @@ func (d *dispatcher) add(m Member) {
 	d.dispatch()
 }
 
-// remove takes m's seat away. A connection on its way to m is m's own until m
-// answers or its channel closes.
+// remove takes m's seat away. A connection on its way to m still belongs to m, until m answers
+// or its channel closes.
 func (d *dispatcher) remove(m Member) {
 	d.mu.Lock()
 	if s := d.seats[m]; s != nil {
@@ -376,17 +374,18 @@ func (d *dispatcher) remove(m Member) {
 		delete(d.seats, m)
 		d.free = slices.DeleteFunc(d.free, func(f *seat) bool { return f == s })
 	}
-	d.dispatch() // it may have been the one to wait for
+	d.dispatch() // the policy may have waited for this worker
 }
 
-// maxLast bounds how many connections a worker is handed at once at the end. It is less
-// than what a worker takes at a time.
+// maxLast bounds how many connections a worker is handed at once at the end of the address. A
+// worker takes more than that at a time.
 const maxLast = maxOffers / 2
 
-// handOut hands over what waits, at the end of the address, to all workers in turn:
-// also to those that have not answered for their last one yet, but to a full one only if
-// all are. What is more than they take at a time follows as they answer. queued says that
-// what waits on the sockets is a part of it; on one that is lent it stays for who else has it.
+// handOut hands over the connections that wait, at the end of the address, to all workers in
+// turn. Workers that have not answered for their last connection are among these, and full
+// ones only if all are full. If there are more connections than the workers take at a time,
+// the rest follows as they answer. queued says that the connections in the sockets' queues
+// are handed over too; those of a socket that is lent stay for the processes that have it.
 func (d *dispatcher) handOut(queued bool) {
 	d.mu.Lock()
 	seats := slices.Collect(maps.Values(d.seats))
@@ -419,9 +418,9 @@ func (d *dispatcher) handOut(queued bool) {
 	releaseAll(refused)
 }
 
-// goOn is called after the end, when a worker has answered: if it took its connection it
-// gets another one of those that are left. When nobody can be expected to take more, they
-// are closed. It is called with d.mu held and gives it up.
+// goOn is called after the end, when a worker has answered. If the worker took its connection,
+// it gets another one of those that are left. When no worker can be expected to take more,
+// they are closed. goOn is called with d.mu held, and unlocks it.
 func (d *dispatcher) goOn(s *seat, took bool) {
 	var next *handle.Handle
 	var refused []*handle.Handle

@@ -1,11 +1,11 @@
 package share
 
-// How an address ends: here connections are no longer kept waiting for workers to
-// come, but refused. All of this runs in the mailbox.
+// How an address ends. From then on connections are refused and do not wait for workers to
+// come. All of this runs in the mailbox.
 
-// Close notes that m has closed its listener. If m stays and nobody else listens on
-// the address, that ends. A worker on its way out did not close it for good: its
-// successor will come.
+// Close notes that m has closed its listener. If m goes on (stays) and nobody else listens on
+// the address, the address ends. If m is on its way out, it does not: a successor of m will
+// come.
 func (r *Registry) Close(m Member, key string, stays bool) {
 	e := r.entries[key]
 	if e == nil {
@@ -23,7 +23,7 @@ func (r *Registry) Close(m Member, key string, stays bool) {
 	}
 }
 
-// letGo is Close for what this process itself listens on.
+// letGo is Close for an address that this process itself listens on.
 func (r *Registry) letGo(e *entry) {
 	for e.heir != nil {
 		e = e.heir
@@ -34,9 +34,9 @@ func (r *Registry) letGo(e *entry) {
 	}
 }
 
-// Outdate ends, after a reload, the addresses that nobody listens on and that no
-// worker of a generation after the given one has asked for. Unless slots is true, the
-// workers of slots are still to come, so that those that one of them has had stay.
+// Outdate ends addresses after a reload: those that nobody listens on, and that no worker of a
+// generation after the given one has asked for. Unless slots is true, the new workers of slots
+// are still to come, so addresses that a worker of a slot had stay.
 func (r *Registry) Outdate(generation int, slots bool) {
 	for _, e := range r.entries {
 		if e.generation <= generation && (slots || e.granted && !e.slotted) {
@@ -46,8 +46,8 @@ func (r *Registry) Outdate(generation int, slots bool) {
 	r.Flows.outdate(generation, slots)
 }
 
-// endUnused ends e if it is open and nobody listens on it. Workers on their way
-// out do not count.
+// endUnused ends e if it is open and nobody listens on it, apart from workers on their way
+// out.
 func (r *Registry) endUnused(e *entry) {
 	if len(e.sockets) == 0 || e.held > 0 {
 		return
@@ -60,9 +60,10 @@ func (r *Registry) endUnused(e *entry) {
 	r.drop(e, false)
 }
 
-// renew ends an address whose file somebody has removed, if m is of a newer program
-// than all that have asked for it: it is then opened anew, for the workers to come.
-// Those of before go on with what they have. It is called outside of the mailbox.
+// renew ends an address whose file somebody has removed, if m runs a newer program than all
+// workers that have asked for the address. It is then opened anew for the workers to come. The
+// earlier workers go on with the socket that they have. renew is called outside of the
+// mailbox.
 func (r *Registry) renew(key string, m Member) {
 	var old *entry
 	r.host.Turn(func() {
@@ -81,24 +82,24 @@ func (r *Registry) renew(key string, m Member) {
 	})
 }
 
-// bequeath lets the next entry with e's key be held as often as e, which has ended
-// although this process listens on it.
+// bequeath makes the next entry with e's key be held as often as e: e has ended although this
+// process listens on it.
 func (r *Registry) bequeath(e *entry) {
 	if e.held > 0 {
 		r.bereft[e.key] = e
 	}
 }
 
-// CloseAll ends all addresses, at the beginning of a stop. Workers that have the
-// socket take what waits in its queue; what is asked for later is not opened for
-// them, since they are on their way out. What is kept beyond this process is closed here
-// only: clients wait for the next one.
+// CloseAll ends all addresses, at the beginning of a stop. Workers that have a socket take the
+// connections in its queue. Nothing more is opened for them, since they are on their way out.
+// Sockets that a service manager keeps are closed only in this process, and clients wait for
+// the next one.
 func (r *Registry) CloseAll() {
 	clear(r.bereft)
 	for _, e := range r.entries {
 		kept := r.Stored.outlives(e)
 		if kept {
-			e.unlink = func() {} // it is reached by its file as before
+			e.unlink = func() {} // clients reach the kept socket by its file
 		}
 		r.drop(e, kept)
 	}
@@ -112,7 +113,7 @@ func (r *Registry) drop(e *entry, kept bool) {
 		r.Stored.unstore(e)
 	}
 	if len(e.sockets) == 0 {
-		return // still being opened: commit will see
+		return // still being opened: commit drops it
 	}
 	if e.dispatcher != nil {
 		e.dispatcher.handOut(!kept)

@@ -12,9 +12,9 @@ import (
 // ListenFails is how every ListenError begins.
 const ListenFails = "cluster: listen "
 
-// ListenError returns the error of a Listen: the address, the cause and, in
-// parentheses, a hint unless that is "". Errors of package net repeat the address;
-// what counts is their cause, which errors.Is still finds.
+// ListenError returns the error of a Listen: the address, the cause and, unless it is "", a
+// hint in parentheses. Errors of package net repeat the address, so only their cause is in the
+// text. errors.Is finds the cause.
 func ListenError(a socket.Address, err error, hint string) error {
 	var why *socket.Reason
 	if errors.As(err, &why) {

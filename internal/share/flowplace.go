@@ -53,7 +53,7 @@ func (a *Asker) JoinFlows(ctx context.Context, q Query) (*FlowPlace, error) {
 	a.worker.Link.Ask(m, func(w *wire.Message, h *handle.Handle) {
 		h.Release()
 		if w == nil {
-			return // the channel is closed, so this worker is at its end: as in a drain
+			return // the channel is closed, and this worker is at its end, as in a drain
 		}
 		p, err := a.placed(q, w) // on the reader: the shares may come next
 		replied <- reply{p, err}
@@ -76,7 +76,7 @@ func (a *Asker) JoinFlows(ctx context.Context, q Query) (*FlowPlace, error) {
 	}
 }
 
-// placed reads the master's answer, and has what follows for the place go to it.
+// placed reads the master's answer. From then on messages for the place reach it.
 func (a *Asker) placed(q Query, w *wire.Message) (*FlowPlace, error) {
 	if w.Errno != nil && *w.Errno != 0 {
 		err := a.refused(q, w)
@@ -105,12 +105,12 @@ func (a *Asker) placed(q Query, w *wire.Message) (*FlowPlace, error) {
 	return p, nil
 }
 
-// unsupported is an error of the system's that is errs.NotSupported too.
+// unsupported is an error of the system for which errors.Is finds errs.NotSupported too.
 type unsupported struct{ error }
 
 func (u unsupported) Unwrap() []error { return []error{u.error, errs.NotSupported} }
 
-// Shares is told which shares this worker is to read.
+// Shares takes the master's word which shares this worker is to read.
 func (a *Asker) Shares(w *wire.Message) {
 	a.mu.Lock()
 	p := a.places[w.Key]
@@ -124,7 +124,7 @@ func (a *Asker) Shares(w *wire.Message) {
 	p.apply()
 }
 
-// applyPlaces has all places read what they are to read now.
+// applyPlaces calls apply for all places.
 func (a *Asker) applyPlaces() {
 	a.mu.Lock()
 	all := slices.Collect(maps.Values(a.places))
@@ -134,8 +134,9 @@ func (a *Asker) applyPlaces() {
 	}
 }
 
-// apply says what is to be read now: what the master has said, or no share while this
-// worker is full. If it is so for a moment, others are to have its shares.
+// apply calls read with the shares that are to be read now: those that the master has said, or
+// none while this worker is full. If the worker stays full for a moment, the master is told,
+// and others read its shares.
 func (p *FlowPlace) apply() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -229,7 +230,7 @@ func (p *FlowPlace) open(index int, h *handle.Handle) (*net.UDPConn, error) {
 	return nil, ListenError(p.query.Address, err, "")
 }
 
-// Take has read told of the shares that this worker reads, until a drain.
+// Take calls read with the shares that this worker is to read, until a drain.
 func (p *FlowPlace) Take(read func(shares []int)) {
 	p.mu.Lock()
 	first := p.read == nil
@@ -244,12 +245,13 @@ func (p *FlowPlace) Take(read func(shares []int)) {
 	a.saying.Lock()
 	defer a.saying.Unlock()
 	a.worker.Link.Order(&wire.Message{Act: wire.ActTake, Key: p.key, Data: null})
-	if a.toldNoRoom { // it was told when it did not know this place
+	if a.toldNoRoom { // the master was told when it did not know this place
 		a.worker.Link.Answer((&wire.Message{Cmd: wire.CmdExtra, Act: wire.ActNoRoom}).Line())
 	}
 }
 
-// Close gives the place back. A worker that drains says nothing of it: see Grant.Release.
+// Close gives the place back. A worker that drains does not tell the master: see
+// Grant.Release.
 func (p *FlowPlace) Close() error {
 	p.mu.Lock()
 	was := p.closed

@@ -15,8 +15,8 @@ import (
 	"github.com/go-cluster/cluster/internal/wire"
 )
 
-// The master's half of package flow: groups of UDP sockets, who has which, and who reads
-// the shares.
+// The master's half of package flow: groups of UDP sockets, which worker has which socket, and
+// which worker reads which share.
 
 // FlowIDLength is the length of connection IDs in bytes.
 const FlowIDLength = 14
@@ -29,8 +29,8 @@ const (
 	maxFlowOwn    = 1024 // sockets of workers in one group
 )
 
-// flowShares is how many shares a group has. It never changes: which of them a client
-// comes to depends on it.
+// flowShares returns how many shares a group has. The number of a group never changes: the
+// share to which a client comes depends on it.
 func flowShares(workers int) int {
 	return min(max(minFlowShares, perFlowWorker*workers), maxFlowShares)
 }
@@ -212,12 +212,13 @@ func (f *FlowGroups) begin(g *flowGroup, flows *socket.Flows) error {
 // shares are the sockets that take what begins connections.
 func (g *flowGroup) shares() []*handle.Handle { return g.flows.Sockets[:g.flows.Shares] }
 
-// join makes m a member, with a socket of its own: that of the last worker that has died,
-// whose clients it tells so, or a new one. Nobody reads a socket that is free, so that no
-// worker takes the connections of another one for unknown. Opening one does not wait.
+// join makes m a member, with a socket of its own: the socket of the worker that died last, or
+// a new one. m tells the clients of the dead worker that their connections are gone. Nobody
+// reads a socket while it is free: else a worker would tell that to clients of a worker that
+// lives. Opening a socket does not wait.
 func (g *flowGroup) join(ctx context.Context, m Member) (*flowMember, error) {
 	if g.member(m) != nil {
-		return nil, syscall.EADDRINUSE // as if the worker had opened it itself
+		return nil, syscall.EADDRINUSE // as if the worker had opened the socket itself
 	}
 	n := len(g.leases)
 	if last := len(g.free) - 1; last >= 0 {
@@ -251,8 +252,8 @@ func (g *flowGroup) member(m Member) *flowMember {
 	return nil
 }
 
-// Socket answers a worker that asks for a socket of its group. Others' own ones it
-// does not get, nor one that it has already.
+// Socket answers a worker that asks for a socket of its group. It gets neither the own socket
+// of another worker nor one that it has already.
 func (f *FlowGroups) Socket(m Member, w *wire.Message) error {
 	g := f.groups[w.Key]
 	var one *flowMember
@@ -301,7 +302,7 @@ func (f *FlowGroups) setFull(m Member, full bool) {
 // Beat is told that m has answered a heartbeat.
 func (f *FlowGroups) Beat(m Member) { f.each(m, func(one *flowMember) bool { return one.beat() }) }
 
-// each calls fn with the places of m. Where it returns true the shares are dealt.
+// each calls fn with the places of m. Where fn returns true, the shares are dealt again.
 func (f *FlowGroups) each(m Member, fn func(*flowMember) bool) {
 	for _, g := range f.groups {
 		if one := g.member(m); one != nil && fn(one) {
@@ -310,7 +311,7 @@ func (f *FlowGroups) each(m Member, fn func(*flowMember) bool) {
 	}
 }
 
-// able reports whether the worker takes what comes.
+// able reports whether the worker takes connections now.
 func (one *flowMember) able() bool { return one.takes && !one.full && !one.hung }
 
 // leave deals the shares of m, which takes no more connections, to others.
@@ -322,14 +323,14 @@ func (f *FlowGroups) leave(m Member) {
 	})
 }
 
-// forget forgets a worker whose channel has closed. It may read its socket still.
+// forget forgets a worker whose channel has closed. The worker may still read its socket.
 func (f *FlowGroups) forget(m Member) {
 	for _, g := range f.groups {
 		g.members = slices.DeleteFunc(g.members, func(one *flowMember) bool { return one.Member == m })
 	}
 }
 
-// Dead notes that m's process is no more: its sockets are free.
+// Dead notes that m's process has ended: its sockets are free.
 func (f *FlowGroups) Dead(m Member) {
 	for _, g := range f.groups {
 		for n, lessee := range g.leases {
@@ -341,9 +342,9 @@ func (f *FlowGroups) Dead(m Member) {
 	}
 }
 
-// deal says who reads which share. As few as possible change hands: of a client that
-// connects just then, one worker may have the first datagram and another the second. What a
-// worker that hangs reads it keeps, and others read it as well.
+// deal decides which worker reads which share. As few shares as possible change hands: if a
+// client connects just then, one worker may get its first datagram and another its second. A
+// worker that hangs keeps its shares, and others read them as well.
 func (f *FlowGroups) deal(g *flowGroup) {
 	f.registry.Shards.redraw()
 	var takers, able []*flowMember
@@ -368,8 +369,8 @@ func (f *FlowGroups) deal(g *flowGroup) {
 	}
 }
 
-// spread gives each share one of the takers. If there is none, those that are only full keep
-// theirs: what comes waits for them.
+// spread gives each share to one of the takers. If there is none, workers that are only full
+// keep their shares, and what comes waits for them.
 func (g *flowGroup) spread(takers []*flowMember) {
 	count := make(map[*flowMember]int, len(takers))
 	for i, one := range g.readers {
@@ -395,7 +396,7 @@ func (g *flowGroup) spread(takers []*flowMember) {
 	}
 }
 
-// tell tells a worker which shares it reads, if it does not know.
+// tell tells a worker which shares it is to read, unless it knows.
 func (g *flowGroup) tell(one *flowMember) {
 	read := []int{}
 	for i, reader := range g.readers {
@@ -411,7 +412,7 @@ func (g *flowGroup) tell(one *flowMember) {
 		Go: &wire.Extension{Flow: &wire.Flow{Read: read}}}).Line())
 }
 
-// tell notes what it has been told.
+// tell notes what the worker was told to read.
 func (one *flowMember) tell(read []int) {
 	one.told = read
 	has := make(map[int]*holding, len(read))
@@ -443,8 +444,8 @@ func (f *FlowGroups) close(m Member, key string, stays bool) {
 	}
 }
 
-// endUnused ends g if it is open and nobody listens on it. Workers on their way out
-// do not count.
+// endUnused ends g if it is open and nobody listens on it, apart from workers on their way
+// out.
 func (f *FlowGroups) endUnused(g *flowGroup) {
 	if g.flows == nil || g.held > 0 || f.groups[g.key] != g {
 		return

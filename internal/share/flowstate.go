@@ -9,8 +9,9 @@ import (
 	"github.com/go-cluster/cluster/internal/socket"
 )
 
-// What another program of this process goes on with of the groups of package flow. As with
-// shards, the kernel keeps a group and its program for as long as somebody has the sockets.
+// The state of the groups of package flow, with which another program of this process goes on
+// after an upgrade. As with shards, the kernel keeps a group and the program that chooses its
+// sockets for as long as a process has them.
 
 // FlowGroupState is one group. Workers are told by their numbers; -1 is nobody.
 type FlowGroupState struct {
@@ -37,7 +38,8 @@ type FlowMemberState struct {
 	Told        []int
 }
 
-// state is f as data. A group that is being opened is opened again by who asked for it.
+// state returns f as data. A group that is being opened is left out: the worker that asked for
+// it asks again.
 func (f *FlowGroups) state(number func(Member) int) (all []FlowGroupState) {
 	for _, g := range f.groups {
 		if g.flows == nil {
@@ -71,8 +73,8 @@ func (f *FlowGroups) state(number func(Member) int) (all []FlowGroupState) {
 	return all
 }
 
-// restore makes the groups of a state. What this process itself held open is held again when
-// its main asks.
+// restore makes the groups of a state. A group that the old program itself held open is held
+// again when main asks for it.
 func (f *FlowGroups) restore(all []FlowGroupState, taken handle.Taken, member func(int) Member) error {
 	for _, s := range all {
 		addr, err := s.Addr.Net()

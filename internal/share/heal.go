@@ -9,15 +9,16 @@ import (
 	"github.com/go-cluster/cluster/internal/wire"
 )
 
-// How an address heals when a worker has broken the socket that all share: by shutdown(2),
-// as some libraries do to wake an accept, or by connect(2) of one for datagrams, which then
-// hears of one peer only. The first is an event, so that a master at rest is not woken. The
-// second is none: while there are such sockets they are looked at now and then.
+// How an address heals when a worker has broken the socket that all share. Some libraries call
+// shutdown(2) to wake an accept. A worker may also call connect(2) on a socket for datagrams,
+// which then receives from one peer only. The first is an event, so a master at rest is not
+// woken. The second is not: while there are sockets for datagrams, the master looks at them
+// now and then.
 
-// healTime is how often, and after how long what could not be healed is tried again.
+// healTime is the time between two looks, and between two tries to heal a socket.
 const healTime = 5 * time.Second
 
-// tend sees to it that e heals. It runs in the mailbox.
+// tend begins to watch e, so that it heals. It runs in the mailbox.
 func (r *Registry) tend(e *entry) {
 	if !socket.Heals || e.dispatcher != nil {
 		return
@@ -31,7 +32,7 @@ func (r *Registry) tend(e *entry) {
 	r.tick()
 }
 
-// watch has h watched. It reports false if there is no descriptor for that.
+// watch begins to watch h. It returns false if no descriptor is free for that.
 func (r *Registry) watch(h *handle.Handle) bool {
 	if r.watcher == nil {
 		w, err := socket.NewWatch()
@@ -52,7 +53,7 @@ func (r *Registry) watch(h *handle.Handle) bool {
 	return false
 }
 
-// unwatch is to be called before h, if it is watched, is released.
+// unwatch ends the watching of h. It must be called before h is released.
 func (r *Registry) unwatch(h *handle.Handle) {
 	if r.watcher != nil && r.watcher.Remove(h) == 0 {
 		r.watcher.Close()
@@ -60,7 +61,8 @@ func (r *Registry) unwatch(h *handle.Handle) {
 	}
 }
 
-// tick looks at what is not watched, while there is any of it. It runs in the mailbox.
+// tick looks again and again at the sockets that are not watched, as long as there are any. It
+// runs in the mailbox.
 func (r *Registry) tick() {
 	needed := false
 	for _, e := range r.entries {
@@ -79,8 +81,8 @@ func (r *Registry) tick() {
 	})
 }
 
-// heal mends what is broken. Not in the mailbox: what workers have as well may make a
-// call wait.
+// heal mends the sockets that are broken. It does not run in the mailbox, since a worker can
+// make a call on a shared socket wait.
 func (r *Registry) heal() {
 	shared := make(map[*entry][]*handle.Handle)
 	r.host.Turn(func() {
@@ -113,15 +115,15 @@ func (r *Registry) heal() {
 	}
 }
 
-// reopen lets e's socket h listen again. A unix socket does not: another takes its place,
-// at the same path, for the workers that ask from now on, and those that have the old one
-// are told to ask. It reports false if that is to be tried again.
+// reopen makes e's socket h listen again. A unix socket cannot: another one takes its place, at
+// the same path. Workers that ask from now on get that one, and those that have the old one
+// are told to ask. reopen returns false if it is to be tried again.
 func (r *Registry) reopen(e *entry, h *handle.Handle) bool {
 	if ok, err := socket.Relisten(h, e.query.Address, e.addr); ok {
 		return err == nil
 	}
 	if e.query.FD >= 0 {
-		return false // it was asked for by its descriptor, and that is of this very socket
+		return false // the address means this very descriptor, so no other socket can take its place
 	}
 	if e.query.IsUnix() && !e.query.HasFile() { // the name is free when nobody has the socket
 		r.host.Turn(func() {
@@ -157,8 +159,8 @@ func (r *Registry) reopen(e *entry, h *handle.Handle) bool {
 	return true
 }
 
-// again tells all who have e's socket to ask for another one. A worker that does not
-// understand that goes on with what it has.
+// again tells all workers that have e's socket to ask for another one. A worker that does not
+// understand that goes on with the socket that it has.
 func (e *entry) again() {
 	line := (&wire.Message{Cmd: wire.CmdCluster, Act: wire.ActAgain, Key: e.key, Seq: wire.NextSeq()}).Line()
 	for m := range e.holders {

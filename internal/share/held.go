@@ -112,7 +112,7 @@ func (l *heldListener) Accept() (net.Conn, error) {
 	return nil, &net.OpError{Op: "accept", Net: l.addr.Network(), Addr: l.addr, Err: net.ErrClosed}
 }
 
-// heldPacketConn is the same for datagrams. It can write.
+// heldPacketConn is a heldListener for datagrams. It can write.
 type heldPacketConn struct {
 	net.PacketConn // a duplicate
 	held           *heldListener
@@ -133,9 +133,9 @@ func (c *heldPacketConn) ReadFrom([]byte) (int, net.Addr, error) {
 	return 0, nil, &net.OpError{Op: "read", Net: c.held.addr.Network(), Addr: c.held.addr, Err: net.ErrClosed}
 }
 
-// A sham is what the check of an upgrade listens on: nothing is open.
+// A sham is what the check of an upgrade gets for a listener: nothing is open.
 
-// ShamListener is one that accepts nothing.
+// ShamListener returns a listener that accepts nothing.
 func ShamListener(q Query) net.Listener { return sham(q) }
 
 func sham(q Query) *heldListener {
@@ -146,7 +146,7 @@ func sham(q Query) *heldListener {
 	return &heldListener{addr: addr, letGo: func() {}, share: func() (*handle.Handle, error) { return nil, net.ErrClosed }, closed: make(chan struct{})}
 }
 
-// ShamPacketConn is one that reads nothing and sends nowhere.
+// ShamPacketConn returns a connection that reads nothing and sends nothing.
 func ShamPacketConn(q Query) net.PacketConn { return shamPacketConn{sham(q)} }
 
 type shamPacketConn struct{ l *heldListener }

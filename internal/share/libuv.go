@@ -8,10 +8,10 @@ import (
 // abstractLength is how many bytes the system has for the path of a unix socket.
 const abstractLength = 108
 
-// libuvName is the abstract name that a version of libuv makes of one: node's clients
-// look for it there. Before 1.46 (node 18) a name ends at its first NUL byte, so that
-// nothing is left of it, and before 1.48 (node 20) it is filled up with NUL bytes to
-// the length of the field, of which the kernel takes account.
+// libuvName returns the abstract name that a version of libuv makes of name. Node's clients
+// connect to that one. Before libuv 1.46 (node 18) a name ends at its first NUL byte, so nothing
+// is left of it. Before 1.48 (node 20) a name is filled up with NUL bytes to the length of the
+// field, and for the kernel they are a part of it.
 func libuvName(name, version string) string {
 	var major, minor int
 	if _, err := fmt.Sscanf(version, "%d.%d", &major, &minor); err != nil || major != 1 || len(name) > abstractLength {

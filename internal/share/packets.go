@@ -20,7 +20,7 @@ type packetShards struct {
 	ask   sync.Once
 }
 
-// newPacketShards makes one that writes by h.
+// newPacketShards makes a packetShards that writes by h.
 func (a *Asker) newPacketShards(key string, h *handle.Handle) (*packetShards, error) {
 	m, err := socket.NewMergedPackets(h, a.worker.Received)
 	if err != nil {

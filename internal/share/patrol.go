@@ -8,15 +8,15 @@ import (
 	"github.com/go-cluster/cluster/internal/socket"
 )
 
-// patrol finds the workers that hang, and those that go on. A worker hangs if a queue of
-// its own was not empty at two looks, lookTime apart, and it has accepted or read nothing
-// between them, by the page of package gauge. There are looks only while there are
-// connections: the first one after a rest is told by a socket.Traffic. It is for sharded
-// addresses, and for the shares of groups of package flow.
+// patrol finds workers that hang, and those that go on again. It is for sharded addresses, and
+// for the shares of groups of package flow. A worker hangs if one of its queues was not empty
+// at two looks, lookTime apart, and between them it has accepted or read nothing, by the page
+// of package gauge. The patrol looks only while there are connections. After a rest a
+// socket.Traffic tells of the first one.
 //
-// A look wakes one thread of this process, once, whatever the load: it is made on the
-// patrol's own goroutine, of a picture of who has which socket. The mailbox, whose
-// goroutine would have to be woken as well, draws the picture when it has changed, and
+// A look wakes one thread of this process, once, whatever the load. It is made on the patrol's
+// own goroutine, with a picture of which worker has which socket. The mailbox would be another
+// goroutine to wake. So the mailbox only draws the picture when something has changed, and
 // decides when a look has found something.
 type patrol struct {
 	s       *Shards
@@ -27,8 +27,8 @@ type patrol struct {
 	places map[int]*place // and the sockets, by the descriptor
 }
 
-// watched is a worker at an address, as a patrol sees it. It belongs to the mailbox, but for
-// done.
+// watched is a worker at an address, as a patrol sees it. Its fields belong to the mailbox,
+// except done.
 type watched struct {
 	member   Member
 	hung     bool
@@ -61,15 +61,15 @@ type owner struct {
 	*holding
 }
 
-// finding is that a worker leaves what waits at the i-th socket, or has accepted or read
-// something again.
+// finding says that a worker hangs, since connections wait at its i-th socket, or that a worker
+// goes on, since it has accepted or read something.
 type finding struct {
 	*sight
 	*holding // nil for the latter
 	i        int
 }
 
-// lookTime is between two looks at what waits.
+// lookTime is the time between two looks.
 const lookTime = 100 * time.Millisecond
 
 // begin watches the sockets of e.
@@ -78,7 +78,7 @@ func (s *Shards) begin(e *entry) error {
 	return s.watch(e.sockets)
 }
 
-// watch has a patrol look at sockets.
+// watch makes a patrol look at the sockets.
 func (s *Shards) watch(sockets []*handle.Handle) error {
 	if s.patrol == nil {
 		t, err := socket.NewTraffic()
@@ -104,7 +104,7 @@ func (s *Shards) redraw() {
 	}
 }
 
-// unwatch ends the watch of sockets. It comes before they are released.
+// unwatch ends the watch of the sockets. It must be called before they are released.
 func (s *Shards) unwatch(sockets []*handle.Handle) {
 	if s.patrol == nil {
 		return
@@ -120,7 +120,7 @@ func (s *Shards) unwatch(sockets []*handle.Handle) {
 	}
 }
 
-// walk looks at what waits, while there is traffic.
+// walk looks at the sockets, while there is traffic.
 func (p *patrol) walk() {
 	for p.traffic.Wait() {
 		if p.stale.Swap(false) {
@@ -138,8 +138,8 @@ func (p *patrol) walk() {
 	}
 }
 
-// draw makes the picture of what is now. What was seen of a socket before stays with it. It
-// runs in the mailbox.
+// draw makes the picture anew. What was seen of a socket stays with the socket. It runs in the
+// mailbox.
 func (p *patrol) draw() {
 	before := p.places
 	p.sights, p.places = nil, make(map[int]*place)
@@ -216,7 +216,7 @@ func (p *patrol) look() (busy bool, found []finding) {
 	return busy, found
 }
 
-// judge goes by what a patrol has found, if it is still so. It runs in the mailbox.
+// judge acts on what a patrol has found, if it still holds. It runs in the mailbox.
 func (s *Shards) judge(all []finding) {
 	changed := make(map[any]bool)
 	for _, f := range all {
@@ -242,7 +242,7 @@ func (s *Shards) judge(all []finding) {
 	}
 }
 
-// watchedAt is what m is at an address, or nil.
+// watchedAt returns the watched of m at an address, or nil.
 func (s *Shards) watchedAt(at any, m Member) *watched {
 	switch at := at.(type) {
 	case *entry:
@@ -257,8 +257,9 @@ func (s *Shards) watchedAt(at any, m Member) *watched {
 	return nil
 }
 
-// beat is told that w has answered a heartbeat, and reports whether that changes anything. A
-// worker that answers, and accepts nothing all the same, is not called back a second time.
+// beat notes that w has answered a heartbeat, and reports whether that changes anything. A
+// worker that hangs is called back by a heartbeat only once: it may answer heartbeats and
+// accept nothing.
 func (w *watched) beat() bool {
 	if !w.hung || w.stubborn {
 		return false

@@ -52,8 +52,8 @@ func (d *dispatcher) hold(ctx context.Context) error {
 	}
 }
 
-// freeze reports whether each worker has answered for what it was handed. Then nothing is
-// handed over any more.
+// freeze reports whether all workers have answered for the connections that they were handed.
+// If so, nothing is handed over from then on.
 func (d *dispatcher) freeze() bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -98,8 +98,8 @@ func Pause(ctx context.Context, r *Registry) error {
 	return nil
 }
 
-// Frozen reports whether the workers have answered for all connections that they were
-// handed. Nothing is handed over any more then.
+// Frozen reports whether all workers have answered for the connections that they were handed.
+// If so, nothing is handed over until Resume.
 func Frozen(r *Registry) bool {
 	frozen := true
 	for _, e := range dispatching(r) {
@@ -108,14 +108,14 @@ func Frozen(r *Registry) bool {
 	return frozen
 }
 
-// Resume goes on with the accepting.
+// Resume ends the pause.
 func Resume(r *Registry) {
 	for _, e := range dispatching(r) {
 		e.dispatcher.goOnAccepting(e.sockets)
 	}
 }
 
-// dispatching are the addresses for which the master accepts.
+// dispatching returns the addresses for which the master accepts.
 func dispatching(r *Registry) (all []*entry) {
 	r.host.Turn(func() {
 		for _, e := range r.entries {

@@ -2,12 +2,12 @@ package share
 
 import "time"
 
-// policy decides which worker has the next connection that the master accepts.
+// policy decides which worker gets the next connection that the master accepts.
 type policy interface {
-	// next returns the index of a seat. free are the seats of the workers that may
-	// have a connection, in the order in which they became free; there is one at
-	// least. all are the seats of all workers. It returns -1 if the connection is to
-	// wait: until another seat is free, or for so long, if that is not 0.
+	// next returns the index of a seat in free. free has the seats of the workers that may
+	// get a connection, at least one, in the order in which they became free. all has the
+	// seats of all workers. next returns -1 if the connection is to wait until another seat
+	// is free or, if wait is not 0, until wait is over.
 	next(now time.Time, free []*seat, all map[Member]*seat) (i int, wait time.Duration)
 }
 
@@ -29,11 +29,11 @@ type inTurn struct{}
 
 func (inTurn) next(time.Time, []*seat, map[Member]*seat) (int, time.Duration) { return 0, 0 }
 
-// leastOpen chooses the worker that has the fewest open connections; of several that
-// which has been free for longest. What a worker has been offered counts as open. If
-// another worker than the free ones has the fewest, that is waited for, since what it
-// was offered it takes in a moment. A worker that has not answered for answerTime is
-// stopped, or busy, and is not waited for any more.
+// leastOpen chooses the worker that has the fewest open connections, and of several the one
+// that has been free for longest. A connection that a worker was offered counts as open. If a
+// worker that is not free has the fewest, the connection waits for it, since that worker will
+// answer in a moment. If it has not answered for answerTime, it is stopped or busy, and the
+// connection waits no longer.
 type leastOpen struct{}
 
 // answerTime is for how long leastOpen waits for a worker's answer.
@@ -59,9 +59,10 @@ func (leastOpen) next(now time.Time, free []*seat, all map[Member]*seat) (int, t
 	return least, 0
 }
 
-// weigh sets the load of all seats: how many open connections the worker has, as far as
-// that can be known. A worker that does not tell, as node's, has of those that it has
-// taken here as large a part as of those that tell; or all of them, if none does.
+// weigh sets the load of all seats: how many open connections each worker has, as far as that
+// can be known. Workers of node do not tell. Such a worker counts as having a part of the
+// connections open that it has taken here: as large a part as the workers that tell have, or
+// all, if no worker tells.
 func weigh(all map[Member]*seat) {
 	var sum Load
 	for _, s := range all {
@@ -86,11 +87,12 @@ func weigh(all map[Member]*seat) {
 	}
 }
 
-// maxCatchUp bounds how many connections a worker that does not tell is given ahead of
-// the others when it is new. They may all have been short.
+// maxCatchUp bounds how many connections a new worker that does not tell gets before the others
+// get one again. Those that the others have taken may all be closed by now.
 const maxCatchUp = 1000
 
-// headStart is how many connections a new worker counts as having taken, beside these.
+// headStart returns how many connections a new worker counts as having taken at its start,
+// beside the seats of all.
 func headStart(all map[Member]*seat) int64 {
 	fewest := int64(-1)
 	for _, s := range all {

@@ -9,8 +9,8 @@ import (
 	"github.com/go-cluster/cluster/internal/socket"
 )
 
-// preopened are the sockets that Listen opened while this process had not forked.
-// Workers that ask for the address of one share it.
+// preopened has the sockets that Listen opened before this process forked. Workers that ask for
+// the address of one share it.
 type preopened struct {
 	mu   sync.Mutex
 	list []preopenedSocket
@@ -23,7 +23,7 @@ type preopenedSocket struct {
 	used bool // workers have it too
 }
 
-// Preopened notes that this process has opened a itself, at the real address real.
+// Preopened notes that this process has opened a itself. real is its address.
 func (r *Registry) Preopened(a socket.Address, real net.Addr, s any) {
 	if conn, ok := s.(syscall.Conn); ok {
 		a.Locate() // without it the path stands for itself
@@ -49,8 +49,8 @@ func isOpen(c syscall.Conn) bool {
 	return err == nil || socket.Exhausted(err)
 }
 
-// find returns a new handle of an open socket for a, its real address, and what to
-// do with a unix socket's file when the workers no longer need it.
+// find returns a new handle of an open socket for a, its real address, and a func that is to be
+// called when the workers no longer need a unix socket's file.
 func (p *preopened) find(a socket.Address) (*handle.Handle, net.Addr, func()) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -60,7 +60,7 @@ func (p *preopened) find(a socket.Address) (*handle.Handle, net.Addr, func()) {
 			continue
 		}
 		if nth++; a.Port() == 0 && nth <= a.Index {
-			continue // the n-th free port is the n-th here too
+			continue // the n-th listener on port 0 is the n-th in workers too
 		}
 		if h, err := socket.Duplicate(s.conn); err == nil {
 			p.list[i].used = true
@@ -70,9 +70,9 @@ func (p *preopened) find(a socket.Address) (*handle.Handle, net.Addr, func()) {
 	return nil, nil, nil
 }
 
-// ClosePreopened closes what this process itself still has of the listening sockets that
-// its workers shared, at the end of the service: clients would go on to connect, and wait
-// for nobody. It follows CloseAll.
+// ClosePreopened closes the listening sockets that this process itself still has open and that
+// its workers shared. It is called at the end of the service, after CloseAll: else clients
+// would go on to connect, and nobody would answer.
 func (r *Registry) ClosePreopened() {
 	p := &r.preopened
 	p.mu.Lock()
@@ -84,9 +84,9 @@ func (r *Registry) ClosePreopened() {
 	}
 }
 
-// keepFile leaves the file of a unix socket where it is when the program closes
-// its listener, until release: the workers still serve it. A listener that is
-// still open then takes the file with it at its own end.
+// keepFile leaves the file of a unix socket in its place when the program closes its listener:
+// the workers still serve it. After release, a listener that is still open removes the file
+// when it is closed.
 func (s preopenedSocket) keepFile() (release func()) {
 	ln, ok := s.conn.(*net.UnixListener)
 	if !ok {
@@ -102,8 +102,7 @@ func (s preopenedSocket) keepFile() (release func()) {
 	}
 }
 
-// samePort reports whether a names the port that s was given when it asked for
-// any.
+// samePort reports whether a names the port that the system gave s for port 0.
 func (s preopenedSocket) samePort(a socket.Address) bool {
 	if a.IsUnix() || a.Port() == 0 {
 		return false

@@ -15,8 +15,8 @@ import (
 	"github.com/go-cluster/cluster/internal/wire"
 )
 
-// Policy says how the connections of an address reach the workers. The numbers
-// are those of the wire.
+// Policy says how the connections of an address reach the workers. The numbers go over the
+// wire.
 type Policy int
 
 const (
@@ -33,7 +33,7 @@ const (
 	ByClient
 )
 
-// sharded reports whether the address has many sockets, which change hands.
+// sharded reports whether an address with the policy has many sockets, which change hands.
 func (p Policy) sharded() bool { return p == Sharded || p == ByClient }
 
 // Known reports whether p is a policy, or 0.
@@ -41,8 +41,8 @@ func (p Policy) Known() bool {
 	return p >= 0 && p <= ByClient
 }
 
-// Query is what a worker asks the master for: an address, and how its connections
-// are to be spread. Policy is 0 where the cluster's default is wanted.
+// Query is what a worker asks the master for: an address, and how its connections are to be
+// spread. Policy is 0 for the cluster's default.
 type Query struct {
 	socket.Address
 	Policy  Policy
@@ -57,10 +57,10 @@ const (
 	flagReuseAddr = 4 // UDP
 )
 
-// null is what stands for the data that TLS servers of node share.
+// null is the data of a Query that has none. TLS servers of node have some, which they share.
 var null = json.RawMessage("null")
 
-// message is the question to the master, in node's words.
+// message returns the question to the master, in node's words.
 func (q Query) message() *wire.Message {
 	w := &wire.Message{Act: wire.ActQuery, Index: q.Index, Data: null,
 		Go: &wire.Extension{Named: q.Named, Backlog: q.Backlog, Multipath: q.Multipath, Mode: uint32(q.Mode), Scheduling: int(q.Policy), Shards: q.Shards, TakesShards: true}}
@@ -149,11 +149,11 @@ func readQuery(w *wire.Message) (Query, error) {
 	return q, err
 }
 
-// maxBacklog is the largest backlog that is passed on to listen(2), which takes
-// an int and bounds it by the system's own limit.
+// maxBacklog is the largest backlog that is passed on to listen(2). The system bounds it by its
+// own limit.
 const maxBacklog = 1 << 20
 
-// readBacklog reads what is a number, false or null.
+// readBacklog reads the backlog, which is a number, false or null.
 func readBacklog(w *wire.Message) (n int, err error) {
 	var v any
 	if len(w.Backlog) == 0 {
@@ -205,7 +205,7 @@ func readAddress(w *wire.Message, a *socket.Address) error {
 	return readIP(w, a, address)
 }
 
-// readIP is readAddress for TCP and UDP.
+// readIP is the part of readAddress for TCP and UDP.
 func readIP(w *wire.Message, a *socket.Address, address string) error {
 	port := 0
 	if w.Port != nil {
@@ -228,9 +228,9 @@ func readIP(w *wire.Message, a *socket.Address, address string) error {
 	return a.SetIP(netip.AddrPortFrom(ip, uint16(port)), ip.Zone(), v6only)
 }
 
-// nodePath is a path as node's workers spell it: an abstract name begins with a NUL
-// byte, and the working directory is before that. A primary that is asked for "@name"
-// would make a file of that name.
+// nodePath returns a path as node's workers write it. In an abstract name a NUL byte takes the
+// place of the "@", and the working directory comes before it. If a node primary were asked for
+// "@name", it would make a file of that name.
 func nodePath(literal string) string {
 	if literal[0] != '@' {
 		return literal
@@ -239,9 +239,8 @@ func nodePath(literal string) string {
 	return strings.TrimSuffix(dir, "/") + "/\x00" + literal[1:]
 }
 
-// setNodePath sets the path of a unix socket. It also reads node's spelling of an
-// abstract name: a NUL byte, behind the working directory that node has put
-// before it.
+// setNodePath sets the path of a unix socket. It also reads an abstract name as node writes it:
+// with a NUL byte, behind the working directory.
 func setNodePath(a *socket.Address, path string) error {
 	if i := strings.IndexByte(path, 0); i >= 0 {
 		path = "@" + path[i+1:]
@@ -249,7 +248,7 @@ func setNodePath(a *socket.Address, path string) error {
 	return a.SetPath(path)
 }
 
-// Report is the message that a is open, at the real address addr.
+// Report returns the message that says that a worker listens on a, at the real address addr.
 func Report(a socket.Address, addr net.Addr) *wire.Message {
 	w := &wire.Message{Act: wire.ActListening, Index: a.Index, Data: null}
 	describe(w, a)
@@ -290,15 +289,15 @@ func Reported(w *wire.Message) (net.Addr, error) {
 	return net.TCPAddrFromAddrPort(ap), nil
 }
 
-// namesIt reports whether named may be how a worker's program wrote the address: a
-// worker can say anything. A relative path is one in the worker's directory, which is
-// not looked up.
+// namesIt reports whether a worker's program may have written the address as named. It has to
+// be checked, since a worker can say anything. A relative path is not looked up: it is one in
+// the worker's directory.
 func namesIt(named string, a socket.Address) bool {
 	switch {
 	case named == "" || wire.Plain(named) != named:
 		return false
 	case !a.IsUnix():
-		return true // the host's name; it is shown to the worker only
+		return true // a host name, which only the worker sees
 	case named[0] == '@' || filepath.IsAbs(named):
 		return a.Literal == named || a.Literal == filepath.Clean(named)
 	}
@@ -309,7 +308,7 @@ func namesIt(named string, a socket.Address) bool {
 	return strings.HasSuffix(filepath.ToSlash(a.Literal), "/"+path)
 }
 
-// socknameOf is addr as node writes it; nil for a unix socket.
+// socknameOf returns addr as node writes it, or nil for a unix socket.
 func socknameOf(addr net.Addr) *wire.Sockname {
 	a, ok := addr.(*net.TCPAddr)
 	if !ok {
@@ -322,12 +321,12 @@ func socknameOf(addr net.Addr) *wire.Sockname {
 	return &wire.Sockname{Address: ipText(a.IP, a.Zone), Family: family, Port: a.Port}
 }
 
-// addrOf is the address of a socket of which the master has told only s.
+// addrOf returns the address of a socket of which the master has told only s.
 func addrOf(a socket.Address, s *wire.Sockname) net.Addr {
 	if a.IsUnix() {
 		return a.Shown(nil)
 	}
-	if s == nil { // node's answer without one: what was asked for
+	if s == nil { // node's answer may have none: then it is the address that was asked for
 		tcp, _ := net.ResolveTCPAddr("tcp", a.Literal)
 		return tcp
 	}

@@ -13,14 +13,13 @@ import (
 	"github.com/go-cluster/cluster/internal/wire"
 )
 
-// handedQueue is the source of connections of one address on which the master
-// accepts: a net.Listener whose Accept returns what the master hands over.
+// handedQueue is the source of connections of one address on which the master accepts: a
+// net.Listener whose Accept returns the connections that the master hands over.
 //
-// The master wants to hear of each connection whether this worker serves it. It
-// does as soon as an Accept is certain to return it, which is when there is a
-// connection of package net's; until then the worker may
-// give it back, so that it goes to another one. What is said to the master is
-// said without the lock, and an Accept does not return a connection before.
+// The worker has to tell the master of each connection whether it serves it. It serves the
+// connection as soon as an Accept is certain to return it, which is when there is a connection
+// of package net. Until then the worker may give the connection back, and it goes to another
+// worker. The master is told without the lock, and before Accept returns the connection.
 type handedQueue struct {
 	asker *Asker
 	key   string
@@ -28,24 +27,24 @@ type handedQueue struct {
 	mu       sync.Mutex
 	changed  sync.Cond
 	offers   []offer
-	paused   []offer    // that no descriptor is free for, and a node primary is to have back in a moment
+	paused   []offer    // no descriptor is free for these; a node primary gets them back in a moment
 	promised int        // waiting Accepts that each have a connection coming
 	taken    []net.Conn // connections that the master knows to be served here
 	waiting  int        // Accepts that wait
-	over     bool       // takes no more: draining or closed
+	over     bool       // it takes no more: draining or closed
 	closed   bool
 	timer    *time.Timer // of SetDeadline
 	limit    time.Time
 }
 
-// offer is a connection whose fate the master wants to know.
+// offer is a connection from the master that is not answered yet.
 type offer struct {
 	seq *int64
 	h   *handle.Handle
 }
 
-// maxOffers bounds what a primary can pile up here. An honest one has a single
-// connection unanswered.
+// maxOffers bounds the offers that a primary can pile up here. An honest one has only one that
+// is not answered.
 const maxOffers = 64
 
 func (a *Asker) newQueue(key string) *handedQueue {
@@ -57,8 +56,8 @@ func (a *Asker) newQueue(key string) *handedQueue {
 	return q
 }
 
-// Offered is called by the reader with a connection from the master. Without a
-// descriptor there is nothing to answer: the link has refused the message.
+// Offered is called by the reader with a connection from the master. If there is no descriptor,
+// nothing is to be answered: the link has refused the message.
 func (a *Asker) Offered(w *wire.Message, h *handle.Handle) {
 	if h == nil {
 		return
@@ -74,8 +73,8 @@ func (a *Asker) Offered(w *wire.Message, h *handle.Handle) {
 	q.take(o)
 }
 
-// answer tells the master whether this worker serves the connection. The descriptor
-// of one that it does not serve is closed before the master hears of it.
+// answer tells the master whether this worker serves the connection. If it does not, its
+// descriptor is closed before the master is told.
 func (a *Asker) answer(o offer, accepted bool) {
 	if !accepted {
 		o.h.Release()
@@ -87,11 +86,10 @@ func (a *Asker) answer(o offer, accepted bool) {
 	a.worker.Link.Answer(wire.AcceptedLine(o.seq, accepted, full))
 }
 
-// Filled says that this worker has as many connections as it may.
+// Filled says that this worker has as many connections as it may have.
 func (a *Asker) Filled() { a.applyPlaces() }
 
-// HasRoom tells the master that this worker takes connections again, if it has been told
-// otherwise.
+// HasRoom tells the master that this worker takes connections again, if it was told otherwise.
 func (a *Asker) HasRoom() {
 	a.applyPlaces()
 	a.saying.Lock()
@@ -102,10 +100,11 @@ func (a *Asker) HasRoom() {
 	}
 }
 
-// Reserves says that each connection that Accept returns has taken a place.
+// Reserves marks a source whose connections have taken a place (see Places) when Accept returns
+// them.
 func (q *handedQueue) Reserves() {}
 
-// take takes the connection or refuses it.
+// take accepts the offer, keeps it for an Accept, or refuses it.
 func (q *handedQueue) take(o offer) {
 	full := q.asker.worker.Places.Full()
 	q.mu.Lock()
@@ -120,9 +119,9 @@ func (q *handedQueue) take(o offer) {
 		q.mu.Unlock()
 		return
 	}
-	// An Accept waits that nothing but this connection can end from now on. The
-	// master is told at once, together with the acknowledgement of the message, so
-	// that it sends the next one the sooner.
+	// An Accept waits, and from now on only this connection can end it. So the master is
+	// told at once, together with the acknowledgement of the message, and sends the next
+	// connection sooner.
 	q.promised++
 	q.mu.Unlock()
 	c := q.accept(o)
@@ -135,9 +134,9 @@ func (q *handedQueue) take(o offer) {
 	q.changed.Broadcast()
 }
 
-// accept makes the connection of an offer, and only then tells the master that this
-// worker has it. It returns nil if there is none: the client is gone, or no place or no
-// descriptor is free here, and the connection goes to another worker or waits.
+// accept makes a net.Conn of an offer, and only then tells the master that this worker has the
+// connection. It returns nil if it could not: the client is gone, or no place or no descriptor
+// is free here, and the connection goes to another worker or waits.
 func (q *handedQueue) accept(o offer) net.Conn {
 	if !q.asker.worker.Places.Reserve() {
 		q.asker.answer(o, false)
@@ -151,7 +150,7 @@ func (q *handedQueue) accept(o offer) net.Conn {
 	q.asker.worker.Places.Unreserve()
 	o.h = nil // NewConn has taken it
 	if !socket.Exhausted(err) {
-		q.asker.answer(o, true) // nothing is left to be served
+		q.asker.answer(o, true) // no other worker could serve it either
 		return nil
 	}
 	q.asker.scarce.tell(q.asker.worker.Exhausted, err)
@@ -161,13 +160,13 @@ func (q *handedQueue) accept(o offer) net.Conn {
 	return nil
 }
 
-// exhaustedPause is how long a node primary is left without an answer when no
-// descriptor is free: it offers what it is given back again at once, to its only
-// worker too. A Go master makes a pause of its own.
+// exhaustedPause is how long a node primary waits for an answer when no descriptor is free. It
+// offers a connection that it gets back again at once, and to this worker if it has no other. A
+// Go master makes a pause of its own.
 const exhaustedPause = 50 * time.Millisecond
 
-// pause gives o back after a moment, unless a drain or Close does that before. It
-// reports false if that has begun.
+// pause gives o back after a moment, unless a drain or Close does that before. It returns false
+// if a drain or Close has begun already.
 func (q *handedQueue) pause(o offer) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -185,8 +184,8 @@ func (q *handedQueue) pause(o offer) bool {
 	return true
 }
 
-// Accept returns the next connection. A connection that was offered and that no
-// Accept comes for goes to another worker.
+// Accept returns the next connection. If no Accept comes for an offered connection, that goes
+// to another worker.
 func (q *handedQueue) Accept() (net.Conn, error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -227,9 +226,8 @@ func (timeoutError) Error() string   { return "i/o timeout" }
 func (timeoutError) Timeout() bool   { return true }
 func (timeoutError) Temporary() bool { return true }
 
-// SetDeadline bounds Accept. In a worker that drains, what was offered is given
-// back and nothing more is taken once t has passed: that is how a drain stops an
-// Accept.
+// SetDeadline bounds Accept. In a worker that drains, the queue gives back all offers and takes
+// no more once t has passed. This is how a drain stops an Accept.
 func (q *handedQueue) SetDeadline(t time.Time) error {
 	q.mu.Lock()
 	if q.timer != nil {
@@ -251,7 +249,7 @@ func (q *handedQueue) SetDeadline(t time.Time) error {
 	return nil
 }
 
-// stop lets the queue take no more. It returns what has to be given back. q.mu is
+// stop makes the queue take no more. It returns the offers that have to be given back. q.mu is
 // held.
 func (q *handedQueue) stop() (refused []offer) {
 	q.over = true
@@ -260,14 +258,14 @@ func (q *handedQueue) stop() (refused []offer) {
 	return refused
 }
 
-// giveBack refuses what stop returned, without the lock.
+// giveBack refuses the offers that stop returned. It is called without the lock.
 func (q *handedQueue) giveBack(refused []offer) {
 	for _, o := range refused {
 		q.asker.answer(o, false)
 	}
 }
 
-// Close gives back what no Accept has come for.
+// Close gives back the offers for which no Accept has come.
 func (q *handedQueue) Close() error {
 	q.asker.mu.Lock()
 	delete(q.asker.queues, q.key)
@@ -281,8 +279,7 @@ func (q *handedQueue) Close() error {
 	return nil
 }
 
-// Addr returns nil: the address is that of the master's socket, which the listener
-// around this source knows.
+// Addr returns nil: the listener around this source knows the address.
 func (q *handedQueue) Addr() net.Addr { return nil }
 
 // SyscallConn fails: the socket is the master's.

@@ -19,12 +19,13 @@ import (
 
 // Peer is the channel to a worker.
 type Peer interface {
-	// Grants notes that the worker is about to be granted the address, or returns
-	// false if it takes none any more. It is called in the mailbox.
+	// Grants notes that the worker is about to be granted the address. It returns false if
+	// the worker takes no address any more. It is called in the mailbox.
 	Grants(key string) bool
 	// Answer sends a line that answers a question of the worker's.
 	Answer(line []byte)
-	// SendHandle sends m with a descriptor, which it takes over.
+	// SendHandle sends m with a descriptor, which it takes over. lost is called if the worker
+	// had no descriptor free for it.
 	SendHandle(typ string, m *wire.Message, h *handle.Handle, lost func())
 	// AskHandleLine sends line, a message with the number seq, with a descriptor,
 	// which it takes over. answered is called with the answer, or with nil when the
@@ -38,23 +39,23 @@ type Member interface {
 	Peer
 	// Leaving reports whether the worker is on its way out.
 	Leaving() bool
-	// Took is told that the worker has taken a connection that the master accepted.
+	// Took notes that the worker has taken a connection that the master accepted.
 	Took()
-	// Load is how many connections the worker has, and false if nobody knows. It
+	// Load returns how many connections the worker has, and false if that is not known. It
 	// is called with a lock held, and must not wait.
 	Load() (Load, bool)
-	// Generation is the number of the program that the worker runs. Numbers grow.
+	// Generation returns the number of the program that the worker runs. Numbers grow.
 	Generation() int
-	// Slotted reports whether the worker has a slot, in which another one follows it.
+	// Slotted reports whether the worker has a slot, in which another worker will follow it.
 	Slotted() bool
-	// ID is the worker's number, and Slot its place; -1 if it has none.
+	// ID returns the worker's number, and Slot the place of its slot, -1 if it has none.
 	ID() int
 	Slot() int
 }
 
 // Load is how many connections a worker has.
 type Load struct {
-	Accepted, Open int64 // ever, and now
+	Accepted, Open int64 // ever, and open now
 	Received       int64 // reads of a [Sharded] address for datagrams, ever
 }
 
@@ -70,12 +71,12 @@ type Host struct {
 	Deactivate func(fd int)
 	// UID is the user as whom this process opens sockets, or -1.
 	UID int
-	// Patience is until when an address is waited for that somebody else has.
+	// Patience is the time until which the registry waits for an address that is in use.
 	Patience time.Time
-	// Exhausted is told, once a minute, why no connection can be accepted. May be nil.
+	// Exhausted, if not nil, is called at most once a minute when no connection is accepted.
 	Exhausted func(err error)
-	// Fallback is told, in the mailbox, that an address is not spread as it was asked
-	// for, and why. May be nil.
+	// Fallback, if not nil, is called in the mailbox when an address is not spread as it was
+	// asked for. l.Lack says why.
 	Fallback func(l Listening, wanted Policy)
 }
 
@@ -86,24 +87,24 @@ type Terms struct {
 	FDs    []int                               // Options.ListenFDs
 	// Workers is how many workers there are to be.
 	Workers int
-	// Guarded says that the workers are another user, whose symbolic links must not
-	// lead this process astray.
+	// Guarded says that the workers run as another user, whose symbolic links must not lead
+	// this process astray.
 	Guarded bool
-	Libuv   func() string // the version of it in a worker that is node's, or ""; may be nil
+	Libuv   func() string // the version of libuv in a worker that is node's, or ""; may be nil
 }
 
-// Registry holds the shared addresses. An entry outlives the workers that asked
-// for it: until the address ends, connections to it wait whatever happens to them.
+// Registry has the shared addresses. An entry outlives the workers that asked for it: until the
+// address ends connections to it wait, whatever happens to the workers.
 type Registry struct {
 	Shards    Shards
 	Flows     FlowGroups
 	Stored    Stored
 	host      Host
 	entries   map[string]*entry // by Query.Key; in the mailbox
-	made      int               // entries, ever; in the mailbox
-	bereft    map[string]*entry // that ended to be opened anew, while held
-	watcher   *socket.Watch     // of sockets that workers can break; nil without any; in the mailbox
-	ticking   bool              // what is not watched will be looked at; in the mailbox
+	made      int               // how many entries there were, ever; in the mailbox
+	bereft    map[string]*entry // entries that this process held, and that ended to be opened anew
+	watcher   *socket.Watch     // watches sockets that workers can break; nil if there are none; in the mailbox
+	ticking   bool              // sockets that are not watched will be looked at; in the mailbox
 	preopened preopened
 	activated activated
 	closer    handle.Closer // of sockets and connections, which workers have as well
@@ -123,19 +124,19 @@ type entry struct {
 	dispatcher *dispatcher         // nil if workers accept themselves
 	shards     *shards             // nil unless the sockets change hands
 	lack       string              // why it is not spread as it was asked for
-	data       json.RawMessage     // the first worker's, told to all (node: TLS ticket keys)
+	data       json.RawMessage     // of the first worker that asked; all are told (node: TLS ticket keys)
 	holders    map[Member]struct{} // workers that listen
 	held       int                 // how often this process itself listens
-	heir       *entry              // that has taken held over
+	heir       *entry              // the entry that has taken over held
 	generation int                 // of the newest worker that was granted it
 	slotted    bool                // it was granted to a worker with a slot
-	nth        int                 // of all entries ever
+	nth        int                 // its number among all entries ever
 	granted    bool                // some worker has had it
-	owned      bool                // the program itself opened it before it forked
-	foreign    bool                // it is a service manager's own
-	stored     string              // the name under which it is kept beyond this process, or ""
-	watched    bool                // an event tells when it is broken
-	broken     bool                // it could not be mended yet
+	owned      bool                // the program itself opened the socket before it forked
+	foreign    bool                // the socket is a service manager's own
+	stored     string              // the name under which a service manager keeps the socket, or ""
+	watched    bool                // an event tells when the socket is broken
+	broken     bool                // the socket could not be mended yet
 }
 
 // NewRegistry makes an empty registry.
@@ -146,14 +147,14 @@ func NewRegistry(host Host) *Registry {
 	return r
 }
 
-// exhausted tells why no connection can be accepted.
+// exhausted reports that no connection can be accepted.
 func (r *Registry) exhausted(err error) { r.scarce.tell(r.host.Exhausted, err) }
 
 // ---- called by anyone, outside of the mailbox
 
-// Answer answers a worker's queryServer. The error is what the worker is to blame
-// for; it has been told already. Answer may take long: Terms.Allow is the
-// application's.
+// Answer answers a worker's queryServer. It returns an error for a question that is wrong; the
+// worker has been told already. Answer may take long, since Terms.Allow is a function of the
+// application.
 func (r *Registry) Answer(m Member, w *wire.Message, terms Terms) error {
 	q, err := readQuery(w)
 	if err != nil {
@@ -200,8 +201,7 @@ func (r *Registry) Refuse(p Peer, w *wire.Message, errno syscall.Errno, reason s
 	p.Answer(refusal(w, errno, reason, r.host.UID).Line())
 }
 
-// refuseFor is Refuse with the number of err, and its text unless the number says
-// it all.
+// refuseFor is Refuse with the number of err, and its text unless the number says it all.
 func (r *Registry) refuseFor(p Peer, w *wire.Message, err error) {
 	var errno syscall.Errno
 	if !errors.As(err, &errno) {
@@ -216,14 +216,14 @@ func (r *Registry) refuseFor(p Peer, w *wire.Message, err error) {
 	r.Refuse(p, w, errno, reason)
 }
 
-// refusal is the answer to queryServer when there will be no socket.
+// refusal returns the answer to queryServer when there will be no socket.
 func refusal(w *wire.Message, errno syscall.Errno, reason string, uid int) *wire.Message {
 	return &wire.Message{Cmd: wire.CmdCluster, Errno: ptr(-int(errno)), Key: "refused", Ack: w.Seq, Data: null,
 		Go: &wire.Extension{Reason: reason, UID: &uid}, Seq: wire.NextSeq()}
 }
 
-// use calls fn, in the mailbox, with the entry for q, for m or (nil) for the master
-// itself. An address that ends before fn has its turn is opened once more.
+// use calls fn, in the mailbox, with the entry for q, for m, or for the master itself if m is
+// nil. If the address ends before fn has its turn, it is opened once more.
 func (r *Registry) use(ctx context.Context, q Query, data json.RawMessage, m Member, fn func(*entry) error) error {
 	r.renew(q.Key(), m)
 	for {
@@ -243,9 +243,9 @@ func (r *Registry) use(ctx context.Context, q Query, data json.RawMessage, m Mem
 	}
 }
 
-// acquire returns the entry for q, opened, for m or (nil) for the master itself.
-// For a worker that is leaving, which gets no answer, it returns nil. It waits
-// while somebody else opens the same address.
+// acquire returns the entry for q, opened, for m, or for the master itself if m is nil. For a
+// worker that is leaving it returns nil: such a worker gets no answer. It waits while the same
+// address is being opened for another question.
 func (r *Registry) acquire(ctx context.Context, q Query, data json.RawMessage, m Member) (e *entry, err error) {
 	var open bool
 	r.host.Turn(func() { e, open, err = r.claim(q, data, m) })
@@ -267,22 +267,22 @@ func (r *Registry) acquire(ctx context.Context, q Query, data json.RawMessage, m
 	return e, nil
 }
 
-// opened are the sockets of an address that have just been opened.
+// opened has the sockets of an address that have just been opened.
 type opened struct {
-	sockets []*handle.Handle // one, but for what a service manager has given for it
+	sockets []*handle.Handle // one, unless the address is sharded or a service manager gave several
 	addr    net.Addr
 	unlink  func()
 	file    *socket.UnixFile // that the registry has made
-	lent    bool             // not only this process, or not only the registry, has them
-	policy  Policy           // as it has come to be
-	lack    string           // why it is not what was asked for
+	lent    bool             // others than the registry have them too
+	policy  Policy           // the one in force
+	lack    string           // why it is not the policy that was asked for
 	owned   bool             // the program itself opened them before it forked
 	foreign bool             // they are a service manager's own
-	stored  string           // the name under which one has kept them, or ""
+	stored  string           // the name under which a service manager has kept them, or ""
 }
 
-// open opens q's socket. One that this program opened itself before it forked, or
-// that a service manager opened for it, is shared instead of colliding with it.
+// open opens q's socket. If this program opened the address itself before it forked, or a
+// service manager opened it, that socket is shared: else the new one would collide with it.
 func (r *Registry) open(ctx context.Context, q Query) (o opened, err error) {
 	a := q.Address
 	o.lent, o.policy = true, q.Policy
@@ -319,7 +319,7 @@ func (r *Registry) open(ctx context.Context, q Query) (o opened, err error) {
 
 // ---- called in the mailbox
 
-// claim finds or makes the entry for q. Whoever made it opens the socket.
+// claim finds or makes the entry for q. If open is true, the caller has to open the socket.
 func (r *Registry) claim(q Query, data json.RawMessage, m Member) (e *entry, open bool, err error) {
 	if m != nil && m.Leaving() {
 		return nil, false, nil
@@ -327,7 +327,7 @@ func (r *Registry) claim(q Query, data json.RawMessage, m Member) (e *entry, ope
 	key := q.Key()
 	if e := r.entries[key]; e != nil {
 		if _, twice := e.holders[m]; twice && m != nil {
-			return nil, false, syscall.EADDRINUSE // as if the worker had opened it itself
+			return nil, false, syscall.EADDRINUSE // as if the worker had opened the socket itself
 		}
 		return e, false, nil
 	}
@@ -356,7 +356,7 @@ func (r *Registry) commit(e *entry, o opened, err error) {
 		for _, h := range o.sockets {
 			h.Release()
 		}
-		if o.stored == "" { // else it is reached by its file as before
+		if o.stored == "" { // clients reach a kept socket by its file
 			o.unlink()
 		}
 		err = errs.Closed
@@ -379,7 +379,7 @@ func (r *Registry) commit(e *entry, o opened, err error) {
 			return
 		}
 	case len(o.sockets) > 1 && o.policy != LeastConnections:
-		e.query.Policy = RoundRobin // a worker takes one socket for an address
+		e.query.Policy = RoundRobin // a worker can take only one socket for an address
 	}
 	if e.lack != "" && r.host.Fallback != nil {
 		r.host.Fallback(e.listening(), wanted)
@@ -396,7 +396,7 @@ func (r *Registry) commit(e *entry, o opened, err error) {
 }
 
 // grant gives m its share of e, unless m is on its way out. It runs in the mailbox that also
-// orders m to disconnect, so that order comes either before it or behind it. A node worker that
+// orders m to disconnect, so that order comes either before or after it. A node worker that
 // gets an address after it has disconnected keeps listening, without a channel, and never ends.
 func (r *Registry) grant(m Member, w *wire.Message, e *entry) error {
 	if !m.Grants(e.key) {
@@ -416,7 +416,7 @@ func (r *Registry) grant(m Member, w *wire.Message, e *entry) error {
 			typ = wire.TypeDgram
 		}
 		out.Errno = ptr(0)
-		out.Go.Sharded = e.shards != nil && w.Go != nil && w.Go.TakesShards // then it is to write by
+		out.Go.Sharded = e.shards != nil && w.Go != nil && w.Go.TakesShards // the socket is to write by
 		m.SendHandle(typ, out, e.sockets[0].Retain(), nil)
 		if out.Go.Sharded {
 			r.Shards.join(e, m)
@@ -435,7 +435,7 @@ func (r *Registry) grant(m Member, w *wire.Message, e *entry) error {
 	return nil
 }
 
-// HasRoom is told that m, which has said that it is full, is so no more.
+// HasRoom notes that m, which has said that it is full, takes connections again.
 func (r *Registry) HasRoom(m Member) {
 	for _, e := range r.entries {
 		if e.dispatcher != nil {
@@ -471,16 +471,16 @@ func (r *Registry) Forget(m Member) {
 type Listening struct {
 	Network, Address string
 	Policy           Policy
-	Backlog, Limit   int    // how many connections wait, and may; 0 where that cannot be told
-	Sockets          int    // if they change hands
-	Lack             string // why it is not spread as it was asked for; "" if it is
+	Backlog, Limit   int    // how many connections wait, and may wait; 0 where the system does not tell
+	Sockets          int    // how many there are, if they change hands
+	Lack             string // why the policy is not the one that was asked for; "" if it is
 }
 
 // Listening returns the open addresses, in no order.
 func (r *Registry) Listening() []Listening {
 	all := make([]Listening, 0, len(r.entries))
 	for _, e := range r.entries {
-		if len(e.sockets) > 0 { // else it is being opened
+		if len(e.sockets) > 0 { // not while it is being opened
 			all = append(all, e.listening())
 		}
 	}

@@ -5,15 +5,15 @@ import (
 	"time"
 )
 
-// scarcity is the want of descriptors. Each connection would tell of it anew, so that
-// it is told once a minute.
+// scarcity reports that no descriptor is free. Every connection would report it anew, so that
+// is done at most once a minute.
 type scarcity struct {
 	told atomic.Pointer[time.Time]
 }
 
 const scarcityPause = time.Minute
 
-// tell calls fn, which may be nil, if it is time.
+// tell calls fn, which may be nil, unless it was called less than a minute ago.
 func (s *scarcity) tell(fn func(error), err error) {
 	now := time.Now()
 	last := s.told.Load()

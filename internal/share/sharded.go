@@ -11,14 +11,14 @@ import (
 	"github.com/go-cluster/cluster/internal/wire"
 )
 
-// shardTaker is what the sockets of a sharded address are given to in a worker.
+// shardTaker takes the sockets of a sharded address in a worker.
 type shardTaker interface {
 	Add(index int, h *handle.Handle) error
 	Remove(index int)
 }
 
-// shardSource is the source of connections of one sharded address in a worker: a
-// net.Listener that accepts on the sockets which the master gives and takes.
+// shardSource is the source of connections of one sharded address in a worker: a net.Listener
+// that accepts on the sockets which the master has given and not taken back.
 type shardSource struct {
 	*socket.Merged
 	asker *Asker
@@ -39,17 +39,17 @@ func (a *Asker) newShardSource(key string) (*shardSource, error) {
 	return s, nil
 }
 
-// Accept asks the master for this worker's share, the first time. Before that others
-// accept what comes.
+// Accept returns the next connection. The first call asks the master for this worker's share.
+// Before that other workers accept the connections.
 func (s *shardSource) Accept() (net.Conn, error) {
 	s.ask.Do(func() { s.asker.worker.Link.Order(&wire.Message{Act: wire.ActShards, Key: s.key}) })
 	return s.Merged.Accept()
 }
 
-// fullTime is how long a worker that is full keeps its share to itself.
+// fullTime is how long a full worker keeps its share, before the master is told.
 const fullTime = 5 * time.Millisecond
 
-// SetDeadline bounds Accept. One that has passed may mean that this worker is full.
+// SetDeadline bounds Accept. A deadline in the past may mean that this worker is full.
 func (s *shardSource) SetDeadline(t time.Time) error {
 	if !t.IsZero() && !t.After(time.Now()) && !s.due.Swap(true) {
 		time.AfterFunc(fullTime, func() {
@@ -73,8 +73,8 @@ func (s *shardSource) Close() error {
 // Addr returns nil: the listener around this source knows the address.
 func (s *shardSource) Addr() net.Addr { return nil }
 
-// Given is called by the reader with a socket of a sharded address. Without a descriptor
-// there is nothing to answer: the link has refused the message.
+// Given is called by the reader with a socket of a sharded address. If there is no descriptor,
+// nothing is to be answered: the link has refused the message.
 func (a *Asker) Given(w *wire.Message, h *handle.Handle) {
 	if h == nil {
 		return
@@ -87,7 +87,7 @@ func (a *Asker) Given(w *wire.Message, h *handle.Handle) {
 	a.worker.Link.Answer(wire.AcceptedLine(w.Seq, taken, false))
 }
 
-// Taken is called by the reader: a socket of a sharded address is others' from now on.
+// Taken is called by the reader when the master takes back a socket of a sharded address.
 func (a *Asker) Taken(w *wire.Message) {
 	a.mu.Lock()
 	s := a.shards[w.Key]
@@ -97,8 +97,8 @@ func (a *Asker) Taken(w *wire.Message) {
 	}
 }
 
-// sayFull tells the master that others are to take what comes for this worker, if it is
-// full.
+// sayFull tells the master, if this worker is full, that others are to take the connections of
+// its share.
 func (a *Asker) sayFull() {
 	a.saying.Lock()
 	defer a.saying.Unlock()

@@ -13,27 +13,29 @@ import (
 	"github.com/go-cluster/cluster/internal/wire"
 )
 
-// Shards are the addresses of a Registry that have many sockets, which change hands: the
-// policies [Sharded] and [ByClient]. The kernel spreads the connections over the sockets,
-// and a worker accepts on some of them. The master has them all and accepts on none, so
-// that it is in nobody's way, and no socket is closed before the address ends.
+// Shards are the addresses of a Registry that have many sockets, which change hands: those with
+// the policies [Sharded] and [ByClient]. The kernel spreads the connections over the sockets,
+// and a worker accepts on some of them. The master has all of them and accepts on none, so it
+// has no part in a connection. No socket is closed before the address ends.
 //
-// Socket i is at home in slot i mod N. A worker is given what is at home in its slot when
-// it first accepts. What is at home where nobody can accept now (there is no worker, it
-// leaves, it is full, or it hangs) is lent to others as well, and taken back from them when
-// somebody at home can again. Whoever is to have a socket from now on has it before it is
-// taken from who had it. So connections stay in the queue of a socket until somebody takes
-// them, and nothing is lost whoever dies at which step.
+// Socket i is at home in slot i mod N. At its first Accept a worker is given the sockets at
+// home in its slot. If nobody can accept there now (there is no worker, or it leaves, is full or
+// hangs), the sockets are lent to other workers as well. They are taken back when the worker at
+// home can accept again.
 //
-// Who hangs a patrol finds: see patrol.go. All else is in the mailbox. An answer to what was
-// given comes as a turn of its own.
+// A worker that is to have a socket gets it before it is taken from the worker that had it. So
+// connections stay in the queue of a socket until a worker takes them, and none is lost,
+// whichever process dies at whichever step.
+//
+// A patrol finds the workers that hang: see patrol.go. All else is in the mailbox. The answer of
+// a worker to a socket comes as a turn of its own.
 type Shards struct {
 	r      *Registry
 	slots  int     // of the workers
 	patrol *patrol // nil while no address is sharded
 }
 
-// shards is what an entry has of its sockets' whereabouts.
+// shards says which workers have the sockets of an entry.
 type shards struct {
 	hands map[Member]*hand
 }
@@ -44,24 +46,24 @@ type hand struct {
 	accepts bool // it has asked for its share
 	leaving bool
 	full    bool
-	resting bool // it could not take a socket a moment ago
+	resting bool // it could not take a socket just now, and is left alone
 }
 
-// holding is one socket of a hand's.
+// holding is one socket of a hand.
 type holding struct {
-	seq   int64 // of the message that it is given with; 0 after an upgrade
-	given bool  // it has said so
-	seen  bool  // the patrol's: it was on its way at the last look
+	seq   int64 // the number of the message with the socket; 0 after an upgrade
+	given bool  // the worker has said that it has the socket
+	seen  bool  // for the patrol: the socket was on its way at the last look
 }
 
 const (
 	// restTime is how long a worker is left alone that could not take a socket.
 	restTime = time.Second
-	// maxGiving is how many sockets of an address are on their way to one worker.
+	// maxGiving bounds how many sockets of an address are on their way to one worker.
 	maxGiving = 16
 )
 
-// able reports whether the worker takes what comes.
+// able reports whether the worker takes connections now.
 func (h *hand) able() bool { return !h.full && !h.hung && !h.resting }
 
 // ---- opening
@@ -69,16 +71,16 @@ func (h *hand) able() bool { return !h.full && !h.hung && !h.resting }
 // The number of sockets of an address.
 const (
 	minShards = 64
-	perWorker = 8 // so that each has as many as the next, about, whatever their number
+	perWorker = 8 // enough for each worker to have about as many as the next one
 	maxShards = 1024
 )
 
-// shardsOf is how many sockets q's address has.
+// shardsOf returns how many sockets q's address has.
 func shardsOf(q Query) int {
 	return min(max(minShards, perWorker*max(0, min(q.Workers, maxShards)), q.Shards), maxShards)
 }
 
-// unshardable says why there can be no more than one socket for q; "" if there can.
+// unshardable returns why there can be only one socket for q, or "" if there can be more.
 func unshardable(q Query) string {
 	switch {
 	case !socket.Groups:
@@ -97,8 +99,8 @@ func unshardable(q Query) string {
 	return ""
 }
 
-// openGroup opens the sockets of q, or one of them. What must be said of that is in
-// opened.lack.
+// openGroup opens the sockets of q. If that is not possible, it opens one, and opened.lack says
+// why.
 func openGroup(ctx context.Context, q Query) (o opened, err error) {
 	n := shardsOf(q)
 	choose := socket.ByChance(n)
@@ -106,7 +108,7 @@ func openGroup(ctx context.Context, q Query) (o opened, err error) {
 	case q.Policy == ByClient:
 		choose = socket.ByClient(n)
 	case q.IsPacket():
-		choose = nil // the kernel's hash has all datagrams of a flow at one socket
+		choose = nil // the kernel's hash sends all datagrams of a flow to one socket
 	}
 	g, err := socket.OpenGroup(ctx, q.Address, n, choose)
 	if err != nil {
@@ -140,7 +142,7 @@ func (s *shards) assign(n, slots int) (want [][]*hand) {
 		}
 	}
 	slices.SortFunc(hands, func(a, b *hand) int { return cmp.Compare(a.member.ID(), b.member.ID()) })
-	home := make([][]*hand, slots) // by slot; behind those, each a place of its own, workers without
+	home := make([][]*hand, slots) // by slot; behind these one place for each worker without a slot
 	for _, h := range hands {
 		switch slot := h.member.Slot(); {
 		case slot < 0:
@@ -172,7 +174,7 @@ func (s *shards) assign(n, slots int) (want [][]*hand) {
 	return want
 }
 
-// settle gives and takes what is to be given and taken of e now.
+// settle gives and takes the sockets of e as assign says.
 func (s *Shards) settle(e *entry) {
 	s.redraw()
 	for i, want := range e.shards.assign(len(e.sockets), s.slots) {
@@ -194,7 +196,7 @@ func (s *Shards) settle(e *entry) {
 	}
 }
 
-// giving is how many sockets are on their way.
+// giving returns how many sockets are on their way to the worker.
 func (h *hand) giving() (n int) {
 	for _, c := range h.has {
 		if !c.given {
@@ -219,13 +221,13 @@ func (s *Shards) give(e *entry, h *hand, i int) {
 	})
 }
 
-// answered is told whether the worker has taken the i-th socket.
+// answered notes whether the worker has taken the i-th socket.
 func (s *Shards) answered(e *entry, h *hand, i int, c *holding, taken bool) {
 	if s.r.entries[e.key] != e || h.has[i] != c {
 		return
 	}
 	now := e.shards.hands[h.member]
-	if now != h { // it has closed its listener since, and may have opened another one
+	if now != h { // the worker has closed its listener since, and may have opened another one
 		if taken && (now == nil || now.has[i] == nil) {
 			s.take(e, h, i)
 		}
@@ -270,7 +272,7 @@ func (s *Shards) settleAll() {
 
 // ---- what the workers do; called in the mailbox
 
-// Accepts is told that m accepts on the address from now on.
+// Accepts notes that m accepts on the address from now on.
 func (s *Shards) Accepts(m Member, key string) {
 	e := s.r.entries[key]
 	if e == nil || e.shards == nil || e.shards.hands[m] == nil {
@@ -280,25 +282,25 @@ func (s *Shards) Accepts(m Member, key string) {
 	s.settle(e)
 }
 
-// NoRoom is told that m has as many connections as it may.
+// NoRoom notes that m has as many connections as it may have.
 func (s *Shards) NoRoom(m Member) { s.each(m, func(h *hand) { h.full = true }) }
 
-// Beat is told that m has answered a heartbeat.
+// Beat notes that m has answered a heartbeat.
 func (s *Shards) Beat(m Member) { s.each(m, func(h *hand) { h.beat() }) }
 
-// Scaled is told how many slots there are from now on.
+// Scaled sets how many slots there are from now on.
 func (s *Shards) Scaled(slots int) {
 	s.slots = slots
 	s.settleAll()
 }
 
-// join gives m a part in e, of which it gets its share when it accepts.
+// join gives m a part in e. It gets its share when it accepts.
 func (s *Shards) join(e *entry, m Member) {
 	s.slots = max(s.slots, m.Slot()+1)
 	e.shards.hands[m] = &hand{watched: watched{member: m, has: make(map[int]*holding)}}
 }
 
-// part ends that.
+// part takes away m's part in e.
 func (s *Shards) part(e *entry, m Member) {
 	if e.shards != nil && e.shards.hands[m] != nil {
 		delete(e.shards.hands, m)

@@ -5,9 +5,9 @@ import (
 	"slices"
 )
 
-// What another program of this process goes on with of the sockets that change hands. They
-// are not opened anew: the kernel keeps the group, its order and its program for as long as
-// somebody has them.
+// The state of the sockets that change hands, with which another program of this process goes
+// on after an upgrade. The sockets are not opened anew: the kernel keeps the group, its order
+// and its program for as long as a process has them.
 
 // HandState is a worker that listens on an address whose sockets change hands.
 type HandState struct {
@@ -15,11 +15,11 @@ type HandState struct {
 	Accepts, Leaving     bool
 	Full, Hung, Stubborn bool
 	Has                  []int // the sockets that it has
-	Given                []int // those that are on their way to it
+	Given                []int // the sockets that are on their way to it
 }
 
-// Repeated are the numbers of the messages that another program sends again, of those that
-// workers have not answered: sockets that are on their way to them, which a worker may get
+// Repeated returns the numbers of messages that no worker has answered, and that the next
+// program sends again: those with sockets that are on their way. A worker may get such a socket
 // twice. It is called in the mailbox.
 func Repeated(r *Registry) map[int64]bool {
 	all := make(map[int64]bool)
@@ -38,7 +38,7 @@ func Repeated(r *Registry) map[int64]bool {
 	return all
 }
 
-// state is s as data.
+// state returns s as data.
 func (s *shards) state(number func(Member) int) (all []HandState) {
 	for m, h := range s.hands {
 		hs := HandState{Worker: number(m), Accepts: h.accepts, Leaving: h.leaving, Full: h.full, Hung: h.hung, Stubborn: h.stubborn}
@@ -54,8 +54,9 @@ func (s *shards) state(number func(Member) int) (all []HandState) {
 	return all
 }
 
-// restore begins with what workers have of e's sockets, and gives again what was on its
-// way. A worker to which that is not given any more is told so: it may get it yet.
+// restore begins with the sockets of e that workers have, and gives the sockets again that were
+// on their way. If a worker is not to have such a socket any more, it is told so: the first
+// message may reach it yet.
 func (s *Shards) restore(e *entry, all []HandState, member func(int) Member) error {
 	if err := s.begin(e); err != nil {
 		return err

@@ -10,8 +10,8 @@ import (
 	"github.com/go-cluster/cluster/internal/socket"
 )
 
-// State is a Registry as data, for another program of this process that goes on with it.
-// Descriptors are numbers, which stay the registry's.
+// State is a Registry as data, with which another program of this process goes on after an
+// upgrade. It has the numbers of descriptors, which stay the registry's.
 type State struct {
 	Made      int
 	Slots     int // of the workers, as far as sockets change hands
@@ -49,10 +49,10 @@ type PreopenedState struct {
 // Addr is an address as data.
 type Addr struct{ Network, Address string }
 
-// AddrOf is a as data.
+// AddrOf returns a as data.
 func AddrOf(a net.Addr) Addr { return Addr{a.Network(), a.String()} }
 
-// Net is the address as package net has it.
+// Net returns the address as a type of package net.
 func (a Addr) Net() (net.Addr, error) {
 	switch a.Network {
 	case "tcp":
@@ -63,8 +63,8 @@ func (a Addr) Net() (net.Addr, error) {
 	return net.ResolveUnixAddr(a.Network, a.Address)
 }
 
-// StateOf returns r as data. It is called in the mailbox, while nothing is accepted, and
-// number tells that of a worker.
+// StateOf returns r as data. number returns the number of a worker. StateOf is called in the
+// mailbox, while nothing is accepted.
 func StateOf(r *Registry, number func(Member) int) (s State) {
 	s.Made, s.Slots = r.made, r.Shards.slots
 	for _, e := range r.entries {
@@ -108,7 +108,7 @@ func StateOf(r *Registry, number func(Member) int) (s State) {
 	return s
 }
 
-// Descriptors are all that s names.
+// Descriptors returns all descriptors that s names.
 func (s *State) Descriptors() (fds []int) {
 	for _, e := range s.Entries {
 		fds = append(append(fds, e.Sockets...), e.Pending...)
@@ -122,15 +122,15 @@ func (s *State) Descriptors() (fds []int) {
 	return fds
 }
 
-// Inherited are the sockets of a State until its registry is restored: what the program
-// listens on before is among them.
+// Inherited has the sockets of a State until its registry is restored. What the program listens
+// on before that is taken from them.
 type Inherited struct {
 	State   State
 	claimed map[int]bool // places of Preopened
 }
 
-// Claim returns a new handle of the socket for q, and its real address, or nil: then it
-// has to be opened.
+// Claim returns a new handle of the socket for q, and its real address. It returns nil if there
+// is none, and the socket has to be opened.
 func (i *Inherited) Claim(q Query) (*handle.Handle, net.Addr) {
 	q.Locate() // without it the path stands for itself
 	if i.claimed == nil {

@@ -11,39 +11,39 @@ import (
 )
 
 // A service manager can keep the sockets of addresses beyond this process (systemd's file
-// descriptor store): whatever becomes of the master, clients wait for the next one, which
-// finds the sockets among the activated ones. All of this runs in the mailbox. An address
-// that is sharded is not kept: its sockets make sense only together.
+// descriptor store). Whatever becomes of the master, clients wait for the next master, which
+// finds the sockets among the activated ones. All of this runs in the mailbox. The sockets of a
+// sharded address are not kept: they make sense only together.
 
 // Keeper keeps sockets beyond this process.
 type Keeper interface {
 	// Store has the sockets kept under the name. It does not take them over.
 	Store(name string, sockets []*handle.Handle)
-	// Unstore ends that.
+	// Unstore ends the keeping of the sockets with that name.
 	Unstore(name string)
-	// Unkept is told of an address that cannot be kept.
+	// Unkept is called for an address that cannot be kept.
 	Unkept(l Listening)
 }
 
-// Stored are the addresses that are kept.
+// Stored are the addresses whose sockets are kept.
 type Stored struct {
 	r      *Registry
 	keeper Keeper // nil before Keep
 	keeps  bool
 }
 
-// Keep has k keep the sockets of all addresses from now on, until each ends by itself; or
-// no longer, if keeps is false.
+// Keep makes k keep the sockets of all addresses from now on, each until its address ends by
+// itself. If keeps is false, k keeps none any more.
 func (t *Stored) Keep(k Keeper, keeps bool) {
 	t.keeper, t.keeps = k, keeps
 	for _, e := range t.r.entries {
-		if len(e.sockets) > 0 { // else commit will see
+		if len(e.sockets) > 0 { // else commit does it
 			t.store(e)
 		}
 	}
 }
 
-// store has e's sockets kept, unless they are, or no longer.
+// store makes the keeper keep e's sockets, unless it does; or no longer, if nothing is kept.
 func (t *Stored) store(e *entry) {
 	switch {
 	case t.keeper == nil:
@@ -60,13 +60,13 @@ func (t *Stored) store(e *entry) {
 	}
 }
 
-// restore has other sockets kept for e than before.
+// restore makes the keeper keep e's sockets as they are now, in place of those before.
 func (t *Stored) restore(e *entry) {
 	t.unstore(e)
 	t.store(e)
 }
 
-// unstore ends that e's sockets are kept.
+// unstore ends the keeping of e's sockets.
 func (t *Stored) unstore(e *entry) {
 	if e.stored == "" {
 		return
@@ -78,8 +78,8 @@ func (t *Stored) unstore(e *entry) {
 	e.stored = ""
 }
 
-// outlives reports whether e's sockets are kept, and notes them for who listens next in
-// this process: the address is taken as long as they are.
+// outlives reports whether e's sockets are kept. If so, it notes them for the next Listen in
+// this process, since the address is in use as long as they are kept.
 func (t *Stored) outlives(e *entry) bool {
 	if !t.keeps || e.stored == "" {
 		return false
@@ -88,8 +88,9 @@ func (t *Stored) outlives(e *entry) bool {
 	return true
 }
 
-// Unclaimed ends, when the cluster is up, what was kept for this process and what nobody
-// has asked for: a client would wait for ever. It may be called outside of the mailbox.
+// Unclaimed closes the sockets that were kept for this process and that nobody has asked for: a
+// client would wait for ever. It is called when the cluster is up, and may be called outside of
+// the mailbox.
 func (t *Stored) Unclaimed() {
 	names := t.r.activated.unclaimed()
 	t.r.host.Turn(func() {
@@ -102,15 +103,15 @@ func (t *Stored) Unclaimed() {
 	})
 }
 
-// storePrefix begins the name of each socket that is kept. No unit is called so.
+// storePrefix begins the name of each socket that is kept. Sockets of units have other names.
 const storePrefix = "cluster-"
 
-// maxStoreName is how long systemd lets a name be.
+// maxStoreName bounds a name, in bytes, as systemd does.
 const maxStoreName = 255
 
-// storeName is the name under which the socket of a is kept: what was asked for, in ASCII
-// without control characters and ":", as systemd has it. Two addresses have two names, and
-// a port that the system chooses has the same in the next process.
+// storeName returns the name under which the socket of a is kept: the address that was asked
+// for, in ASCII without control characters and ":", as systemd wants it. Two addresses have two
+// names. The n-th listener on port 0 has the same name in the next process.
 func storeName(a socket.Address) string {
 	var b strings.Builder
 	text := a.Network + "-" + a.Literal
@@ -134,17 +135,17 @@ func storeName(a socket.Address) string {
 
 // ---- those that were kept for this process
 
-// stored reports whether s was kept by the process before.
+// stored reports whether the process before this one had s kept.
 func (s *activatedSocket) stored() bool { return strings.HasPrefix(s.name, storePrefix) }
 
-// lost reports whether nobody can reach s any more: somebody has removed its file.
+// lost reports whether no client can reach s any more, since somebody has removed its file.
 func (s *activatedSocket) lost() bool {
 	u, ok := s.Addr.(*net.UnixAddr)
 	return ok && s.stored() && !strings.HasPrefix(u.Name, "@") && s.path.File() == nil
 }
 
-// prepare makes the sockets of a that were kept what want asks for, and returns the file of
-// a unix socket.
+// prepare gives kept sockets the options that want asks for, and returns the file of a unix
+// socket.
 func prepare(want socket.Address, all []*handle.Handle) *socket.UnixFile {
 	for _, h := range all {
 		if !want.IsPacket() {
@@ -173,7 +174,7 @@ func (a *activated) keep(e *entry) {
 	}
 }
 
-// forget closes what is here under the name.
+// forget closes this process's descriptors of the sockets with the name.
 func (a *activated) forget(name string) {
 	a.once.Do(a.init)
 	a.mu.Lock()
@@ -193,7 +194,7 @@ func (a *activated) forget(name string) {
 	a.list = left
 }
 
-// unclaimed are the names of what was kept and what nobody has asked for.
+// unclaimed returns the names of sockets that were kept and that nobody has asked for.
 func (a *activated) unclaimed() (names []string) {
 	a.once.Do(a.init)
 	a.mu.Lock()
@@ -201,7 +202,7 @@ func (a *activated) unclaimed() (names []string) {
 	for i := range a.list {
 		if s := &a.list[i]; s.stored() && !s.used {
 			file := s.path
-			file.Guarded = true // whoever can change the way there leads nobody astray
+			file.Guarded = true // another user may be able to change the way to the file
 			file.File().Unlink()
 			names = append(names, s.name)
 		}
@@ -209,8 +210,7 @@ func (a *activated) unclaimed() (names []string) {
 	return names
 }
 
-// claimAll notes that the addresses which another program of this process has left are
-// used.
+// claimAll notes that the addresses which the program before an upgrade has left are used.
 func (a *activated) claimAll(entries map[string]*entry) {
 	a.once.Do(a.init)
 	a.mu.Lock()
