@@ -133,11 +133,32 @@ func (l *Load) exchange(c net.Conn, r *bufio.Reader, last bool) (closing bool, e
 	return resp.Close, l.answered(oldest, resp.Header.Get("Generation"))
 }
 
-// KeepAlive uses one connection for as long as the server wants it. A server that drains
-// closes one that is idle for a second, and so it is if this process gets no turn: what
-// is asked then, and is not answered, is asked again.
+// KeepAlive is a client that uses one connection for as long as the server wants it. A
+// server that drains closes a connection that is idle for a second. It may be idle for so
+// long because this process gets no turn. A request that comes late for that reason, and is
+// not answered, is sent again.
 func (l *Load) KeepAlive() func() error {
 	const prompt = 500 * time.Millisecond
+	return l.keeping(func(f failure) bool { return f.kept && f.silent && f.idle > prompt })
+}
+
+// Patient is a client that keeps its connection. If the server closes the connection before
+// it answers, the client sends the request again on a new one. With a Hasty server it does so
+// if a new connection is closed, too.
+func (l *Load) Patient() func() error {
+	return l.keeping(func(f failure) bool { return (f.kept || l.Hasty) && f.silent })
+}
+
+// failure says how a request failed.
+type failure struct {
+	kept   bool          // the connection had served another request before
+	silent bool          // nothing of an answer came
+	idle   time.Duration // from the answer before to the request
+}
+
+// keeping returns a client that keeps its connection. again decides whether a request that
+// has failed is sent once more, on a new connection.
+func (l *Load) keeping(again func(failure) bool) func() error {
 	var c *counted
 	var r *bufio.Reader
 	var answered time.Time
@@ -154,13 +175,13 @@ func (l *Load) KeepAlive() func() error {
 			}
 			before := c.read
 			closing, err := l.exchange(c, r, false)
-			late := kept && c.read == before && c.wrote.Sub(answered) > prompt
+			failed := failure{kept, c.read == before, c.wrote.Sub(answered)}
 			answered = time.Now()
 			if closing || l.stopped() {
 				c.Close()
 				c = nil
 			}
-			if err == nil || !late {
+			if err == nil || !again(failed) {
 				return err
 			}
 		}
@@ -251,37 +272,6 @@ func UnusedAddress(t *testing.T, network, name string) string {
 		return filepath.Join(TempDir(t), name)
 	}
 	return "127.0.0.1:" + strconv.Itoa(FreePort(t))
-}
-
-// Patient is a client that keeps its connection, and sends a request again, on a
-// new one, if the server closes the old one before it answers; a Hasty server also the
-// new one.
-func (l *Load) Patient() func() error {
-	var c *counted
-	var r *bufio.Reader
-	return func() error {
-		for {
-			kept := c != nil
-			if !kept {
-				conn, err := net.Dial(l.Network, l.HTTP)
-				if err != nil {
-					return err
-				}
-				c = &counted{Conn: conn}
-				r = bufio.NewReader(c)
-			}
-			before := c.read
-			closing, err := l.exchange(c, r, false)
-			silent := c.read == before
-			if closing || l.stopped() {
-				c.Close()
-				c = nil
-			}
-			if err == nil || !(kept || l.Hasty) || !silent {
-				return err
-			}
-		}
-	}
 }
 
 // counted counts what is read, and knows when something was written.

@@ -38,6 +38,14 @@ func (c *httpClient) get(path string) (body string, close bool) {
 	return string(b), resp.Close
 }
 
+// requireGets gets path, and requires the answer to say whether the connection ends.
+func (c *httpClient) requireGets(path string, close bool) {
+	c.t.Helper()
+	body, closes := c.get(path)
+	require.Equal(c.t, path, body)
+	require.Equal(c.t, close, closes)
+}
+
 // serveHTTP serves src: a request for /slow takes ten seconds.
 func serveHTTP(w *worker, src *source) (served <-chan error, ln *Listener) {
 	ln = w.Listener(src, src.Addr(), net.KeepAliveConfig{Enable: true}, func() {})
@@ -64,22 +72,16 @@ func TestServeTellsToClose(t *testing.T) {
 		defer ln.Close()
 		long, idle := newHTTPClient(t, src.connect()), newHTTPClient(t, src.connect())
 		for _, c := range []*httpClient{long, idle} {
-			body, close := c.get("/first")
-			require.Equal(t, "/first", body)
-			require.False(t, close)
+			c.requireGets("/first", false)
 		}
 		go func() {
 			time.Sleep(time.Second)
 			w.Begin(ByMaster, time.Hour)
 		}()
-		body, close := long.get("/slow")
-		require.Equal(t, "/slow", body)
-		require.False(t, close)
+		long.requireGets("/slow", false)
 		_, err := idle.r.ReadByte()
 		require.ErrorIs(t, err, io.EOF)
-		body, close = long.get("/again")
-		require.Equal(t, "/again", body)
-		require.True(t, close)
+		long.requireGets("/again", true)
 		_, err = long.r.ReadByte()
 		require.ErrorIs(t, err, io.EOF)
 		require.NoError(t, <-served)
@@ -288,24 +290,18 @@ func TestServeFunc(t *testing.T) {
 		})
 		long, idle, fresh := newHTTPClient(t, src.connect()), newHTTPClient(t, src.connect()), newHTTPClient(t, src.connect())
 		for _, c := range []*httpClient{long, idle} {
-			body, close := c.get("/first")
-			require.Equal(t, "/first", body)
-			require.False(t, close)
+			c.requireGets("/first", false)
 		}
 		go func() {
 			time.Sleep(time.Second)
 			w.Begin(ByMaster, time.Hour)
 		}()
-		body, close := long.get("/slow")
-		require.Equal(t, "/slow", body)
-		require.False(t, close, "it had begun")
+		long.requireGets("/slow", false) // it had begun
 		for _, c := range []*httpClient{idle, fresh} {
 			_, err := c.r.ReadByte()
 			require.ErrorIs(t, err, io.EOF)
 		}
-		body, close = long.get("/again")
-		require.Equal(t, "/again", body)
-		require.True(t, close)
+		long.requireGets("/again", true)
 		long.conn.Close()
 		require.NoError(t, <-served)
 		w.ended(t)

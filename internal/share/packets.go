@@ -8,7 +8,6 @@ import (
 
 	"github.com/go-cluster/cluster/internal/handle"
 	"github.com/go-cluster/cluster/internal/socket"
-	"github.com/go-cluster/cluster/internal/wire"
 )
 
 // packetShards is a sharded address for datagrams in a worker. Its methods are those of a
@@ -35,7 +34,7 @@ func (a *Asker) newPacketShards(key string, h *handle.Handle) (*packetShards, er
 
 // reads asks the master for this worker's share, the first time.
 func (s *packetShards) reads() {
-	s.ask.Do(func() { s.asker.worker.Link.Order(&wire.Message{Act: wire.ActShards, Key: s.key}) })
+	s.ask.Do(func() { s.asker.askShards(s.key) })
 }
 
 func (s *packetShards) Read(b []byte) (int, error) {
@@ -89,10 +88,6 @@ func (r rawShards) Read(fn func(fd uintptr) (done bool)) error {
 
 // Close gives up all sockets.
 func (s *packetShards) Close() error {
-	s.asker.mu.Lock()
-	if s.asker.shards[s.key] == shardTaker(s) {
-		delete(s.asker.shards, s.key)
-	}
-	s.asker.mu.Unlock()
+	s.asker.dropShards(s.key, s)
 	return s.MergedPackets.Close()
 }

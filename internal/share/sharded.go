@@ -42,7 +42,7 @@ func (a *Asker) newShardSource(key string) (*shardSource, error) {
 // Accept returns the next connection. The first call asks the master for this worker's share.
 // Before that other workers accept the connections.
 func (s *shardSource) Accept() (net.Conn, error) {
-	s.ask.Do(func() { s.asker.worker.Link.Order(&wire.Message{Act: wire.ActShards, Key: s.key}) })
+	s.ask.Do(func() { s.asker.askShards(s.key) })
 	return s.Merged.Accept()
 }
 
@@ -62,16 +62,26 @@ func (s *shardSource) SetDeadline(t time.Time) error {
 
 // Close gives up all sockets.
 func (s *shardSource) Close() error {
-	s.asker.mu.Lock()
-	if s.asker.shards[s.key] == shardTaker(s) {
-		delete(s.asker.shards, s.key)
-	}
-	s.asker.mu.Unlock()
+	s.asker.dropShards(s.key, s)
 	return s.Merged.Close()
 }
 
 // Addr returns nil: the listener around this source knows the address.
 func (s *shardSource) Addr() net.Addr { return nil }
+
+// askShards asks the master for this worker's share of a sharded address.
+func (a *Asker) askShards(key string) {
+	a.worker.Link.Order(&wire.Message{Act: wire.ActShards, Key: key})
+}
+
+// dropShards gives no more sockets to s, which is about to be closed.
+func (a *Asker) dropShards(key string, s shardTaker) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.shards[key] == s {
+		delete(a.shards, key)
+	}
+}
 
 // Given is called by the reader with a socket of a sharded address. If there is no descriptor,
 // nothing is to be answered: the link has refused the message.

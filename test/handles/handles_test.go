@@ -161,11 +161,8 @@ func TestHandleWaitsForAHandler(t *testing.T) {
 	requireEnd(t, c)
 }
 
-// TestSendListenerOfAWorker: its own, and its share of a common one; that of a
-// RoundRobin address is not its own.
-func TestSendListenerOfAWorker(t *testing.T) {
-	workers, _ := takers(t, 1, cluster.Options{})
-	w := workers[0]
+// listenersFrom returns the listeners that w sends.
+func listenersFrom(t *testing.T, w *cluster.Process) <-chan net.Listener {
 	got := make(chan net.Listener, 1)
 	t.Cleanup(w.OnMessage(func(_ *cluster.Process, m cluster.Message) {
 		if m.HasHandle() {
@@ -174,16 +171,31 @@ func TestSendListenerOfAWorker(t *testing.T) {
 			got <- ln
 		}
 	}))
+	return got
+}
+
+// requireAccepts connects to ln, which accepts the connection and closes it.
+func requireAccepts(t *testing.T, ln net.Listener) {
+	t.Helper()
+	client, err := net.Dial("tcp", ln.Addr().String())
+	require.NoError(t, err)
+	c, err := ln.Accept()
+	require.NoError(t, err)
+	require.NoError(t, c.Close())
+	requireEnd(t, client)
+	require.NoError(t, client.Close())
+}
+
+// TestSendListenerOfAWorker: its own, and its share of a common one; that of a
+// RoundRobin address is not its own.
+func TestSendListenerOfAWorker(t *testing.T) {
+	workers, _ := takers(t, 1, cluster.Options{})
+	w := workers[0]
+	got := listenersFrom(t, w)
 	for _, kind := range []string{"listener", "shared"} {
 		clustertest.Request(t, w, sending{"send", kind, "127.0.0.1:0"}, nil)
 		ln := clustertest.Await(t, got, "listener")
-		client, err := net.Dial("tcp", ln.Addr().String())
-		require.NoError(t, err)
-		c, err := ln.Accept()
-		require.NoError(t, err)
-		require.NoError(t, c.Close())
-		requireEnd(t, client)
-		require.NoError(t, client.Close())
+		requireAccepts(t, ln)
 		require.NoError(t, ln.Close())
 	}
 	err := w.Request(t.Context(), sending{"send", "robin", "127.0.0.1:0"}, nil)
@@ -210,25 +222,12 @@ func TestSendPreopened(t *testing.T) {
 	id, _ := clustertest.GreetingFrom(t, "tcp", o.Text)
 	require.Equal(t, w.ID(), id)
 
-	got := make(chan net.Listener, 1)
-	t.Cleanup(w.OnMessage(func(_ *cluster.Process, m cluster.Message) {
-		if m.HasHandle() {
-			ln, err := m.Listener()
-			clustertest.Must(err)
-			got <- ln
-		}
-	}))
+	got := listenersFrom(t, w)
 	clustertest.Request(t, w, sending{"send", "shared", up.Addr().String()}, nil)
 	ln := clustertest.Await(t, got, "listener")
 	require.Equal(t, up.Addr().String(), ln.Addr().String())
 	for _, ln := range []net.Listener{ln, up} { // it is one socket, the master's own
-		client, err := net.Dial("tcp", ln.Addr().String())
-		require.NoError(t, err)
-		c, err := ln.Accept()
-		require.NoError(t, err)
-		require.NoError(t, c.Close())
-		requireEnd(t, client)
-		require.NoError(t, client.Close())
+		requireAccepts(t, ln)
 		require.NoError(t, ln.Close())
 	}
 	_, err = net.Dial("tcp", up.Addr().String())

@@ -239,9 +239,7 @@ func TestNodeDrain(t *testing.T) {
 			while (state.servers[0].listening) await new Promise(setImmediate);
 			return process.connected`).String())
 		for range 5 {
-			body, err := clustertest.Get("http://" + addr)
-			require.NoError(t, err)
-			require.Equal(t, "node "+strconv.Itoa(next.ID()), body)
+			requireServedBy(t, addr, next)
 		}
 		require.False(t, w.IsDead())
 		c.Order(w, `release()`)

@@ -103,9 +103,7 @@ func TestNodeHandlesToWorkers(t *testing.T) {
 		require.NoError(t, clustertest.Await(t, received, "receipt"))
 		require.NoError(t, server.Close())
 		clients = append(clients, client)
-		body, err := clustertest.Get("http://" + addr)
-		require.NoError(t, err)
-		require.Equal(t, "node "+strconv.Itoa(w.ID()), body)
+		requireServedBy(t, addr, w)
 	}
 	for i, client := range clients {
 		requireAnswer(t, client, "node "+strconv.Itoa(i)+" unread")

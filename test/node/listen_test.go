@@ -143,9 +143,7 @@ func TestNodeListenErrors(t *testing.T) {
 
 		busy.Close()
 		require.Equal(t, "127.0.0.1:"+strconv.Itoa(port), c.Web(w, port))
-		body, err := clustertest.Get("http://127.0.0.1:" + strconv.Itoa(port))
-		require.NoError(t, err)
-		require.Equal(t, "node "+strconv.Itoa(w.ID()), body)
+		requireServedBy(t, "127.0.0.1:"+strconv.Itoa(port), w)
 	})
 }
 
@@ -167,9 +165,7 @@ func TestNodeListenTwice(t *testing.T) {
 		}
 		c.Web(workers[1], port)
 		c.Run(workers[0], `await close(state.servers[0])`)
-		body, err := clustertest.Get("http://127.0.0.1:" + strconv.Itoa(port))
-		require.NoError(t, err)
-		require.Equal(t, "node "+strconv.Itoa(workers[1].ID()), body)
+		requireServedBy(t, "127.0.0.1:"+strconv.Itoa(port), workers[1])
 		c.Web(workers[0], port)
 	})
 }
@@ -195,13 +191,11 @@ func TestNodeIPv6Only(t *testing.T) {
 		c := clustertest.NewNodeCluster(t, cluster.Options{Scheduling: s})
 		w := c.Fork()
 		port := c.Run(w, `return (await listen(web(), {host: '::', port: 0})).port`).String()
-		body, err := clustertest.Get("http://127.0.0.1:" + port)
-		require.NoError(t, err)
-		require.Equal(t, "node "+strconv.Itoa(w.ID()), body)
+		requireServedBy(t, "127.0.0.1:"+port, w)
 
 		only := clustertest.FreePort(t) // with port 0 somebody else might have it for IPv4
 		c.Run(w, `await listen(web(), {host: '::', port: args[0], ipv6Only: true})`, only)
-		_, err = clustertest.Get("http://127.0.0.1:" + strconv.Itoa(only))
+		_, err := clustertest.Get("http://127.0.0.1:" + strconv.Itoa(only))
 		require.ErrorIs(t, err, syscall.ECONNREFUSED)
 		c.Run(w, `await listen(web(), {host: '0.0.0.0', port: args[0]})`, only)
 		_, err = clustertest.Get("http://127.0.0.1:" + strconv.Itoa(only))
@@ -231,9 +225,7 @@ func TestNodeRestartServer(t *testing.T) {
 				require.NoError(t, err)
 			}
 			c.Run(workers[1], `await close(state.servers.pop())`)
-			body, err := clustertest.Get("http://" + addr)
-			require.NoError(t, err)
-			require.Equal(t, "node "+strconv.Itoa(workers[0].ID()), body)
+			requireServedBy(t, addr, workers[0])
 		}
 	})
 }

@@ -34,9 +34,7 @@ func TestNodeBasic(t *testing.T) {
 		require.Equal(t, strconv.Itoa(w.PID()), c.Run(w, `return process.pid`).String())
 
 		addr := c.Web(w)
-		body, err := clustertest.Get("http://" + addr)
-		require.NoError(t, err)
-		require.Equal(t, "node "+strconv.Itoa(w.ID()), body)
+		requireServedBy(t, addr, w)
 		c.Find(t, "listening")
 		require.Equal(t, cluster.Ready, w.State())
 		require.Equal(t, []*cluster.Process{w}, cluster.Workers())

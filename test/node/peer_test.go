@@ -134,9 +134,7 @@ func TestNodePeerWithoutAck(t *testing.T) {
 	w := c.Fork()
 	c.Web(w, port)
 	for range 5 {
-		body, err := clustertest.Get("http://127.0.0.1:" + strconv.Itoa(port))
-		require.NoError(t, err)
-		require.Equal(t, "node "+strconv.Itoa(w.ID()), body)
+		requireServedBy(t, "127.0.0.1:"+strconv.Itoa(port), w)
 	}
 	require.NoError(t, raw.Send("go on"))
 	c.Find(t, fmt.Sprintf(`message %d {"got":"message"`, raw.ID()))

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"strconv"
 	"syscall"
 	"testing"
 	"time"
@@ -16,6 +17,14 @@ import (
 	"github.com/go-cluster/cluster/internal/clustertest"
 	"github.com/stretchr/testify/require"
 )
+
+// requireServedBy requires w, whose script is a web(), to answer a request to the address.
+func requireServedBy(t *testing.T, addr string, w *cluster.Process) {
+	t.Helper()
+	body, err := clustertest.Get("http://" + addr)
+	require.NoError(t, err)
+	require.Equal(t, "node "+strconv.Itoa(w.ID()), body)
+}
 
 // schedulings runs a test under both.
 func schedulings(t *testing.T, test func(t *testing.T, s cluster.Scheduling)) {
