@@ -2,7 +2,6 @@ package cluster
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"net"
 	"os"
@@ -49,7 +48,7 @@ func (m Message) Cmd() string {
 }
 
 // Decode stores the message in v, as [json.Unmarshal] does.
-func (m Message) Decode(v any) error { return json.Unmarshal(m.raw, v) }
+func (m Message) Decode(v any) error { return wire.Decode(m.raw, v) }
 
 // Bytes returns the message's JSON text, which must not be changed.
 func (m Message) Bytes() []byte { return m.raw }

@@ -2,7 +2,6 @@ package link
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"sync/atomic"
@@ -202,7 +201,7 @@ func (l *Link) Request(ctx context.Context, v, reply any) error {
 	if err := l.await(ctx, c); err != nil || reply == nil {
 		return err
 	}
-	if err := json.Unmarshal(c.msg, reply); err != nil {
+	if err := wire.Decode(c.msg, reply); err != nil {
 		return fmt.Errorf("cluster: reply %s: %w", wire.Excerpt(c.msg), err)
 	}
 	return nil

@@ -51,6 +51,45 @@ func compareCPU(b *testing.B, figure, base *server) {
 	compare(b, "us-cpu/conn", func() float64 { return figure.perConnection(b) }, func() float64 { return base.perConnection(b) })
 }
 
+// BenchmarkMessageCPU is the CPU time of both processes for a message of BenchmarkMessages, in
+// nanoseconds, and that of the loop by hand.
+func BenchmarkMessageCPU(b *testing.B) {
+	for _, take := range []string{"Handle", "OnMessage"} {
+		env := ""
+		if take == "OnMessage" {
+			env = "1"
+		}
+		b.Run("ToMaster/"+take, func(b *testing.B) {
+			compare(b, "ns-cpu/msg", cpuOf(b, messagesPerRound, sendToMaster(b, env)), cpuOf(b, messagesPerRound, baseToParent(b)))
+		})
+		b.Run("ToWorker/"+take, func(b *testing.B) {
+			compare(b, "ns-cpu/msg", cpuOf(b, messagesPerRound, sendToWorker(b, env)), cpuOf(b, messagesPerRound, baseToChild(b)))
+		})
+	}
+}
+
+// BenchmarkTripCPU is the CPU time of both processes for a Request and its answer, in
+// nanoseconds, and that of the same exchange by hand, or of raw bytes.
+func BenchmarkTripCPU(b *testing.B) {
+	const trips = 3000
+	for name, base := range map[string]func(*testing.B, int) func() float64{"ByHand": baseEcho, "Raw": basePingPong} {
+		b.Run(name, func(b *testing.B) {
+			compare(b, "ns-cpu/trip", cpuOf(b, trips, benchTrips(b, forkBench(b, benchPeer), trips)), cpuOf(b, trips, base(b, trips)))
+		})
+	}
+}
+
+// cpuOf returns how long this process and its children run for do, in nanoseconds for each
+// of n.
+func cpuOf(b *testing.B, n int, do func() float64) func() float64 {
+	own := &server{pid: os.Getpid()}
+	return func() float64 {
+		before := own.cpu(b)
+		do()
+		return float64(own.cpu(b)-before) / float64(n)
+	}
+}
+
 // server is a process with children that accept at an address.
 type server struct {
 	pid  int
