@@ -4,7 +4,7 @@
 //
 //	go run ./examples/cron
 //	curl localhost:8000        # which worker leads
-//	kill -9 PID                # of that
+//	kill -9 PID                # the pid of that worker
 package main
 
 import (
@@ -33,7 +33,7 @@ func job(ctx context.Context, every time.Duration) error {
 		case <-tick.C:
 		case <-ctx.Done():
 			fmt.Printf("worker %d leads no more\n", cluster.Worker.ID())
-			return nil // not done: another one goes on
+			return nil // ctx has ended, so another worker goes on
 		}
 	}
 }
@@ -49,7 +49,7 @@ func main() {
 	if err := cluster.AutoFork(); err != nil {
 		log.Fatal(err)
 	}
-	// In the master, which has forked, it does nothing.
+	// In the master, which has forked, Lead runs nothing.
 	coord.Lead("job", func(ctx context.Context) error { return job(ctx, *every) })
 
 	http.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {

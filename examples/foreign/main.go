@@ -34,8 +34,8 @@ func main() {
 
 	<-term
 	notify("STOPPING=1")
-	// Not Shutdown at once: it closes connections that have been accepted and have not
-	// asked yet. Another process takes those that come from now on.
+	// Shutdown alone would close connections that were accepted and have sent no request
+	// yet. So first stop accepting: another process takes the connections that come now.
 	ln.Close()
 	time.Sleep(300 * time.Millisecond)
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
@@ -45,7 +45,7 @@ func main() {
 	}
 }
 
-// inherited is the socket that this process was started with: sd_listen_fds(3).
+// inherited returns the socket that this process was started with: sd_listen_fds(3).
 func inherited() (net.Listener, error) {
 	if os.Getenv("LISTEN_PID") != strconv.Itoa(os.Getpid()) {
 		return nil, fmt.Errorf("no socket: start it as a Foreign worker of package cluster, or as a systemd service with a socket")
@@ -55,11 +55,11 @@ func inherited() (net.Listener, error) {
 	return net.FileListener(f)
 }
 
-// notify tells whoever started this process how it is: sd_notify(3).
+// notify tells the process that has started this one how it is: sd_notify(3).
 func notify(text string) {
 	c, err := net.Dial("unixgram", os.Getenv("NOTIFY_SOCKET"))
 	if err != nil {
-		return // nobody wants to know
+		return // it does not want to know
 	}
 	defer c.Close()
 	c.Write([]byte(text))

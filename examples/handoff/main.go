@@ -4,10 +4,10 @@
 //	go run ./examples/handoff
 //	(echo ann; echo hi; sleep 1) | nc localhost 9000
 //
-// The first line of a connection names the user. The master reads it, and whatever
-// has come behind it, and sends both on with the connection. From there on it has
-// no part in it. The same user always meets the same worker, however often he
-// comes; when that worker is replaced, its successor in the slot is the owner.
+// The first line of a connection names the user. The master reads that line, and whatever has
+// come behind it, and sends both with the connection. From there on it has no part in the
+// connection. The same user always meets the same worker, however often he comes. When that
+// worker is replaced, its successor in the slot is the owner.
 package main
 
 import (
@@ -25,7 +25,7 @@ import (
 	"github.com/go-cluster/cluster"
 )
 
-// visit goes with a connection.
+// visit is the message that goes with a connection.
 type visit struct {
 	User string `json:"user"`
 	Read string `json:"read"` // behind the first line
@@ -68,7 +68,7 @@ func accept(ln net.Listener) {
 	}
 }
 
-// handOff reads who it is and sends the connection to the owner.
+// handOff reads the user's name and sends the connection to the owner.
 func handOff(conn net.Conn) error {
 	conn.SetReadDeadline(time.Now().Add(10 * time.Second))
 	r := bufio.NewReaderSize(conn, 4096)
@@ -77,7 +77,7 @@ func handOff(conn net.Conn) error {
 		return err
 	}
 	v := visit{User: strings.TrimSpace(string(line))}
-	// What the reader has read and not returned would be lost.
+	// The reader may have read more than the first line: that would be lost.
 	behind, err := r.Peek(r.Buffered())
 	if err != nil {
 		return err
@@ -90,7 +90,8 @@ func handOff(conn net.Conn) error {
 	return w.SendHandle(v, conn)
 }
 
-// owner is the worker of the user's slot. While it is replaced there may be none.
+// owner returns the worker of the user's slot. While the worker is being replaced there may be
+// none.
 func owner(user string) (*cluster.Process, error) {
 	h := fnv.New32a()
 	io.WriteString(h, user)

@@ -37,7 +37,7 @@ func main() {
 		fmt.Printf("worker %d (pid %d) listening on %s\n", w.ID(), w.PID(), addr)
 	})
 
-	if err := cluster.AutoFork(); err != nil { // 1: the master forks; a worker does nothing
+	if err := cluster.AutoFork(); err != nil { // 1: the master forks; in a worker it does nothing
 		log.Fatal(err)
 	}
 	http.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) { // 2: only workers call it

@@ -45,9 +45,9 @@ func main() {
 	}
 }
 
-// forkBoth starts one worker of each kind. What SetupMaster is told holds for
-// the forks that follow it. The connections are dealt out in turn, so that both
-// answer; without that the kernel decides.
+// forkBoth starts one worker of each kind. The options of SetupMaster hold for the forks that
+// follow it. The connections are handed out in turn, so that both workers answer; with Shared
+// the kernel would decide.
 func forkBoth(node, script, addr string) error {
 	for _, o := range []cluster.Options{
 		{Exec: node, Args: []string{script, addr}, Scheduling: cluster.RoundRobin},

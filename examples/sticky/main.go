@@ -6,11 +6,11 @@
 //	cd examples/sticky && npm install && cd ../..
 //	go run ./examples/sticky
 //
-// The master reads the head of a connection's first request, and its body if it has
-// one. The session's id is in the address. It sends what it has read and the
-// connection to the worker that said that it has that session, or without one to the
-// next. The worker answers with "Connection: close", so that the next request of
-// the client comes by the master again.
+// The master reads the head of a connection's first request, and its body if it has one. The
+// session's id is in the URL. The master sends the connection, and what it has read, to the
+// worker that has said that it has that session. If there is no session, the next worker gets
+// it. The worker answers with "Connection: close", so that the client's next request comes to
+// the master again.
 package main
 
 import (
@@ -63,7 +63,7 @@ type sessions struct {
 	turn  int
 }
 
-// message is what the module says: that a worker has a session, or has it no more.
+// message handles a message of the module: a worker has a session, or has it no more.
 func (s *sessions) message(w *cluster.Process, m cluster.Message) {
 	var said struct{ Type, Data string }
 	if err := m.Decode(&said); err != nil {
@@ -91,11 +91,11 @@ func (s *sessions) dead(w *cluster.Process, _ cluster.Exit) {
 	}
 }
 
-// maxNews is how long a session's worker may take to say that it has it. The client
-// learns it from the answer, which can be here before the worker's message.
+// maxNews is how long a worker may take to say that it has a session. The client learns the
+// session's id from the answer, and may come back before the worker's message is here.
 const maxNews = time.Second
 
-// choose returns the worker that has the session, or the next that is there.
+// choose returns the worker that has the session, or the next worker if it is gone.
 func (s *sessions) choose(id string) *cluster.Process {
 	if id == "" {
 		return s.next()
@@ -110,12 +110,12 @@ func (s *sessions) choose(id string) *cluster.Process {
 		select {
 		case <-said:
 		case <-timeout:
-			return s.next() // it says that the session has ended
+			return s.next() // that worker tells the client that the session has ended
 		}
 	}
 }
 
-// next returns the next worker that is there, or nil.
+// next returns the next worker that is online, or nil.
 func (s *sessions) next() *cluster.Process {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -147,7 +147,7 @@ func (s *sessions) accept(ln net.Listener) {
 	}
 }
 
-// maxRequest is how much of a first request is read here: more than socket.io takes.
+// maxRequest bounds a first request, in bytes: more than socket.io takes.
 const maxRequest = 2 << 20
 
 // pass reads the first request and sends the connection on.

@@ -1,5 +1,5 @@
-// Unix serves HTTP on a unix socket. The master makes the file, replaces one
-// that a dead process left behind, and removes it at the end.
+// Unix serves HTTP on a unix socket. The master makes the socket's file, and removes it at the
+// end. If a dead process has left a file there, the master replaces it.
 //
 //	go run ./examples/unix
 //	curl --unix-socket cluster.sock http://localhost/

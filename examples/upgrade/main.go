@@ -12,10 +12,10 @@
 //	kill -USR2 PID
 //	curl localhost:8000
 //
-// The master is version 2 then, in the same process. It has kept the workers, and goes on to
-// count the requests where version 1 was; then it replaces the workers, one by one. No request
-// is lost. Versions 3 and 4 do not start, one in its init and one in its main: the log tells
-// how they have ended, and nothing else happens.
+// The master is version 2 then, in the same process. It has kept the workers, and goes on
+// counting the requests from where version 1 was. Then it replaces the workers, one by one. No
+// request is lost. Versions 3 and 4 do not start: one ends in its init, the other in its main.
+// The log tells how they have ended, and nothing else happens.
 //
 // See docs/upgrade.md. Not on Windows.
 package main
@@ -75,7 +75,7 @@ func main() {
 	}
 }
 
-// count counts the requests, from where the program before was, if there was one.
+// count counts the requests. It goes on from where the program before was, if there was one.
 func count() {
 	var n int64
 	if _, err := cluster.Upgraded("requests", &n); err != nil {
@@ -83,7 +83,8 @@ func count() {
 	}
 	requests.Store(n)
 	cluster.Handle("served", func(*cluster.Process, served) { requests.Add(1) })
-	// No handler runs when this is called: what comes later is for the next program.
+	// No handler runs when this is called: requests that come later are counted by the next
+	// program.
 	cluster.OnUpgrade("requests", func() (any, error) { return requests.Load(), nil })
 }
 

@@ -13,7 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// Frame makes a program of a Go block of a document: statements around it.
+// Frame makes a program of a Go block of a document: it has the statements around the block.
 type Frame struct {
 	In            string // a part of the block, by which it is known
 	Before, After string
@@ -23,9 +23,9 @@ type Frame struct {
 // Blocks is a program made of all Go blocks of a document.
 type Blocks struct{ Path, overlay string }
 
-// BuildBlocks compiles the Go blocks of a document, each in its frame: there is one
-// for each, in their order. A block that is a program by itself has an empty one.
-// Every block is run on an address of its own: see Start.
+// BuildBlocks compiles the Go blocks of a document, each in its frame. There is one frame for
+// each block, in the same order. A block that is a whole program has an empty frame. Start
+// runs a block on an address of its own.
 func BuildBlocks(t *testing.T, document string, frames ...Frame) *Blocks {
 	t.Helper()
 	text, err := os.ReadFile(Path(document))
@@ -33,7 +33,7 @@ func BuildBlocks(t *testing.T, document string, frames ...Frame) *Blocks {
 	found := regexp.MustCompile("(?s)```go\n(.*?)```").FindAllStringSubmatch(string(text), -1)
 	require.Len(t, found, len(frames), "a Go block of %s without a frame, or the other way round", document)
 	dir := t.TempDir()
-	// The blocks are laid over the module, as a package that is not there.
+	// An overlay adds the blocks to the module, as a package that is not on the disk.
 	overlay := make(map[string]string)
 	add := func(name, source string) {
 		file := filepath.Join(dir, name)
@@ -62,17 +62,17 @@ func BuildBlocks(t *testing.T, document string, frames ...Frame) *Blocks {
 	return b
 }
 
-// blockImports are what blocks and frames may use without saying so.
+// blockImports are the packages that blocks and frames may use without an import.
 var blockImports = []string{"context", "crypto/tls", "database/sql", "database/sql/driver", "encoding/json", "errors", "expvar", "fmt", "log",
 	"net", "net/http", "os", "os/signal", "syscall", "testing", "time", "github.com/go-cluster/cluster"}
 
 // blockAddress is an address that a block serves on.
 var blockAddress = regexp.MustCompile(`"(localhost)?:8\d\d\d"`)
 
-// comments are in no string here.
+// comments matches comments. No string of a block contains "//".
 var comments = regexp.MustCompile(`(?m)//.*$`)
 
-// source is the block as a function of its own.
+// source returns the block as a function.
 func (f Frame) source(block string, n int) string {
 	block = blockAddress.ReplaceAllString(block, `os.Getenv("ADDRESS")`)
 	if rest, ok := strings.CutPrefix(block, "package main\n"); ok {
@@ -82,7 +82,7 @@ func (f Frame) source(block string, n int) string {
 	return withImports(fmt.Sprintf("func block%d() {\n%s\n%s\n%s\n}\n", n, f.Before, block, f.After))
 }
 
-// withImports is a file of the declarations and what they use.
+// withImports returns a file of the declarations, with the imports that they need.
 func withImports(declarations string) string {
 	source := "package main\n\n"
 	code := comments.ReplaceAllString(declarations, "")
@@ -94,8 +94,8 @@ func withImports(declarations string) string {
 	return source + "\n" + declarations
 }
 
-// Test runs the tests among the blocks, as those of the program that the block is that
-// has in.
+// Test runs the blocks that are tests. The program that they test is the block that contains
+// in.
 func (b *Blocks) Test(t *testing.T, in, address string, env ...string) {
 	t.Helper()
 	tests := b.Path + ".test"
@@ -109,14 +109,14 @@ func (b *Blocks) Test(t *testing.T, in, address string, env ...string) {
 	require.NoError(t, err, "%s", out)
 }
 
-// Start runs the block that has in, on the address.
+// Start runs the block that contains in, on the address.
 func (b *Blocks) Start(t *testing.T, in, address string, env ...string) *Proc {
 	t.Helper()
 	return StartCmd(t, exec.Command(b.Path), "block", append(b.Env(in, address), env...)...)
 }
 
-// Env makes a process of Path run the block that has in, on the address, with two
-// workers unless it says otherwise itself.
+// Env returns the environment in which a process of Path runs the block that contains in, on
+// the address, with two workers unless the block says otherwise.
 func (b *Blocks) Env(in, address string) []string {
 	return []string{"BLOCK=" + in, "ADDRESS=" + address, "GOMAXPROCS=2"}
 }

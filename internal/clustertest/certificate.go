@@ -15,7 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// Certificate makes a certificate for 127.0.0.1 that signs itself, as PEM.
+// Certificate makes a self-signed certificate for 127.0.0.1, as PEM.
 func Certificate(t testing.TB) (cert, key []byte) {
 	t.Helper()
 	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)

@@ -19,7 +19,7 @@ var CommandWorker = Program("command worker", func() {
 	select {}
 })
 
-// Order is what a command worker is asked: its cmd is the verb.
+// Order is a request to a command worker. Its cmd is the verb.
 type Order struct {
 	Cmd  string   `json:"cmd"`
 	Code int      `json:"code,omitempty"`

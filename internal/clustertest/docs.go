@@ -12,7 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// TestNames are the tests of this module.
+// TestNames returns the names of the tests of this module.
 func TestNames(t *testing.T) map[string]bool {
 	t.Helper()
 	names := make(map[string]bool)

@@ -24,14 +24,14 @@ func CopyBinary(t *testing.T, path string) {
 	WriteProgram(t, path, b)
 }
 
-// FailingWriter fails.
+// FailingWriter is a writer that fails.
 type FailingWriter struct{}
 
 func (FailingWriter) Write([]byte) (int, error) { return 0, errors.New("disk full") }
 
-// WriteProgram writes a file to execute. A child that another goroutine forks
-// meanwhile would hold it open for writing until its own exec, and until then
-// nobody could execute it: no fork until it is closed.
+// WriteProgram writes a file that can be executed. While the file is open for writing it keeps
+// other goroutines from forking: a child would have the file open until its own exec, and
+// until then nobody could execute it.
 func WriteProgram(t *testing.T, path string, b []byte) {
 	t.Helper()
 	syscall.ForkLock.RLock()
@@ -65,16 +65,16 @@ func Must(err error) {
 	}
 }
 
-// Dialable is the address by which a test reaches a listener of this machine.
+// Dialable returns the address by which a test reaches a listener of this machine.
 func Dialable(addr net.Addr) string {
 	_, port, _ := net.SplitHostPort(addr.String())
 	return "127.0.0.1:" + port
 }
 
-// FreePort returns a port that nobody has just now, of any address, and that
-// nobody is given until the end of the test who asks for a free one: it is below those
-// that systems give; of all who call FreePort, in whatever process, it is his who
-// listens on the one that is 6000 above it. So are the nine behind it.
+// FreePort returns a port on which nothing listens, at any address. Until the end of the test
+// nobody else gets it, nor the nine ports behind it. The system does not give it for port 0,
+// since it is below those that systems give. Other callers of FreePort, in whatever process,
+// do not get it either: a caller listens on the port that is 6000 above it, as a lock.
 func FreePort(t testing.TB) int {
 	t.Helper()
 	for range 1000 {
@@ -90,7 +90,7 @@ func FreePort(t testing.TB) int {
 		}
 		t.Cleanup(func() { lock.Close() })
 		ln.Close()
-		// A process that is just forked has a duplicate until it executes its program.
+		// A process that was just forked has a duplicate until it executes its program.
 		Eventually(t, func() bool {
 			c, err := net.Dial("tcp", "127.0.0.1:"+strconv.Itoa(port))
 			if err == nil {
@@ -104,8 +104,8 @@ func FreePort(t testing.TB) int {
 	return 0
 }
 
-// TempDir is a directory that goes with the test. Wine cannot remove a directory
-// as t.TempDir does.
+// TempDir returns a directory that is removed at the end of the test. It is for Wine, which
+// cannot remove a directory in the way in which t.TempDir does.
 func TempDir(t testing.TB) string {
 	dir, err := os.MkdirTemp("", "cluster")
 	require.NoError(t, err)
@@ -127,11 +127,11 @@ func Atoi(s string) int {
 	return n
 }
 
-// root is the directory of this module, which Main finds: tests start in the
-// directory of their package, and may go elsewhere.
+// root is the directory of this module. Main finds it, since tests start in the directory of
+// their package and may change it.
 var root string
 
-// Path is the path of a file of this module.
+// Path returns the path of a file of this module.
 func Path(elem ...string) string { return filepath.Join(append([]string{root}, elem...)...) }
 
 func findRoot() {

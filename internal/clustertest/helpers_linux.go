@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// CPUUsed is what this process has used of it so far.
+// CPUUsed returns the CPU time that this process has used.
 func CPUUsed() time.Duration {
 	var used syscall.Rusage
 	Must(syscall.Getrusage(syscall.RUSAGE_SELF, &used))

@@ -34,7 +34,7 @@ func CheckLeaks(t testing.TB) {
 	})
 }
 
-// Counts is what a process has that a test may leave behind.
+// Counts says how much a process has of what a test may leave behind.
 type Counts struct {
 	FDs, Goroutines int
 	Children        []string

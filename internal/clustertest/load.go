@@ -20,8 +20,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// Echoing serves the same over HTTP and over a protocol of its own, on the
-// addresses of the environment.
+// Echoing is a worker that echoes over HTTP and over a protocol of its own, on the addresses
+// in its environment.
 var Echoing = Program("echoing", func() {
 	generation := os.Getenv("GENERATION")
 	raw, err := cluster.Listen(os.Getenv("NETWORK"), os.Getenv("RAW"))
@@ -45,7 +45,7 @@ var Echoing = Program("echoing", func() {
 	})}))
 })
 
-// echoRaw answers one connection's lines: the generation and the line.
+// echoRaw answers each line of a connection with the generation and the line.
 func echoRaw(c net.Conn, generation string) {
 	defer c.Close()
 	r := bufio.NewReaderSize(c, 32<<10)
@@ -60,7 +60,8 @@ func echoRaw(c net.Conn, generation string) {
 	}
 }
 
-// Load are clients in closed loops that never try again.
+// Load has clients that send one request after another. They do not repeat a request, unless
+// their doc says so.
 type Load struct {
 	T             *testing.T
 	Network       string
@@ -69,8 +70,8 @@ type Load struct {
 	Oldest        atomic.Int64 // the generation that may answer
 	Requests      atomic.Int64
 	Stop          chan struct{}
-	Excuse        func(began time.Time, err error) bool // of a request that may fail; nil: none may
-	Hasty         bool                                  // the server closes new connections too, if no request has come: node 26 does
+	Excuse        func(began time.Time, err error) bool // whether a request may have failed so; nil: none may fail
+	Hasty         bool                                  // the server closes even new connections if no request has come: node 26 does
 	Running       sync.WaitGroup
 	Mu            sync.Mutex
 	Failures      []error
@@ -102,8 +103,8 @@ func (l *Load) Run(client func() error) {
 	})
 }
 
-// answered checks who answered a request that began when oldest was the
-// generation that Reload had promised.
+// answered checks that a worker of the generation oldest or a later one has answered a request.
+// oldest is what Reload had promised when the request began.
 func (l *Load) answered(oldest int64, generation string) error {
 	l.Requests.Add(1)
 	if int64(Atoi(generation)) < oldest {
@@ -112,7 +113,7 @@ func (l *Load) answered(oldest int64, generation string) error {
 	return nil
 }
 
-// exchange is one HTTP request on c.
+// exchange makes one HTTP request on c.
 func (l *Load) exchange(c net.Conn, r *bufio.Reader, last bool) (closing bool, err error) {
 	oldest := l.Oldest.Load()
 	req, _ := http.NewRequest("POST", "http://cluster/", bytes.NewReader(l.Body))
@@ -188,7 +189,7 @@ func (l *Load) keeping(again func(failure) bool) func() error {
 	}
 }
 
-// OneShot is a request on a connection of its own.
+// OneShot makes a request on a connection of its own.
 func (l *Load) OneShot() error {
 	for {
 		conn, err := net.Dial(l.Network, l.HTTP)
@@ -204,7 +205,7 @@ func (l *Load) OneShot() error {
 	}
 }
 
-// Session is a few lines on a raw connection.
+// Session sends a few lines on a raw connection.
 func (l *Load) Session() error {
 	oldest := l.Oldest.Load()
 	c, err := net.Dial(l.Network, l.Raw)
@@ -234,8 +235,8 @@ func (l *Load) Session() error {
 	return nil
 }
 
-// LoseNothing reloads two workers, each of which listens on so many addresses,
-// while the clients are at work.
+// LoseNothing reloads two workers while the clients are at work, and fails the test if a
+// request fails. listeners is the number of addresses on which each worker listens.
 func LoseNothing(t *testing.T, l *Load, reloads int, requests int64, listeners int, clients ...func() error) {
 	o := cluster.Settings()
 	env := o.Env
@@ -265,7 +266,7 @@ func LoseNothing(t *testing.T, l *Load, reloads int, requests int64, listeners i
 	t.Logf("%d requests", l.Requests.Load())
 }
 
-// UnusedAddress is one that nobody listens on.
+// UnusedAddress returns an address on which nothing listens.
 func UnusedAddress(t *testing.T, network, name string) string {
 	t.Helper()
 	if network == "unix" {
@@ -274,7 +275,7 @@ func UnusedAddress(t *testing.T, network, name string) string {
 	return "127.0.0.1:" + strconv.Itoa(FreePort(t))
 }
 
-// counted counts what is read, and knows when something was written.
+// counted is a connection that counts the bytes read, and knows the time of the last write.
 type counted struct {
 	net.Conn
 	read  int

@@ -1,19 +1,18 @@
 // Package clustertest has what the tests of this module share.
 //
-// Processes are real: Main, which each package's TestMain calls, executes the
-// test binary again as one of the programs that Program registers, as a worker of
-// the test process or as a master of its own with workers of its own. So a test
-// needs no other binary, and each package of tests has one of its own: packages
-// run in parallel.
+// Processes are real. The test binary is executed again as one of the programs that Program
+// registers: as a worker of the test process, or as a master with workers of its own. Main,
+// which each package's TestMain calls, sees to that. So a test needs no other binary, and
+// packages of tests run in parallel.
 //
-// A process is one master at a time. A test that calls WithMaster makes the test
-// process that master, and has the process for itself; Apart runs a test in a
-// process of its own, beside others. Start starts a program with workers of its
-// own, which the test sees from outside. CheckLeaks, which WithMaster calls,
-// compares descriptors, goroutines and children before a test and after it.
+// A process is one master at a time. WithMaster makes the test process that master, so such
+// tests run one after another. Apart runs a test in a process of its own, beside others. Start
+// starts a program with workers of its own, which the test sees from outside. CheckLeaks,
+// which WithMaster calls, compares descriptors, goroutines and children before a test and
+// after it.
 //
-// A test waits for events (Await, Recorder, Proc.Expect), and polls only for what
-// has none (Eventually). Patience bounds each wait; it measures nothing.
+// A test waits for events (Await, Recorder, Proc.Expect). It polls only for a state that sends
+// no event (Eventually). Patience bounds each wait; it measures nothing.
 // CommandWorker and SocketWorker are workers that do what a test asks them to,
 // Supervisor is a master under Run, and NodeCluster and NodePrimary have node on
 // the other side.
@@ -35,7 +34,7 @@ import (
 // ProgramEnv names the program that a process of the test binary is.
 const ProgramEnv = "CLUSTER_TEST_PROGRAM"
 
-// programs are what the test binary can be run as.
+// programs are the programs as which the test binary can run, by name.
 var programs = map[string]func(){}
 
 // Program registers fn as the main function of a process. When it returns the
@@ -48,11 +47,11 @@ func Program(name string, fn func()) string {
 	return name
 }
 
-// RunProgram is what a program is that begins as another.
+// RunProgram runs the main function of a program, for a program that begins as that one.
 func RunProgram(name string) { programs[name]() }
 
-// Main is the TestMain of a package whose tests start processes: they are the test
-// binary again, as one of its programs.
+// Main is the TestMain of a package whose tests start processes. In such a process, which is the
+// test binary again, it runs the program.
 func Main(m *testing.M) {
 	if name := os.Getenv(ProgramEnv); name != "" {
 		if programs[name] == nil {
@@ -65,16 +64,16 @@ func Main(m *testing.M) {
 	}
 	// Under the race detector every process would sleep for a second at its end.
 	os.Setenv("GORACE", strings.TrimSpace("atexit_sleep_ms=0 "+os.Getenv("GORACE")))
-	// The goroutine of os/signal stays once it runs: let it be there before the
-	// first count.
+	// Once the goroutine of os/signal runs, it stays: it must be there before the first
+	// count.
 	c := make(chan os.Signal, 1)
 	signal.Notify(c, os.Interrupt)
 	signal.Stop(c)
 	prepareTests()
 	findRoot()
 	slog.SetDefault(slog.New(slog.NewTextHandler(io.Discard, nil)))
-	// What runs in processes of its own mostly waits for a drain: more of that can
-	// go on at a time than there are cores.
+	// Tests in processes of their own mostly wait for a drain, so more of them can run at a
+	// time than there are cores.
 	flag.Parse()
 	if f := flag.Lookup("test.parallel"); f.Value.String() == f.DefValue {
 		flag.Set("test.parallel", "8")

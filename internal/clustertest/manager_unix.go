@@ -24,7 +24,7 @@ type Manager struct {
 
 	t    testing.TB
 	mu   sync.Mutex
-	kept []kept // in its file descriptor store
+	kept []kept // its file descriptor store
 }
 
 // kept is a descriptor that the program wants kept.
@@ -33,7 +33,7 @@ type kept struct {
 	fd   int
 }
 
-// NewManager returns one that listens until the end of the test.
+// NewManager returns a Manager that listens until the end of the test.
 func NewManager(t testing.TB) *Manager {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "notify") // short: sun_path has little room
@@ -60,7 +60,7 @@ func NewManager(t testing.TB) *Manager {
 	return m
 }
 
-// descriptors are those that came with a datagram.
+// descriptors returns the descriptors that came with a datagram.
 func descriptors(oob []byte) (fds []int) {
 	all, _ := unix.ParseSocketControlMessage(oob)
 	for i := range all {
@@ -71,8 +71,8 @@ func descriptors(oob []byte) (fds []int) {
 	return fds
 }
 
-// store does what a datagram says about its file descriptor store, as systemd does: one
-// that is there already is not added. It reports false if it is about something else.
+// store does what a datagram says about the file descriptor store. As systemd it does not add a
+// descriptor that is there already. It returns false if the datagram is about something else.
 func (m *Manager) store(datagram string, fds []int) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -107,7 +107,7 @@ func sameFile(a, b int) bool {
 	return unix.Fstat(a, &x) == nil && unix.Fstat(b, &y) == nil && x.Dev == y.Dev && x.Ino == y.Ino
 }
 
-// Kept are the names of the descriptors in its store.
+// Kept returns the names of the descriptors in the store.
 func (m *Manager) Kept() (names []string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -117,8 +117,8 @@ func (m *Manager) Kept() (names []string) {
 	return names
 }
 
-// Start starts a program of path, which finds what is in the store among the sockets of a
-// service manager.
+// Start starts a program of the file path, which finds the descriptors of the store among the
+// sockets of its service manager.
 func (m *Manager) Start(path, programName string, env ...string) *Proc {
 	m.t.Helper()
 	m.mu.Lock()
@@ -138,7 +138,7 @@ func (m *Manager) Start(path, programName string, env ...string) *Proc {
 	return StartCmd(m.t, cmd, programName, append(env, m.Env)...)
 }
 
-// Next is the next datagram that is no WATCHDOG=1.
+// Next returns the next datagram that is not WATCHDOG=1.
 func (m *Manager) Next() string {
 	m.t.Helper()
 	for {
@@ -148,9 +148,8 @@ func (m *Manager) Next() string {
 	}
 }
 
-// InRun waits until the program is in Run, which takes its signals, and its workers
-// are up. Before that, workers may serve already, and a signal does to the master what
-// it does to any program.
+// InRun waits until the program is in Run and its workers are up. Before that, workers may
+// serve already, but the master does not act on signals yet.
 func (m *Manager) InRun() {
 	m.t.Helper()
 	for !strings.HasPrefix(m.Next(), "READY=1\n") {

@@ -31,8 +31,8 @@ func WithMaster(t testing.TB, programName string, o cluster.Options) {
 		if err := cluster.Disconnect(ctx); err != nil && !t.Failed() {
 			t.Logf("cleanup: %v", err)
 		}
-		// Disconnect does not wait for callbacks; the next test must not hear of
-		// this one's workers.
+		// Disconnect does not wait for callbacks, and the next test must not hear of this
+		// test's workers.
 		for end := time.Now().Add(Patience); deaths.Load() != forks.Load() && !t.Failed() && time.Now().Before(end); {
 			time.Sleep(time.Millisecond)
 		}
@@ -44,9 +44,10 @@ func WithMaster(t testing.TB, programName string, o cluster.Options) {
 
 const apartEnv = "CLUSTER_TEST_APART"
 
-// Apart runs the test in a process of its own, beside others, and reports that it
-// did: a process is one master at a time, and what one test of it counts is
-// another's. A test that takes long calls it first.
+// Apart runs the test in a process of its own, beside other tests, and then returns true. In
+// that process it returns false, and the test goes on. Tests of one process must run one after
+// another, since a process is one master at a time. So a test that takes long calls Apart
+// first.
 func Apart(t *testing.T) (done bool) {
 	t.Helper()
 	if os.Getenv(apartEnv) != "" {

@@ -23,8 +23,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// NodeBinary returns the node to test with: what CLUSTER_TEST_NODE names, or
-// the one in PATH. Without one the test is skipped, but not where CI is set.
+// NodeBinary returns the node to test with: the one that CLUSTER_TEST_NODE names, or the one in
+// PATH. If there is none, the test is skipped, or fails if CI is set.
 func NodeBinary(t testing.TB) string {
 	t.Helper()
 	name, given := os.LookupEnv("CLUSTER_TEST_NODE")
@@ -45,7 +45,7 @@ func NodeBinary(t testing.TB) string {
 	return ""
 }
 
-// NodeMajor is the major version of the node to test with.
+// NodeMajor returns the major version of the node to test with.
 func NodeMajor(t testing.TB) int {
 	t.Helper()
 	out, err := exec.Command(NodeBinary(t), "-p", "process.versions.node").Output()
@@ -54,20 +54,20 @@ func NodeMajor(t testing.TB) int {
 	return Atoi(major)
 }
 
-// NodeScript is the path of a script for node.
+// NodeScript returns the path of a script for node.
 func NodeScript(t testing.TB, name string) string {
 	t.Helper()
 	return Path("test", "node", "testdata", name)
 }
 
-// JSOrder is code to run, and jsAnswer what came of it.
+// JSOrder is code for node to run.
 type JSOrder struct {
 	ID   int    `json:"id"`
 	Code string `json:"code"`
 	Args any    `json:"args"`
 }
 
-// JSAnswer is what came of an order.
+// JSAnswer is the outcome of a JSOrder.
 type JSAnswer struct {
 	ID    int
 	Value JSValue
@@ -82,7 +82,7 @@ type JSError struct {
 
 func (e *JSError) Error() string { return e.Message }
 
-// JSValue is a value of node as JSON; its String is a string's own text.
+// JSValue is a value of node as JSON. The String of a string is its text without quotes.
 type JSValue []byte
 
 func (v *JSValue) UnmarshalJSON(b []byte) error {
@@ -104,7 +104,7 @@ func (v JSValue) Decode(t testing.TB, to any) {
 	require.NoError(t, json.Unmarshal(v, to), "%s", []byte(v))
 }
 
-// answers are what orders wait for.
+// answers takes the answers that orders wait for.
 type answers struct {
 	mu   sync.Mutex
 	last int
@@ -191,7 +191,7 @@ func (c *NodeCluster) ForkN(n int) (workers []*cluster.Process) {
 	return workers
 }
 
-// Order lets w run code and returns what will have the answer.
+// Order makes w run code. The answer comes over the channel.
 func (c *NodeCluster) Order(w *cluster.Process, code string, args ...any) <-chan JSAnswer {
 	c.t.Helper()
 	id, answer := c.answers.expect()
@@ -206,7 +206,7 @@ func (c *NodeCluster) Try(w *cluster.Process, code string, args ...any) (JSValue
 	return r.Value, r.Error
 }
 
-// Run is try for code that must not fail.
+// Run is Try for code that must not fail.
 func (c *NodeCluster) Run(w *cluster.Process, code string, args ...any) JSValue {
 	c.t.Helper()
 	v, err := c.Try(w, code, args...)
@@ -214,8 +214,8 @@ func (c *NodeCluster) Run(w *cluster.Process, code string, args ...any) JSValue 
 	return v
 }
 
-// Web lets w serve HTTP on a free port, or on the one given, of 127.0.0.1, and
-// returns the address.
+// Web makes w serve HTTP on 127.0.0.1, on the given port or a free one, and returns the
+// address.
 func (c *NodeCluster) Web(w *cluster.Process, port ...int) string {
 	c.t.Helper()
 	return "127.0.0.1:" + c.Run(w, `
@@ -255,7 +255,7 @@ func NewNodePrimary(t testing.TB, env ...string) *NodePrimary {
 	return StartPrimary(t, exec.Command(NodeBinary(t), NodeScript(t, "primary.js")), env...)
 }
 
-// StartPrimary is NewNodePrimary with a command that starts node in its own way.
+// StartPrimary is NewNodePrimary with a command of the caller's, which starts node.
 func StartPrimary(t testing.TB, cmd *exec.Cmd, env ...string) *NodePrimary {
 	t.Helper()
 	stdin, err := cmd.StdinPipe()
@@ -287,7 +287,7 @@ func (n *NodePrimary) take(line string) {
 	}
 }
 
-// Order lets the primary run code and returns what will have the answer.
+// Order makes the primary run code. The answer comes over the channel.
 func (n *NodePrimary) Order(code string, args ...any) <-chan JSAnswer {
 	n.t.Helper()
 	id, answer := n.answers.expect()
@@ -301,7 +301,7 @@ func (n *NodePrimary) try(code string, args ...any) (JSValue, *JSError) {
 	return r.Value, r.Error
 }
 
-// Run lets the primary run code that must not fail.
+// Run makes the primary run code that must not fail.
 func (n *NodePrimary) Run(code string, args ...any) JSValue {
 	n.t.Helper()
 	v, err := n.try(code, args...)
@@ -316,20 +316,20 @@ func (n *NodePrimary) Fork(env ...any) (id int) {
 	return id
 }
 
-// Do lets guest w do something and returns its answer.
+// Do makes guest w do something and returns its answer.
 func (n *NodePrimary) Do(w int, what GuestOrder) (r GuestAnswer) {
 	n.t.Helper()
 	n.Run(`return await ask(workers[args[0]], args[1])`, w, what).Decode(n.t, &r)
 	return r
 }
 
-// Tell is do without the wait.
+// Tell is Do without the wait for the answer.
 func (n *NodePrimary) Tell(w int, what GuestOrder) {
 	n.t.Helper()
 	n.Run(`ask(workers[args[0]], args[1])`, w, what)
 }
 
-// Listen lets guest w serve HTTP, and returns the address.
+// Listen makes guest w serve HTTP, and returns the address.
 func (n *NodePrimary) Listen(w int, network, address string) string {
 	n.t.Helper()
 	r := n.Do(w, GuestOrder{Do: "listen", Network: network, Address: address})
@@ -344,8 +344,8 @@ func (n *NodePrimary) Exit(w int) string {
 	return strings.TrimPrefix(n.Find(n.t, prefix), prefix)
 }
 
-// Disconnect waits until guest w has disconnected, which node tells before the exit
-// or after it: the channel and the process end apart.
+// Disconnect waits until guest w has disconnected. Node may tell that before or after the exit:
+// the channel and the process end independently.
 func (n *NodePrimary) Disconnect(w int) string {
 	n.t.Helper()
 	prefix := fmt.Sprintf("disconnect %d ", w)
@@ -354,7 +354,8 @@ func (n *NodePrimary) Disconnect(w int) string {
 	return flags
 }
 
-// End lets the primary disconnect all and exit: it must succeed, and nothing be left.
+// End makes the primary disconnect all guests and exit. That must succeed, and nothing may be
+// left.
 func (n *NodePrimary) End() {
 	n.t.Helper()
 	n.Run(`await new Promise((resolve) => cluster.disconnect(resolve))`)

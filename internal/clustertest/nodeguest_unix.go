@@ -30,7 +30,7 @@ type GuestOrder struct {
 	Config cluster.ListenConfig `json:"config"`
 }
 
-// GuestAnswer is what came of it.
+// GuestAnswer is the outcome of a GuestOrder.
 type GuestAnswer struct {
 	N                   int // the number of a socket
 	Addr, Text, Err     string
@@ -47,8 +47,8 @@ func guestError(err error) GuestAnswer {
 	}
 }
 
-// Guest does what a node primary tells it. Its web server tells who answers;
-// /slow reports that it has begun and ends after "release".
+// Guest is a worker that does what a node primary tells it. Its web server answers with the
+// worker's id. A request for /slow reports that it has begun, and ends after "release".
 var Guest = Program("guest", func() {
 	g := &guestState{released: make(chan struct{}, 100)}
 	http.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) { fmt.Fprintf(w, "go %d", cluster.Worker.ID()) })
@@ -143,8 +143,8 @@ func (g *guestState) do(o GuestOrder) GuestAnswer {
 	return GuestAnswer{}
 }
 
-// listen serves HTTP. If N is given it waits for the primary's answer that many
-// milliseconds.
+// listen serves HTTP. If N is given, it waits at most that many milliseconds for the primary's
+// answer.
 func (g *guestState) listen(o GuestOrder) GuestAnswer {
 	ctx := context.Background()
 	if o.N > 0 {
@@ -165,7 +165,7 @@ func (g *guestState) listen(o GuestOrder) GuestAnswer {
 	return g.keep(ln, ln.Addr())
 }
 
-// packet opens a datagram socket that answers with who got it.
+// packet opens a datagram socket that answers each datagram with the worker's id.
 func (g *guestState) packet(o GuestOrder) GuestAnswer {
 	c, err := o.Config.ListenPacket(context.Background(), o.Network, o.Address)
 	if err != nil {

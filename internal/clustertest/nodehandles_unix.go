@@ -11,10 +11,10 @@ import (
 	"github.com/go-cluster/cluster"
 )
 
-// ServeHandle takes what came with m, as what says, and answers on it: a connection
-// and those of a listener with "go", what the message says and what is read until
-// the client has shut down, a datagram with "go" and itself. It returns what is to be
-// closed in the end.
+// ServeHandle takes the handle that came with m, as the kind that what names, and answers on it.
+// It answers a connection, or the connections of a listener, with "go", the text of the message
+// and what the client sends until it shuts down. It answers a datagram with "go" and the
+// datagram. The caller closes what ServeHandle returns.
 func ServeHandle(m cluster.Message, what string) (io.Closer, error) {
 	var text struct{ Text string }
 	m.Decode(&text)
@@ -91,8 +91,8 @@ func takeHandles() {
 	})
 }
 
-// sendHandle lets a guest send the handle o.Text for o.Address to the primary, behind
-// and before plain messages.
+// sendHandle makes a guest send the handle o.Text for o.Address to the primary, between plain
+// messages.
 func sendHandle(o GuestOrder) error {
 	Must(cluster.Worker.Send(map[string]string{"plain": "before"}))
 	defer func() { Must(cluster.Worker.Send(map[string]string{"plain": "behind"})) }()

@@ -34,8 +34,8 @@ func (p *Proc) Ups(n int) []Event {
 	return all
 }
 
-// All waits for a line with each of the prefixes, in whatever order, and returns
-// what follows them.
+// All waits for a line with each of the prefixes, in any order. It returns what follows the
+// prefixes.
 func (p *Proc) All(prefixes ...string) []string {
 	p.t.Helper()
 	rests, found := make([]string, len(prefixes)), make([]bool, len(prefixes))
@@ -82,9 +82,9 @@ type Proc struct {
 	lines chan string
 	mu    sync.Mutex
 	log   strings.Builder
-	read  chan struct{} // closed when all is read that it printed
-	done  chan struct{} // closed when it has exited, and all is read that it printed
-	group processGroup  // it and its workers
+	read  chan struct{} // closed when all its output is read
+	done  chan struct{} // closed when it has exited, and all its output is read
+	group processGroup  // the program and its workers
 }
 
 // Start runs a program in a process of its own, with its own process group.
@@ -93,7 +93,7 @@ func Start(t testing.TB, programName string, env ...string) *Proc {
 	return StartCmd(t, exec.Command(os.Args[0]), programName, env...)
 }
 
-// StartCmd is start with a command that runs the test binary in its own way.
+// StartCmd is Start with a command of the caller's, which runs the test binary.
 func StartCmd(t testing.TB, cmd *exec.Cmd, programName string, env ...string) *Proc {
 	t.Helper()
 	p := &Proc{t: t, Cmd: cmd, lines: make(chan string, 10000), read: make(chan struct{}), done: make(chan struct{})}
@@ -116,8 +116,8 @@ func StartCmd(t testing.TB, cmd *exec.Cmd, programName string, env ...string) *P
 	return p
 }
 
-// endOfOutput is what the test writes behind all that a program has printed. The end
-// of the pipe is no such sign: other processes may have it too, and live on.
+// endOfOutput is written by the test behind all that a program has printed. The end of the pipe
+// would be no sign of that, since other processes may have the pipe too, and live on.
 const endOfOutput = "\x00 the end of the output \x00"
 
 // scan reads what the program and its workers print.
@@ -139,8 +139,8 @@ func (p *Proc) scan(r *os.File) {
 	}
 }
 
-// wait waits for the end of the program, and until all is read that it has printed to
-// w: who waits for its exit looks at its output next.
+// wait waits for the end of the program, and until all that it has printed to w is read: a test
+// that waits for the exit looks at the output next.
 func (p *Proc) wait(w *os.File) {
 	p.Cmd.Wait()
 	go func() {
@@ -149,12 +149,12 @@ func (p *Proc) wait(w *os.File) {
 	}()
 	select {
 	case <-p.read:
-	case <-time.After(Patience): // somebody does not take the lines
+	case <-time.After(Patience): // the test does not take the lines
 	}
 	close(p.done)
 }
 
-// Output is all that the program and its workers have printed.
+// Output returns all that the program and its workers have printed.
 func (p *Proc) Output() string {
 	p.mu.Lock()
 	defer p.mu.Unlock()

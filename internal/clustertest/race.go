@@ -2,6 +2,6 @@
 
 package clustertest
 
-// RaceFactor is how much more memory things take than without the race
-// detector, whose collections take so long that much is made meanwhile.
+// RaceFactor is how much more memory a program may take under the race detector. Collections
+// take long there, and much garbage is made meanwhile.
 const RaceFactor = 4

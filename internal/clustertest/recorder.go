@@ -10,14 +10,14 @@ import (
 	"github.com/go-cluster/cluster"
 )
 
-// LineWriter hands what is written to it over by lines.
+// LineWriter is a writer that cuts what is written into lines, and passes them on.
 type LineWriter struct {
 	Lines chan string
 	mu    sync.Mutex
 	half  string
 }
 
-// NewLineWriter returns an empty one.
+// NewLineWriter returns a LineWriter without lines.
 func NewLineWriter() *LineWriter { return &LineWriter{Lines: make(chan string, 10000)} }
 
 func (l *LineWriter) Write(p []byte) (int, error) {
@@ -31,10 +31,10 @@ func (l *LineWriter) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// Both is an Options.Output that takes the standard output and error of all.
+// Both is an Options.Output that takes the standard output and error of all workers.
 func (l *LineWriter) Both(*cluster.Process) (stdout, stderr io.Writer) { return l, l }
 
-// Find waits for a line that has the prefix, unless it has come already.
+// Find waits for a line that has the prefix. The line may have come already.
 func (r *Recorder) Find(t testing.TB, prefix string) string {
 	t.Helper()
 	for {
@@ -64,7 +64,7 @@ type Recorder struct {
 	Lines chan string
 }
 
-// NewRecorder returns one without lines.
+// NewRecorder returns a Recorder without lines.
 func NewRecorder() *Recorder { return &Recorder{Lines: make(chan string, 10000)} }
 
 // Add notes a line.

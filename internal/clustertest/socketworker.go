@@ -20,9 +20,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// SocketWorker is a worker that listens on what the test tells it by requests. Every
-// connection is answered with "worker ID SETTINGS\n" and then echoed, every
-// datagram with "worker ID".
+// SocketWorker is a worker that listens where the test tells it, by requests. It answers every
+// connection with "worker ID SETTINGS\n" and then echoes, and every datagram with "worker ID".
 var SocketWorker = Program("socket worker", func() {
 	var p workerSockets
 	cluster.Respond("listen", p.listen)
@@ -153,14 +152,14 @@ func answerDatagrams(c net.PacketConn) {
 	}
 }
 
-// TryListen lets w listen.
+// TryListen makes w listen.
 func TryListen(t *testing.T, w *cluster.Process, network, address string, lc cluster.ListenConfig) (r ListenResult) {
 	t.Helper()
 	Request(t, w, ListenOrder{Cmd: "listen", Network: network, Address: address, Config: lc}, &r)
 	return r
 }
 
-// MustListen is tryListen for what has to work.
+// MustListen is TryListen for a Listen that must succeed.
 func MustListen(t *testing.T, w *cluster.Process, network, address string, lc cluster.ListenConfig) ListenResult {
 	t.Helper()
 	r := TryListen(t, w, network, address, lc)
@@ -168,7 +167,7 @@ func MustListen(t *testing.T, w *cluster.Process, network, address string, lc cl
 	return r
 }
 
-// CloseSocket lets w close a socket.
+// CloseSocket makes w close a socket.
 func CloseSocket(t *testing.T, w *cluster.Process, r ListenResult) {
 	t.Helper()
 	Request(t, w, SocketOrder{"close", r.N}, nil)
@@ -189,7 +188,7 @@ func Request(t *testing.T, w *cluster.Process, q, reply any) {
 	require.NoError(t, w.Request(ctx, q, reply))
 }
 
-// SocketWorkers makes the test process a master of n of them.
+// SocketWorkers makes the test process a master of n socket workers.
 func SocketWorkers(t *testing.T, n int, o cluster.Options) (all []*cluster.Process) {
 	t.Helper()
 	WithMaster(t, SocketWorker, o)
@@ -212,7 +211,7 @@ func KillAndWait(t *testing.T, workers ...*cluster.Process) {
 	}
 }
 
-// PauseWorker stops w with SIGSTOP: it does nothing any more.
+// PauseWorker stops w with SIGSTOP.
 func PauseWorker(t *testing.T, w *cluster.Process) {
 	t.Helper()
 	Pause(t, w.PID())
@@ -242,8 +241,8 @@ func Greeting(t *testing.T, c net.Conn) (id int, settings string) {
 // SchedulingEnv is the Scheduling of a Greeter.
 const SchedulingEnv = "CLUSTER_TEST_SCHEDULING"
 
-// Greeter is a master with two workers, or a worker of another master, that
-// answer as socket workers do on one free port.
+// Greeter is a master with two workers, or a worker of another master. The workers answer on one
+// free port as socket workers do.
 var Greeter = Program("greeter", func() {
 	if cluster.IsMaster() {
 		Must(cluster.SetupMaster(cluster.Options{Workers: 2, Scheduling: cluster.Scheduling(Atoi(os.Getenv(SchedulingEnv)))}))

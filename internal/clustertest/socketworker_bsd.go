@@ -8,7 +8,7 @@ import (
 
 func socketProtocol(uintptr) int { return -1 }
 
-// SocketBacklog is not told by the system.
+// SocketBacklog returns -1: the system does not tell it.
 func SocketBacklog(uintptr) int { return -1 }
 
 func connSettings(net.Conn) string { return "-" }

@@ -16,13 +16,13 @@ func socketProtocol(fd uintptr) int {
 	return n
 }
 
-// SocketBacklog is the bound of the queue of a listening socket.
+// SocketBacklog returns the bound of a listening socket's queue.
 func SocketBacklog(fd uintptr) int {
 	info, err := unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO)
 	if err != nil {
 		return -1
 	}
-	return int(info.Sacked) // so the kernel has it for a socket that listens
+	return int(info.Sacked) // the kernel has it in this field for a listening socket
 }
 
 // connSettings tells how keep-alive is set on c: "off", or the seconds of idle

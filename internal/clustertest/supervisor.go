@@ -22,8 +22,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// Supervisor is a master of its own under Run, for what the test process cannot
-// be: the receiver of signals, a service, PID 1. It prints what happens.
+// A supervisor is a master of its own under Run, for what the test process cannot be: the
+// receiver of signals, a service, PID 1. It prints what happens.
 
 const supervisorEnv = "CLUSTER_TEST_SUPERVISOR"
 
@@ -52,8 +52,8 @@ var Supervisor = Program("supervisor", func() {
 	if s.Quiet {
 		slog.SetDefault(slog.New(slog.DiscardHandler))
 	}
-	// Events of two workers may come in any order: what is to be true of all of
-	// them together is looked at when each comes.
+	// Events of two workers may come in any order, so what must hold for all workers together
+	// is looked at when each event comes.
 	census := func(event string, pid int) {
 		workers, ready := cluster.Workers(), 0
 		for _, w := range workers {
@@ -98,15 +98,15 @@ var Supervisor = Program("supervisor", func() {
 	Must(err)
 })
 
-// Up is what a troublemaker says when it listens.
+// Up is the message of a troublemaker that listens.
 type Up struct {
 	Cmd     string `json:"cmd"`
 	Address string
 	Exe     string
 }
 
-// Troublemaker is a worker that serves HTTP, and gets into trouble of the kind
-// that the environment says when it gets SIGUSR1.
+// Troublemaker is a worker that serves HTTP. At SIGUSR1 it gets into the kind of trouble that
+// its environment names.
 var Troublemaker = Program("troublemaker", func() {
 	if failure := os.Getenv("FAIL"); failure != "" {
 		if _, err := os.Stat(failure); err == nil {
@@ -166,8 +166,8 @@ var Troublemaker = Program("troublemaker", func() {
 //lint:ignore U1000 it is there to be held
 var hoard []byte
 
-// beBusy leaves the worker no idle moment: more goroutines than it has cores for
-// compute, and a large heap of pointers is collected all the time.
+// beBusy leaves the worker no idle moment: more goroutines compute than it has cores, and a
+// large heap of pointers is collected all the time.
 func beBusy() {
 	heap := make([]*[16]byte, 1<<20)
 	for i := range heap {
@@ -198,7 +198,7 @@ func Supervise(t *testing.T, s Supervision, env ...string) (p *Proc, ups []Event
 	return p, p.Ups(s.Workers)
 }
 
-// SuperviseEnv is the environment of a Supervisor.
+// SuperviseEnv returns the environment of a Supervisor.
 func SuperviseEnv(t *testing.T, s *Supervision, env []string) []string {
 	if s.Program == "" {
 		s.Program = Troublemaker
@@ -223,7 +223,7 @@ func ParseEvent(line string) (e Event) {
 	return e
 }
 
-// Died is the line of a death.
+// Died returns the line that a supervisor prints at a death.
 func Died(w Event, reason cluster.Reason) string {
 	return fmt.Sprintf("dead %d %d %s", w.Slot, w.PID, reason)
 }

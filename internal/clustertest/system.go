@@ -6,10 +6,9 @@ import (
 	"testing"
 )
 
-// System is what the tests expect of the system that they run on. Whatever
-// differs is said here and nowhere else; the tools that do the same in another
-// way are in system_unix.go and system_windows.go, and what only one
-// System has is tested in files of its own.
+// System is what the tests expect of the system that they run on. All differences of
+// expectations are here. Tools that do the same in another way are in system_unix.go and
+// system_windows.go. Features that only one system has are tested in files of their own.
 var System = systems[runtime.GOOS == "windows"]
 
 var systems = map[bool]traits{
@@ -43,12 +42,12 @@ type traits struct {
 	KilledText string   // the same, as an Exit prints it
 	KilledCode int      // its exit status
 	Backlog    bool     // it tells how many connections wait at a socket
-	Memory     bool     // and how much memory another process has
-	OpenedBy   string   // who opens sockets, in the error of a Listen
-	Networks   []string // of streams, that workers can share
-	SharedUDP  bool     // and of datagrams
-	Term       bool     // one process can be asked to stop by somebody else: SIGTERM
-	Dump       bool     // one that hangs can be asked for its goroutines: SIGQUIT
+	Memory     bool     // it tells how much memory another process has
+	OpenedBy   string   // the user that opens sockets, as in the error of a Listen
+	Networks   []string // networks of streams that workers can share
+	SharedUDP  bool     // workers can share sockets for datagrams
+	Term       bool     // one process can ask another to stop: SIGTERM
+	Dump       bool     // a process that hangs can be asked for its goroutines: SIGQUIT
 	Exe        string   // how the name of a program ends
 	PathList   string   // what separates the directories of PATH
 }
@@ -56,9 +55,8 @@ type traits struct {
 // Has reports whether workers can share sockets of the network.
 func (s traits) Has(network string) bool { return slices.Contains(s.Networks, network) }
 
-// Need skips a test, or the part of one, that the system has the means for and
-// the place where it runs has not. The reasons are those of lacking, which is
-// empty but under Wine.
+// Need skips a test, or a part of one, if what is missing here although the system has it. The
+// function lacking says what is missing: only Wine lacks anything.
 func Need(t testing.TB, what string) {
 	t.Helper()
 	if why := lacking()[what]; why != "" {

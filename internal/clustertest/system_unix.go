@@ -29,9 +29,9 @@ func Children(pid int) (pids []string) {
 	return pids
 }
 
-// groupRuns reports whether some process of the group runs. Zombies do not
-// count where they can be told: they are their new parent's to reap, and the
-// first process of a container may take its time.
+// groupRuns reports whether a process of the group runs. Zombies do not count, where they can be
+// told from others: their new parent reaps them, and the first process of a container may take
+// its time.
 func groupRuns(pgid int) bool {
 	if syscall.Kill(-pgid, 0) == syscall.ESRCH {
 		return false
@@ -53,17 +53,17 @@ func groupRuns(pgid int) bool {
 	return len(stats) == 0
 }
 
-// spurious reports whether a fork failed for no reason: none does.
+// spurious reports whether a fork failed for no reason. Here none does.
 func spurious(error) bool { return false }
 
-// SendSignal sends one to a child that may be gone.
+// SendSignal sends a signal to a child that may be gone.
 func SendSignal(p *os.Process, sig syscall.Signal) error { return p.Signal(sig) }
 
 // Runs reports whether there is a child of this pid.
 func Runs(pid int) bool { return syscall.Kill(pid, 0) == nil }
 
-// Pause stops a process, and returns when it has come to a stop: with several
-// threads that is later than the signal.
+// Pause stops a process, and waits until it has stopped: with several threads that takes a
+// moment.
 func Pause(t testing.TB, pid int) {
 	t.Helper()
 	require.NoError(t, syscall.Kill(pid, syscall.SIGSTOP))
@@ -84,8 +84,8 @@ func Pause(t testing.TB, pid int) {
 	Eventually(t, stopped, "the process to stop")
 }
 
-// Descriptors lists this process's descriptors above 2, but those of the Go
-// runtime itself, as "3 socket:[123]".
+// Descriptors lists this process's descriptors above 2, without those of the Go runtime, as
+// "3 socket:[123]".
 func Descriptors() (list []string) {
 	dir, err := os.Open("/dev/fd")
 	Must(err)
@@ -125,10 +125,10 @@ const (
 	SigPoke = syscall.SIGUSR1 // do what the test is about
 )
 
-// Notify is signal.Notify for sigPoke.
+// Notify is signal.Notify for SigPoke.
 func Notify(c chan<- os.Signal) { signal.Notify(c, SigPoke) }
 
-// openFiles is how many descriptors this process has.
+// openFiles returns how many descriptors this process has.
 func openFiles() int {
 	dir, err := os.Open("/dev/fd")
 	if err != nil {
@@ -139,8 +139,8 @@ func openFiles() int {
 	return len(names) - 1
 }
 
-// ownGroup makes a program the first process of a session, and of a group of its
-// own: a terminal in which the tests run is none of its business.
+// ownGroup makes a program the first process of a session and of a group of its own, so that it
+// does not have the terminal in which the tests run.
 func ownGroup(cmd *exec.Cmd) {
 	if cmd.SysProcAttr == nil {
 		cmd.SysProcAttr = new(syscall.SysProcAttr)
@@ -157,13 +157,13 @@ func (g processGroup) kill() { syscall.Kill(-int(g), syscall.SIGKILL) }
 
 func (g processGroup) runs() bool { return groupRuns(int(g)) }
 
-// CtrlC is what the key does: a SIGINT for the whole foreground group.
+// CtrlC does what the key does: a SIGINT for the whole foreground group.
 func (p *Proc) CtrlC() {
 	p.t.Helper()
 	Kill(p.t, -p.Cmd.Process.Pid, syscall.SIGINT)
 }
 
-// lacking: nothing is.
+// lacking returns nothing.
 func lacking() map[string]string { return nil }
 
 func inspectSocket(fd uintptr) SocketInfo {
@@ -171,11 +171,11 @@ func inspectSocket(fd uintptr) SocketInfo {
 	return SocketInfo{NonBlock: flags&unix.O_NONBLOCK != 0, Protocol: socketProtocol(fd), Backlog: SocketBacklog(fd)}
 }
 
-// StopSelf is a SIGTERM to this process.
+// StopSelf sends a SIGTERM to this process.
 func StopSelf() { syscall.Kill(os.Getpid(), syscall.SIGTERM) }
 
-// Spoilable are options for workers, and what makes it impossible to start more
-// of them until it is repaired.
+// Spoilable returns options for workers. After spoil no more workers can be started, until
+// repair.
 func Spoilable(t *testing.T) (o cluster.Options, spoil, repair func()) {
 	dir := filepath.Join(TempDir(t), "dir")
 	repair = func() { require.NoError(t, os.Mkdir(dir, 0o755)) }
@@ -183,11 +183,10 @@ func Spoilable(t *testing.T) (o cluster.Options, spoil, repair func()) {
 	return cluster.Options{Dir: dir}, func() { os.Remove(dir) }, repair
 }
 
-// ErrRefused is why nobody can be reached at an address.
+// ErrRefused is the error of a dial to an address on which nothing listens.
 var ErrRefused error = syscall.ECONNREFUSED
 
-// What the system says of an address that somebody has, and of one that nobody
-// may have.
+// What the system says of an address that is in use, and of one that nobody may have.
 const (
 	ErrInUse  = syscall.EADDRINUSE
 	ErrDenied = syscall.EACCES

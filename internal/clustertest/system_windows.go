@@ -29,10 +29,10 @@ var (
 	procSetConsoleCtrlHandler = kernel32.NewProc("SetConsoleCtrlHandler")
 )
 
-// underWine reports whether this is no Windows.
+// underWine reports whether this is Wine and not Windows.
 func underWine() bool { return modntdll.NewProc("wine_get_version").Find() == nil }
 
-// lacking is what Wine 8 has not, though Windows has.
+// lacking returns what Windows has and Wine 8 has not, with the reasons.
 func lacking() map[string]string {
 	if !underWine() {
 		return nil
@@ -44,41 +44,40 @@ func lacking() map[string]string {
 	}
 }
 
-// prepareTests gives the test process a console of its own, by which it can send
-// Ctrl-C.
+// prepareTests gives the test process a console of its own, so that it can send Ctrl-C.
 func prepareTests() {
 	in, out, err := windows.Stdin, windows.Stdout, windows.Stderr
 	procFreeConsole.Call()
 	procAllocConsole.Call()
-	// They may be the console's now.
+	// The standard files may be the console's now.
 	windows.SetStdHandle(windows.STD_INPUT_HANDLE, in)
 	windows.SetStdHandle(windows.STD_OUTPUT_HANDLE, out)
 	windows.SetStdHandle(windows.STD_ERROR_HANDLE, err)
 }
 
-// prepareProgram lets a master have Ctrl-C, which the first process of a group
-// does not get unless it says so. Its workers are each the first of their own.
+// prepareProgram makes a master get Ctrl-C, which the first process of a group does not get
+// unless it asks for that. Its workers do not get it: each is the first of a group of its own.
 func prepareProgram() {
 	if cluster.IsMaster() {
 		procSetConsoleCtrlHandler.Call(0, 0)
 	}
 }
 
-// The signals by which tests control processes. There are none: kill does what
-// they would.
+// The signals by which tests control processes. They do not exist here; Kill does what they
+// would do.
 const (
 	SigStop = syscall.Signal(0x101)
 	SigCont = syscall.Signal(0x102)
 	SigPoke = syscall.Signal(0x103) // do what the test is about
 )
 
-// pokeName is the event that stands for a process's sigPoke.
+// pokeName returns the name of the event that stands for SigPoke to a process.
 func pokeName(pid int) *uint16 {
 	name, _ := windows.UTF16PtrFromString(fmt.Sprintf(`Local\cluster-test-poke-%d`, pid))
 	return name
 }
 
-// Notify is signal.Notify for sigPoke.
+// Notify is signal.Notify for SigPoke.
 func Notify(c chan<- os.Signal) {
 	event, err := windows.CreateEvent(nil, 0, 0, pokeName(os.Getpid()))
 	Must(err)
@@ -98,7 +97,7 @@ func Notify(c chan<- os.Signal) {
 func Kill(t testing.TB, pid int, sig syscall.Signal) {
 	t.Helper()
 	if sig == SigPoke {
-		// It may not listen yet.
+		// The process may not wait for the event yet.
 		Eventually(t, func() bool {
 			event, err := windows.OpenEvent(windows.EVENT_MODIFY_STATE, false, pokeName(pid))
 			if err != nil {
@@ -130,11 +129,11 @@ func Kill(t testing.TB, pid int, sig syscall.Signal) {
 	}
 }
 
-// spurious reports whether a fork failed for no reason: Wine fails to start one
-// process in some thousands.
+// spurious reports whether a fork failed for no reason. Wine fails to start one process in some
+// thousands.
 func spurious(err error) bool { return underWine() && errors.Is(err, windows.ERROR_INTERNAL_ERROR) }
 
-// SendSignal does that to a child that may be gone.
+// SendSignal sends a signal to a child that may be gone.
 func SendSignal(p *os.Process, sig syscall.Signal) error {
 	var err error
 	switch sig {
@@ -145,8 +144,8 @@ func SendSignal(p *os.Process, sig syscall.Signal) error {
 	default:
 		err = p.Kill()
 	}
-	// Access is denied to one that has ended, and one that was waited for has no
-	// handle, or an invalid one.
+	// Access is denied to a process that has ended. One that was waited for has no handle, or
+	// an invalid one.
 	if errors.Is(err, os.ErrNoHandle) || errors.Is(err, windows.ERROR_ACCESS_DENIED) || errors.Is(err, syscall.EINVAL) {
 		return os.ErrProcessDone
 	}
@@ -162,12 +161,12 @@ func Pause(t testing.TB, pid int) {
 	Kill(t, pid, SigStop)
 }
 
-// openFiles is not known: a handle is no file, and the runtime and the system's
-// thread pool have theirs.
+// openFiles returns 0: handles are not only files, and the runtime and the system's thread pool
+// have some of their own.
 func openFiles() int { return 0 }
 
-// ownGroup makes a program the first process of a group of its own. It does not
-// run before groupOf.
+// ownGroup makes a program the first process of a group of its own. The program does not run
+// before groupOf.
 func ownGroup(cmd *exec.Cmd) {
 	if cmd.SysProcAttr == nil {
 		cmd.SysProcAttr = new(syscall.SysProcAttr)
@@ -205,7 +204,7 @@ func (g processGroup) runs() bool {
 	return info.active > 0
 }
 
-// CtrlC is what the key does, to the processes of the program's own group.
+// CtrlC does what the key does, for the processes of the program's group.
 func (p *Proc) CtrlC() {
 	p.t.Helper()
 	Kill(p.t, p.Cmd.Process.Pid, syscall.SIGINT)
@@ -225,21 +224,20 @@ func Children(pid int) (pids []string) {
 	return pids
 }
 
-// Descriptors lists the handles of this process that are no work of its own:
-// those that can be inherited.
+// Descriptors returns nothing: handles are not inherited as descriptors are.
 func Descriptors() []string { return nil }
 
-// inspectSocket: whether operations wait is not the socket's to say here.
+// inspectSocket says that the socket is non-blocking: here that is not a property of the socket.
 func inspectSocket(uintptr) SocketInfo { return SocketInfo{NonBlock: true} }
 
 func connSettings(net.Conn) string { return "-" }
 
-// StopSelf is Ctrl-C for this process, a master.
+// StopSelf sends Ctrl-C to this process, which is a master.
 func StopSelf() { Must(windows.GenerateConsoleCtrlEvent(windows.CTRL_C_EVENT, uint32(os.Getpid()))) }
 
-// Spoilable are options for workers, and what makes it impossible to start more
-// of them until it is repaired. A directory in which a process runs cannot go,
-// but the file of a program can get another name.
+// Spoilable returns options for workers. After spoil no more workers can be started, until
+// repair: the file of their program gets another name. (Its directory could not be removed, since
+// a process runs in it.)
 func Spoilable(t *testing.T) (o cluster.Options, spoil, repair func()) {
 	path := filepath.Join(TempDir(t), "program.exe")
 	CopyBinary(t, path)
@@ -247,11 +245,10 @@ func Spoilable(t *testing.T) (o cluster.Options, spoil, repair func()) {
 		func() { os.Rename(path, path+".away") }, func() { require.NoError(t, os.Rename(path+".away", path)) }
 }
 
-// ErrRefused is why nobody can be reached at an address.
+// ErrRefused is the error of a dial to an address on which nothing listens.
 var ErrRefused error = windows.WSAECONNREFUSED
 
-// What the system says of an address that somebody has, and of one that nobody
-// may have.
+// What the system says of an address that is in use, and of one that nobody may have.
 const (
 	ErrInUse  = windows.WSAEADDRINUSE
 	ErrDenied = windows.WSAEACCES

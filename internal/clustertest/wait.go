@@ -15,17 +15,16 @@ func Within(t *testing.T, d time.Duration) context.Context {
 	return ctx
 }
 
-// Patience bounds every wait of a test: it is there to end a test that hangs,
-// not to measure anything.
+// Patience bounds every wait of a test. It ends a test that hangs, and measures nothing.
 const Patience = roomtest.Patience
 
-// Await returns what comes over c, or fails the test.
+// Await returns the next value of c, or fails the test.
 func Await[T any](t testing.TB, c <-chan T, what string) T {
 	t.Helper()
 	return roomtest.Await(t, c, what)
 }
 
-// Eventually polls cond: for states of the system that send no event.
+// Eventually polls until cond holds. It is for states of the system that send no event.
 func Eventually(t testing.TB, cond func() bool, what string) {
 	t.Helper()
 	roomtest.Eventually(t, cond, what)

@@ -18,7 +18,7 @@ func Fork(t *testing.T, env ...string) *cluster.Process {
 	return w
 }
 
-// TryFork is cluster.Fork, once more where it failed for no reason.
+// TryFork is cluster.Fork. If that fails for no reason (see spurious), it tries once more.
 func TryFork(env ...string) (*cluster.Process, error) {
 	w, err := cluster.Fork(env...)
 	if spurious(err) {
@@ -33,21 +33,21 @@ type Death struct {
 	Exit   cluster.Exit
 }
 
-// Deaths returns the deaths of all workers from now on.
+// Deaths returns a channel with the deaths of all workers from now on.
 func Deaths(t *testing.T) <-chan Death {
 	c := make(chan Death, 10000)
 	t.Cleanup(cluster.OnDeath(func(w *cluster.Process, e cluster.Exit) { c <- Death{w, e} }))
 	return c
 }
 
-// Onlines returns the workers that come online from now on.
+// Onlines returns a channel with the workers that come online from now on.
 func Onlines(t *testing.T) <-chan *cluster.Process {
 	c := make(chan *cluster.Process, 10000)
 	t.Cleanup(cluster.OnOnline(func(w *cluster.Process) { c <- w }))
 	return c
 }
 
-// Listenings returns the workers that listen from now on.
+// Listenings returns a channel with the workers that listen from now on.
 func Listenings(t *testing.T) <-chan *cluster.Process {
 	c := make(chan *cluster.Process, 10000)
 	t.Cleanup(cluster.OnListening(func(w *cluster.Process, _ net.Addr) { c <- w }))
@@ -62,7 +62,7 @@ func StopAll(t *testing.T) {
 	require.NoError(t, cluster.Disconnect(ctx))
 }
 
-// RequireKilled checks how a worker ended that was killed.
+// RequireKilled checks that e is the end of a worker that was killed.
 func RequireKilled(t testing.TB, e cluster.Exit) {
 	t.Helper()
 	require.Equal(t, System.Killed, fmt.Sprint(e.Code, " ", e.Signal))

@@ -35,7 +35,7 @@ func baseProcess(b *testing.B, program string, files ...*os.File) (c *exec.Cmd, 
 	return c, out
 }
 
-// startBase starts it, until the end of the benchmark.
+// startBase starts such a program, which runs until the end of the benchmark.
 func startBase(b *testing.B, program string, files ...*os.File) (out *os.File) {
 	b.Helper()
 	c, out := baseProcess(b, program, files...)
@@ -73,7 +73,7 @@ func pollable(fd int) *os.File {
 
 // ---- messages
 
-// benchLines is the hand-written loop, both ways.
+// benchLines is the loop that one would write by hand, in both directions.
 type benchLines struct {
 	r   *bufio.Reader
 	w   *bufio.Writer
@@ -154,7 +154,7 @@ func baseToChild(b *testing.B) func() float64 {
 	}
 }
 
-// ping and pong are what a request and its reply are on the wire.
+// ping and pong are a request and its reply as they go over the wire.
 const (
 	ping = `{"cmd":"NODE_GO_CLUSTER","act":"request","id":1000,"msg":{"cmd":"count","n":1000000000}}` + "\n"
 	pong = `{"cmd":"NODE_GO_CLUSTER","act":"reply","id":1000,"msg":{"cmd":"count","n":1000000000}}` + "\n"

@@ -25,8 +25,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// rounds calls fn for as long as -benchtime says, and the given number of times
-// at least; with -short, for a look whether it works, once will do.
+// rounds calls fn for as long as -benchtime says, and at least the given number of times. With
+// -short it calls fn once, to see whether it works.
 func rounds(b *testing.B, least int, fn func()) {
 	if testing.Short() {
 		least = 1
@@ -39,15 +39,15 @@ func rounds(b *testing.B, least int, fn func()) {
 	for ; n < least; n++ {
 		fn()
 	}
-	b.ReportMetric(0, "ns/op") // a round's; says nothing
+	b.ReportMetric(0, "ns/op") // the time of a round says nothing
 }
 
-// compare measures a figure and its baseline in turn, so that both meet the
-// same noise, and reports the medians of both and of the ratio of each pair.
+// compare measures a figure and its baseline in turn, so that both meet the same noise. It
+// reports the medians of both, and the median of the ratios of the pairs.
 func compare(b *testing.B, unit string, figure, base func() float64) {
 	b.Helper()
 	var figures, bases, ratios []float64
-	figure() // what is started late and cached is not in the figures
+	figure() // so that the figures do not contain what is done only once
 	base()
 	rounds(b, 15, func() {
 		f, g := figure(), base()
@@ -160,8 +160,8 @@ func (t *benchTaken) take(c count) {
 // BenchmarkMessages is messages per second one way, 30-byte objects, decoded
 // into a struct by Handle or by OnMessage and Decode. The baseline is what one
 // would write by hand: bufio and encoding/json over the same kind of socketpair
-// to the same kind of process. The ratio is how much of that rate is left when
-// acks, order, bounds and descriptors are taken care of: 0.85 at least.
+// to the same kind of process. The ratio is the part of that rate which is left when receipts,
+// order, bounds and descriptors are taken care of: 0.85 at least.
 func BenchmarkMessages(b *testing.B) {
 	for _, take := range []string{"Handle", "OnMessage"} {
 		env := ""
@@ -227,8 +227,8 @@ func BenchmarkMessagesNode(b *testing.B) {
 
 // ---- fork
 
-// benchHello is a worker that does nothing, and as a plain process writes a
-// byte to say that its main runs.
+// benchHello is a worker that does nothing. As a plain process it writes a byte when its main
+// runs.
 var benchHello = clustertest.Program("bench hello", func() {
 	if cluster.IsMaster() {
 		os.Stdout.Write([]byte("!"))
@@ -327,7 +327,7 @@ func BenchmarkKeepAlive(b *testing.B) {
 		func() float64 { return requestRate(b, plain) })
 }
 
-// requestRate is as thin a client as possible: what it costs is in both rates.
+// requestRate has as thin a client as possible, since its cost is in both rates.
 func requestRate(b *testing.B, addr string) float64 {
 	const conns = 16
 	request := []byte("GET / HTTP/1.1\r\nHost: bench\r\n\r\n")
@@ -377,8 +377,7 @@ func benchConnections(b *testing.B, s cluster.Scheduling, base string) {
 		func() float64 { return connectionRate(b, base) })
 }
 
-// connectionRate resets its connections, or the ports in TIME_WAIT would soon
-// be all there are.
+// connectionRate resets its connections: else all ports would soon be in TIME_WAIT.
 func connectionRate(b *testing.B, addr string) float64 {
 	const clients = 8
 	return rate(clients, func(count *atomic.Int64, end time.Time) error {
@@ -434,7 +433,7 @@ func BenchmarkEachWorkerSend(b *testing.B) {
 		clustertest.Await(b, online, "online")
 	}
 	write := baseWriteAll(b, workers)
-	// The time between two is there for the readers to come to rest.
+	// Between two measurements the readers come to rest.
 	measure := func(one func()) func() float64 {
 		return func() float64 {
 			var took []float64

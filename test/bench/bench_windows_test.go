@@ -14,7 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// tally is what goes forth and back.
+// tally is the request and the reply.
 type tally struct {
 	Cmd string `json:"cmd"`
 	N   int    `json:"n"`

@@ -20,7 +20,7 @@ import (
 
 // Package coord, each verb beside what one would write with messages.
 
-// coordRun is what a bench worker is to do so many times.
+// coordRun tells a bench worker what to do, and how many times.
 type coordRun struct {
 	Cmd   string `json:"cmd"`
 	What  string
@@ -75,15 +75,15 @@ func coordWorkers(b *testing.B, n int) []*cluster.Process {
 	return cluster.Workers()
 }
 
-// measure has a worker do something, and returns how long each took.
+// measure makes a worker do something a number of times, and returns how long one time took.
 func measure(b *testing.B, w *cluster.Process, what string, times int) (us float64) {
 	require.NoError(b, w.Request(context.Background(), coordRun{"coord", what, times}, &us))
 	return us
 }
 
 // BenchmarkStoreGet is the time of a Store.Get in a worker. The baseline is a
-// Request to the master's Respond. The ratio is 1.0 at most: a Get is answered by
-// who reads the channel.
+// Request to the master's Respond. The ratio is 1.0 at most: the reader of the channel answers
+// a Get itself.
 func BenchmarkStoreGet(b *testing.B) {
 	const trips = 3000
 	w := coordWorkers(b, 1)[0]
@@ -113,8 +113,8 @@ func BenchmarkPublish(b *testing.B) {
 	})
 }
 
-// BenchmarkLimiter is how many millions of Allows of one key pass a second, in two
-// workers together: 5 at least.
+// BenchmarkLimiter is how many millions of calls of Allow for one key two workers make in a
+// second, together: 5 at least.
 func BenchmarkLimiter(b *testing.B) {
 	const times = 1_000_000
 	workers := coordWorkers(b, 2)
@@ -136,7 +136,7 @@ func BenchmarkLimiter(b *testing.B) {
 // lockEnv names the file that the baseline of BenchmarkLeadMoves locks.
 const lockEnv = "BENCH_LOCK"
 
-// benchLeader says that it leads, and that it would.
+// benchLeader is a candidate. It says when the master knows it, and when it leads.
 var benchLeader = clustertest.Program("bench leader", func() {
 	coord.Lead("bench", func(ctx context.Context) error {
 		clustertest.Must(cluster.Worker.Send(count{"leads", cluster.Worker.ID()}))
@@ -187,7 +187,7 @@ func BenchmarkLeadMoves(b *testing.B) {
 	compare(b, "ms", lead, lockMoves(b))
 }
 
-// lockMoves measures the same of two processes and a file.
+// lockMoves measures the same for two processes and a file.
 func lockMoves(b *testing.B) func() float64 {
 	path := filepath.Join(b.TempDir(), "lock")
 	require.NoError(b, os.WriteFile(path, nil, 0o600))
@@ -212,7 +212,7 @@ func lockMoves(b *testing.B) func() float64 {
 		defer out.Close()
 		next, nextOut := start("s")
 		defer nextOut.Close()
-		time.Sleep(5 * time.Millisecond) // until it waits, which nothing tells
+		time.Sleep(5 * time.Millisecond) // nothing tells when it waits for the lock
 		begun := time.Now()
 		require.NoError(b, holder.Process.Kill())
 		expect(nextOut, "l")

@@ -23,14 +23,13 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// benchIdleMaster forks as many workers as it is told to and prints what that
-// costs the master.
+// benchIdleMaster forks as many workers as it is told to, and prints what they cost the master.
 var benchIdleMaster = clustertest.Program("bench idle master", func() {
 	n := clustertest.Atoi(os.Getenv("CLUSTER_BENCH_WORKERS"))
 	clustertest.Must(cluster.SetupMaster(cluster.Options{Env: []string{clustertest.ProgramEnv + "=" + benchHello}}))
 	online := make(chan struct{}, n)
 	cluster.OnOnline(func(*cluster.Process) { online <- struct{}{} })
-	// The first worker's share of what is made once is not counted.
+	// What is made only once, with the first worker, is not counted.
 	fork := func(n int) {
 		for range n {
 			_, err := cluster.Fork()
@@ -51,8 +50,8 @@ var benchIdleMaster = clustertest.Program("bench idle master", func() {
 
 type usage struct{ memory, goroutines int }
 
-// benchFootprint is the resident memory plus the heap of this process, which counts
-// part of it twice: nothing is left out.
+// benchFootprint returns the resident memory plus the heap of this process. A part is counted
+// twice, and nothing is left out.
 func benchFootprint() usage {
 	runtime.GC()
 	runtime.GC()

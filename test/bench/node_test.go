@@ -18,8 +18,8 @@ import (
 // nodeMessages is fewer than messagesPerRound: node is slower.
 const nodeMessages = 20_000
 
-// sendFromNode is what a node worker runs to send them, and takeInNode to be
-// told when it has got them.
+// sendFromNode is the code with which a node worker sends the messages, and takeInNode the code
+// with which it says that it has got them.
 const (
 	sendFromNode = `for (let i = 0; i < args[0]; i++) process.send({cmd: 'count', n: 1000000000 + i})`
 	takeInNode   = `

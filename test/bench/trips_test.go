@@ -61,7 +61,7 @@ func BenchmarkSendContext(b *testing.B) {
 	}), benchTrips(b, w, trips))
 }
 
-// benchAsked answers at once, but to "wait" at its end.
+// benchAsked answers at once, except "wait", which it answers at its end.
 var benchAsked = clustertest.Program("bench asked", func() {
 	cluster.Respond("count", func(_ *cluster.Process, c count) (count, error) { return c, nil })
 	cluster.Respond("wait", func(*cluster.Process, count) (count, error) {
@@ -72,10 +72,9 @@ var benchAsked = clustertest.Program("bench asked", func() {
 	select {}
 })
 
-// BenchmarkReadTurn is a Request whose caller reads the answer itself. The baseline
-// is one whose caller is woken by the reader: another call is under way, so that the
-// caller does not get the turn to read. The ratio is what package link's readTurn
-// saves.
+// BenchmarkReadTurn is a Request whose caller reads the answer itself. In the baseline the
+// reader wakes the caller: another call is under way, so the caller does not get the turn to
+// read. The ratio is what the readTurn of package link saves.
 func BenchmarkReadTurn(b *testing.B) {
 	const trips = 3000
 	w := forkBench(b, benchAsked)

@@ -1,9 +1,9 @@
-// Package early does what tests want of a process before package cluster has
-// looked at anything: that package takes its channel when it is initialised.
+// Package early does what tests want a process to do before package cluster is initialised,
+// which takes the channel then.
 //
-// Go initialises a package as soon as all that it imports is, in the order of
-// import paths. This one imports only what package cluster imports too, so it
-// comes before package cluster, whose other imports need package os themselves.
+// Go initialises packages in the order of their import paths, each when all its imports are
+// initialised. This package imports only what package cluster imports too, so its turn comes
+// first: package cluster has other imports, which are initialised later.
 package early
 
 import (
@@ -16,7 +16,7 @@ func init() {
 	for os.Getenv("CLUSTER_TEST_HANG") != "" {
 		time.Sleep(time.Hour)
 	}
-	// A worker that uses its channel itself: it is none as the package sees it.
+	// A worker that uses its channel itself: for package cluster it is not a worker.
 	if os.Getenv("CLUSTER_TEST_RAW") != "" {
 		os.Setenv("CLUSTER_TEST_CHANNEL", os.Getenv("NODE_CHANNEL_FD"))
 		os.Unsetenv("NODE_WORKER_ID")
