@@ -35,7 +35,8 @@
 // processes of the old master first (systemd: KillMode=mixed), or let the function hold a
 // file lock of its own.
 //
-// Several machines need more than this: Redis, NATS, a database.
+// Several machines need more than this: the module fleet of this repository has the same
+// verbs over NATS.
 package coord
 
 import (
