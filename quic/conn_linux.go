@@ -14,9 +14,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// conn is the one PacketConn that a Transport has: it writes by the worker's own socket,
-// and reads from that and from the shares. It has what quic-go wants of a *net.UDPConn
-// for ECN, GSO and batches, and ReadBatch.
+// conn is the PacketConn of a Transport. It writes by the worker's own socket, and reads from
+// that socket and from the shares. It has the methods of a *net.UDPConn that quic-go uses for
+// ECN, GSO and batches, and ReadBatch.
 type conn struct {
 	*net.UDPConn // the worker's own
 	place        flow.Place
@@ -27,7 +27,7 @@ type conn struct {
 	once         sync.Once // closes it
 	deadline     deadline
 
-	rest *batch // of which ReadBatch, which one goroutine calls, has not returned all
+	rest *batch // datagrams that ReadBatch has not returned yet; only one goroutine calls it
 
 	reading sync.WaitGroup // of shares
 	wake    chan struct{}  // has one element when wanted has changed
@@ -39,7 +39,7 @@ type conn struct {
 	readBuffer int // bytes; 0 is the system's
 }
 
-// share is a socket that takes what begins connections.
+// share is a socket to which the datagrams come that begin connections.
 type share struct {
 	*net.UDPConn
 	reads bool          // is to be read
@@ -94,7 +94,7 @@ func (c *conn) readAll(s *net.UDPConn, share bool) {
 		case err == nil:
 		case errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, net.ErrClosed):
 			return
-		default: // of some datagram that could not be sent; the next one may be read
+		default: // the error is about a datagram that could not be sent; the next read may succeed
 			select {
 			case <-time.After(time.Millisecond):
 				continue
@@ -116,7 +116,7 @@ func (c *conn) readAll(s *net.UDPConn, share bool) {
 
 // ---- shares
 
-// take begins to read the shares that the master says.
+// take begins to read the shares that the master says from now on.
 func (c *conn) take() {
 	c.place.Take(func(shares []int) {
 		c.mu.Lock()
@@ -131,7 +131,7 @@ func (c *conn) take() {
 	})
 }
 
-// leave ends the reads of shares. It returns when all that was read is with the Transport.
+// leave ends the reads of shares. It returns when the Transport has all that was read.
 func (c *conn) leave() {
 	c.mu.Lock()
 	c.left, c.wanted = true, nil
@@ -140,10 +140,10 @@ func (c *conn) leave() {
 	c.reading.Wait()
 }
 
-// againTime is how long a share is left that could not be opened.
+// againTime is the time until a share that could not be opened is tried again.
 const againTime = time.Second
 
-// follow opens the shares that are wanted and has them read, until close.
+// follow opens the shares that are wanted, and begins to read them, until Close.
 func (c *conn) follow() {
 	ctx, cancel := context.WithCancel(context.Background())
 	go func() {
@@ -174,7 +174,7 @@ func (c *conn) follow() {
 	}
 }
 
-// missing are the shares that are wanted and not open.
+// missing returns the shares that are wanted and not open.
 func (c *conn) missing() (all []int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -186,8 +186,8 @@ func (c *conn) missing() (all []int) {
 	return all
 }
 
-// readWanted has the shares read that are wanted, of those that are open, and no other
-// one. When all is closed it closes them.
+// readWanted begins to read the open shares that are wanted, and ends the reads of the others.
+// After Close it closes all shares.
 func (c *conn) readWanted() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -208,7 +208,7 @@ func (c *conn) readWanted() {
 	}
 }
 
-// readShare reads s once the reader before has ended, if it is still wanted then.
+// readShare reads s when its reader before has ended, if it is still wanted then.
 func (c *conn) readShare(s *share, before, done chan struct{}) {
 	defer close(done)
 	if before != nil {
@@ -225,9 +225,9 @@ func (c *conn) readShare(s *share, before, done chan struct{}) {
 	}
 }
 
-// prepare sets the options on a share that quic-go sets on the worker's own socket: to be
-// told of ECN, and of the address that the client has sent to. Where the socket has one
-// family the options of the other one fail. c.mu is held.
+// prepare sets on a share the options that quic-go sets on the worker's own socket: those for
+// ECN, and for the address to which the client has sent. If the socket has only one family,
+// the options of the other one fail. c.mu is held.
 func (c *conn) prepare(s *net.UDPConn) {
 	if c.readBuffer > 0 {
 		s.SetReadBuffer(c.readBuffer)
@@ -263,7 +263,7 @@ func (c *conn) ReadBatch(into []ipv4.Message, _ int) (n int, err error) {
 		b := c.rest
 		for ; n < len(into) && b.from < b.n; b.from++ {
 			if b.share && c.place.Full() && !c.begins(b.messages[b.from].Addr) {
-				continue // it was read just before: the client sends it again, to who has room
+				continue // the worker is full: the client sends it again, and another worker may have room
 			}
 			copyMessage(&into[n], &b.messages[b.from])
 			n++
@@ -283,7 +283,7 @@ func copyMessage(to, from *ipv4.Message) {
 	to.Flags, to.Addr = from.Flags, from.Addr
 }
 
-// ReadMsgUDP is ReadBatch of one.
+// ReadMsgUDP is ReadBatch for one datagram.
 func (c *conn) ReadMsgUDP(b, oob []byte) (n, oobn, flags int, from *net.UDPAddr, err error) {
 	one := []ipv4.Message{{Buffers: [][]byte{b}, OOB: oob}}
 	if _, err := c.ReadBatch(one, 0); err != nil {
@@ -293,7 +293,7 @@ func (c *conn) ReadMsgUDP(b, oob []byte) (n, oobn, flags int, from *net.UDPAddr,
 	return one[0].N, one[0].NN, one[0].Flags, from, nil
 }
 
-// ReadFrom is ReadBatch of one.
+// ReadFrom is ReadBatch for one datagram.
 func (c *conn) ReadFrom(b []byte) (n int, from net.Addr, err error) {
 	n, _, _, udp, err := c.ReadMsgUDP(b, nil)
 	if err != nil {
@@ -302,10 +302,11 @@ func (c *conn) ReadFrom(b []byte) (n int, from net.Addr, err error) {
 	return n, udp, nil
 }
 
-// LocalAddr is the address of the group.
+// LocalAddr returns the address of the group.
 func (c *conn) LocalAddr() net.Addr { return c.place.Addr() }
 
-// SetReadBuffer sets it on all sockets, those too that follow.
+// SetReadBuffer sets the size of the receive buffer of all sockets, in bytes, and of those that
+// are opened later.
 func (c *conn) SetReadBuffer(bytes int) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -316,13 +317,13 @@ func (c *conn) SetReadBuffer(bytes int) error {
 	return c.UDPConn.SetReadBuffer(bytes)
 }
 
-// SetReadDeadline ends ReadBatch, and no read of a socket.
+// SetReadDeadline bounds ReadBatch. The reads of the sockets go on.
 func (c *conn) SetReadDeadline(t time.Time) error {
 	c.deadline.set(t)
 	return nil
 }
 
-// SetDeadline is SetReadDeadline and SetWriteDeadline.
+// SetDeadline sets the deadlines of reads and writes.
 func (c *conn) SetDeadline(t time.Time) error {
 	c.deadline.set(t)
 	return c.UDPConn.SetWriteDeadline(t)
@@ -337,7 +338,8 @@ func (c *conn) isClosed() bool {
 	}
 }
 
-// Close closes all sockets of this worker. What waits in those of others, they read.
+// Close closes this worker's descriptors of all sockets. Other workers that have a share too go
+// on reading it.
 func (c *conn) Close() error {
 	err := net.ErrClosed
 	c.once.Do(func() {
@@ -348,7 +350,7 @@ func (c *conn) Close() error {
 	return err
 }
 
-// deadline is a time that can be waited for.
+// deadline is a time for which goroutines can wait.
 type deadline struct {
 	mu    sync.Mutex
 	over  chan struct{} // closed when it has passed
@@ -368,7 +370,7 @@ func (d *deadline) set(t time.Time) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.timer != nil && !d.timer.Stop() {
-		d.timer = nil // it is about to close what was waited for
+		d.timer = nil // the timer is about to close the channel
 		d.over = make(chan struct{})
 	}
 	select {

@@ -10,7 +10,7 @@ import (
 	"github.com/go-cluster/cluster/internal/flow"
 )
 
-// newConn is not called here: nobody gets a place.
+// newConn is not called: no worker gets a place here.
 func newConn(context.Context, flow.Place, func(net.Addr) bool) (sockets, error) {
 	return nil, cluster.ErrNotSupported
 }

@@ -9,30 +9,30 @@
 //
 // # How a datagram finds its worker
 //
-// The master opens a group of sockets on the address (SO_REUSEPORT). The first ones, the
-// shares, take what begins a connection, by a hash of the client's address and port. Each
-// is read by one of the workers that take connections. Then each worker has a socket of
-// its own. The connection IDs that it gives begin with four bytes of the group and two of
-// that socket, so that the kernel (a classic BPF program, for which no privilege is
-// needed) finds it wherever the client is now: a client may change its address.
+// The master opens a group of sockets on the address (SO_REUSEPORT). The first ones are the
+// shares. The datagrams that begin a connection come to them, by a hash of the client's address
+// and port, and each share is read by one of the workers that take connections. Besides, each
+// worker has a socket of its own. Its connection IDs begin with four bytes of the group and two
+// of that socket. By these the kernel finds the socket, wherever the client is now: a client may
+// change its address. A classic BPF program does that, for which no privilege is needed.
 //
-// In a drain a worker gives its shares to the others, finishes the connections that it
-// has, and goes on reading its own socket for that. When a worker is dead the next one
-// gets its socket, knows none of its connections, and tells their clients so by a
-// stateless reset. The keys for that, for address tokens and for session tickets are the
-// master's, so that any worker takes up what another one has begun.
+// In a drain a worker gives its shares to the others. It finishes its connections, and goes on
+// reading its own socket for that. When a worker is dead, the next one gets its socket. That
+// one knows none of the connections, and tells their clients so by a stateless reset. The keys
+// for resets, address tokens and session tickets come from the master, so that any worker can
+// go on with what another one has begun.
 //
-// This is Linux. On other systems, where a sandbox refuses the program, and with a node
-// primary, [Listen] in a worker returns an error that wraps cluster.ErrNotSupported.
-// A process that is no worker, and has forked none, can Listen everywhere.
+// This works on Linux. On other systems, if a sandbox refuses the program, and under a node
+// primary, [Listen] in a worker returns an error that wraps cluster.ErrNotSupported. A process
+// that is not a worker, and has forked none, can Listen everywhere.
 //
 // # Parts
 //
-// A [Listener] owns the quic-go Transport and the conn below it, and knows the connections
-// that are there. A conn (of Linux) owns the sockets, with one goroutine for each that is
-// read, and one that begins and ends reads as the master says. Listener.mu guards the
-// connections, conn.mu which sockets are read; neither is held while the other one is
-// taken, or while anything is sent.
+// A [Listener] owns the quic-go Transport and the conn below it, and knows its connections. A
+// conn (on Linux) owns the sockets. It has one goroutine for each socket that is read, and one
+// that begins and ends reads as the master says. Listener.mu guards the connections, and
+// conn.mu which sockets are read. Neither is held while the other one is taken, or while
+// anything is sent.
 //
 // The tests have real processes, and quic-go's clients.
 package quic

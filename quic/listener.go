@@ -16,8 +16,8 @@ import (
 	quicgo "github.com/quic-go/quic-go"
 )
 
-// Listener takes the QUIC connections of this process. It is what an http3.Server serves
-// by ServeListener; use [Serve] for that. Any goroutine may call its methods.
+// Listener accepts the QUIC connections of this process. [Serve] serves them with an
+// http3.Server. Any goroutine may call its methods.
 type Listener struct {
 	addr      net.Addr
 	place     flow.Place // nil in a process that is neither worker nor master
@@ -25,11 +25,11 @@ type Listener struct {
 	quic      accepter // nil in a master
 	sockets   sockets
 
-	take     sync.Once     // the first Accept
-	stopped  chan struct{} // closed when what begins connections is not read any more
-	closed   chan struct{} // by Close
-	once     sync.Once     // closes it
-	finished sync.Once     // the end
+	take     sync.Once     // at the first Accept
+	stopped  chan struct{} // closed when shares are read no more
+	closed   chan struct{} // closed by Close
+	once     sync.Once     // closes closed
+	finished sync.Once     // at the end
 
 	mu      sync.Mutex
 	conns   map[*connection]struct{} // that are there, those of which the handshake is under way too
@@ -37,15 +37,15 @@ type Listener struct {
 	changed chan struct{}            // closed at the next change of conns
 }
 
-// connection is one of a Listener's.
+// connection is a connection of a Listener.
 type connection struct {
 	conn     *quicgo.Conn // nil before Accept has returned it
 	from     netip.AddrPort
-	ctx      context.Context // ends with it
-	accepted func()          // counts it; nil before it has a place
+	ctx      context.Context // ends with the connection
+	accepted func()          // counts the connection; nil before it has a place
 }
 
-// connectionKey is what a connection's context has it under.
+// connectionKey is the key of the connection in its context.
 type connectionKey struct{}
 
 // accepter is a quicgo.Listener or a quicgo.EarlyListener.
@@ -63,35 +63,36 @@ type sockets interface {
 	leave()
 }
 
-// Listen listens for QUIC on the UDP address, ":443" say. In a worker all workers listen on
-// one port, and connections stay with their worker over a reload: see the package's doc.
-// conf may be nil, and tlsConf must name the application's protocols (NextProtos); for
-// HTTP/3 http3.ConfigureTLSConfig does. If conf.Allow0RTT is set, Accept returns
-// connections before their handshake is over, as quic-go's EarlyListener does.
+// Listen listens for QUIC on the UDP address, for instance ":443". All workers listen on the
+// same port, and a connection stays with its worker over a reload: see the package's doc.
 //
-// Unless tlsConf has a SessionTicketKey, the workers share the cluster's ticket keys: see
-// cluster.ShareTickets. It is cloned.
+// conf may be nil. tlsConf must name the application's protocols (NextProtos);
+// http3.ConfigureTLSConfig does so for HTTP/3. Listen clones tlsConf. Unless it has a
+// SessionTicketKey, the workers share the cluster's ticket keys: see cluster.ShareTickets. If
+// conf.Allow0RTT is set, Accept returns connections before their handshake is over, as quic-go's
+// EarlyListener does.
 //
-// In a master that has forked, the address is held open for the workers: Accept waits
-// until Close. In any other process it is quic-go alone. So call cluster.AutoFork first:
-// afterwards workers cannot have an address that the master itself has opened.
+// In a master that has forked, Listen holds the address open for the workers, and Accept waits
+// until Close. In a process that is not a worker and has not forked, it is quic-go's Listen. So
+// call cluster.AutoFork first: workers cannot have an address that the master itself has opened
+// before.
 //
-// The first Accept is when the worker takes its part of the new connections, and counts
-// for ready. In a drain Accept returns the connections of which the handshake had begun,
-// which has five seconds, and then waits. The drain goes on until all connections are closed, by either side; what
-// is left when its time (Options.ShutdownTimeout) is over is closed with the code 0. When
-// the master has died, that is so at once, for its successor needs the address.
+// At its first Accept the worker counts as ready, and gets its part of the new connections. In a
+// drain Accept returns the connections whose handshake has begun, for which it has five seconds,
+// and then waits. The drain goes on until all connections are closed, by either side. When
+// Options.ShutdownTimeout is over, those that are left are closed with the code 0. When the
+// master has died they are closed at once, since the next master needs the address.
 //
-// The error wraps the system's (EADDRINUSE above all), or cluster.ErrNotSupported if this
-// is not Linux, if the system refuses the master SO_ATTACH_REUSEPORT_CBPF, or if the
-// master is node's. Then each worker can have a port of its own:
-// cluster.ListenConfig{Exclusive: true}.ListenPacket, and a Transport of quic-go.
+// The error wraps the system's, above all EADDRINUSE. It wraps cluster.ErrNotSupported if this
+// is not Linux, if the system refuses the master SO_ATTACH_REUSEPORT_CBPF, or if the master is
+// node's. Then each worker can have a port of its own: cluster.ListenConfig{Exclusive:
+// true}.ListenPacket, and a Transport of quic-go.
 func Listen(address string, tlsConf *tls.Config, conf *quicgo.Config) (*Listener, error) {
 	return ListenContext(context.Background(), address, tlsConf, conf)
 }
 
-// ListenContext is [Listen] with a ctx that bounds the wait for the master, not the
-// listener's life.
+// ListenContext is [Listen] with a ctx that bounds the wait for the master. The listener goes on
+// after ctx has ended.
 func ListenContext(ctx context.Context, address string, tlsConf *tls.Config, conf *quicgo.Config) (*Listener, error) {
 	l := &Listener{stopped: make(chan struct{}), closed: make(chan struct{}), changed: make(chan struct{}), conns: make(map[*connection]struct{})}
 	core, _ := cluster.Context().Value(flow.Key{}).(flow.Core)
@@ -136,7 +137,7 @@ func ListenContext(ctx context.Context, address string, tlsConf *tls.Config, con
 	return l, nil
 }
 
-// serve lets quic-go listen.
+// serve makes quic-go listen.
 func (l *Listener) serve(tlsConf *tls.Config, conf *quicgo.Config) (err error) {
 	if tlsConf == nil {
 		return errors.New("quic: Listen needs a tls.Config")
@@ -186,7 +187,7 @@ func (l *Listener) endWithWorker() {
 	}()
 }
 
-// plainSockets are the one socket of a process that is no worker.
+// plainSockets is the one socket of a process that is not a worker.
 type plainSockets struct{ net.PacketConn }
 
 func (plainSockets) take()  {}
@@ -195,8 +196,8 @@ func (plainSockets) leave() {}
 // Addr returns the address, a *net.UDPAddr.
 func (l *Listener) Addr() net.Addr { return l.addr }
 
-// Accept returns the next connection. It waits until ctx ends, with its error, or the
-// listener is closed, with quic-go's ErrServerClosed.
+// Accept returns the next connection. The error is that of ctx if ctx ends, and quic-go's
+// ErrServerClosed if the listener is closed.
 func (l *Listener) Accept(ctx context.Context) (*quicgo.Conn, error) {
 	if l.quic == nil {
 		return nil, l.wait(ctx)
@@ -205,7 +206,7 @@ func (l *Listener) Accept(ctx context.Context) (*quicgo.Conn, error) {
 	conn, err := l.quic.Accept(ctx)
 	if err != nil {
 		if cluster.IsWorker() && cluster.Context().Err() != nil {
-			err = l.wait(ctx) // an error would make most programs exit
+			err = l.wait(ctx) // most programs would exit at an error
 		}
 		return nil, err
 	}
@@ -232,7 +233,8 @@ func (l *Listener) wait(ctx context.Context) error {
 	}
 }
 
-// Close ends Accept. Connections go on; those that Accept has not returned are refused.
+// Close ends Accept. Connections go on, except those that Accept has not returned: they are
+// refused.
 func (l *Listener) Close() error {
 	first := false
 	l.once.Do(func() {
@@ -258,7 +260,7 @@ func (l *Listener) Close() error {
 
 // ---- connections
 
-// began is told of a connection, of which the first datagram has come.
+// began notes a connection whose first datagram has come.
 func (l *Listener) began(ctx context.Context, client *quicgo.ClientInfo) (context.Context, error) {
 	c := &connection{from: addrPort(client.RemoteAddr), ctx: ctx}
 	l.change(func() {
@@ -269,9 +271,9 @@ func (l *Listener) began(ctx context.Context, client *quicgo.ClientInfo) (contex
 	return context.WithValue(ctx, connectionKey{}, c), nil
 }
 
-// admit takes one of the worker's places for the connection of which the ClientHello is
-// there. Not before: of a client whose first datagrams have come to two workers, one of the
-// two never has it.
+// admit takes one of the worker's places for a connection whose ClientHello has come. It is not
+// called earlier: if a client's first datagrams come to two workers, one of them never gets the
+// ClientHello.
 func (l *Listener) admit(ctx context.Context) {
 	c, _ := ctx.Value(connectionKey{}).(*connection)
 	if c == nil || l.place == nil || c.ctx.Err() != nil {
@@ -303,7 +305,7 @@ func addrPort(addr net.Addr) netip.AddrPort {
 	return netip.AddrPort{}
 }
 
-// change changes the connections, and tells who awaits that.
+// change changes the connections, and wakes the callers of await.
 func (l *Listener) change(fn func()) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -339,17 +341,16 @@ func (l *Listener) handshakes() (n int) {
 	return n
 }
 
-// settleTime is how long no connection begins before none is expected: what was read
-// takes a moment through quic-go.
+// settleTime is how long no connection must have begun until none is expected any more: quic-go
+// takes a moment for what was read.
 const settleTime = 100 * time.Millisecond
 
-// handshakeTime is how long a handshake has in a drain. Of a client whose datagrams have
-// come to two workers, because its share changed hands just then, one of the two waits in
-// vain.
+// handshakeTime bounds a handshake in a drain. If a client's datagrams have come to two workers,
+// because its share changed hands just then, one of the two waits in vain.
 const handshakeTime = 5 * time.Second
 
-// settle returns when this worker, which drains, has no handshake under way any more, or
-// their time is over: the client of one is answered by this worker, and by no other one.
+// settle waits in a drain until no handshake is under way any more, or until their time is over.
+// No other worker could go on with them.
 func (l *Listener) settle(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, handshakeTime)
 	defer cancel()
@@ -372,7 +373,7 @@ func (l *Listener) settle(ctx context.Context) error {
 	}
 }
 
-// finish is the end in a drain: it waits for the connections, until shortly before ctx
+// finish ends the listener in a drain: it waits for the connections, until shortly before ctx
 // ends.
 func (l *Listener) finish(ctx context.Context) {
 	if deadline, ok := ctx.Deadline(); ok {
@@ -385,7 +386,7 @@ func (l *Listener) finish(ctx context.Context) {
 	l.end()
 }
 
-// end closes all there is.
+// end closes everything.
 func (l *Listener) end() {
 	l.finished.Do(func() {
 		l.mu.Lock()

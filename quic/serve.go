@@ -8,25 +8,25 @@ import (
 	"github.com/quic-go/quic-go/http3"
 )
 
-// Server is what Serve can drain; *http3.Server is one.
+// Server is a server that Serve can drain, such as an *http3.Server.
 type Server interface {
 	ServeListener(ln http3.QUICListener) error
 	Shutdown(ctx context.Context) error
 }
 
-// Serve serves the connections of ln with srv until the worker is drained, and then
-// returns nil, as cluster.Serve does. In a drain new connections go to other workers;
-// what has begun its handshake here is served here; then srv.Shutdown tells the clients
-// (HTTP/3 has GOAWAY for that), and requests that are under way end. Any other return is
-// srv's own error.
+// Serve serves the connections of ln with srv until the worker is drained, and then returns nil,
+// as cluster.Serve does. In a drain new connections go to other workers. Connections that have
+// begun their handshake here are served here. Then srv.Shutdown tells the clients (HTTP/3 has
+// GOAWAY for that), and requests that are under way complete. If srv ends by itself, Serve
+// returns its error.
 //
-// In a master that has forked Serve does not serve: it is cluster.Run. In a process that
-// is neither, it is srv.ServeListener.
+// In a master that has forked, Serve does what cluster.Run does. In a process that is not a
+// worker and has not forked, it is srv.ServeListener.
 func Serve(ln *Listener, srv Server) error {
 	return cluster.Serve(listenerOnly{ln}, &server{ln, srv})
 }
 
-// server is a Server as cluster.Serve has them.
+// server makes a Server of package cluster of a Server.
 type server struct {
 	ln  *Listener
 	srv Server
@@ -39,7 +39,7 @@ func (s *server) Shutdown(ctx context.Context) error {
 	return s.srv.Shutdown(ctx)
 }
 
-// listenerOnly is a net.Listener that nobody accepts from.
+// listenerOnly is a Listener as a net.Listener, on which nobody accepts.
 type listenerOnly struct{ *Listener }
 
 func (l listenerOnly) Accept() (net.Conn, error) {
