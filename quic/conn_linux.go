@@ -49,8 +49,8 @@ type share struct {
 // batch is what one read has brought.
 type batch struct {
 	messages []ipv4.Message
-	share    bool // of a share
-	from, n  int  // those that have not been returned are messages[from:n]
+	share    bool // it was read from a share
+	from, n  int  // messages[from:n] have not been returned
 }
 
 const (

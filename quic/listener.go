@@ -57,8 +57,8 @@ type accepter interface {
 // sockets are what a Transport reads from.
 type sockets interface {
 	net.PacketConn
-	// take begins to read what begins connections, leave ends that. leave returns when
-	// all that was read is with the Transport.
+	// take begins to read the datagrams that begin connections, and leave ends that. leave
+	// returns when the Transport has all that was read.
 	take()
 	leave()
 }
