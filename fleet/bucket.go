@@ -82,6 +82,9 @@ func (b *bucket) open(ctx context.Context) (jetstream.Stream, error) {
 			s, err = b.conn.js.Stream(ctx, "KV_"+b.name())
 		}
 	}
+	if err == nil && !s.CachedInfo().Config.AllowMsgTTL {
+		err = fmt.Errorf("the bucket %s allows no TTL of a message: it was not made by this package, and has to be deleted", b.name())
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -114,16 +117,16 @@ func (b *bucket) create(ctx context.Context) error {
 	return err
 }
 
-// age is how old the bucket is, by the server's clock, and what that shows.
-func (b *bucket) age(ctx context.Context) (age time.Duration, now time.Time, err error) {
+// made is when the bucket was made, by the server's clock, and what that shows now.
+func (b *bucket) made(ctx context.Context) (made, now time.Time, err error) {
 	err = b.call(ctx, func(ctx context.Context, s jetstream.Stream) error {
 		info, err := s.Info(ctx)
 		if err == nil {
-			age, now = info.TimeStamp.Sub(info.Created), info.TimeStamp
+			made, now = info.Created, info.TimeStamp
 		}
 		return err
 	})
-	return age, now, err
+	return made, now, err
 }
 
 // get reads a key.

@@ -53,7 +53,7 @@ func (e *epochs) find(ctx context.Context) (id string, rev uint64, err error) {
 		return "", 0, err
 	}
 	if r.there {
-		_, now, err := e.store.age(ctx)
+		_, now, err := e.store.made(ctx)
 		if err != nil {
 			return "", 0, err
 		}

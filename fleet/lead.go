@@ -10,12 +10,8 @@ import (
 	"github.com/go-cluster/cluster/internal/callback"
 )
 
-const (
-	// lockTime is how long the key of a lock is kept that nobody has.
-	lockTime = time.Hour
-	// goodTime is how long what is led must go well for the next failure to be the first.
-	goodTime = time.Minute
-)
+// lockTime is how long the key of a lock is kept that nobody has.
+const lockTime = time.Hour
 
 // leads are what this process does under a lease, and waits to do: its candidacies,
 // and functions of Once.
@@ -136,17 +132,13 @@ func (l *leads) lead(ctx context.Context, name string, fn func(context.Context) 
 		}
 		told = false
 		l.set(name, has)
-		begin := time.Now()
 		err = callback.Wait(func() error { return fn(has.ctx) })
 		l.set(name, nil)
 		if has.ctx.Err() == nil {
-			return l.hasLed(has, name, time.Since(begin), err)
+			return l.hasLed(has, name, err)
 		}
-		next := claim{Failures: has.mine.Failures}
-		if time.Since(begin) > goodTime {
-			next.Failures = 0
-		}
-		_ = has.release(next) // it ends by itself
+		// It was to end: whoever comes next need not wait.
+		_ = has.release(claim{Failures: has.failures()}) // it ends by itself
 		if ctx.Err() != nil {
 			return nil
 		}
@@ -154,18 +146,14 @@ func (l *leads) lead(ctx context.Context, name string, fn func(context.Context) 
 }
 
 // hasLed ends a lease whose function has returned while it held.
-func (l *leads) hasLed(has *lease, name string, took time.Duration, failed error) error {
+func (l *leads) hasLed(has *lease, name string, failed error) error {
 	if failed == nil {
 		if err := l.leases.done(has); err != nil {
 			l.me.report(fmt.Errorf("fleet: Lead %q has done its work, but cannot tell the others: %w", name, err))
 		}
 		return nil
 	}
-	next := claim{Failures: has.mine.Failures + 1}
-	if took > goodTime {
-		next.Failures = 1
-	}
-	_ = has.release(next) // it ends by itself
+	_ = has.release(claim{Failures: has.failures() + 1, Failed: true}) // it ends by itself
 	return failed
 }
 

@@ -32,6 +32,7 @@ type claim struct {
 	Node     string `json:"node,omitempty"`     // of the holder
 	Home     string `json:"home,omitempty"`     // of the holder: see homeOf
 	Failures int    `json:"failures,omitempty"` // in a row, of what is led
+	Failed   bool   `json:"failed,omitempty"`   // the last of them was the last end: who comes next waits
 	Done     string `json:"done,omitempty"`     // the epoch in which its work was done
 }
 
@@ -49,6 +50,7 @@ type lease struct {
 	key   string
 	ttl   time.Duration // of the key
 	mine  claim
+	since time.Time // when it was taken
 	fence uint64
 	ctx   *leaseContext
 	ended context.CancelCauseFunc
@@ -148,6 +150,9 @@ type contender struct {
 	last record
 	has  claim
 	seen time.Time // when last was seen first
+
+	bucket time.Time // the one that was seen last: when it was made, by the server's clock
+	since  time.Time // when it was seen first
 }
 
 // look looks at the lease, and says how long to wait before it may be taken.
@@ -160,7 +165,8 @@ func (c *contender) look(ctx context.Context) (wait time.Duration, done bool, er
 		c.last, c.seen, c.has = r, time.Now(), claim{}
 		if r.there {
 			if err := json.Unmarshal(r.val, &c.has); err != nil {
-				return 0, false, fmt.Errorf("the lease %s: %w", c.key, err)
+				c.seen = time.Time{}
+				return 0, false, fmt.Errorf("the key %s of the bucket %s has no lease, and has to be deleted: %w", c.key, c.all.store.name(), err)
 			}
 		}
 	}
@@ -178,7 +184,10 @@ func (c *contender) look(ctx context.Context) (wait time.Duration, done bool, er
 	case !c.last.there:
 		return c.young(ctx)
 	}
-	return backoff(c.has.Failures) - time.Since(c.seen), false, nil
+	if c.has.Failed {
+		wait = backoff(c.has.Failures) - time.Since(c.seen)
+	}
+	return wait, false, nil
 }
 
 // young is for a lease that is not there. A bucket that was just made may be that of a
@@ -187,8 +196,15 @@ func (c *contender) young(ctx context.Context) (wait time.Duration, done bool, e
 	if c.all.me.embedded || c.last.rev > 0 {
 		return 0, false, nil
 	}
-	age, _, err := c.all.store.age(ctx)
-	return c.all.me.set.lease.term - age, false, err
+	made, now, err := c.all.store.made(ctx)
+	if err != nil {
+		return 0, false, err
+	}
+	if !made.Equal(c.bucket) {
+		c.bucket, c.since = made, time.Now()
+	}
+	// The server's clock may have been set back.
+	return c.all.me.set.lease.term - max(now.Sub(made), time.Since(c.since)), false, nil
 }
 
 // backoff is how long nobody tries after so many failures in a row.
@@ -216,7 +232,7 @@ func (c *contender) take(ctx, parent context.Context, ttl time.Duration) (*lease
 	} else if err != nil {
 		return nil, err
 	}
-	l := &lease{all: c.all, key: c.key, ttl: ttl, mine: mine, fence: rev, rev: rev, deadline: begin + c.all.me.set.lease.hold}
+	l := &lease{all: c.all, key: c.key, ttl: ttl, mine: mine, since: time.Now(), fence: rev, rev: rev, deadline: begin + c.all.me.set.lease.hold}
 	inner, ended := context.WithCancelCause(parent)
 	l.ctx, l.ended = &leaseContext{inner, l}, ended
 	renewing, stop := context.WithCancel(context.Background())
@@ -244,7 +260,6 @@ func (l *lease) watch(ctx context.Context) {
 // because its parent has does not end it: the function may still run.
 func (l *lease) renew(ctx context.Context) {
 	set := l.all.me.set.lease
-	body, _ := json.Marshal(l.mine) // it could be encoded when it was taken
 	for next := set.renew; ; {
 		timer := time.NewTimer(next)
 		select {
@@ -257,6 +272,9 @@ func (l *lease) renew(ctx context.Context) {
 		if context.Cause(l.ctx.Context) == ErrLeaseLost {
 			return
 		}
+		mine := l.mine
+		mine.Failures = l.failures()  // those of long ago are not held against who comes next
+		body, _ := json.Marshal(mine) // it could be encoded when it was taken
 		begin := sinceBoot()
 		one, cancel := context.WithTimeout(ctx, set.hold/4)
 		rev, err := l.all.store.put(one, l.key, body, l.revision(), l.ttl, nil)
@@ -271,6 +289,17 @@ func (l *lease) renew(ctx context.Context) {
 			next = max(0, set.renew-(sinceBoot()-begin))
 		}
 	}
+}
+
+// goodTime is how long what is led must go well for the next failure to be the first.
+const goodTime = time.Minute
+
+// failures are those in a row, if the next one comes now.
+func (l *lease) failures() int {
+	if time.Since(l.since) > goodTime {
+		return 0
+	}
+	return l.mine.Failures
 }
 
 func (l *lease) revision() uint64 {

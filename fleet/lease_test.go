@@ -2,6 +2,7 @@ package fleet
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -89,6 +90,7 @@ func TestLeadPartition(t *testing.T) {
 	p := startProxy(t, s)
 	a := member(t, touchily, Options{URL: p.URL, Node: "a"})
 	b := member(t, quickly, Options{URL: s.URL, Node: "b"})
+	keepHistory(t, b)
 	w := newWitness(t)
 	defer a.Lead("job", w.lead("a"))()
 	w.await("a leads")
@@ -100,6 +102,7 @@ func TestLeadPartition(t *testing.T) {
 	p.Heal()
 	require.NoError(t, b.Close())
 	w.await("a leads")
+	checkHistory(t, leaseHistory(t, a, "lead.job"), a.me.set.lease.hold)
 	require.NoError(t, a.Close())
 	w.await("a led")
 }
@@ -294,6 +297,34 @@ func TestNoJetStream(t *testing.T) {
 	awaitError(t, errs, nil, `Lead "job"`)
 	_, _, err = f.Lock(t.Context(), "x")
 	require.ErrorContains(t, err, "JetStream")
+}
+
+// TestHandoverIsAtOnce: who ends since it is to end leaves the lease to whoever comes next,
+// however often somebody has died or failed before. What has gone well for long forgets that.
+func TestHandoverIsAtOnce(t *testing.T) {
+	t.Parallel()
+	s := startServer(t)
+	a := member(t, quickly, Options{URL: s.URL, Node: "a"})
+	b := member(t, quickly, Options{URL: s.URL, Node: "b"})
+	body, err := json.Marshal(claim{Holder: "somebody", Home: "elsewhere", Failures: 20})
+	require.NoError(t, err)
+	_, err = a.store.put(long(t), "lead.job", body, 0, 0, nil)
+	require.NoError(t, err)
+	w := newWitness(t)
+	defer a.Lead("job", w.lead("a"))()
+	w.await("a leads") // after the term: who had it is dead
+	defer b.Lead("job", w.lead("b"))()
+	require.NoError(t, a.Close())
+	begin := time.Now()
+	w.await("b leads")
+	require.Less(t, time.Since(begin), backoff(21)/2)
+	require.NoError(t, b.Close())
+	w.await("b led")
+
+	l := &lease{mine: claim{Failures: 7}, since: time.Now()}
+	require.Equal(t, 7, l.failures())
+	l.since = l.since.Add(-goodTime - time.Second)
+	require.Zero(t, l.failures())
 }
 
 // TestBackoff: the first failure is tried again at once, and then later and later.

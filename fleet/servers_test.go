@@ -144,7 +144,6 @@ func startContest(t *testing.T, env string) *contest {
 		for _, addr := range c.trio.addrs {
 			c.proxies[i] = append(c.proxies[i], startProxy(t, &natsServer{addr: addr}))
 		}
-		c.start(i)
 	}
 	return c
 }
@@ -210,9 +209,20 @@ func (c *contest) leads() (node int) {
 	return node
 }
 
-// check looks for a leader beside another one: it has written after one with a greater fence.
-func (c *contest) check() {
+// check looks for a leader beside another one: it has written after one with a greater
+// fence, or without the lease, or the history of the lease has two at one moment.
+func (c *contest) check(o *Fleet) {
 	c.t.Helper()
+	var held []tenure
+	eventually(c.t, func() bool { // a server that was away may lack the last revisions yet
+		held = leaseHistory(c.t, o, "lead.job")
+		return len(held) > 0 && held[len(held)-1].fence >= c.fence
+	}, "the history of the lease")
+	checkHistory(c.t, held, o.me.set.lease.hold)
+	holders := make(map[uint64]string)
+	for _, h := range held {
+		holders[h.fence] = h.Node
+	}
 	fences, nodes := c.lines()
 	var greatest uint64
 	excused := make(map[uint64]bool)
@@ -221,6 +231,7 @@ func (c *contest) check() {
 			excused[fence] = true // its last look at ctx was before it was stopped
 			continue
 		}
+		require.Equal(c.t, strconv.Itoa(nodes[i]), holders[fence], "who had the lease %d", fence)
 		require.GreaterOrEqual(c.t, fence, greatest, "member %d leads beside another one, in line %d", nodes[i], i)
 		greatest = fence
 	}
@@ -245,17 +256,24 @@ func (c *contest) kill(pid int, s syscall.Signal) {
 func TestThreeServers(t *testing.T) {
 	t.Parallel()
 	rounds, env := 1, ""
-	if os.Getenv("CLUSTER_LONG") != "" {
-		rounds, env = 4, "PRODUCTION=1"
+	if n := os.Getenv("CLUSTER_LONG"); n != "" { // so many times, with leases as they are in production
+		var err error
+		rounds, err = strconv.Atoi(n)
+		require.NoError(t, err)
+		env = "PRODUCTION=1"
 	}
 	c := startContest(t, env)
 	set := beating
-	set.call = production.call
+	set.call, set.lease = production.call, quickly.lease
 	if env != "" {
 		set = production
 	}
 	set.join = 4 * clustertest.Patience
 	o := member(t, set, Options{URL: c.trio.URL(), Node: "observer", Observer: true})
+	keepHistory(t, o)
+	for i := range c.members {
+		c.start(i)
+	}
 	eventually(t, func() bool { return fmt.Sprint(nodes(o)) == "[0 1 2]" }, "the members")
 	c.next("the start")
 	for range rounds {
@@ -275,7 +293,7 @@ func TestThreeServers(t *testing.T) {
 	for _, p := range c.members {
 		p.Terminate()
 	}
-	c.check()
+	c.check(o)
 }
 
 // counts counts in several goroutines: where the bucket has copies the server refuses a
