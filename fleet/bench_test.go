@@ -67,24 +67,33 @@ func BenchmarkPublish(b *testing.B) {
 }
 
 // BenchmarkRequest compares Request with that of nats.go, between ends that encode and
-// decode as well.
+// decode as well. Each handler of ours may wait without another request waiting for it. So
+// may one of theirs that is called on a goroutine of its own, as one has to write it. One
+// that must not wait is called as nats.go does it, one after another.
 func BenchmarkRequest(b *testing.B) {
+	b.Run("waiting", func(b *testing.B) { benchRequest(b, func(call func()) { go call() }) })
+	b.Run("inline", func(b *testing.B) { benchRequest(b, func(call func()) { call() }) })
+}
+
+func benchRequest(b *testing.B, run func(call func())) {
 	f := benchFleet(b)
 	echo := func(n int) (int, error) { return n, nil }
 	Respond(f, "echo", echo)
 	_, err := f.Conn().Subscribe("bare", func(m *nats.Msg) {
-		var n int
-		if json.Unmarshal(m.Data, &n) != nil {
-			return
-		}
-		n, _ = echo(n)
-		body, _ := json.Marshal(n)
-		m.Respond(body)
+		run(func() {
+			var n int
+			if json.Unmarshal(m.Data, &n) != nil {
+				return
+			}
+			n, _ = echo(n)
+			body, _ := json.Marshal(n)
+			m.Respond(body)
+		})
 	})
 	require.NoError(b, err)
 	ctx, cancel := context.WithTimeout(context.Background(), time.Hour)
 	defer cancel()
-	run := func(request func() (int, error)) func(n int) {
+	times := func(request func() (int, error)) func(n int) {
 		return func(n int) {
 			for range n {
 				if answer, err := request(); err != nil || answer != 7 {
@@ -93,10 +102,10 @@ func BenchmarkRequest(b *testing.B) {
 			}
 		}
 	}
-	rounds(b, run(func() (answer int, err error) {
+	rounds(b, times(func() (answer int, err error) {
 		err = f.Request(ctx, "", "echo", 7, &answer)
 		return answer, err
-	}), run(func() (answer int, err error) {
+	}), times(func() (answer int, err error) {
 		body, err := json.Marshal(7)
 		if err != nil {
 			return 0, err

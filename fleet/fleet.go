@@ -250,6 +250,7 @@ func (f *Fleet) abandon() {
 	f.roster.end()
 	f.epoch.end()
 	f.conn.end()
+	f.responders.hands.end()
 	if f.server != nil {
 		f.server.end()
 	}

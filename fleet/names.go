@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 )
 
@@ -18,6 +19,9 @@ func plain(b byte) bool {
 func token(text string) string {
 	if text == "" {
 		return "="
+	}
+	if !slices.ContainsFunc([]byte(text), func(c byte) bool { return !plain(c) }) {
+		return text // as names mostly are
 	}
 	var b strings.Builder
 	for i := range len(text) {

@@ -66,6 +66,7 @@ type responders struct {
 	me      *self
 	conn    *connection
 	running *callback.Running // of handlers
+	hands   *hands
 
 	mu       sync.Mutex
 	subs     map[*nats.Subscription]struct{}
@@ -73,7 +74,7 @@ type responders struct {
 }
 
 func newResponders(c *connection, running *callback.Running) *responders {
-	return &responders{me: c.me, conn: c, running: running, subs: make(map[*nats.Subscription]struct{})}
+	return &responders{me: c.me, conn: c, running: running, hands: newHands(), subs: make(map[*nats.Subscription]struct{})}
 }
 
 // Respond answers requests whose cmd is cmd, in this process: those to its member, and
@@ -102,8 +103,9 @@ func (r *responders) respond(cmd string, fn func(body []byte) (any, error)) (sto
 			s()
 		}
 	}
+	h := r.handler(fn)
 	for _, node := range []string{"", r.me.node} {
-		s, err := r.answer(r.me.requestSubject(node, cmd), fn)
+		s, err := r.hear(r.me.requestSubject(node, cmd), h)
 		if err != nil {
 			r.me.report(fmt.Errorf("fleet: Respond %q: %w", cmd, wrap(err)))
 			stop()
@@ -117,23 +119,22 @@ func (r *responders) respond(cmd string, fn func(body []byte) (any, error)) (sto
 
 // answer answers what comes to a subject.
 func (r *responders) answer(subject string, fn func(body []byte) (any, error)) (stop func(), err error) {
+	return r.hear(subject, r.handler(fn))
+}
+
+func (r *responders) handler(fn func(body []byte) (any, error)) *handler {
+	return &handler{all: r, fn: fn, seats: make(chan struct{}, maxHandlers)}
+}
+
+// hear has a handler answer what comes to a subject.
+func (r *responders) hear(subject string, h *handler) (stop func(), err error) {
 	if r.me.checks {
 		return func() {}, nil
 	}
-	seats := make(chan struct{}, maxHandlers)
 	sub, err := r.conn.nc.QueueSubscribe(subject, "cluster", func(m *nats.Msg) {
-		seats <- struct{}{}
+		h.seats <- struct{}{}
 		r.running.Begin()
-		go func() {
-			defer func() {
-				r.running.End()
-				<-seats
-			}()
-			var reply any
-			err := callback.ErrGoexit
-			callback.Guard(func() { reply, err = fn(m.Data) }, func() { r.reply(m, nil, err) })
-			r.reply(m, reply, err)
-		}()
+		r.hands.take(call{h, m})
 	})
 	if err != nil {
 		return nil, err
@@ -144,6 +145,31 @@ func (r *responders) answer(subject string, fn func(body []byte) (any, error)) (
 
 // maxHandlers is how many calls of one handler run at once.
 const maxHandlers = 1024
+
+// handler is a function that answers what comes to a subject, or to several.
+type handler struct {
+	all   *responders
+	fn    func(body []byte) (any, error)
+	seats chan struct{} // of calls that run
+}
+
+// call is one call of a handler. It has a seat, and is counted as running.
+type call struct {
+	*handler
+	m *nats.Msg
+}
+
+// run answers, whatever the function does.
+func (c call) run() {
+	defer func() {
+		c.all.running.End()
+		<-c.seats
+	}()
+	var reply any
+	err := callback.ErrGoexit
+	callback.Guard(func() { reply, err = c.fn(c.m.Data) }, func() { c.all.reply(c.m, nil, err) })
+	c.all.reply(c.m, reply, err)
+}
 
 // reply answers a request: with the value, or with the error's text in a header.
 func (r *responders) reply(m *nats.Msg, v any, err error) {
