@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/url"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -36,8 +37,9 @@ func connect(me *self, address string, options []nats.Option) (*connection, erro
 			return nil, err
 		}
 	}
-	for _, one := range strings.Split(address, ",") {
-		o.Servers = append(o.Servers, strings.TrimSpace(one))
+	var err error
+	if o.Servers, err = servers(address); err != nil {
+		return nil, err
 	}
 	c.watch(&o)
 	nc, err := dial(o, me.set.join, address)
@@ -81,19 +83,45 @@ func dial(o nats.Options, patience time.Duration, address string) (*nats.Conn, e
 	o.Timeout = min(o.Timeout, patience)
 	for {
 		nc, err := o.Connect()
-		if bad, ok := errors.AsType[*url.Error](err); ok {
-			return nil, fmt.Errorf("Options.URL is none: %w", bad.Err) // the rest has the password
-		}
 		switch {
 		case err == nil:
 			return nc, nil
 		case !absent(err):
 			return nil, fmt.Errorf("the server at %s: %w", redacted(address), err)
 		case time.Until(end) <= 0:
-			return nil, fmt.Errorf("%w: no server at %s after %v: %w", ErrNoFleet, redacted(address), patience, err)
+			return nil, fmt.Errorf("%w: no server at %s takes a connection within %v: %w", ErrNoFleet, redacted(address), patience, err)
 		}
 		time.Sleep(min(100*time.Millisecond, time.Until(end)))
 	}
+}
+
+// servers are those of an address. What nats.go would take for this machine is refused.
+func servers(address string) (all []string, err error) {
+	for one := range strings.SplitSeq(address, ",") {
+		one = strings.TrimSpace(one)
+		if one == "" {
+			continue
+		}
+		full := one
+		if !strings.Contains(one, "://") {
+			full = "nats://" + one
+		}
+		u, err := url.Parse(full)
+		if bad, ok := errors.AsType[*url.Error](err); ok {
+			return nil, fmt.Errorf("Options.URL is none: %w", bad.Err) // the rest has the password
+		}
+		switch {
+		case !slices.Contains([]string{"nats", "tls", "ws", "wss"}, u.Scheme):
+			return nil, fmt.Errorf("Options.URL begins with %s://: NATS has nats://, tls://, ws:// and wss://", u.Scheme)
+		case u.Hostname() == "":
+			return nil, fmt.Errorf("Options.URL names no host: %q", redacted(one))
+		}
+		all = append(all, one)
+	}
+	if len(all) == 0 {
+		return nil, fmt.Errorf("Options.URL is %q, and names no server", address)
+	}
+	return all, nil
 }
 
 // absent reports whether the error says that no server is there, which may change.

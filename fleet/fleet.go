@@ -161,12 +161,13 @@ func (f *Fleet) assemble() {
 
 // begin makes the member known, and knows the others.
 func (f *Fleet) begin() error {
-	if f.me.master && f.conn.nc.IsConnected() {
+	claims := f.me.master && f.conn.nc.IsConnected()
+	if claims {
 		if err := f.responders.claimName(); err != nil {
 			return err
 		}
 	}
-	if err := f.roster.begin(); err != nil {
+	if err := f.roster.begin(claims); err != nil {
 		return err
 	}
 	if f.me.master && f.me.orders {

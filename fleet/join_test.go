@@ -187,7 +187,7 @@ func TestNameTaken(t *testing.T) {
 	b := member(t, quick, Options{URL: s.URL, Node: "a"}) // waits for it
 	require.NoError(t, clustertest.Await(t, closed, "the first one's end"))
 
-	body, err := json.Marshal(beat{Member{Node: "a", Protocol: protocol}, "another", false})
+	body, err := json.Marshal(beat{Member{Node: "a", Protocol: protocol}, "another", false, false})
 	require.NoError(t, err)
 	require.NoError(t, b.Conn().Publish(b.me.memberSubject("a"), body))
 	awaitError(t, errs, ErrNameTaken, `"a"`)

@@ -30,6 +30,7 @@ type beat struct {
 	Member
 	Instance string `json:"instance"`
 	Leaving  bool   `json:"leaving,omitempty"`
+	Takes    bool   `json:"takes,omitempty"` // it has asked for the name, and nobody has it any more
 }
 
 // entry is a member that is known.
@@ -72,8 +73,9 @@ func newRoster(c *connection) *roster {
 	return r
 }
 
-// begin hears the members, and in a master lets them hear of this one.
-func (r *roster) begin() error {
+// begin hears the members, and in a master lets them hear of this one. claimed says that
+// nobody else who is alive has its name.
+func (r *roster) begin(claimed bool) error {
 	if _, err := r.conn.nc.Subscribe(r.me.memberSubject("*"), r.heard); err != nil {
 		return wrap(err)
 	}
@@ -81,7 +83,7 @@ func (r *roster) begin() error {
 		if _, err := r.conn.nc.Subscribe(r.me.whoSubject(), func(*nats.Msg) { r.beatSoon() }); err != nil {
 			return wrap(err)
 		}
-		if err := r.send(false); err != nil && r.conn.nc.IsConnected() {
+		if err := r.send(beat{Takes: claimed}); err != nil && r.conn.nc.IsConnected() {
 			return err
 		}
 	}
@@ -106,33 +108,51 @@ func (r *roster) beatSoon() {
 func (r *roster) run() {
 	tick := time.NewTicker(r.me.set.beat / 2)
 	defer tick.Stop()
+	asked, again := r.asked, time.NewTimer(0)
+	defer again.Stop()
 	for n := 1; ; n++ {
 		due := n%2 == 0
 		select {
 		case <-r.ended:
 			return
-		case <-r.asked:
+		case <-asked:
+			// Many who join at once ask all, and all hear each answer.
 			n--
-			due = true
+			due, asked = true, nil
+			again.Reset(r.me.set.beat / 20)
+		case <-again.C:
+			n--
+			due, asked = false, r.asked
 		case <-tick.C:
 			r.count()
 		}
 		if due && r.me.master {
-			_ = r.send(false) // there is no connection: the next one
+			_ = r.send(beat{}) // there is no connection: the next one
 		}
 	}
 }
 
-// send sends a heartbeat.
-func (r *roster) send(leaving bool) error {
-	b := beat{
-		Member:   Member{Node: r.me.node, Host: hostName(), PID: masterPID(), Orders: r.me.orders, Protocol: protocol},
-		Instance: r.me.instance, Leaving: leaving,
-	}
-	if !leaving {
+// send sends a heartbeat that says this beside what each says.
+func (r *roster) send(b beat) error {
+	b.Member = Member{Node: r.me.node, Host: hostName(), PID: masterPID(), Orders: r.me.orders, Protocol: protocol}
+	b.Instance = r.me.instance
+	if !b.Leaving {
 		b.Snapshot = cluster.Stats()
 		r.take(b) // it knows itself without the server
 	}
+	err := r.publish(b)
+	if errors.Is(err, cluster.ErrTooLarge) && !b.Leaving {
+		if r.first(r.me.instance) {
+			r.me.report(fmt.Errorf("fleet: the heartbeats of this member, which go without what they tell of its workers: %w", err))
+		}
+		n := b.Snapshot
+		b.Snapshot = cluster.Snapshot{PID: n.PID, Uptime: n.Uptime, Generation: n.Generation, Target: n.Target}
+		err = r.publish(b)
+	}
+	return err
+}
+
+func (r *roster) publish(b beat) error {
 	body, err := json.Marshal(b)
 	if err != nil {
 		return err
@@ -156,7 +176,7 @@ func (r *roster) heard(m *nats.Msg) {
 		if r.first(version.Instance) {
 			r.me.report(fmt.Errorf("fleet: %w: %q has %d, this one %d", ErrVersion, version.Node, version.Protocol, protocol))
 		}
-		r.take(beat{Member{Node: version.Node, Protocol: version.Protocol}, version.Instance, version.Leaving})
+		r.take(beat{Member{Node: version.Node, Protocol: version.Protocol}, version.Instance, version.Leaving, false})
 		return
 	}
 	if version.Leaving && version.Instance == r.me.instance {
@@ -207,7 +227,7 @@ func (r *roster) take(b beat) {
 		}
 		known.Member, known.missed = b.Member, 0
 		return
-	case b.Leaving || known != nil && known.missed < doubtful:
+	case b.Leaving || known != nil && known.missed < doubtful && !b.Takes:
 		return // of somebody who is not known, or another one of that name
 	case known != nil:
 		r.leftLocked(known)
@@ -259,7 +279,7 @@ func (r *roster) leave() {
 	r.endNow()
 	r.gone.Wait()
 	if r.me.master {
-		_ = r.send(true) // without a connection they find out
+		_ = r.send(beat{Leaving: true}) // without a connection they find out
 	}
 }
 

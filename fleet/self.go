@@ -104,24 +104,38 @@ func masterPID() int {
 	return os.Getpid()
 }
 
+// owner is what a master says of itself to who asks for its name.
+type owner struct {
+	Host string `json:"host"`
+	PID  int    `json:"pid"`
+	Home string `json:"home"`
+}
+
 // claimName makes sure that no other member that is alive has this one's name, and
 // answers for it from now on.
 func (r *responders) claimName() error {
 	subject := r.me.nameSubject(r.me.node)
 	ctx, cancel := context.WithTimeout(context.Background(), r.me.set.join)
 	defer cancel()
-	var who *Member
+	var who *owner
 	for ctx.Err() == nil {
-		err := r.conn.request(ctx, subject, struct{}{}, &who)
+		// Who is dead may be asked still, for a moment, and answers nothing.
+		one, end := context.WithTimeout(ctx, r.me.set.join/5)
+		err := r.conn.request(one, subject, struct{}{}, &who)
+		silent := one.Err() != nil
+		end()
 		switch {
 		case errors.Is(err, nats.ErrPermissionViolation) || errors.Is(err, ErrNoFleet):
 			return err
 		case errors.Is(err, nats.ErrNoResponders):
 			return r.ownName(subject)
-		case err != nil && ctx.Err() == nil:
+		case err != nil && !silent:
 			return err
 		}
 		time.Sleep(r.me.set.join / 20) // he may be about to leave
+	}
+	if who != nil && who.Home == r.me.home {
+		return fmt.Errorf("%w: Options.Node %q is this process's: it has joined already, and has not left by Close", ErrNameTaken, r.me.node)
 	}
 	if who != nil {
 		return fmt.Errorf("%w: Options.Node %q is that of pid %d at %s", ErrNameTaken, r.me.node, who.PID, who.Host)
@@ -131,6 +145,6 @@ func (r *responders) claimName() error {
 
 // ownName answers for the name from now on.
 func (r *responders) ownName(subject string) error {
-	_, err := r.answer(subject, func([]byte) (any, error) { return Member{Host: hostName(), PID: masterPID()}, nil })
+	_, err := r.answer(subject, func([]byte) (any, error) { return owner{hostName(), masterPID(), r.me.home}, nil })
 	return wrap(err)
 }
