@@ -39,6 +39,7 @@ type inheritance struct {
 	trap     chan os.Signal // what comes before Run
 
 	mu      sync.Mutex
+	left    map[string]*os.File // of package admin, until all is adopted
 	adopted bool
 }
 
@@ -63,6 +64,10 @@ func (c *cluster) inherit() {
 	}
 	self.Inherit(in.state.Path)
 	in.sockets.State = in.state.Registry
+	in.left = make(map[string]*os.File)
+	for name, fd := range in.state.Left {
+		in.left[name] = os.NewFile(uintptr(fd), name)
+	}
 	in.trap = signals.Trap(in.state.Runs)
 	wire.SetSequence(in.state.Sequence)
 	c.outlives, c.master.began = in.state.Outlives, in.state.Began
@@ -122,6 +127,18 @@ func (u *upgrades) upgraded(name string, state any) (bool, error) {
 		return true, fmt.Errorf("cluster: Upgraded %q: %w", name, err)
 	}
 	return true, nil
+}
+
+// fileLeft is the file that package admin has left under the name, or nil. A rollback needs
+// it again, so it is closed when all is adopted, and not before.
+func (u *upgrades) fileLeft(name string) *os.File {
+	in := u.m.upgrades.came
+	if in == nil {
+		return nil
+	}
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	return in.left[name]
 }
 
 // claim returns the socket of the program before for q, or nil if it has to be opened.
@@ -187,6 +204,10 @@ func (u *upgrades) adopt() error {
 		in.expires.Stop()
 	}
 	in.handover.Done()
+	for _, f := range in.left {
+		f.Close()
+	}
+	in.left = nil
 	if why := in.handover.Failed; why != "" {
 		m.log().Error("cluster: the upgrade failed; the program before goes on", "err", why)
 	}

@@ -76,6 +76,7 @@ type hooks struct {
 	silent    callbacks[func(worker int, left time.Duration)]
 	stall     callbacks[func(worker int)]
 	output    callbacks[func(worker, slot int, stream string, lines []byte)]
+	leaving   callbacks[leaver]
 }
 
 func newCluster() *cluster {

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net"
+	"os"
 	"slices"
 	"syscall"
 	"time"
@@ -41,6 +42,7 @@ type masterState struct {
 	Tickets                    *tickets.State
 	Sequence                   int64
 	States                     map[string]json.RawMessage // of the application
+	Left                       map[string]int             // descriptors of package admin's files
 
 	Children []int // that are not workers, which nobody waits for any more
 
@@ -169,6 +171,9 @@ func (s *masterState) descriptors() (fds []int) {
 		for _, e := range slices.Concat(p.Waiting, p.Events) {
 			fds = append(fds, e.FD)
 		}
+	}
+	for _, fd := range s.Left {
+		fds = append(fds, fd)
 	}
 	fds = slices.DeleteFunc(fds, func(fd int) bool { return fd < 0 })
 	slices.Sort(fds)
@@ -389,25 +394,66 @@ type stateSaver struct {
 func (q *quiet) save([]*Process) error {
 	q.states = make(map[string]json.RawMessage)
 	for _, r := range q.m.cluster.hooks.upgrade.all() {
-		saved := make(chan error, 1)
-		var text []byte
-		go func() {
-			saved <- callback.Wait(func() error {
-				state, err := r.fn.fn()
-				if err == nil {
-					text, err = json.Marshal(state)
-				}
-				return err
-			})
-		}()
-		select {
-		case err := <-saved:
+		err := q.within(fmt.Sprintf("OnUpgrade %q", r.fn.name), func() error {
+			state, err := r.fn.fn()
 			if err != nil {
-				return fmt.Errorf("OnUpgrade %q: %w", r.fn.name, err)
+				return err
 			}
-			q.states[r.fn.name] = text
-		case <-q.ctx.Done():
-			return q.busy("OnUpgrade %q", r.fn.name)
+			q.states[r.fn.name], err = json.Marshal(state)
+			return err
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// within calls fn, which may hang: then it is named, and what it does is not waited for.
+func (q *quiet) within(name string, fn func() error) error {
+	ended := make(chan error, 1)
+	go func() { ended <- callback.Wait(fn) }()
+	select {
+	case err := <-ended:
+		if err != nil {
+			return fmt.Errorf("%s: %w", name, err)
+		}
+		return nil
+	case <-q.ctx.Done():
+		return q.busy("%s", name)
+	}
+}
+
+// leaver is one OnLeaving of package admin.
+type leaver struct {
+	name string
+	fn   func() (*os.File, error)
+}
+
+// leave asks package admin for the files that it leaves to the program that comes.
+func (q *quiet) leave([]*Process) error {
+	q.left = make(map[string]int)
+	for _, r := range q.m.cluster.hooks.leaving.all() {
+		got := make(chan *os.File, 1)
+		err := q.within("package admin", func() error {
+			f, err := r.fn.fn()
+			got <- f
+			return err
+		})
+		if err != nil {
+			return err
+		}
+		f := <-got
+		if f == nil {
+			continue
+		}
+		q.undo = append(q.undo, func() { f.Close() })
+		raw, err := f.SyscallConn() // Fd would make it blocking, for whoever has it besides
+		if err == nil {
+			err = raw.Control(func(fd uintptr) { q.left[r.fn.name] = int(fd) })
+		}
+		if err != nil {
+			return err
 		}
 	}
 	return nil

@@ -18,6 +18,7 @@ import (
 	"github.com/go-cluster/cluster/internal/process"
 	"github.com/go-cluster/cluster/internal/socket"
 	"github.com/go-cluster/cluster/internal/supervise"
+	"github.com/go-cluster/cluster/internal/upgrade"
 	"github.com/go-cluster/cluster/internal/wire"
 )
 
@@ -310,6 +311,12 @@ func (o operatorCore) OnTrouble(fn func(int, error)) (stop func()) {
 func (o operatorCore) OnOutput(fn func(worker, slot int, stream string, lines []byte)) (stop func()) {
 	return o.c.hooks.output.add(fn)
 }
+
+func (o operatorCore) OnLeaving(name string, fn func() (*os.File, error)) (stop func()) {
+	return o.c.hooks.leaving.add(leaver{name, fn})
+}
+func (o operatorCore) Left(name string) *os.File  { return o.c.upgrades.fileLeft(name) }
+func (o operatorCore) NewFile() (*os.File, error) { return upgrade.NewFile() }
 
 // tapOutput returns a function that passes what p writes to the OnOutput callbacks. It is
 // nil if there are none.

@@ -150,7 +150,7 @@ func (u *upgrades) exec(q *quiet, path string, fallback int, reload bool, flushe
 	if err != nil {
 		return err
 	}
-	state.Reload = reload || m.upgrades.hold.reload
+	state.Left, state.Reload = q.left, reload || m.upgrades.hold.reload
 	e := &upgrade.Exec{
 		Path: path, Args: self.Args, Env: upgrade.Started().Env, Dir: self.StartDir(), Fallback: fallback, Keep: systemd.Descriptors(),
 		Handover: &upgrade.Handover{Version: upgrade.Version, PID: pid, FDs: state.descriptors()},
@@ -224,6 +224,7 @@ type quiet struct {
 	ctx    context.Context
 	undo   []func() // what ends it, the last first
 	states map[string]json.RawMessage
+	left   map[string]int
 	run    *running // that rests; nil if there is none
 }
 
@@ -247,7 +248,7 @@ func (q *quiet) begin(ctx context.Context) error {
 	q.ctx = limited
 	q.undo = append([]func(){cancel}, q.undo...)
 	workers := q.m.list()
-	for _, step := range []func([]*Process) error{q.rest, q.save, q.parkRun, q.stopReaping, q.settle, q.stopReading, q.stopWriting} {
+	for _, step := range []func([]*Process) error{q.rest, q.save, q.parkRun, q.stopReaping, q.settle, q.stopReading, q.stopWriting, q.leave} {
 		if err := step(workers); err != nil {
 			return err
 		}

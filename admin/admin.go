@@ -54,7 +54,8 @@ type Options struct {
 	Metrics http.Handler
 
 	// Debug serves /debug/… of each process, at /workers/{name}/debug/…; a program
-	// that has imported net/http/pprof may give http.DefaultServeMux. Default: the
+	// that has imported net/http/pprof may give http.DefaultServeMux (a ServeMux without
+	// /debug/stacks gets that). Default: the
 	// profiles of runtime/pprof as net/http/pprof serves them, a trace, the
 	// variables of package expvar, and stacks. It does not import these packages,
 	// which would register themselves in http.DefaultServeMux, and be public there.
@@ -113,10 +114,10 @@ var ErrStarted = errors.New("admin: Start was called already in this process")
 // could not be opened; it is ErrStarted if Start was called before.
 func Start(o Options) (stop func(), err error) {
 	core, _ := cluster.Context().Value(operator.Key{}).(operator.Core)
-	s := &service{o: o, core: core, debug: o.Debug, closing: make(chan struct{})}
+	s := &service{o: o, core: core, debug: debugHandler(), closing: make(chan struct{})}
 	s.close = sync.OnceFunc(func() { close(s.closing) })
-	if s.debug == nil {
-		s.debug = debugHandler()
+	if o.Debug != nil {
+		s.debug = completed(o.Debug)
 	}
 	if !current.CompareAndSwap(nil, s) {
 		return nil, ErrStarted
@@ -150,15 +151,15 @@ func Handler() http.Handler {
 
 // answerOperator opens socket and address in a master.
 func (s *service) answerOperator() error {
-	s.journal = newJournal()
-	s.ends = append(s.ends, s.succeed())
+	s.journal, s.tally, s.stalls = newJournal(), newTally(), newStallBook()
 	s.workers = newWorkers(s.core)
-	s.tally = newTally()
 	if s.o.Log >= 0 {
 		s.book = newLogBook(cmp.Or(s.o.Log, defaultLog))
+	}
+	s.ends = append(s.ends, s.succeed())
+	if s.book != nil {
 		s.ends = append(s.ends, s.core.OnOutput(s.book.add))
 	}
-	s.stalls = newStallBook()
 	s.ends = append(s.ends, s.followStalls())
 	s.guard = newGuard(s.o)
 	s.handler = s.routes()
@@ -166,11 +167,11 @@ func (s *service) answerOperator() error {
 	s.ends = append(s.ends, s.tally.follow(), s.journal.follow(s.core), s.workers.close)
 	s.ends = append(s.ends, cluster.OnShutdown(func(ctx context.Context) error { s.end(ctx); return nil }))
 	if s.o.Socket != "-" {
-		ln, remove, err := listenSocket(s.o.Socket, s.o.Name)
+		ln, remove, err := listenSocket(s.o.Socket, s.o.Name, s.core.Left(socketName))
 		switch {
 		case err == nil:
 			s.serve(ln)
-			s.ends = append(s.ends, remove)
+			s.ends = append(s.ends, remove, s.core.OnLeaving(socketName, ln.File))
 		case s.o.Socket != "":
 			return fmt.Errorf("admin: Options.Socket: %w", err)
 		default:

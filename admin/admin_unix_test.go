@@ -221,7 +221,7 @@ func TestHostileDebug(t *testing.T) {
 	stacks := s.get("/workers/all/debug/stacks")
 	require.NotContains(t, stacks, "\x1b")
 	require.Contains(t, stacks, `</script>\x1b[2J`+"\n\tindented\n")
-	require.Contains(t, stacks, "\t/") // the master's own are as they are
+	require.Contains(t, stacks, "()\n\t") // the master's own are as they are
 }
 
 // TestWorkerThatDoesNotAnswer: one that is stopped costs its own answer only.

@@ -2,7 +2,6 @@ package admin
 
 import (
 	"bufio"
-	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -12,21 +11,30 @@ import (
 	"net/url"
 	"os"
 	"runtime"
-	"runtime/pprof"
-	"runtime/trace"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
 	"github.com/go-cluster/cluster"
 )
 
+// symbolPath is where go tool pprof posts program counters, for their names. Nothing else
+// below debug is posted.
+const symbolPath = "/debug/pprof/symbol"
+
 // debugOf answers /workers/{name}/debug/…: for the master itself, for one worker, or
 // /debug/stacks for all.
 func (s *service) debugOf(w http.ResponseWriter, r *http.Request) {
 	name, path := r.PathValue("name"), "/debug/"+r.PathValue("rest")
 	switch {
+	case r.Method == http.MethodPost && path != symbolPath:
+		w.Header().Set("Allow", "GET, HEAD")
+		http.Error(w, "only program counters are posted, to "+symbolPath, http.StatusMethodNotAllowed)
+		return
+	case path == "/debug/pprof":
+		// A handler below does not know the path by which it is asked.
+		http.Redirect(w, r, "pprof/", http.StatusMovedPermanently)
+		return
 	case name == "all" && path == "/debug/stacks":
 		s.allStacks(w, r)
 		return
@@ -137,25 +145,34 @@ func writePlain(w io.Writer, text io.Reader) {
 	}
 }
 
+// completed serves what a program's own ServeMux lacks: the stacks, for which cluster stacks
+// asks whatever Options.Debug is, and the names of program counters that are posted, as go
+// tool pprof does it and package net/http/pprof does not take it.
+func completed(h http.Handler) http.Handler {
+	mux, ok := h.(*http.ServeMux)
+	if !ok {
+		return h
+	}
+	missing := map[string]http.HandlerFunc{"/debug/stacks": tellStacks, symbolPath: symbols}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if own := missing[r.URL.Path]; own != nil {
+			if _, pattern := mux.Handler(r); !strings.Contains(pattern, "/debug/") { // "/" is the program's
+				own(w, r)
+				return
+			}
+		}
+		mux.ServeHTTP(w, r)
+	})
+}
+
+func tellStacks(w http.ResponseWriter, _ *http.Request) { text(w, stacks()) }
+
 // debugHandler is what Options.Debug replaces.
 func debugHandler() http.Handler {
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /debug/stacks", func(w http.ResponseWriter, _ *http.Request) {
-		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
-		w.Write(stacks())
-	})
+	mux.HandleFunc("GET /debug/stacks", tellStacks)
 	mux.HandleFunc("GET /debug/vars", variables)
-	mux.HandleFunc("GET /debug/pprof/{$}", profileList)
-	mux.HandleFunc("GET /debug/pprof/cmdline", func(w http.ResponseWriter, _ *http.Request) {
-		io.WriteString(w, strings.Join(os.Args, "\x00"))
-	})
-	mux.HandleFunc("GET /debug/pprof/profile", func(w http.ResponseWriter, r *http.Request) {
-		record(w, r, "profile", 30, pprof.StartCPUProfile, pprof.StopCPUProfile)
-	})
-	mux.HandleFunc("GET /debug/pprof/trace", func(w http.ResponseWriter, r *http.Request) {
-		record(w, r, "trace", 1, trace.Start, trace.Stop)
-	})
-	mux.HandleFunc("GET /debug/pprof/{profile}", profile)
+	handleProfiles(mux)
 	return mux
 }
 
@@ -183,67 +200,4 @@ func variables(w http.ResponseWriter, r *http.Request) {
 	runtime.ReadMemStats(&m)
 	w.Header().Set("Content-Type", "application/json; charset=utf-8")
 	json.NewEncoder(w).Encode(map[string]any{"cmdline": os.Args, "memstats": m})
-}
-
-// maxSeconds bounds a profile of a time: who has gone ends it earlier.
-const maxSeconds = 3600
-
-// record answers with what begin writes in ?seconds=.
-func record(w http.ResponseWriter, r *http.Request, name string, seconds int, begin func(io.Writer) error, end func()) {
-	if q := r.FormValue("seconds"); q != "" {
-		n, err := strconv.Atoi(q)
-		if err != nil || n < 1 || n > maxSeconds {
-			fail(w, badRequest{fmt.Errorf("seconds=%q: a number from 1 to %d is needed", q, maxSeconds)})
-			return
-		}
-		seconds = n
-	}
-	binary(w, name)
-	if err := begin(w); err != nil { // another one is being recorded
-		w.Header().Del("Content-Disposition")
-		fail(w, err)
-		return
-	}
-	defer end()
-	select {
-	case <-time.After(time.Duration(seconds) * time.Second):
-	case <-r.Context().Done():
-	}
-}
-
-func binary(w http.ResponseWriter, name string) {
-	w.Header().Set("Content-Type", "application/octet-stream")
-	w.Header().Set("Content-Disposition", `attachment; filename="`+name+`"`)
-}
-
-// profile answers with a profile of runtime/pprof: of ?gc=1 after a collection, as
-// text with ?debug=1.
-func profile(w http.ResponseWriter, r *http.Request) {
-	name := r.PathValue("profile")
-	p := pprof.Lookup(name)
-	if p == nil {
-		writeJSON(w, http.StatusNotFound, failure{"no such profile"})
-		return
-	}
-	if name == "heap" && r.FormValue("gc") != "" && r.FormValue("gc") != "0" {
-		runtime.GC()
-	}
-	debug, _ := strconv.Atoi(r.FormValue("debug"))
-	if debug != 0 {
-		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
-	} else {
-		binary(w, name)
-	}
-	p.WriteTo(w, debug)
-}
-
-// profileList names the profiles that there are.
-func profileList(w http.ResponseWriter, _ *http.Request) {
-	var b bytes.Buffer
-	for _, p := range pprof.Profiles() {
-		fmt.Fprintf(&b, "%d\t%s\n", p.Count(), p.Name())
-	}
-	b.WriteString("\tcmdline\n\tprofile\n\ttrace\n")
-	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
-	w.Write(b.Bytes())
 }

@@ -52,15 +52,6 @@ func TestHandler(t *testing.T) {
 	require.False(t, g.trusted(r))
 }
 
-// TestNothingIsRegistered: a program that serves http.DefaultServeMux does not
-// publish profiles because of this package.
-func TestNothingIsRegistered(t *testing.T) {
-	for _, path := range []string{"/debug/pprof/", "/debug/pprof/profile", "/debug/vars"} {
-		_, pattern := http.DefaultServeMux.Handler(httptest.NewRequest("GET", path, nil))
-		require.Empty(t, pattern, path)
-	}
-}
-
 // TestJournal: the last events are kept, and whoever comes back gets what he missed,
 // or all of it if the number is none of ours.
 func TestJournal(t *testing.T) {

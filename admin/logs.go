@@ -25,6 +25,7 @@ const (
 
 // LogLine is one line of what a worker has written, as /logs tells it.
 type LogLine struct {
+	N      int64     `json:"n"`      // counts from 1; begins anew with a master, but for an upgraded one
 	Time   time.Time `json:"time"`   // when it reached the master
 	Worker string    `json:"worker"` // the slot, or "id" and the id of a plain Fork
 	ID     int       `json:"id"`
@@ -36,11 +37,12 @@ type LogLine struct {
 // can; it misses what is gone by then. The workers' output is copied by the goroutines
 // that call add, so that takes the lock for no longer than an append.
 type logBook struct {
-	mu   sync.Mutex
-	ring []LogLine // grows up to its bound
-	max  int
-	last int64         // number of the last line, from 1
-	more chan struct{} // closed at the next line; nil while nobody waits
+	mu     sync.Mutex
+	ring   []LogLine // grows up to its bound
+	max    int
+	before int64         // lines that were never in the ring
+	last   int64         // number of the last line, from 1
+	more   chan struct{} // closed at the next line; nil while nobody waits
 }
 
 func newLogBook(max int) *logBook { return &logBook{max: max} }
@@ -57,11 +59,11 @@ func (b *logBook) add(worker, slot int, stream string, text []byte) {
 	for len(text) > 0 {
 		line, rest, _ := bytes.Cut(text, []byte("\n"))
 		text = rest
-		l := LogLine{now, name, worker, stream, cutLine(line)}
+		l := LogLine{b.last + 1, now, name, worker, stream, cutLine(line)}
 		if len(b.ring) < b.max {
 			b.ring = append(b.ring, l)
 		} else {
-			b.ring[b.last%int64(b.max)] = l
+			b.ring[b.place(b.last)] = l
 		}
 		b.last++
 	}
@@ -84,14 +86,20 @@ func cutLine(line []byte) string {
 	return string(line[:end]) + lineCut
 }
 
+// place is where the ring has the line after number n.
+func (b *logBook) place(n int64) int64 { return (n - b.before) % int64(b.max) }
+
 // after returns the lines that are kept after number n, the number of the last one,
-// and what is closed when there are more.
+// and what is closed when there are more. A number that was never given means from the start.
 func (b *logBook) after(n int64) (list []LogLine, last int64, more <-chan struct{}) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	if n > b.last {
+		n = 0
+	}
 	n = max(n, b.last-int64(len(b.ring)))
 	for ; n < b.last; n++ {
-		list = append(list, b.ring[n%int64(b.max)])
+		list = append(list, b.ring[b.place(n)])
 	}
 	if b.more == nil {
 		b.more = make(chan struct{})
@@ -102,6 +110,7 @@ func (b *logBook) after(n int64) (list []LogLine, last int64, more <-chan struct
 // logQuery is which lines are asked for.
 type logQuery struct {
 	worker string // "": all
+	after  int64  // only lines after that number
 	since  time.Time
 	tail   int // -1: all
 	follow bool
@@ -115,6 +124,11 @@ func newLogQuery(r *http.Request) (q logQuery, err error) {
 			q.since = time.Now().Add(-d)
 		} else if q.since, bad = time.Parse(time.RFC3339, s); bad != nil {
 			return q, badRequest{fmt.Errorf("since=%q: a time as %q or a duration as \"10m\" is needed", s, time.RFC3339)}
+		}
+	}
+	if s := v.Get("after"); s != "" {
+		if q.after, err = strconv.ParseInt(s, 10, 64); err != nil {
+			return q, badRequest{fmt.Errorf("after=%q: the number of a line is needed", s)}
 		}
 	}
 	if s := v.Get("tail"); s != "" {
@@ -151,7 +165,7 @@ func (s *service) logs(w http.ResponseWriter, r *http.Request) {
 		fail(w, err)
 		return
 	}
-	all, n, more := s.book.after(0)
+	all, n, more := s.book.after(q.after)
 	list := q.of(all)
 	if _, err := find(q.worker); q.worker != "" && len(list) == 0 && errors.Is(err, errNoWorker) {
 		fail(w, fmt.Errorf("%w: %q", errNoWorker, q.worker))

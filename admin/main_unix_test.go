@@ -10,6 +10,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	_ "net/http/pprof"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -37,6 +38,9 @@ var service = clustertest.Program("service", func() {
 			io.WriteString(w, "<script>fetch('/stop')</script>\x1b[2J\n\tindented\n")
 		})
 	}
+	if os.Getenv("DEBUG") != "" {
+		o.Debug = http.DefaultServeMux // as package net/http/pprof fills it
+	}
 	if os.Getenv("LOG") != "" {
 		o.Log = -1
 	}
@@ -56,6 +60,7 @@ var service = clustertest.Program("service", func() {
 		env = strings.Fields(os.Getenv("HANG"))
 	}
 	clustertest.Must(cluster.SetupMaster(cluster.Options{Workers: 2, ReadyFor: -1, Watchdog: watchdog, Env: env}))
+	startToAllocate()
 	clustertest.Must(cluster.AutoFork())
 	hang := make(chan struct{}, 1)
 	cluster.OnCheck(func(context.Context) error {

@@ -50,6 +50,7 @@ func (s *service) routes() http.Handler {
 	mux.HandleFunc("GET /healthz", s.healthz)
 	mux.HandleFunc("GET /readyz", s.readyz)
 	mux.HandleFunc("GET /workers/{name}/debug/{rest...}", s.guard.private(s.debugOf))
+	mux.HandleFunc("POST /workers/{name}/debug/{rest...}", s.guard.private(s.debugOf))
 	for path, do := range map[string]order{
 		"/reload": s.reload, "/scale": s.scale, "/stop": s.stop,
 		"/workers/{name}/drain": s.drain, "/workers/{name}/kill": s.kill, "/workers/{name}/restart": s.restart,

@@ -24,8 +24,9 @@ import (
 // and not moved, since /proc/net/unix goes on to tell the name of the bind.
 
 // listenSocket opens the socket at the path, or at the default one of the name if that is
-// "". remove removes its file, once it is closed.
-func listenSocket(path, name string) (ln net.Listener, remove func(), err error) {
+// "". remove removes its file, once it is closed. had, unless nil, is the socket of the
+// program before an upgrade: if it is the same one, it goes on.
+func listenSocket(path, name string, had *os.File) (ln *net.UnixListener, remove func(), err error) {
 	link := ""
 	if path == "" {
 		dir, err := socketDir()
@@ -40,9 +41,11 @@ func listenSocket(path, name string) (ln net.Listener, remove func(), err error)
 		path = filepath.Join(dir, program+"."+strconv.Itoa(os.Getpid())+".sock")
 		link = filepath.Join(dir, program+".sock")
 	}
-	u, err := bind(path)
-	if err != nil {
-		return nil, nil, err
+	u := inherited(path, had)
+	if u == nil {
+		if u, err = bind(path); err != nil {
+			return nil, nil, err
+		}
 	}
 	made, err := os.Lstat(path)
 	if err == nil && link != "" {
@@ -63,6 +66,29 @@ func listenSocket(path, name string) (ln net.Listener, remove func(), err error)
 		return nil, nil, err
 	}
 	return u, remove, nil
+}
+
+// inherited is had if it is the socket at the path, else nil. Who has connected to it
+// meanwhile waits in its queue.
+func inherited(path string, had *os.File) *net.UnixListener {
+	if had == nil {
+		return nil
+	}
+	ln, err := net.FileListener(had)
+	if err != nil {
+		return nil
+	}
+	u, ok := ln.(*net.UnixListener)
+	was := ln.Addr().String()
+	if st, err := os.Lstat(path); ok && err == nil && st.Mode()&fs.ModeSocket != 0 && was == path {
+		return u
+	}
+	ln.Close()
+	if program, own := strings.CutSuffix(was, "."+strconv.Itoa(os.Getpid())+".sock"); own && was != path { // it has another name now
+		os.Remove(was)
+		leadOn(program+".sock", was)
+	}
+	return nil
 }
 
 // bind binds and listens, with mode 0600 from the start where the system can do that.

@@ -50,7 +50,7 @@ func TestDefaultSocket(t *testing.T) {
 	file := filepath.Join(dir, "other.1.sock")
 	require.NoError(t, os.WriteFile(file, nil, 0o600))
 
-	ln, remove, err := listenSocket("", "")
+	ln, remove, err := listenSocket("", "", nil)
 	require.NoError(t, err)
 	path := filepath.Join(dir, program+"."+strconv.Itoa(os.Getpid())+".sock")
 	link := filepath.Join(dir, program+".sock")
@@ -81,14 +81,14 @@ func TestDefaultSocket(t *testing.T) {
 	to, err = os.Readlink(link)
 	require.NoError(t, err)
 	require.Equal(t, filepath.Base(other), to)
-	_, _, err = listenSocket(other, "")
+	_, _, err = listenSocket(other, "", nil)
 	require.ErrorIs(t, err, unix.EADDRINUSE)
 }
 
 // TestTheLinkGoesWithTheLast.
 func TestTheLinkGoesWithTheLast(t *testing.T) {
 	dir := inDir(t)
-	ln, remove, err := listenSocket("", "")
+	ln, remove, err := listenSocket("", "", nil)
 	require.NoError(t, err)
 	ln.Close()
 	remove()
@@ -102,21 +102,21 @@ func TestSocketDirectory(t *testing.T) {
 	dir := inDir(t)
 	require.NoError(t, os.Mkdir(dir, 0o700))
 	require.NoError(t, os.Chmod(dir, 0o770))
-	_, _, err := listenSocket("", "")
+	_, _, err := listenSocket("", "", nil)
 	require.ErrorContains(t, err, "0700")
 	require.NoError(t, os.Remove(dir))
 	require.NoError(t, os.Symlink(t.TempDir(), dir))
-	_, _, err = listenSocket("", "")
+	_, _, err = listenSocket("", "", nil)
 	require.ErrorContains(t, err, "symbolic link")
 	require.NoError(t, os.Remove(dir))
 	if os.Getuid() == 0 {
 		require.NoError(t, os.Mkdir(dir, 0o700))
 		require.NoError(t, os.Chown(dir, 65534, 65534))
-		_, _, err = listenSocket("", "")
+		_, _, err = listenSocket("", "", nil)
 		require.ErrorContains(t, err, "another user's")
 	}
 	t.Setenv("XDG_RUNTIME_DIR", "relative")
-	_, _, err = listenSocket("", "")
+	_, _, err = listenSocket("", "", nil)
 	require.ErrorContains(t, err, "no absolute path")
 
 	// The service starts all the same, unless the socket was asked for.
@@ -130,9 +130,9 @@ func TestAskedSocket(t *testing.T) {
 	dir := clustertest.TempDir(t)
 	path := filepath.Join(dir, "s")
 	stale(t, path)
-	ln, remove, err := listenSocket(path, "")
+	ln, remove, err := listenSocket(path, "", nil)
 	require.NoError(t, err)
-	_, _, err = listenSocket(path, "")
+	_, _, err = listenSocket(path, "", nil)
 	require.ErrorIs(t, err, unix.EADDRINUSE)
 	// Somebody else's by the time of the end is left alone.
 	require.NoError(t, os.Remove(path))
@@ -143,7 +143,7 @@ func TestAskedSocket(t *testing.T) {
 	require.NoError(t, err)
 	file := filepath.Join(dir, "f")
 	require.NoError(t, os.WriteFile(file, []byte("x"), 0o600))
-	_, _, err = listenSocket(file, "")
+	_, _, err = listenSocket(file, "", nil)
 	require.Error(t, err)
 	require.FileExists(t, file)
 }
@@ -158,7 +158,7 @@ func TestFileName(t *testing.T) {
 // TestSocketName: a name of one's own is that of the default socket.
 func TestSocketName(t *testing.T) {
 	dir := inDir(t)
-	ln, remove, err := listenSocket("", ".we/b\x1b")
+	ln, remove, err := listenSocket("", ".we/b\x1b", nil)
 	require.NoError(t, err)
 	require.Equal(t, filepath.Join(dir, "we_b_."+strconv.Itoa(os.Getpid())+".sock"), ln.Addr().String())
 	ln.Close()

@@ -41,7 +41,7 @@ const (
 
 // Stall is a worker that the watchdog has ended, as /stalls tells it.
 type Stall struct {
-	N          int64     `json:"n"` // counts from 1; begins anew with a master
+	N          int64     `json:"n"` // counts from 1; begins anew with a master, but for an upgraded one
 	Time       time.Time `json:"time"`
 	Worker     string    `json:"worker"` // as in Event and LogLine
 	Slot       *int      `json:"slot,omitempty"`

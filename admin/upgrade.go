@@ -27,8 +27,8 @@ type journalState struct {
 	Generations map[int]int
 }
 
-// succeed goes on with the journal of the program before, if there is one, and hands it to
-// the program that comes.
+// succeed goes on with what the program before has handed over, if there is one, and hands it
+// to the program that comes: see handover.go for all but the events.
 func (s *service) succeed() (stop func()) {
 	var before journalState
 	if came, err := cluster.Upgraded(stateName, &before); err != nil {
@@ -36,11 +36,19 @@ func (s *service) succeed() (stop func()) {
 	} else if came {
 		s.journal.restore(before)
 	}
-	return cluster.OnUpgrade(stateName, func() (any, error) {
+	if err := restoreKept(s); err != nil {
+		logger().Warn("admin: what the program before has kept is lost", "err", err)
+	}
+	stopEvents := cluster.OnUpgrade(stateName, func() (any, error) {
 		s.orders.handOver()
 		s.journal.add(Event{Event: "upgrade"})
 		return s.journal.state(), nil
 	})
+	stopKept := s.core.OnLeaving(keptName, func() (*os.File, error) { return leaveKept(s) })
+	return func() {
+		stopEvents()
+		stopKept()
+	}
 }
 
 func (j *journal) state() journalState {

@@ -6,6 +6,7 @@ import (
 	"bufio"
 	"encoding/json"
 	"fmt"
+	"net"
 	"net/http"
 	"net/url"
 	"os"
@@ -168,4 +169,97 @@ func TestEventsOverUpgrade(t *testing.T) {
 	}
 	s.post("/stop", "200")
 	require.Zero(t, s.Exit())
+}
+
+// knock connects to the socket again and again until stop, which returns the first error.
+func (s *running) knock() (stop func() error) {
+	end, ended := make(chan struct{}), make(chan error, 1)
+	go func() {
+		for {
+			select {
+			case <-end:
+				ended <- nil
+				return
+			case <-time.After(time.Millisecond):
+			}
+			c, err := net.Dial("unix", s.socket)
+			if err != nil {
+				ended <- err
+				return
+			}
+			c.Close()
+		}
+	}()
+	return func() error { close(end); return <-ended }
+}
+
+// TestKeptOverUpgrade: lines with their numbers, stalls and counts are in the new program what
+// they were, and nobody who asks at the socket meanwhile is refused.
+func TestKeptOverUpgrade(t *testing.T) {
+	t.Parallel()
+	s := run(t, "HANG=A=B")
+	s.say("said before", "on stderr\twith a tab")
+	_, err := clustertest.Get("http://" + s.listen + "/hang")
+	require.NoError(t, err)
+	stall := s.stall(func(k admin.Stall) bool { return k.Exit != "" })
+	counted := fmt.Sprintf(`cluster_worker_restarts_total{reason="stall",worker="%d"} 1`, *stall.Slot)
+	clustertest.Eventually(t, func() bool { return strings.Contains(s.get("/metrics"), counted) }, counted)
+	past := s.past()
+	paths := []string{"/stalls", "/stalls/1", "/stalls/1/trace"}
+	var before []string
+	for _, path := range paths {
+		before = append(before, s.get(path))
+	}
+	lines := s.logLines("")
+	require.ElementsMatch(t, []string{"said before", "on stderr\twith a tab"}, []string{lines[0].Text, lines[1].Text})
+
+	for range 2 { // what has come goes over again
+		stop := s.knock()
+		for n, result := past[len(past)-1].N, ""; result != "success"; { // a slow machine needs several
+			require.Equal(t, `202 {"ok":true,"status":202}`, s.upgrade())
+			e := s.outcome(n)
+			n, result = e.N, e.Result
+		}
+		require.NoError(t, stop())
+		for i, path := range paths {
+			require.Equal(t, before[i], s.get(path), path)
+		}
+		require.Contains(t, s.get("/metrics"), counted)
+		past = s.past()
+		now := s.logLines("")
+		require.Equal(t, lines, now[:len(lines)])
+		last := now[len(now)-1].N
+		s.say("said after", "")
+		var added []admin.LogLine
+		clustertest.Eventually(t, func() bool {
+			added = s.logLines(fmt.Sprintf("&after=%d", last))
+			return len(added) > 0
+		}, "the line")
+		require.Len(t, added, 1)
+		require.Equal(t, last+1, added[0].N)
+		require.Equal(t, "said after", added[0].Text)
+		lines = s.logLines("")
+	}
+	require.Equal(t, "400", s.status("GET", "/logs?after=x")[:3])
+	require.Len(t, s.logLines("&after=99999"), len(lines), "of another master")
+	s.post("/stop", "200")
+	require.Zero(t, s.Exit())
+	require.NoFileExists(t, s.socket)
+}
+
+// logLines are the lines that are kept.
+func (s *running) logLines(query string) (all []admin.LogLine) {
+	s.t.Helper()
+	r, err := http.NewRequest("GET", "http://cluster/logs?follow=0"+query, nil)
+	require.NoError(s.t, err)
+	r.Header.Set("Accept", "application/x-ndjson")
+	a, err := s.client.Do(r)
+	require.NoError(s.t, err)
+	defer a.Body.Close()
+	for d := json.NewDecoder(a.Body); d.More(); {
+		var l admin.LogLine
+		require.NoError(s.t, d.Decode(&l))
+		all = append(all, l)
+	}
+	return all
 }

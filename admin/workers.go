@@ -70,6 +70,7 @@ func (s *service) answerMaster() {
 func (s *service) insideHandler() http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("GET /debug/", s.debug)
+	mux.Handle("POST "+symbolPath, s.debug)
 	mux.Handle("GET /metrics", scraped(s.o.Metrics))
 	mux.HandleFunc("GET /stacks", func(w http.ResponseWriter, _ *http.Request) { w.Write(stacks()) })
 	mux.HandleFunc("POST /flight", s.flight.begin)

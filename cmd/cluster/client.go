@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"time"
 )
 
@@ -63,10 +64,9 @@ func (m *master) alive() error {
 	if err != nil {
 		return failed("%w", err)
 	}
-	a, err := m.client.Do(r)
-	if err == nil {
-		_, err = io.Copy(io.Discard, io.LimitReader(a.Body, 1<<10))
-		a.Body.Close()
+	a, err := m.health(r)
+	if errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) { // just when the program was replaced
+		a, err = m.health(r)
 	}
 	switch {
 	case err == nil && a.StatusCode == http.StatusOK:
@@ -83,6 +83,16 @@ func (m *master) alive() error {
 		return failed("%s: the master (pid %s) does not answer: %s", m.name, m.numberText(), why)
 	}
 	return failed("%s: %w", m.name, err)
+}
+
+// health asks, and reads the answer.
+func (m *master) health(r *http.Request) (*http.Response, error) {
+	a, err := m.client.Do(r)
+	if err == nil {
+		_, err = io.Copy(io.Discard, io.LimitReader(a.Body, 1<<10))
+		a.Body.Close()
+	}
+	return a, err
 }
 
 // number is the master's pid, 0 if that is not known.
@@ -150,10 +160,19 @@ func reason(a *http.Response) string {
 	return a.Status
 }
 
-// get asks, and reads all of the answer.
+// get asks, and reads all of the answer: once more if the master's program was replaced
+// meanwhile.
 func (m *master) get(path string) ([]byte, error) { return m.getContext(context.Background(), path) }
 
 func (m *master) getContext(ctx context.Context, path string) ([]byte, error) {
+	b, err := m.getOnce(ctx, path)
+	if _, cut := errors.AsType[hungUp](err); cut && ctx.Err() == nil && m.comesBack() {
+		b, err = m.getOnce(ctx, path)
+	}
+	return b, err
+}
+
+func (m *master) getOnce(ctx context.Context, path string) ([]byte, error) {
 	body, err := m.answer(ctx, "GET", path, "")
 	if err != nil {
 		return nil, err
@@ -192,6 +211,46 @@ func (m *master) linesContext(ctx context.Context, method, path string, fn func(
 		return m.broken(err)
 	}
 	return nil
+}
+
+// comeTime bounds the wait for a master whose program is being replaced, shortTime where it
+// is not known whether that is so.
+const (
+	comeTime  = 2 * time.Minute
+	shortTime = answerTime
+)
+
+// follow asks for lines until the master ends. A master whose program is replaced by another
+// hangs up, and goes on at the same socket: it is asked again, for path(), which tells where
+// to go on.
+func (m *master) follow(path func() string, fn func(line []byte) error) error {
+	for {
+		err := m.lines("GET", path(), fn)
+		if _, cut := errors.AsType[hungUp](err); !cut || errors.Is(err, bufio.ErrTooLong) || !m.comesBack() {
+			return err
+		}
+	}
+}
+
+// comesBack reports whether the process that has hung up answers again.
+func (m *master) comesBack() bool {
+	pid := m.listen.Load()
+	wait := comeTime
+	if pid == 0 {
+		wait = shortTime
+	}
+	m.client.CloseIdleConnections()
+	for end := time.Now().Add(wait); time.Now().Before(end); time.Sleep(betweenPrograms) {
+		err := m.alive()
+		now := m.listen.Load()
+		switch {
+		case pid > 0 && (isOver(int(pid)) || now > 0 && now != pid):
+			return false
+		case err == nil:
+			return true
+		}
+	}
+	return false
 }
 
 // printJSON prints a master's JSON, one line, harmless for a terminal.

@@ -80,7 +80,7 @@ func pprofCommand(g *global) *cobra.Command {
 
 // timeAndFile are the flags of a profile.
 func (f *pprofFlags) timeAndFile(c *cobra.Command) {
-	c.Flags().IntVar(&f.seconds, "seconds", 0, "how long profile or trace is recorded (default: profile 30, trace 1)")
+	c.Flags().IntVar(&f.seconds, "seconds", 0, "how long profile or trace is recorded (default: profile 30, trace 1); of another kind, what has come in that time")
 	c.Flags().StringVarP(&f.file, "output", "o", "", "the `file` of the profile; - is the standard output (default: NAME.WORKER.KIND.pprof here)")
 }
 

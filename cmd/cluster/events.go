@@ -26,17 +26,18 @@ func (g *global) events(follow bool) error {
 	if err != nil {
 		return err
 	}
-	path := "/events?follow=0"
-	if follow {
-		path = "/events"
+	var last int64
+	path := func() string {
+		return fmt.Sprintf("/events?follow=%d&after=%d", map[bool]int{true: 1}[follow], last)
 	}
-	return m.lines("GET", path, func(line []byte) error {
-		if g.json {
-			return printJSON(line)
-		}
+	return m.follow(path, func(line []byte) error {
 		var e admin.Event
 		if err := json.Unmarshal(line, &e); err != nil {
 			return failed("%s: an event: %w", m.name, err)
+		}
+		last = e.N
+		if g.json {
+			return printJSON(line)
 		}
 		_, err := fmt.Println(eventText(e))
 		return err

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/go-cluster/cluster/admin"
 	"github.com/spf13/cobra"
 )
 
@@ -64,16 +65,18 @@ func (f *logsFlags) logs(q url.Values) error {
 	if err != nil {
 		return err
 	}
-	return m.lines("GET", "/logs?"+q.Encode(), func(line []byte) error {
-		if f.json {
-			return printJSON(line)
-		}
-		var l struct {
-			Time                 time.Time
-			Worker, Stream, Text string
-		}
+	path := func() string { return "/logs?" + q.Encode() }
+	return m.follow(path, func(line []byte) error {
+		var l admin.LogLine
 		if err := json.Unmarshal(line, &l); err != nil {
 			return failed("%s: a line: %w", m.name, err)
+		}
+		if l.N > 0 { // where to go on, if the program is replaced
+			q.Set("after", strconv.FormatInt(l.N, 10))
+			q.Del("tail")
+		}
+		if f.json {
+			return printJSON(line)
 		}
 		text := strings.TrimRight(fmt.Sprintf("%s.%s | %s", m.name, plain(l.Worker), plainLine(l.Text)), " ")
 		_, err := os.Stdout.WriteString(text + "\n")

@@ -45,6 +45,7 @@ func TestCommand(t *testing.T) {
 		"BootLoop": testBootLoop, "Completion": testCompletion, "Docs": testDocs, "Profiles": testProfiles, "Top": testTop, "Logs": testLogs,
 		"ExamplePython": testExamplePython, "ExampleGo": testExampleGo, "ExampleC": testExampleC, "Gunicorn": testGunicorn,
 		"NodeReload": testNodeReload, "SystemdNotify": testSystemdNotify, "Upgrade": testUpgrade, "UpgradeDuringReload": testUpgradeDuringReload, "Rollback": testRollback, "UpgradeDies": testUpgradeDies,
+		"FollowOverUpgrade": testFollowOverUpgrade, "FollowKilled": testFollowKilled,
 		"Fleet": testFleet, "FleetTrouble": testFleetTrouble,
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -43,7 +43,7 @@ func topCommand(g *global) *cobra.Command {
 	}
 }
 
-// everySecond prints the state until it cannot be had.
+// everySecond prints the state until the master ends.
 func (m *master) everySecond() error {
 	for {
 		b, err := m.get("/stats")
@@ -75,7 +75,8 @@ type top struct {
 
 	ask    *question // to be confirmed
 	doing  string    // the order under way
-	note   string    // how the last one ended
+	note   string    // how the last one ended, or what a key has said
+	bad    bool      // it tells a failure
 	stacks []string  // lines that are shown instead of the table
 	whose  string    // of which worker
 	offset int       // the first line that is shown
@@ -132,12 +133,14 @@ func (t *top) Update(msg tea.Msg) (tea.Model, tea.Cmd) {
 		t.took(msg)
 		return t, tea.Tick(redraw, func(time.Time) tea.Msg { return tick{} })
 	case ended:
-		if t.doing, t.note = "", msg.done; msg.err != nil {
-			t.note = plain(msg.err.Error())
+		if t.doing = ""; msg.err != nil {
+			t.fail(msg.err)
+		} else {
+			t.say(msg.done)
 		}
 	case traced:
 		if t.doing = ""; msg.err != nil {
-			t.note = plain(msg.err.Error())
+			t.fail(msg.err)
 			break
 		}
 		t.show(msg)
@@ -146,6 +149,10 @@ func (t *top) Update(msg tea.Msg) (tea.Model, tea.Cmd) {
 	}
 	return t, nil
 }
+
+// say shows a text until the next one, fail why something was not done.
+func (t *top) say(text string) { t.note, t.bad = text, false }
+func (t *top) fail(err error)  { t.note, t.bad = plain(err.Error()), true }
 
 // took makes a state that has come the one that is shown.
 func (t *top) took(f fetched) {
@@ -175,7 +182,7 @@ func (t *top) key(key string) tea.Cmd {
 	case t.ask != nil:
 		q := t.ask
 		if t.ask = nil; key != "y" && key != "Y" {
-			t.note = "not done"
+			t.say("not done")
 			return nil
 		}
 		return t.do(q)
@@ -193,7 +200,7 @@ func (t *top) key(key string) tea.Cmd {
 		t.cursor = max(0, min(len(rows)-1, t.cursor+1))
 	case "s":
 		t.order = (t.order + 1) % len(orders)
-		t.note = "sorted by " + orders[t.order].name
+		t.say("sorted by " + orders[t.order].name)
 	case "r":
 		t.question("reload all workers", "/reload", "reloaded")
 	case "+":
@@ -202,7 +209,7 @@ func (t *top) key(key string) tea.Cmd {
 		t.scale(max(0, t.state.Target-1))
 	case "k", "enter":
 		if t.cursor >= len(rows) || rows[t.cursor].ID == 0 {
-			t.note = "no worker is chosen"
+			t.say("no worker is chosen")
 			return nil
 		}
 		name := rows[t.cursor].Name
@@ -222,7 +229,7 @@ func (t *top) scale(n int) {
 // question asks before an order, of which there is one at a time.
 func (t *top) question(text, path, done string) {
 	if t.doing != "" {
-		t.note = "there is an order under way"
+		t.say("there is an order under way")
 		return
 	}
 	t.ask = &question{plain(text), path, plain(done)}
@@ -230,7 +237,8 @@ func (t *top) question(text, path, done string) {
 
 // do gives an order, and waits for its end beside all else.
 func (t *top) do(q *question) tea.Cmd {
-	t.doing, t.note = q.text, ""
+	t.doing = q.text
+	t.say("")
 	return func() tea.Msg {
 		err := t.m.alive()
 		if err == nil {
@@ -253,7 +261,8 @@ func (m *master) stacksOf(name string) tea.Msg {
 
 // show shows stacks until a key ends that.
 func (t *top) show(s traced) {
-	t.stacks, t.whose, t.offset, t.note = textLines(s.text), s.whose, 0, ""
+	t.stacks, t.whose, t.offset = textLines(s.text), s.whose, 0
+	t.say("")
 }
 
 // scroll moves through the stacks, or ends them.

@@ -110,17 +110,19 @@ func (t *top) row(w cluster.WorkerStats) string {
 
 // foot is what is below the rows.
 func (t *top) foot() []string {
-	said := t.note
+	said, style := t.note, lipgloss.NewStyle()
 	switch {
 	case t.ask != nil:
-		said = t.ask.String()
+		said, style = t.ask.String(), headStyle
 	case t.doing != "":
 		said = t.doing + " …"
 	case t.state.Reload.Running && said == "":
 		said = "a reload is under way"
+	case t.bad:
+		style = badStyle
 	}
 	return []string{
-		badStyle.Render(cut(said, t.width)),
+		style.Render(cut(said, t.width)),
 		dimStyle.Render(cut("up/down choose, enter stacks, s sort, r reload, +/- scale, k kill, q quit", t.width)),
 	}
 }

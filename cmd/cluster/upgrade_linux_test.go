@@ -1,8 +1,11 @@
 package main
 
 import (
+	"bufio"
+	"fmt"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -66,7 +69,9 @@ var deployed = clustertest.Program("deployed", func() {
 	for mode() == "slow" {
 		time.Sleep(10 * time.Millisecond)
 	}
-	clustertest.Must(cluster.ListenAndServe(os.Getenv("LISTEN"), http.NotFoundHandler()))
+	clustertest.Must(cluster.ListenAndServe(os.Getenv("LISTEN"), http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		fmt.Println("asked for " + r.URL.Path)
+	})))
 })
 
 // site is a cluster that is upgraded.
@@ -74,11 +79,12 @@ type site struct {
 	*cli
 	p    *clustertest.Proc
 	file string
+	at   string // where it serves
 }
 
 func (c *cli) site() *site {
-	s := &site{cli: c, file: filepath.Join(c.dir, "mode")}
-	s.p = clustertest.Start(c.t, deployed, append(c.env, "NAME="+c.name, "LISTEN="+c.address(), "MODE="+s.file)...)
+	s := &site{cli: c, file: filepath.Join(c.dir, "mode"), at: c.address()}
+	s.p = clustertest.Start(c.t, deployed, append(c.env, "NAME="+c.name, "LISTEN="+s.at, "MODE="+s.file)...)
 	c.ready(s.p, 2)
 	return s
 }
@@ -189,4 +195,98 @@ func testUpgradeDies(c *cli) {
 	require.Contains(t, r.err, "has ended in the middle of the upgrade")
 	require.Equal(t, 3, s.p.Exit())
 	s.p.GroupEmpty()
+}
+
+// followed is a command that goes on.
+type followed struct {
+	s     *site
+	cmd   *exec.Cmd
+	lines chan string
+}
+
+// follow starts one.
+func (s *site) follow(args ...string) *followed {
+	s.t.Helper()
+	f := &followed{s: s, cmd: exec.Command(s.programs["cluster"], append([]string{"-c", s.name}, args...)...), lines: make(chan string, 10_000)}
+	f.cmd.Dir, f.cmd.Env, f.cmd.Stderr = s.dir, s.env, os.Stderr
+	out, err := f.cmd.StdoutPipe()
+	require.NoError(s.t, err)
+	require.NoError(s.t, f.cmd.Start())
+	s.t.Cleanup(func() { f.cmd.Process.Kill(); f.cmd.Wait() })
+	go func() {
+		defer close(f.lines)
+		for lines := bufio.NewScanner(out); lines.Scan(); {
+			f.lines <- lines.Text()
+		}
+	}()
+	return f
+}
+
+// until waits for a line with the text, and wants none of those before that has the other.
+func (f *followed) until(text, never string) {
+	f.s.t.Helper()
+	for {
+		line := clustertest.Await(f.s.t, f.lines, "line "+text)
+		require.NotEmpty(f.s.t, line, "it has ended before %q", text)
+		require.NotContains(f.s.t, line, never)
+		if strings.Contains(line, text) {
+			return
+		}
+	}
+}
+
+// testFollowOverUpgrade: who follows lines or events does so over an upgrade, and sees each
+// of them once.
+func testFollowOverUpgrade(c *cli) {
+	t, s := c.t, c.site()
+	ask := func(path string) {
+		_, err := clustertest.Get("http://" + s.at + path)
+		require.NoError(t, err)
+	}
+	ask("/first")
+	logs, tail, events, top := s.follow("logs", "-f"), s.follow("logs", "-f", "--tail", "1", "-j"), s.follow("events", "-f"), s.follow("top", "-j")
+	logs.until("| asked for /first", "none")
+	tail.until(`"text":"asked for /first"`, "none")
+	events.until(" ready ", "none")
+	events.until(" ready ", "none")
+	top.until(`{"pid":`, "none")
+	require.Zero(t, s.upgrade().code)
+	ask("/second")
+	logs.until("| asked for /second", "/first")
+	tail.until(`"text":"asked for /second"`, "/first")
+	events.until(" success: ", " ready ")
+	require.Zero(t, s.upgrade().code)
+	ask("/third")
+	logs.until("| asked for /third", "/second")
+	tail.until(`"text":"asked for /third"`, "/second")
+	events.until(" success: ", " ready ")
+	for len(top.lines) > 0 {
+		<-top.lines
+	}
+	top.until(`{"pid":`, "none")
+
+	c.ok("stop")
+	require.Zero(t, s.p.Exit())
+	for _, f := range []*followed{logs, tail, events} {
+		for range f.lines {
+		}
+		require.NoError(t, f.cmd.Wait(), "the master has ended well")
+	}
+}
+
+// testFollowKilled: a master that is killed is the end of what follows it, at once.
+func testFollowKilled(c *cli) {
+	t, s := c.t, c.site()
+	_, err := clustertest.Get("http://" + s.at + "/first")
+	require.NoError(t, err)
+	logs, events := s.follow("logs", "-f"), s.follow("events", "-f")
+	logs.until("/first", "none")
+	events.until(" ready ", "none")
+	require.NoError(t, s.p.Cmd.Process.Kill())
+	for _, f := range []*followed{logs, events} {
+		for range f.lines {
+		}
+		f.cmd.Wait()
+		require.Equal(t, exitFailed, f.cmd.ProcessState.ExitCode())
+	}
 }

@@ -13,6 +13,7 @@ package operator
 import (
 	"context"
 	"net"
+	"os"
 	"time"
 )
 
@@ -59,6 +60,18 @@ type Core interface {
 	// inherit then goes through the master, as long as there is one. fn is not told of
 	// output to a file or to io.Discard, nor of what another program inherits.
 	OnOutput(fn func(worker, slot int, stream string, lines []byte)) (stop func())
+
+	// OnLeaving registers fn, which an upgrade calls for a file that it hands to the new
+	// program under the name; nil is none. While fn runs, no callback runs and no output is
+	// copied, and the upgrade waits. An error of fn calls the upgrade off. The core closes
+	// the file.
+	OnLeaving(name string, fn func() (*os.File, error)) (stop func())
+	// Left returns the file that the program before an upgrade has handed over under the
+	// name, or nil. The core closes it in AutoFork, Run or Fork.
+	Left(name string) *os.File
+	// NewFile makes a file without a name. The caller closes it, or returns it from a
+	// function of OnLeaving.
+	NewFile() (*os.File, error)
 
 	// Restart replaces the worker of the slot, or fills the slot if it is empty. The old
 	// worker goes on until the new one is up. Restart returns when the old one is gone, or

@@ -38,6 +38,15 @@ func (h *Handover) write() (fd int, err error) {
 	return fd, nil
 }
 
+// NewFile makes a file without a name.
+func NewFile() (*os.File, error) {
+	fd, err := nameless()
+	if err != nil {
+		return nil, err
+	}
+	return os.NewFile(uintptr(fd), "cluster-upgrade"), nil
+}
+
 // variable returns the variable that tells the successor the descriptors of the state and of
 // the old program.
 func variable(state, fallback int) string { return fmt.Sprintf("%s=%d:%d", envState, state, fallback) }

@@ -2,6 +2,7 @@ package upgrade
 
 import (
 	"context"
+	"os"
 	"time"
 
 	"github.com/go-cluster/cluster/internal/errs"
@@ -62,6 +63,9 @@ func (*Handover) Rollback(error, []string, []int) error { return errs.NotSupport
 
 // OpenRunning returns errs.NotSupported.
 func OpenRunning() (int, error) { return -1, errs.NotSupported }
+
+// NewFile fails.
+func NewFile() (*os.File, error) { return nil, errs.NotSupported }
 
 // Recover does nothing.
 func Recover() {}
