@@ -405,7 +405,7 @@ func everyWorkerCall(kind string) (err error) {
 	return err
 }
 
-// TestReentrancyInAWorker: so it is in a worker, where the drain waits for
+// TestReentrancyInAWorker: a callback in a worker may call anything too. The drain waits for
 // requests that are being answered and for hooks, and for no other callback.
 func TestReentrancyInAWorker(t *testing.T) {
 	for _, kind := range []string{"OnMessage", "of the worker", "Handle", "OnError", "OnRequest", "Respond", "received", "OnShutdown", "OnDisconnect"} {

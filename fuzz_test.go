@@ -62,9 +62,8 @@ func addSeeds(f *testing.F) {
 	f.Add([]byte(strings.Join(internalSeeds, "\n")+"\n"), uint8(5), uint16(1000))
 }
 
-// fuzzPeer lets p read stream, in two writes of which the second comes with
-// descriptors, answers nothing and reads all; it returns when all that came is
-// delivered.
+// fuzzPeer sends stream to p, in two writes. The second one comes with descriptors. It reads
+// everything and answers nothing, and returns when all that came is delivered.
 func fuzzPeer(t *testing.T, p *Process, peer roomtest.Peer, stream []byte, fds uint8, cut uint16) {
 	p.link.Start(0)
 	defer peer.Close()

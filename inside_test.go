@@ -60,7 +60,7 @@ func TestPingsFollowEachOther(t *testing.T) {
 	}
 }
 
-// peered is a Process over a real channel of which the test is the peer.
+// peered is a Process over a real channel. The test is the peer.
 type peered struct {
 	p      *Process
 	t      testing.TB
@@ -259,7 +259,7 @@ func TestGoexitInACallback(t *testing.T) {
 	require.NotContains(t, std.live.all(), l.p, "its death has been told")
 }
 
-// TestReadyForReachesTheSupervisor: a negative one is none.
+// TestReadyForReachesTheSupervisor: a negative ReadyFor means none.
 func TestReadyForReachesTheSupervisor(t *testing.T) {
 	for given, want := range map[time.Duration]time.Duration{0: 500 * time.Millisecond, time.Minute: time.Minute, -1: 0} {
 		s, err := Options{ReadyFor: given}.resolve()

@@ -85,8 +85,8 @@ func forkOnline(t *testing.T) *cluster.Process {
 	return w
 }
 
-// TestMessageTooLong: what the other side would drop is an error for who sends it,
-// whichever side that is and whatever it is, and nobody waits. What just fits arrives.
+// TestMessageTooLong: a message that the other side would drop is an error for the sender, on
+// either side and for every kind of message, and nobody waits. One that just fits arrives.
 func TestMessageTooLong(t *testing.T) {
 	const most = 2000
 	clustertest.WithMaster(t, talker, cluster.Options{MaxMessage: most})

@@ -129,7 +129,7 @@ type Options struct {
 
 	// StartTimeout is how long a worker may take until it is online, and under
 	// ManualReady until it is ready. Then it is killed, which counts as a crash; but
-	// not while a debugger has stopped it (Linux). Default: 60 s, as puma's; systemd has 90 s.
+	// not while a debugger is attached to it (Linux). Default: 60 s, as puma's; systemd has 90 s.
 	StartTimeout time.Duration
 
 	// ReadyFor is how long a replacement (of [Reload], or of Recycle) must have been

@@ -129,7 +129,7 @@ func TestOptionsExec(t *testing.T) {
 	})
 }
 
-// TestOptionsArgs: nil is the master's own arguments, an empty list is none.
+// TestOptionsArgs: nil means the master's own arguments, an empty list means no arguments.
 func TestOptionsArgs(t *testing.T) {
 	for name, c := range map[string]struct{ args, want []string }{
 		"nil":   {nil, os.Args[1:]},

@@ -101,9 +101,9 @@ var versioned = clustertest.Program("versioned", func() {
 	select {}
 })
 
-// TestReloadContextIsTheCallsAlone: a call that is given up returns at once, and the
-// reload goes on. What it starts has the environment of that time, and a slot that
-// was not reloaded goes on with its own.
+// TestReloadContextIsTheCallsAlone: a call that is given up returns at once, and the reload goes
+// on. Its workers have the environment of the time of the reload. A slot that was not reloaded
+// keeps its own.
 func TestReloadContextIsTheCallsAlone(t *testing.T) {
 	const name = "CLUSTER_TEST_GENERATION"
 	t.Setenv(name, "1")

@@ -13,8 +13,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// A worker that is stopped before it has listened exits with 0 as well, whoever
-// stops it.
+// A worker that is told to stop before it has listened exits with 0 too, whether the master or
+// another process tells it.
 func TestDrainBeforeListening(t *testing.T) {
 	clustertest.WithMaster(t, late, cluster.Options{})
 	rec, dead := lines(t), clustertest.Deaths(t)

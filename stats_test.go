@@ -128,8 +128,8 @@ func TestStatsAtEachStep(t *testing.T) {
 	require.Equal(t, before.Exits[cluster.ReasonStop]+3, s.Exits[cluster.ReasonStop])
 }
 
-// TestStatsAsJSON: the names are those that dashboards know; durations are
-// seconds; what there is none of is an empty list; and it can be read again.
+// TestStatsAsJSON: the names are those that dashboards know, durations are seconds, a list
+// without elements is [], and the JSON can be read again.
 func TestStatsAsJSON(t *testing.T) {
 	clustertest.WithMaster(t, clustertest.CommandWorker, cluster.Options{Workers: 1})
 	keys := func(v any) (names []string) {
@@ -162,8 +162,8 @@ func TestStatsAsJSON(t *testing.T) {
 	require.Equal(t, s, again)
 }
 
-// TestStatsDuringAll: whoever asks while everything changes gets what holds
-// together: no dead worker, none twice, one line for each slot.
+// TestStatsDuringAll: a Snapshot that is taken while everything changes is consistent: it has no
+// dead worker, none twice, and one line for each slot.
 func TestStatsDuringAll(t *testing.T) {
 	if clustertest.Apart(t) {
 		return

@@ -10,8 +10,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// TestStoppedLeader: who is stopped goes on leading and holding its lock, also when
-// it is to be drained, and nobody takes over before it is dead.
+// TestStoppedLeader: a process that is stopped goes on leading and holding its lock, also
+// when it is told to drain. Nobody takes over before it is dead.
 func TestStoppedLeader(t *testing.T) {
 	clustertest.WithMaster(t, coordWorker, cluster.Options{})
 	name, said := unique(t), words(t)

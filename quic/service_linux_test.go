@@ -56,8 +56,8 @@ func TestService(t *testing.T) {
 	p.Terminate()
 }
 
-// TestOrphans: when the master has died its workers let go of the address at once, for
-// the next master, whoever is connected.
+// TestOrphans: when the master has died its workers give up the address at once, for the next
+// master, even if clients are connected.
 func TestOrphans(t *testing.T) {
 	p, client := startService(t)
 	p.Signal(syscall.SIGKILL)
@@ -118,7 +118,7 @@ func TestAlone(t *testing.T) {
 	require.Error(t, err)
 }
 
-// refused is a service of which the kernel does not take the program: a sandbox.
+// refused is a service in a sandbox, where the kernel does not take the program that chooses.
 var refused = clustertest.Program("refused", func() {
 	refuseProgram()
 	clustertest.Must(cluster.SetupMaster(cluster.Options{Workers: 1}))

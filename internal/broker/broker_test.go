@@ -228,9 +228,9 @@ func TestStoreIsBounded(t *testing.T) {
 	}
 }
 
-// TestLimiterKeys: of keys that are not full there are so many at most, for all
-// processes; those that are full again make room. Numbers that are none are an error
-// of each call.
+// TestLimiterKeys: the number of keys that are not full is bounded, for all processes
+// together. Keys that are full again make room. Numbers that make no sense are an error of each
+// call.
 func TestLimiterKeys(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h, ctx := newHub(t, settings), t.Context()

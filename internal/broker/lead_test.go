@@ -126,8 +126,8 @@ func TestLeadInside(t *testing.T) {
 	await(t, done, "the one that was called after the end")
 }
 
-// TestLeadBackoff: failures are counted by name, whoever leads, and a death while it
-// leads is one. They are logged where they happen.
+// TestLeadBackoff: failures are counted for the name, and not for the process that leads. A
+// death while the process leads is a failure. Failures are logged where they happen.
 func TestLeadBackoff(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h, all := newHub(t, settings), make(runs, 10)
@@ -195,8 +195,7 @@ func TestLeadIsLost(t *testing.T) {
 	require.Empty(t, h.Stats().Locks)
 }
 
-// TestLeadWhereItCannot: what prevents a candidacy is reported, and so it is for a
-// subscription.
+// TestLeadWhereItCannot: what prevents a candidacy or a subscription is reported.
 func TestLeadWhereItCannot(t *testing.T) {
 	p, hooks := newProcess()
 	p.Client = NewUnsupported(hooks)

@@ -71,8 +71,8 @@ func TestLimiterInAnyInterval(t *testing.T) {
 	}
 }
 
-// TestLimiterGivesAll: whoever asks again and again gets what the rate allows, and
-// not less, without lots.
+// TestLimiterGivesAll: a member that asks again and again, without lots, gets all that the
+// rate allows.
 func TestLimiterGivesAll(t *testing.T) {
 	st, now := New(usual, 1), start
 	require.NoError(t, st.SetRate(0, "l", Rate{100, 10}))

@@ -17,7 +17,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// foreign is a stream connection that is none of package net's types.
+// foreign is a stream connection whose type is not one of package net.
 type foreign struct{ *net.TCPConn }
 
 // foreignListener makes foreign connections of package net's.

@@ -67,8 +67,8 @@ func TestCloserDoesNotWait(t *testing.T) {
 	require.True(t, c.Await(0, roomtest.Patience))
 }
 
-// What cannot wait is closed when Close returns: above all a listener, even of which
-// the connections are to linger.
+// A descriptor whose close cannot wait is closed when Close returns: above all a listener, even
+// if its connections linger.
 func TestCloserClosesAtOnce(t *testing.T) {
 	c := new(Closer)
 	ln, err := net.Listen("tcp", "127.0.0.1:0")

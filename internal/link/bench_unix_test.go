@@ -63,8 +63,8 @@ func benchRequests(b *testing.B, l *testLink) {
 	}
 }
 
-// BenchmarkAnswer is a Request that is answered by who has read it, by a goroutine
-// that rests until there is one, and by a new goroutine for each.
+// BenchmarkAnswer is a Request that is answered by the goroutine that has read it, by one that
+// rests until a request comes, and by a new goroutine for each.
 func BenchmarkAnswer(b *testing.B) {
 	for name, prepare := range map[string]func(theirs *testLink){
 		"reader":  func(*testLink) {},

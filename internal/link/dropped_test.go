@@ -31,8 +31,8 @@ func deepValue(levels int) (v any) {
 	return v
 }
 
-// TestTooLongForThePeer: what the peer would drop is refused by whoever sends it, and
-// what it just takes is not. All lengths are those of the line.
+// TestTooLongForThePeer: a line that the peer would drop is refused by the sender. A line that
+// just fits is sent. All lengths are those of the line.
 func TestTooLongForThePeer(t *testing.T) {
 	l := newTestLink(t, PeerGo, Options{PeerMax: 1000}).start()
 	received := func(error) { t.Error("told of what was not sent") }
@@ -61,7 +61,8 @@ func TestTooDeepForThePeer(t *testing.T) {
 	}
 }
 
-// TestReplyThatIsTooLong or too deep is an error for who asked, at once.
+// TestReplyThatIsTooLong: the caller of a Request gets an error at once if the reply is too
+// long or too deep.
 func TestReplyThatIsTooLong(t *testing.T) {
 	l := newTestLink(t, PeerGo, Options{PeerMax: 300}).start()
 	ask := func(reply any, err error) (m struct {

@@ -292,9 +292,8 @@ func lingers(t *testing.T) *os.File {
 	return f
 }
 
-// TestDescriptorThatLingers: nobody waits until what a worker has sent is closed, which
-// can take an hour: neither who reads, nor who closes the channel with some of it
-// unread.
+// TestDescriptorThatLingers: the close of a descriptor that a worker has sent can take an hour.
+// Neither the reader waits for it, nor the one who closes the channel while some are unread.
 func TestDescriptorThatLingers(t *testing.T) {
 	for name, unread := range map[string]bool{"read": false, "unread": true} {
 		t.Run(name, func(t *testing.T) {

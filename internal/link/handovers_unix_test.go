@@ -350,7 +350,8 @@ func TestHandedByAGoPeer(t *testing.T) {
 	l.quiet()
 }
 
-// TestHandedWithoutItsDescriptor is a message all the same; what is none is refused.
+// TestHandedWithoutItsDescriptor: a message that comes without its descriptor is still a
+// message. What is not a message is refused.
 func TestHandedWithoutItsDescriptor(t *testing.T) {
 	l := newTestLink(t, PeerGo, Options{}).take().start()
 	l.write(`{"cmd":"NODE_GO_CLUSTER","act":"handle","msg":1}` + "\n")

@@ -18,7 +18,7 @@ import (
 	"github.com/go-cluster/cluster/internal/wire"
 )
 
-// testLink is a link over a real channel of which the test is the peer.
+// testLink is a link over a real channel. The test is the peer.
 type testLink struct {
 	*Link
 	t        testing.TB

@@ -348,8 +348,9 @@ func TestReceiptsBeforeThePeerIsKnown(t *testing.T) {
 	}
 }
 
-// TestReceiptsOfAPeerThatStarts: who is to end before it says what it understands is
-// asked before it is told so, and answers before it does what it is told.
+// TestReceiptsOfAPeerThatStarts: a peer may be ordered to end before it has said what it
+// understands. The question for a receipt comes to it before the order, and it answers before
+// it ends.
 func TestReceiptsOfAPeerThatStarts(t *testing.T) {
 	l := newTestLink(t, PeerUnknown, Options{}).start()
 	told := make(chan error, 2)

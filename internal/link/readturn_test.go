@@ -130,8 +130,8 @@ func TestCallerThatReadsGivesUp(t *testing.T) {
 	}
 }
 
-// TestEndOfTheLinkForACallerThatReads: whatever ends the link ends the call, and
-// the reader, also when it is nobody who reads.
+// TestEndOfTheLinkForACallerThatReads: whatever ends the link ends the call and the reader, even
+// when nobody is reading.
 func TestEndOfTheLinkForACallerThatReads(t *testing.T) {
 	for name, end := range map[string]func(l *testLink){
 		"peer gone":    func(l *testLink) { l.peer.Close() },
@@ -213,8 +213,8 @@ func TestTwoCallersAtOnce(t *testing.T) {
 	both.Wait()
 }
 
-// TestManyCallers: callers that come and go, some of whom read, some of whom give
-// up, lose no answer and no message.
+// TestManyCallers: callers come and go. Some of them read, some give up. No answer and no
+// message is lost.
 func TestManyCallers(t *testing.T) {
 	const callers, calls = 4, 500
 	l := newTestLink(t, PeerGo, Options{}).take().start()

@@ -13,8 +13,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestProgramIsARegularFile: to open a FIFO would wait for who writes to it, and a
-// reload with it, and all later ones.
+// TestProgramIsARegularFile: opening a FIFO would wait for a writer, and the reload and all
+// later ones would wait too.
 func TestProgramIsARegularFile(t *testing.T) {
 	dir := t.TempDir()
 	fifo := filepath.Join(dir, "fifo")
@@ -119,7 +119,7 @@ func TestErrorNamesTheProgram(t *testing.T) {
 	require.NotContains(t, err.Error(), "/proc/")
 }
 
-// TestImports tells programs of which a module is a part from others.
+// TestImports: Imports tells programs that contain a module from others.
 func TestImports(t *testing.T) {
 	self, err := os.Executable()
 	require.NoError(t, err)

@@ -273,8 +273,9 @@ func TestOwnSockets(t *testing.T) {
 	require.Equal(t, ofA.Go.Flow.Own, d.join(t, r, "127.0.0.1:0").Go.Flow.Own)
 }
 
-// TestFlowsHandedOver: another program goes on with the sockets: who reads which, whose own
-// is whose, those that are free, and one more when one more worker comes.
+// TestFlowsHandedOver: another program goes on with the sockets. It knows which worker reads
+// which share, whose own socket is which, and which are free. It opens one more when one more
+// worker comes.
 func TestFlowsHandedOver(t *testing.T) {
 	r := newTestRegistry(t)
 	a, b, c := newFlowWorker(), newFlowWorker(), newFlowWorker()

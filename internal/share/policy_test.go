@@ -29,8 +29,9 @@ func seatsOf(workers ...*commandWorker) (free []*seat, all map[Member]*seat) {
 	return free, all
 }
 
-// The worker with the fewest has the next one, ties in turn. What is offered counts, and
-// who has fewer than all that are free is waited for, but not for ever.
+// The worker with the fewest connections gets the next one; workers with equally many take
+// turns. An offered connection counts. If a worker that is not free has the fewest, the
+// connection waits for it, but not for ever.
 func TestLeastOpen(t *testing.T) {
 	begun := time.Now()
 	workers := []*commandWorker{loaded(9, 3), loaded(9, 1), loaded(9, 1), loaded(9, 2)}

@@ -63,8 +63,8 @@ func TestBadAddresses(t *testing.T) {
 	}
 }
 
-// A socket that is bound already is the one that is asked for if network, host and
-// port agree. No port and no path is none.
+// A socket that is bound already is the one that is asked for if network, host and port agree.
+// An address without a port or a path means no socket.
 func TestMeans(t *testing.T) {
 	tcp := func(ip string, port int) net.Addr { return &net.TCPAddr{IP: net.ParseIP(ip), Port: port} }
 	for _, test := range []struct {

@@ -140,8 +140,8 @@ func TestSentConnDeadlines(t *testing.T) {
 	require.LessOrEqual(t, int64(written), n)
 }
 
-// TestSentConnClose ends reads and writes under way, of which the kernel has nothing
-// any more when it returns; the sender's own are left alone.
+// TestSentConnClose: Close ends the reads and writes under way. When it returns, the kernel has
+// none of their memory any more. The sender's own reads and writes go on.
 func TestSentConnClose(t *testing.T) {
 	for range 20 {
 		c, sender, client := sent(t)

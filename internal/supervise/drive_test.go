@@ -191,7 +191,7 @@ func born(t testing.TB, s Settings) (n *fakeCluster, all []*proc) {
 	return n, all
 }
 
-// filled makes a cluster of which all workers are ready.
+// filled makes a cluster whose workers are all ready.
 func filled(t testing.TB, s Settings) (n *fakeCluster, all []*proc) {
 	t.Helper()
 	n, all = born(t, s)
@@ -210,8 +210,8 @@ func (n *fakeCluster) started() *proc {
 	return p
 }
 
-// replaced lets a replacement come up and its predecessor go, of whom it returns
-// the exit.
+// replaced makes a replacement come up and its predecessor end. It returns the replacement and
+// the exit of the predecessor.
 func (n *fakeCluster) replaced(old *proc, status int) (next *proc, e Exit) {
 	n.t.Helper()
 	next = n.started()

@@ -30,7 +30,8 @@ type Host interface {
 	// LastWords returns the end of what the worker has written to its standard error, until
 	// HandOver.
 	LastWords(worker int) string
-	// Traced reports whether a debugger has stopped the worker.
+	// Traced reports whether a debugger is attached to the worker. The worker is not ended
+	// then for not answering.
 	Traced(worker int) bool
 	// Examine has somebody look at a stalled worker before it is ended. It reports whether
 	// somebody does; then the answer is Examined.

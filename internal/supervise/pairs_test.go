@@ -219,7 +219,8 @@ func (p pair) broken(err error) bool {
 	return strings.Contains(err.Error(), diedAnew)
 }
 
-// diedAnew is why a reload fails of which a new worker dies that had taken over.
+// diedAnew is the reason of a reload that fails because one of its new workers has died after it
+// had taken over.
 const diedAnew = "ended during the reload"
 
 // diedAnew reports whether a worker has died, unasked, that a reload has forked:

@@ -50,8 +50,8 @@ func TestReadyAfterLoop(t *testing.T) {
 	require.True(t, run.over)
 }
 
-// TestAskedToEnd: a program that does not catch the signal which asks it to end has
-// ended well, whoever asked.
+// TestAskedToEnd: the signal that asks a program to end may end one that does not catch it. That
+// is no crash, whoever sent the signal.
 func TestAskedToEnd(t *testing.T) {
 	n, all := filled(t, Settings{Workers: 1})
 	n.sleep(cleanAfter)

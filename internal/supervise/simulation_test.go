@@ -120,7 +120,7 @@ func (w *simulation) of(id int) *proc {
 	return w.proc(id)
 }
 
-// replacement is the one under way; its ID is 0 if there is none.
+// replacement returns the replacement under way. Its ID is 0 if there is none.
 func (w *simulation) replacement() (r replacement) {
 	if w.m.st.Replacing != nil {
 		r = *w.m.st.Replacing

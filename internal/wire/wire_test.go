@@ -31,7 +31,7 @@ func FuzzMembers(f *testing.F) {
 	})
 }
 
-// lastValue is the text of that member.
+// lastValue returns the text of the last member with that name.
 func lastValue(raw []byte, name string) (value json.RawMessage) {
 	d := json.NewDecoder(bytes.NewReader(raw))
 	if tok, err := d.Token(); err != nil || tok != json.Delim('{') {

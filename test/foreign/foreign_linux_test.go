@@ -192,8 +192,8 @@ READY=1"; wait $!; wait $!`, o.Exec}
 	require.Empty(t, out.Lines)
 }
 
-// TestTerminated: a program that leaves a SIGTERM to the system ends by it as it
-// should, whoever sends it.
+// TestTerminated: a program that does not catch SIGTERM ends by it. That is a good end, whoever
+// sends the signal.
 func TestTerminated(t *testing.T) {
 	o := guest("-unaware")
 	clustertest.WithMaster(t, "none", o)

@@ -13,8 +13,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// freezer is a cgroup of which the processes can be frozen: SIGKILL waits as well
-// there (cgroups(7), version 1).
+// freezer makes a cgroup whose processes can be frozen. In version 1 (cgroups(7)) even SIGKILL
+// waits there.
 func freezer(t *testing.T) (freeze func(pid int), thaw func()) {
 	t.Helper()
 	dir := filepath.Join("/sys/fs/cgroup/freezer", "cluster-test-"+strconv.Itoa(os.Getpid()))

@@ -38,8 +38,8 @@ var takesOver = clustertest.Program("takes-over", func() {
 	clustertest.Must(cluster.Run(context.Background()))
 })
 
-// TestTakeover: what a master that was killed listened on with its workers, the next one has
-// as soon as they have heard of that, if it is there before.
+// TestTakeover: a master was killed, and its workers still have its addresses. The next master
+// waits for an address, and gets it as soon as the workers have noticed the death.
 func TestTakeover(t *testing.T) {
 	t.Parallel()
 	for _, order := range []string{"before", "after"} {

@@ -79,8 +79,8 @@ func listenBacklog(fd, port int) (backlog int, found bool) {
 	return clustertest.SocketBacklog(uintptr(fd)), true
 }
 
-// TestNodeAbstract: an abstract unix name is where node's own clients of that version
-// look for it; it is shown as it was asked for.
+// TestNodeAbstract: an abstract unix socket has the name to which node's clients of that version
+// connect. It is shown as it was asked for.
 func TestNodeAbstract(t *testing.T) {
 	schedulings(t, func(t *testing.T, s cluster.Scheduling) {
 		c := clustertest.NewNodeCluster(t, cluster.Options{Scheduling: s})
@@ -154,7 +154,7 @@ func withoutPrivilegedPorts(start func()) {
 	go func() {
 		defer close(done)
 		runtime.LockOSThread() // for good: the thread ends with the goroutine
-		// It fails for a user who has not got the privilege to begin with.
+		// This fails for a user that does not have the privilege anyway.
 		unix.Prctl(unix.PR_CAPBSET_DROP, unix.CAP_NET_BIND_SERVICE, 0, 0, 0)
 		start()
 	}()

@@ -115,7 +115,7 @@ func TestNodeParentLeft(t *testing.T) {
 	require.Zero(t, p.Exit())
 }
 
-// TestNodeParentAdvanced: a parent that does not speak JSON is none.
+// TestNodeParentAdvanced: with a parent that does not speak JSON, Parent is nil.
 func TestNodeParentAdvanced(t *testing.T) {
 	p := startParent(t, leaverOfNode, "advanced")
 	require.Equal(t, []string{"", ""}, p.All("no parent", "exit 0 null"))

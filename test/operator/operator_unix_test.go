@@ -53,7 +53,7 @@ func readies(t *testing.T) <-chan *cluster.Process {
 	return c
 }
 
-// begin makes a cluster of which all workers are ready, by slot.
+// begin makes a cluster, and returns its workers by slot when all are ready.
 func begin(t *testing.T, program string, n int) (bySlot []*cluster.Process, ready <-chan *cluster.Process) {
 	clustertest.WithMaster(t, program, cluster.Options{Workers: n, ReadyFor: -1})
 	ready = readies(t)

@@ -24,8 +24,8 @@ const (
 	stopEnv  = "CLUSTER_TEST_STOP"  // how the master stops: "disconnect", "context"
 )
 
-// delayed serves with a ShutdownDelay, and prints what happens. A poke makes the master
-// stop as the environment says, a second one ends the context of that.
+// delayed serves with a ShutdownDelay, and prints what happens. A poke makes the master stop as
+// the environment says. A second poke ends the context of that stop.
 var delayed = clustertest.Program("delayed", func() {
 	who := fmt.Sprint("worker ", os.Getpid())
 	if cluster.IsMaster() {
@@ -136,8 +136,8 @@ func TestShutdownDelay(t *testing.T) {
 	p.GroupEmpty()
 }
 
-// The delay ends by itself, whoever stops the cluster, and a Disconnect whose context
-// ends waits no longer. A reload has none.
+// The delay ends by itself, in whichever way the cluster is stopped. If the context of a
+// Disconnect ends, it waits no longer. A reload has no delay.
 func TestShutdownDelayEnds(t *testing.T) {
 	t.Parallel()
 	for stop, delay := range map[string]time.Duration{

@@ -71,7 +71,7 @@ func index(again bool) int {
 	return 0
 }
 
-// post sends a request, the body of which can be had again or not.
+// post sends a request. again says whether the client can get its body again.
 func post(c *http.Client, addr string, again bool) error {
 	body := io.Reader(strings.NewReader("hello"))
 	if !again {

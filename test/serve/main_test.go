@@ -1,5 +1,5 @@
-// Package serve_test has the tests of how workers serve: with certificates and session
-// tickets, with servers that are none of net/http's, and while a stop is announced.
+// Package serve_test has the tests of how workers serve: with certificates and session tickets,
+// with servers that are not net/http's, and while a stop is announced.
 package serve_test
 
 import (
@@ -135,7 +135,7 @@ func allReady() bool {
 	return true
 }
 
-// who is one who answered.
+// who is a worker that has answered.
 type who struct {
 	pid, cert string
 	resumed   bool

@@ -290,8 +290,8 @@ func TestStoppedWorkers(t *testing.T) {
 	each(t, addr, 4)
 }
 
-// All connections of a client go to one slot, also when its worker is another one by then.
-// While there is none others have them.
+// All connections of a client go to one slot, also when the slot has another worker. While the
+// slot has no worker, others get them.
 func TestByClient(t *testing.T) {
 	if clustertest.Apart(t) {
 		return
@@ -430,9 +430,9 @@ func refuseProgram() error {
 	return nil
 }
 
-// The master is not woken by connections: at rest by nothing, and under load by its looks,
-// ten in a second, each of which wakes one thread once. In a second in which a worker gets
-// no turn of this machine there is more to do, so the best one of several counts.
+// Connections do not wake the master. At rest nothing wakes it, and under load only its looks do,
+// ten in a second, each of which wakes one thread once. If a worker gets no CPU for a while, the
+// master has more to do, so the best of several seconds counts.
 func TestMasterSleeps(t *testing.T) {
 	addr := begin(t, 2, cluster.Sharded, cluster.Options{Watchdog: cluster.Watchdog{Interval: time.Hour}})
 	each(t, addr, 2)

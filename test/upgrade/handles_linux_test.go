@@ -134,8 +134,8 @@ func pause(t *testing.T, pid string) (goOn func(syscall.Signal)) {
 	}
 }
 
-// TestHandles: connections that go to a worker with messages, of which some are in the
-// channel and some wait for it, reach it after the upgrade, each with its message.
+// TestHandles: connections go to a worker with messages. During the upgrade some are in the
+// channel and some wait for it. All reach the worker afterwards, each with its message.
 func TestHandles(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)

@@ -53,10 +53,10 @@ func lockInTurn() {
 	}
 }
 
-// TestLeaderAndWaiter: who leads goes on, and nobody leads beside it, a new worker neither.
-// When it dies, the next is the one that has stood for it since before the upgrade: only a
-// state that has gone over tells of that. Who waits for a lock gets it when its holder, of
-// before, frees it.
+// TestLeaderAndWaiter: the leader goes on, and nobody leads beside it, not even a new worker.
+// When it dies, the next leader is the worker that was a candidate before the upgrade: only the
+// state that went over tells that. A worker that waits for a lock gets it when its holder, which
+// has had it since before the upgrade, frees it.
 func TestLeaderAndWaiter(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)

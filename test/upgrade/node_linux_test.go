@@ -14,8 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// nodes is a master of node workers, to each of which it sends its version when it adopts
-// it.
+// nodes is a master of node workers. When it adopts a worker it sends its version to it.
 var nodes = clustertest.Program("upgrade nodes", func() {
 	fmt.Println("main", version)
 	cluster.OnAdopt(func(w *cluster.Process) { clustertest.Must(w.Send("hello from " + version)) })
