@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/binary"
 	"net"
-	"os"
 	"slices"
 	"strconv"
 	"syscall"
@@ -61,8 +60,8 @@ func (f *Flows) open(ctx context.Context, program []unix.SockFilter) error {
 	}
 	f.located(c.LocalAddr())
 	first := f.Sockets[0].FD()
-	if err := unix.SetsockoptInt(first, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1); err != nil {
-		return os.NewSyscallError("setsockopt", err)
+	if err := setReusePort(first, 1); err != nil {
+		return err
 	}
 	for len(f.Sockets) < f.Shares {
 		if err := f.Append(ctx); err != nil {
@@ -96,15 +95,7 @@ func (f *Flows) located(addr net.Addr) {
 
 // Append opens one more socket, behind the others.
 func (f *Flows) Append(ctx context.Context) error {
-	lc := net.ListenConfig{Control: func(network, address string, c syscall.RawConn) (err error) {
-		ctlErr := c.Control(func(fd uintptr) {
-			err = os.NewSyscallError("setsockopt", unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEPORT, 1))
-		})
-		if ctlErr != nil {
-			return ctlErr
-		}
-		return err
-	}}
+	lc := reusePort()
 	c, err := lc.ListenPacket(ctx, f.address.Network, f.address.Literal)
 	if err != nil {
 		return err

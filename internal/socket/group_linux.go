@@ -75,13 +75,7 @@ func (g *Group) undo(why error) {
 
 // openMember opens a further socket of a's group.
 func openMember(ctx context.Context, a Address) (*handle.Handle, error) {
-	lc := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) (err error) {
-		ctlErr := c.Control(func(fd uintptr) { err = setReusePort(int(fd), 1) })
-		if ctlErr != nil {
-			return ctlErr
-		}
-		return err
-	}}
+	lc := reusePort()
 	lc.SetMultipathTCP(a.Multipath)
 	if a.IsPacket() {
 		c, err := lc.ListenPacket(ctx, a.Network, a.Literal)
@@ -102,6 +96,17 @@ func openMember(ctx context.Context, a Address) (*handle.Handle, error) {
 		}
 	}
 	return Duplicate(ln.(syscall.Conn))
+}
+
+// reusePort returns a ListenConfig whose sockets join the group of their address.
+func reusePort() net.ListenConfig {
+	return net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) (err error) {
+		ctlErr := c.Control(func(fd uintptr) { err = setReusePort(int(fd), 1) })
+		if ctlErr != nil {
+			return ctlErr
+		}
+		return err
+	}}
 }
 
 func setReusePort(fd, on int) error {
