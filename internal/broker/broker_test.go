@@ -15,8 +15,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// TestLockGrantedTooLate: a lock that is granted in the moment in which the wait for
-// it ends goes on to the next who waits.
+// TestLockGrantedTooLate: a lock that is granted just when the wait for it ends goes to the next
+// that waits.
 func TestLockGrantedTooLate(t *testing.T) {
 	h := newHub(t, settings)
 	late, next := h.join(1), h.join(2)
@@ -42,8 +42,7 @@ func TestLockGrantedTooLate(t *testing.T) {
 	require.Empty(t, late.reports)
 }
 
-// TestLockTwice: the lock does not know who calls. One that locks twice waits for
-// itself, until its context ends.
+// TestLockTwice: a goroutine that locks twice waits for itself, until its context ends.
 func TestLockTwice(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHub(t, settings)
@@ -62,8 +61,8 @@ func TestLockTwice(t *testing.T) {
 	})
 }
 
-// TestOnceDies: when the process dies that runs it, the next one does; of those who
-// wait then each hears that it is done.
+// TestOnceDies: when the process that runs the once dies, the next one runs it. All that wait
+// hear that it is done.
 func TestOnceDies(t *testing.T) {
 	h := newHub(t, settings)
 	a, b, c := h.join(1), h.join(2), h.join(3)

@@ -17,7 +17,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// settings are those of the tests.
+// settings are the settings of the tests.
 var settings = coordinate.Settings{
 	MaxStore: 1 << 20, MaxKeys: 100,
 	Backoff: coordinate.Backoff{Min: 100 * time.Millisecond, Max: time.Second, Factor: 2, Reset: 10 * time.Second},
@@ -38,8 +38,8 @@ type process struct {
 	log     *lockedBuffer
 }
 
-// cable is what there is in place of a channel. A line is handled as soon as it is
-// sent, by who sends it.
+// cable takes the place of a channel. The sender of a line handles it at once, on its own
+// goroutine.
 type cable struct {
 	*process
 	hub *hub

@@ -11,8 +11,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// successor returns the hub of the program that comes after that of h, with the same
-// state. Its workers are heard when it adopts them.
+// successor returns the hub of the program that follows that of h, with the same state. Its
+// workers are heard when it adopts them.
 func (h *hub) successor(t *testing.T) *hub {
 	t.Helper()
 	release := h.Hold()

@@ -15,8 +15,8 @@ var start = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 
 var usual = Settings{MaxStore: 2000, MaxKeys: 5000, Backoff: Backoff{Min: 100 * time.Millisecond, Max: time.Second, Factor: 2, Reset: 10 * time.Second, Jitter: 0.2}}
 
-// world is what the members of a State believe: who leads and who holds what, by
-// what they were told.
+// world is what the members of a State believe from what they were told: which member leads
+// what, and which holds what.
 type world struct {
 	t    *testing.T
 	st   *State
@@ -27,7 +27,7 @@ type world struct {
 	next    uint64
 	alive   []int
 	lost    map[int]bool
-	running map[string]Ref   // who leads, until it returns or its process is dead
+	running map[string]Ref   // the leader, until it returns or its process is dead
 	stands  map[Ref]string   // candidacies
 	holds   map[string]Ref   // of locks
 	waits   map[string][]Ref // for locks, in order

@@ -159,8 +159,8 @@ func TestHandOut(t *testing.T) {
 	}
 }
 
-// At the end of its address a worker that is full gets nothing of what waits, unless all
-// are: then it is the only one who may still take it.
+// At the end of its address a full worker gets none of the connections that wait, unless all
+// workers are full.
 func TestHandOutPrefersRoom(t *testing.T) {
 	for name, room := range map[string]bool{"one has room": true, "all are full": false} {
 		t.Run(name, func(t *testing.T) {

@@ -48,8 +48,8 @@ func (w flowWorker) reads(t *testing.T) []int {
 	return m.Go.Flow.Read
 }
 
-// TestFlowShares: every share is read by one of those who take connections, evenly, and few
-// change hands.
+// TestFlowShares: every share is read by one of the workers that take connections. They have
+// equally many, and few shares change hands.
 func TestFlowShares(t *testing.T) {
 	r := newTestRegistry(t)
 	a, b, c := newFlowWorker(), newFlowWorker(), newFlowWorker()
@@ -303,7 +303,7 @@ func TestFlowsHandedOver(t *testing.T) {
 	require.NoError(t, err)
 	var state State
 	require.NoError(t, json.Unmarshal(text, &state))
-	for i, fd := range state.Flows[0].Sockets { // the one who comes has descriptors of its own here
+	for i, fd := range state.Flows[0].Sockets { // the next program has descriptors of its own here
 		h, err := socket.DuplicateFD(fd)
 		require.NoError(t, err)
 		state.Flows[0].Sockets[i] = h.FD()
@@ -333,8 +333,8 @@ func TestFlowsHandedOver(t *testing.T) {
 	require.Equal(t, minFlowShares+4, next.Listening()[0].Sockets)
 }
 
-// TestFlowsEnd: the address ends with the last who closes it, after a reload, and at the
-// end of all; while the master holds it, not with its workers.
+// TestFlowsEnd: the address ends when the last worker closes it, after a reload, and at the end
+// of the cluster. While the master holds it, it does not end with the workers.
 func TestFlowsEnd(t *testing.T) {
 	r := newTestRegistry(t)
 	free := func(a *net.UDPAddr) bool {

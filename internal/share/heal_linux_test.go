@@ -17,8 +17,8 @@ import (
 	"github.com/go-cluster/cluster/internal/socket"
 )
 
-// A socket that one worker has shut down is open again, though no worker dies of it: for
-// all who have a TCP socket, and for those that ask for a unix socket from now on.
+// A socket that one worker has shut down is opened again, although no worker dies: a TCP socket
+// for all that have it, a unix socket for those that ask from now on.
 func TestShutDownHeals(t *testing.T) {
 	for network, address := range map[string]string{
 		"tcp":  "127.0.0.1:0",

@@ -13,8 +13,8 @@ import (
 	"github.com/go-cluster/cluster/internal/socket"
 )
 
-// Others who have a socket that is lent can make accept(2) of it wait. Nobody waits
-// for the accepting goroutine then, and it goes on.
+// Another process that has a lent socket can make accept(2) on it wait. Then nobody waits for
+// the accepting goroutine, and that goes on.
 func TestLentSocketThatBlocks(t *testing.T) {
 	h, addr, _, err := socket.Open(t.Context(), resolved(t, "tcp", "127.0.0.1:0").Address)
 	require.NoError(t, err)

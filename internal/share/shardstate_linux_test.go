@@ -27,7 +27,7 @@ func (s *shardTest) successor(workers ...*shardWorker) *shardTest {
 	var text []byte
 	s.r.host.Turn(func() {
 		state := StateOf(s.r, func(m Member) int { return m.ID() })
-		for _, e := range state.Entries { // the one who comes has descriptors of its own here
+		for _, e := range state.Entries { // the next program has descriptors of its own here
 			for i, fd := range e.Sockets {
 				h, err := socket.DuplicateFD(fd)
 				require.NoError(t, err)

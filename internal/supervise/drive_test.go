@@ -42,7 +42,7 @@ func (n *fakeCluster) ready(p *proc) {
 	n.happened(p, GetsReady)
 }
 
-// die lets p exit with the status; a negative one is that of SIGKILL.
+// die makes p exit with the status. A negative status stands for a SIGKILL.
 func (n *fakeCluster) die(p *proc, status int) {
 	e := Exit{Code: status}
 	if status < 0 {

@@ -136,7 +136,7 @@ func newFake(t testing.TB, s Settings) *fakeCluster {
 	return n
 }
 
-// in runs one turn, and those of what the host answers.
+// in runs one turn, and the turns of what the host answers.
 func (n *fakeCluster) in(turn func(m *Machine)) {
 	n.t.Helper()
 	turn(n.m)
@@ -431,5 +431,5 @@ func (p *proc) worker() *Worker {
 	return new(Worker)
 }
 
-// number is that of its generation.
+// number returns the number of p's generation.
 func (p *proc) number() int { return p.n.m.st.Generations[p.generation].Number }

@@ -95,8 +95,8 @@ func (w *simulation) wrongReplacement() string {
 	return ""
 }
 
-// wrongCapacity: who drains because of a reload, a restart or recycling has a
-// successor that is up.
+// wrongCapacity checks that a worker that drains because of a reload, a restart or recycling has
+// a successor that is up.
 func (w *simulation) wrongCapacity() string {
 	for _, p := range w.list() {
 		if p.State() < Draining || w.draining[p] {

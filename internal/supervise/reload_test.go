@@ -302,9 +302,9 @@ func TestReloadLeavesPlainForksAlone(t *testing.T) {
 	n.none(time.Hour)
 }
 
-// TestStopDuringReload: whatever the reload is at, it and those who wait for the
-// next one get errs.Closed, nothing more is forked, and the replacement is drained
-// as all others: it may serve already.
+// TestStopDuringReload: at whatever step the reload is, its calls and those for the next reload
+// get errs.Closed. Nothing more is forked. The replacement is drained as all other workers are,
+// since it may serve already.
 func TestStopDuringReload(t *testing.T) {
 	for name, step := range map[string]func(n *fakeCluster, next, old *proc){
 		"starting":     func(*fakeCluster, *proc, *proc) {},
@@ -381,7 +381,7 @@ func TestReloadDuringACrashLoop(t *testing.T) {
 }
 
 // TestReloadUsesWhatIsInForce: the new workers have the program and the settings of
-// the time of the call, the respawned ones those of their slot.
+// the time of the call. Respawned workers have those of their slot.
 func TestReloadUsesWhatIsInForce(t *testing.T) {
 	n, all := filled(t, Settings{Workers: 1})
 	n.mark = "two"

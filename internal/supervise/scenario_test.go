@@ -26,7 +26,7 @@ type scenario struct {
 	stops  bool            // the cluster ends
 	breaks string          // how it may make the Reload of another fail
 
-	unproven bool // needs a program of which no worker was ever ready
+	unproven bool // needs a program whose workers were never ready
 	run      bool // needs a Run
 }
 

@@ -36,8 +36,8 @@ type reloadCall struct {
 	before bool // it was over before the next scenario began
 }
 
-// simulatedSettings are those of every simulation: a stall is found sooner than a
-// slow start, and that sooner than a slow drain.
+// simulatedSettings returns the settings of every simulation. A stall is found sooner than a slow
+// start, and a slow start sooner than a slow drain.
 func simulatedSettings() Settings {
 	return Settings{
 		Workers: 3, StartTimeout: 10 * time.Minute, ShutdownTimeout: 20 * time.Minute,

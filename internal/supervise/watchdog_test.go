@@ -42,8 +42,8 @@ func TestWatchdog(t *testing.T) {
 	}
 }
 
-// TestStallIsExamined: somebody who looks at a stalled worker is waited for, but not for
-// long, and is told half way to the end of its time.
+// TestStallIsExamined: a stalled worker is not ended while somebody looks at it, but for no more
+// than a bounded time. Half way to the end of its timeout the host hears that it is silent.
 func TestStallIsExamined(t *testing.T) {
 	for _, answers := range []bool{true, false} {
 		t.Run(fmt.Sprintf("answers %v", answers), func(t *testing.T) {
