@@ -39,13 +39,12 @@ func escaped(s string) string {
 	var b strings.Builder
 	for i := 0; i < len(s); {
 		_, n := utf8.DecodeRuneInString(s[i:])
-		if c := s[i : i+n]; strings.IndexFunc(c, unprintable) >= 0 {
+		c := s[i : i+n]
+		if strings.IndexFunc(c, unprintable) >= 0 {
 			quoted := strconv.Quote(c)
 			c = quoted[1 : len(quoted)-1]
-			b.WriteString(c)
-		} else {
-			b.WriteString(c)
 		}
+		b.WriteString(c)
 		i += n
 	}
 	return b.String()
