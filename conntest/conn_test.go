@@ -14,8 +14,8 @@ import (
 	"golang.org/x/net/nettest"
 )
 
-// TestMain makes a worker of every process but the first: the tests run where
-// connections are accepted.
+// TestMain runs the tests in a worker, where connections are accepted. The first process is the
+// master.
 func TestMain(m *testing.M) {
 	if cluster.IsWorker() {
 		os.Exit(m.Run())
@@ -57,7 +57,7 @@ func runInWorker() int {
 	return 0
 }
 
-// sendAll sends what it accepts to the worker.
+// sendAll sends the connections that it accepts to the worker.
 func sendAll(ln net.Listener, to *atomic.Pointer[cluster.Process]) {
 	for {
 		c, err := ln.Accept()
@@ -93,8 +93,8 @@ func testBoth(t *testing.T, dial func() (client, server net.Conn, err error)) {
 	}
 }
 
-// TestConn: an accepted connection is what net.Conn says, deadlines and races
-// included.
+// TestConn: an accepted connection does what the doc of net.Conn says, also with deadlines and
+// several goroutines.
 func TestConn(t *testing.T) {
 	ln, err := cluster.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -112,7 +112,7 @@ func TestConn(t *testing.T) {
 	})
 }
 
-// TestSentConn: so is one that the master has accepted, and sent.
+// TestSentConn: a connection that the master has accepted and sent does so too.
 func TestSentConn(t *testing.T) {
 	sent := make(chan net.Conn, 1)
 	stop := cluster.OnMessage(func(_ *cluster.Process, m cluster.Message) {

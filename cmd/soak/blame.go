@@ -12,14 +12,14 @@ import (
 	"github.com/go-cluster/cluster"
 )
 
-// Who had a request that got no answer, and whether that worker died of it: several
-// die each second, so that the time alone would excuse nearly everything.
+// Which worker had a request that got no answer, and whether that worker died. Several workers
+// die each second, so the time alone would excuse nearly every loss.
 
-// acceptsEnv names the file of the accepts to the workers.
+// acceptsEnv tells the workers the name of the file of accepts.
 const acceptsEnv = "SOAK_ACCEPTS"
 
-// accepts is a file to which the workers write, for each connection, who accepted
-// it and when: it tells the same when they have crashed.
+// accepts is a file in which the workers note, for each connection, which of them accepted it
+// and when. The notes stay when a worker crashes.
 type accepts struct{ file *os.File }
 
 func openAccepts(path string) (accepts, error) {
@@ -32,9 +32,9 @@ func (a accepts) note(client net.Addr) {
 	fmt.Fprintf(a.file, "%v %d %d\n", client, os.Getpid(), time.Now().UnixNano())
 }
 
-// by returns the pids of the workers that accepted client's connection, which began
-// then. There are several when one was killed before it could tell the master that
-// it has the connection, which then went to another one.
+// by returns the pids of the workers that accepted client's connection, which began at the time
+// began. There are several if a worker was killed before it could tell the master that it had
+// the connection: then the connection went to another one.
 func (a accepts) by(client net.Addr, began time.Time) (pids []int) {
 	info, err := a.file.Stat()
 	check(err)
@@ -45,15 +45,15 @@ func (a accepts) by(client net.Addr, began time.Time) (pids []int) {
 		var by int
 		var at int64
 		fmt.Sscan(line, &address, &by, &at)
-		if address == client.String() && at >= began.UnixNano() { // ports come back
+		if address == client.String() && at >= began.UnixNano() { // an earlier connection may have had the port
 			pids = append(pids, by)
 		}
 	}
 	return pids
 }
 
-// deaths is a file of those of the workers: whoever is the master writes it, and the clients
-// read it.
+// deaths is a file of the workers' deaths. The master writes it, also after an upgrade, and the
+// clients read it.
 type deaths struct{ file *os.File }
 
 func openDeaths(path string) (deaths, error) {
@@ -68,8 +68,8 @@ func (d deaths) add(w *cluster.Process, e cluster.Exit) {
 	check(err)
 }
 
-// all are the deaths so far: whether each was no graceful end, by pid, and the time of the
-// last that was none.
+// all returns the deaths so far, by pid: whether the worker was killed or crashed. last is the
+// time of the last such death.
 func (d deaths) all() (killed map[int]bool, last time.Time) {
 	info, err := d.file.Stat()
 	check(err)
@@ -89,15 +89,15 @@ func (d deaths) all() (killed map[int]bool, last time.Time) {
 }
 
 const (
-	// toDie is how long a worker may take that lost a request as it died: a drain
-	// has less.
+	// toDie bounds the time from the loss of a request to the death of the worker that had it.
+	// A drain takes less.
 	toDie = 15 * time.Second
-	// toReport is how long the report of a death may take, if an upgrade is under way.
+	// toReport bounds the time until a death is reported, if an upgrade is under way.
 	toReport = 8 * time.Second
 )
 
-// explain waits for the report of a death that explains the loss. A worker that
-// was killed between accept and note has told nobody: there any death will do.
+// explain waits for the report of a death that explains the loss. A worker that was killed
+// between accept and note has noted nothing: then any death will do.
 func (d deaths) explain(l loss) bool {
 	if len(l.workers) == 0 {
 		time.Sleep(toReport)
@@ -113,7 +113,7 @@ func (d deaths) explain(l loss) bool {
 	return false
 }
 
-// of returns how many of the workers have died, and whether any by no graceful end.
+// of returns how many of the workers have died, and whether one of them was killed or crashed.
 func (d deaths) of(workers []int) (died int, killed bool) {
 	all, _ := d.all()
 	for _, pid := range workers {

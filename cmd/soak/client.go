@@ -34,10 +34,11 @@ func (l loss) String() string {
 		l.kind, l.nth, l.workers, l.failed.Format(time.StampMilli), l.failed.Sub(l.sent).Round(time.Millisecond), l.err)
 }
 
-// patience is how long a request may take: a worker may be stopped meanwhile.
+// patience bounds a request. It is long, since a worker may be stopped meanwhile.
 const patience = 30 * time.Second
 
-// clients are a process of their own, a child of the master, which an upgrade does not end.
+// clients is the process of the clients. It is a child of the master, and an upgrade does not
+// end it.
 type clients struct {
 	address string
 	accepts accepts
@@ -47,13 +48,13 @@ type clients struct {
 	tally
 }
 
-// tally is what the clients tell the master in the end.
+// tally is what the clients tell the master at the end.
 type tally struct {
 	Served, Excused int
 	Lost            []string
 }
 
-// clientsEnv has the address to the process of the clients.
+// clientsEnv tells the process of the clients the address.
 const clientsEnv = "SOAK_CLIENTS"
 
 // beClients is the main function of the clients. They go on until the master wants them to
@@ -82,8 +83,8 @@ func beClients(s *state, perKind int) {
 	check(os.Rename(s.file("tally.new"), s.file("tally")))
 }
 
-// keepAlive sends requests one after another, on one connection as long as the
-// server keeps it. It repeats none: net/http's client would hide a loss.
+// keepAlive sends requests one after another, on one connection as long as the server keeps it.
+// It repeats none. (net/http's client would, and hide a loss.)
 func (c *clients) keepAlive(ctx context.Context) {
 	for ctx.Err() == nil {
 		c.connection(ctx, "keep-alive", func() bool { return ctx.Err() == nil })
@@ -98,7 +99,8 @@ func (c *clients) oneShot(ctx context.Context) {
 	}
 }
 
-// connection sends requests while more says so and the server keeps it open.
+// connection sends requests on one connection, while more returns true and the server keeps it
+// open.
 func (c *clients) connection(ctx context.Context, kind string, more func() bool) {
 	began := time.Now()
 	conn, err := net.DialTimeout("tcp", c.address, patience)
@@ -125,8 +127,8 @@ func (c *clients) connection(ctx context.Context, kind string, more func() bool)
 	}
 }
 
-// request sends one, every third with a body. It reports whether the server
-// closes the connection after it.
+// request sends a request, every third one with a body. It reports whether the server closes the
+// connection after the answer.
 func request(c net.Conn, r *bufio.Reader, n int) (last bool, err error) {
 	text := "GET / HTTP/1.1\r\nHost: soak\r\n\r\n"
 	if n%3 == 0 {
@@ -148,8 +150,8 @@ func request(c net.Conn, r *bufio.Reader, n int) (last bool, err error) {
 	return resp.Close, err
 }
 
-// failed notes a lost request. It is excused if the worker that had it died; that
-// nobody listened is never.
+// failed notes a lost request. The loss is excused if the worker that had the request died. A
+// refused connection is never excused.
 func (c *clients) failed(l loss, conn net.Conn) {
 	l.failed = time.Now()
 	if conn != nil {

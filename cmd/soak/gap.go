@@ -16,22 +16,22 @@ import (
 	"github.com/go-cluster/cluster"
 )
 
-// For how long nobody leads although somebody could: a worker is ready and runs, and the
-// one that was chosen, if any, is not stopped. Who leads has a lock on a file, which ends
-// with the process; that is looked at every 10 ms.
+// For how long nobody leads although a worker could: one is ready and runs, and the one that was
+// chosen, if any, is not stopped. The leader has a lock on a file, which ends with its process.
+// The master looks at the lock every 10 ms.
 
 const (
 	lookTime = 10 * time.Millisecond
-	// maxGap is how long a gap may be. A leader's death, a start after Options.Backoff and
-	// the way there are in it.
+	// maxGap bounds a gap. A gap contains the death of a leader, a start after
+	// Options.Backoff, and the messages between.
 	maxGap = time.Second
-	// leaderFile is locked by who leads. That is a lock of fcntl(2): of those the master can
-	// ask without taking one.
+	// leaderFile is locked by the leader. The lock is one of fcntl(2), since the master can
+	// look at such a lock without taking it.
 	leaderFile = "leader"
 )
 
-// gap adds up the time of a gap: that in which this machine ran. A look that comes late
-// has been waited for by everybody, workers too. So it counts as two looks at most.
+// gap adds up the time of a gap in which this machine ran. If a look comes late, the workers may
+// have had no turn either. So the time since the look before counts as two looks at most.
 type gap struct {
 	last    time.Time // the look before
 	lasts   time.Duration
@@ -84,7 +84,7 @@ func (p *pauses) stop(w *cluster.Process, d time.Duration) {
 // endsIn continues a worker after a while.
 func (p *pauses) endsIn(d time.Duration, pid int) {
 	time.AfterFunc(d, func() {
-		for _, w := range cluster.Workers() { // not whoever has that pid by now
+		for _, w := range cluster.Workers() { // another process may have the pid by now
 			if w.PID() == pid {
 				w.OSProcess().Signal(syscall.SIGCONT)
 			}
@@ -100,8 +100,8 @@ func (p *pauses) pids() []int {
 	return slices.Collect(maps.Keys(p.all))
 }
 
-// watchGap looks until ctx ends, and notes the longest gap. One in which the master is
-// replaced counts in its two parts.
+// watchGap looks until ctx ends, and notes the longest gap. A gap in which the master is replaced
+// counts as two.
 func (s *soak) watchGap(ctx context.Context) {
 	f, err := os.OpenFile(filepath.Join(s.witness.dir, leaderFile), os.O_RDWR|os.O_CREATE, 0o600)
 	check(err)
@@ -113,7 +113,7 @@ func (s *soak) watchGap(ctx context.Context) {
 	for {
 		select {
 		case now := <-ticker.C:
-			n := s.witness.count(terms + leading) // a short term may have fallen between two looks
+			n := s.witness.count(terms + leading) // there may have been a short term between two looks
 			g.look(now, n == begun && !isLocked(f) && s.mayLead())
 			begun = n
 			s.mu.Lock()
@@ -125,7 +125,7 @@ func (s *soak) watchGap(ctx context.Context) {
 	}
 }
 
-// mayLead reports whether some worker could lead, and none that is stopped is to.
+// mayLead reports whether a worker could lead, and no stopped worker has been chosen.
 func (s *soak) mayLead() bool {
 	chosen := -1
 	for _, l := range cluster.Stats().Coord.Leads {

@@ -5,11 +5,11 @@
 // garbage to their channel, flood the master, and are told to stop one by one; the cluster
 // is reloaded and scaled, and the master is replaced in place.
 //
-// All the time it checks that no request is lost, but those in flight on a worker that was
-// killed. Of package coord it checks that no two workers lead or hold a lock at once, and
-// that somebody leads when somebody can. At the end the capacity must be back, and nothing
-// may have leaked. It prints its seed and a summary, and exits with 1 if something did not
-// hold. The clients are a process of their own, which goes on while the master is replaced.
+// All the time it checks that no request is lost, except those in flight on a worker that was
+// killed. Of package coord it checks that no two workers lead or hold a lock at once, and that a
+// worker leads when one can. At the end all workers must be ready again, and nothing may have
+// leaked. It prints its seed and a summary, and exits with status 1 if something did not hold.
+// The clients are a process of their own, which goes on while the master is replaced.
 //
 //	go run ./cmd/soak -time 60s
 package main
@@ -71,7 +71,7 @@ func main() {
 	fmt.Printf("soak: ok, with %d upgrades\n", s.Upgrades)
 }
 
-// scheduling is the one of that name.
+// scheduling returns the Scheduling of that name.
 func scheduling(name string) cluster.Scheduling {
 	for _, s := range []cluster.Scheduling{cluster.Shared, cluster.RoundRobin, cluster.Sharded, cluster.LeastConnections, cluster.ByClient} {
 		if s.String() == name {
@@ -140,7 +140,8 @@ type soak struct {
 	state
 }
 
-// run is the master. was says that it goes on with the run of the program before.
+// run is the main function of the master. was says that it goes on with the run of the program
+// before.
 func (s *soak) run(was bool, o cluster.Options) bool {
 	s.rand = rand.New(s.random)
 	addresses := s.start(o)
@@ -151,7 +152,7 @@ func (s *soak) run(was bool, o cluster.Options) bool {
 		s.settle()
 		check(cluster.Reload(context.Background()))
 		c := make(chan os.Signal, 1)
-		signal.Notify(c, os.Interrupt) // from here on os/signal has a goroutine, as it has after an upgrade
+		signal.Notify(c, os.Interrupt) // makes os/signal start its goroutine, which it has after an upgrade too
 		signal.Stop(c)
 		s.Before = census()
 		s.startClients(<-addresses)
@@ -172,7 +173,7 @@ func (s *soak) run(was bool, o cluster.Options) bool {
 	check(cluster.Reload(context.Background()))
 	after := census()
 	for end := time.Now().Add(10 * time.Second); !after.within(s.Before) && time.Now().Before(end); after = census() {
-		time.Sleep(100 * time.Millisecond) // what was stopped and killed goes
+		time.Sleep(100 * time.Millisecond) // until workers that were stopped and killed are gone
 	}
 	stats := cluster.Stats()
 	stopped := cluster.Disconnect(context.Background())
@@ -213,7 +214,7 @@ func (s *soak) start(o cluster.Options) <-chan string {
 	return addresses
 }
 
-// event lets one thing happen.
+// event makes one thing happen.
 func (s *soak) event() {
 	all := cluster.Workers()
 	if len(all) == 0 {
@@ -258,7 +259,7 @@ func (s *soak) tell(format string, args ...any) {
 	}
 }
 
-// settle waits until all workers that there should be are ready.
+// settle waits until as many workers are ready as there should be.
 func (s *soak) settle() bool {
 	check(cluster.Scale(s.workers))
 	for end := time.Now().Add(time.Minute); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {

@@ -20,7 +20,7 @@ import (
 
 // What the master's program hands to the next one.
 
-// stateName is what the state goes over by.
+// stateName is the name under which OnUpgrade saves the state.
 const stateName = "soak"
 
 // state is what is known of a run.
@@ -47,8 +47,8 @@ func (s *state) exists(name string) bool {
 	return !errors.Is(err, fs.ErrNotExist)
 }
 
-// succeed goes on with the state of the program before, if there is one, and has it handed
-// to the next.
+// succeed goes on with the state of the program before, if there is one, and registers its
+// saving for the next program.
 func (s *soak) succeed() (was bool) {
 	was, err := cluster.Upgraded(stateName, &s.state)
 	check(err)
@@ -86,7 +86,7 @@ func (s *soak) continueStopped() {
 	}
 }
 
-// startClients starts their process.
+// startClients starts the process of the clients.
 func (s *soak) startClients(address string) {
 	c := exec.Command(os.Args[0], os.Args[1:]...)
 	c.Env = append(os.Environ(), clientsEnv+"="+address, witnessEnv+"="+s.Dir)

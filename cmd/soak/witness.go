@@ -16,11 +16,11 @@ import (
 	"github.com/go-cluster/cluster/coord"
 )
 
-// Whether two processes ever lead, or hold a lock, at once. Who does has a lock of the
-// kernel's meanwhile, on a file of that name: it goes with the process, however that
-// ends, and a stopped process keeps it.
+// Whether two processes ever lead, or hold a lock, at once. A process that does so also has a lock
+// of the kernel on a file of that name. That lock ends with the process, in whatever way it ends,
+// and a stopped process keeps it.
 
-// witnessEnv names the directory of the files to the workers.
+// witnessEnv tells the workers the directory of the files.
 const witnessEnv = "SOAK_WITNESS"
 
 type witness struct{ dir string }
@@ -28,14 +28,14 @@ type witness struct{ dir string }
 const (
 	leading  = "leading"
 	holding  = "holding"
-	terms    = "terms "    // a line for each time that a process led, or held
-	overlaps = "overlaps " // a line for each time that another one did so already
+	terms    = "terms "    // a line for each time that a process led, or held a lock
+	overlaps = "overlaps " // a line for each time that another process did so at that moment
 )
 
-// leadName is what the workers stand for.
+// leadName is the name for which the workers are candidates.
 const leadName = "soak"
 
-// watch has a worker stand for a name, and take a lock again and again.
+// watch makes a worker a candidate for the name, and makes it take a lock again and again.
 func (w witness) watch() {
 	coord.Lead(leadName, func(ctx context.Context) error {
 		w.alone(leading, func() {
@@ -59,7 +59,7 @@ func (w witness) watch() {
 	}()
 }
 
-// alone calls fn as the only process that does what is named.
+// alone calls fn, which only one process may do at a time, and notes if another one does.
 func (w witness) alone(what string, fn func()) {
 	f, err := os.OpenFile(filepath.Join(w.dir, what), os.O_RDWR|os.O_CREATE, 0o600)
 	check(err)
@@ -94,9 +94,9 @@ func (w witness) count(file string) int64 {
 	return info.Size()
 }
 
-// report prints what the witness has seen. It is true if nobody did at once with
-// another what only one may, if both were done at all, and if there was always somebody
-// who led when somebody could.
+// report prints what the witness has seen. It returns true if no two processes led or held the
+// lock at once, if both was done at all, and if there was always a leader when a worker could
+// lead.
 func (w witness) report(longest time.Duration) bool {
 	led, held := w.count(terms+leading), w.count(terms+holding)
 	both := w.count(overlaps+leading) + w.count(overlaps+holding)

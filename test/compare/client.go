@@ -22,16 +22,16 @@ type client struct {
 	conns []*conn
 }
 
-// conn is one connection. It is as thin as can be, since it takes its time from
-// the same cores.
+// conn is one connection. It does as little as possible, since it uses the same cores as the
+// servers.
 type conn struct {
 	net.Conn
 	buf   []byte
 	times []time.Duration // of the measurement under way
 }
 
-// connect opens the connections, as many to each process that serves. Each
-// answer tells the process; a connection to one that has enough is closed again.
+// connect opens the connections, the same number to each process that serves. Each answer names
+// the process. A connection to a process that has enough is closed again.
 func connect(address string, conns, processes int) (*client, error) {
 	c := &client{}
 	each := map[string]int{}
@@ -121,10 +121,10 @@ func (c *client) rate(d time.Duration) (float64, error) {
 	return float64(n) / time.Since(begun).Seconds(), err
 }
 
-// latencies sends so many requests per second and returns what each took,
-// sorted. A request that is due while its connection waits for an answer is late
-// through the server, so its time counts from when it was due. Where only this
-// process is late, since a timer was, its time counts from when it was sent.
+// latencies sends requests at the given rate and returns their times, sorted. If a request is due
+// while its connection still waits for an answer, the server is the cause of the delay, and the
+// time counts from when the request was due. If only this process is late, since a timer was,
+// the time counts from when the request was sent.
 func (c *client) latencies(d time.Duration, perSecond float64) ([]time.Duration, error) {
 	gap := time.Duration(float64(time.Second) * float64(len(c.conns)) / perSecond)
 	begun := time.Now()
@@ -153,7 +153,7 @@ func (c *client) latencies(d time.Duration, perSecond float64) ([]time.Duration,
 	return all, err
 }
 
-// freeAddress is one that nobody listens on.
+// freeAddress returns an address on which nothing listens.
 func freeAddress() (string, error) {
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -163,5 +163,5 @@ func freeAddress() (string, error) {
 	return ln.Addr().String(), nil
 }
 
-// note writes where the measurement is, beside the tables.
+// note writes the progress of the measurement to the standard error, apart from the tables.
 func note(format string, args ...any) { fmt.Fprintf(os.Stderr, format, args...) }

@@ -1,14 +1,14 @@
-// Command compare measures a cluster beside what one would use in its place:
-// one plain process with net/http, and fasthttp's prefork. All have the same
-// number of cores in all.
+// Command compare measures a cluster beside what one would use in its place: one plain process
+// with net/http, and fasthttp's prefork. The processes of each server together have the same
+// number of cores.
 //
 //	go run .           eight minutes, on a machine that does nothing else
 //	go run . -brief    a few seconds, to see that it works
 //
-// There are four kinds of work. For each, all servers run at the same time, and
-// one after the other is measured, round after round. What it prints are the
-// medians of the rounds. A ratio is the median of the ratios to the plain process
-// in the same round, so it means something on a machine that is not quite quiet.
+// There are four kinds of work. For each, all servers run at the same time, and one after the
+// other is measured, round after round. It prints the medians of the rounds. A ratio is the
+// median of the ratios to the plain process in the same round, so it means something even on a
+// machine that is not quite at rest.
 //
 // A measurement has two halves. In the first, each connection sends its next
 // request when it has its answer: that gives the requests per second. In the

@@ -46,7 +46,7 @@ func (s scenario) run(p plan) error {
 	}
 	for round := range p.rounds {
 		for i := range all {
-			f := all[(i+round)%len(all)] // nobody always comes behind the same other
+			f := all[(i+round)%len(all)] // so that no server always comes behind the same one
 			if err := f.measure(s.half, pace); err != nil {
 				return fmt.Errorf("%s: %w", f.server.name, err)
 			}
@@ -89,7 +89,7 @@ func (s scenario) warmUp(all []*figures) (pace float64, err error) {
 	return pace, nil
 }
 
-// measure is one measurement.
+// measure makes one measurement.
 func (f *figures) measure(half time.Duration, pace float64) error {
 	rate, err := f.client.rate(half)
 	if err != nil {

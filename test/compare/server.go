@@ -18,7 +18,7 @@ import (
 	"github.com/valyala/fasthttp/prefork"
 )
 
-// What a server is to be is in its environment, which its workers inherit.
+// The settings of a server are in its environment, which its workers inherit.
 const (
 	serverEnv    = "COMPARE_SERVER"
 	addressEnv   = "COMPARE_ADDRESS"
@@ -33,12 +33,12 @@ type server struct {
 	name      string
 	kind      string // plain, prefork or cluster
 	procs     int    // GOMAXPROCS of each process that serves
-	processes int    // so many serve
-	heap      int    // bytes that each holds
-	hold      int    // steps that each request makes under the lock
+	processes int    // how many processes serve
+	heap      int    // bytes that each of them holds
+	hold      int    // steps that each request takes under the lock
 }
 
-// start runs it in a process of its own, which is not quite ready yet.
+// start runs the server in a process of its own. It does not wait until that is ready.
 func (s server) start(address string) (*exec.Cmd, error) {
 	self, err := os.Executable()
 	if err != nil {
@@ -52,7 +52,7 @@ func (s server) start(address string) (*exec.Cmd, error) {
 	return c, c.Start()
 }
 
-// stop ends it and what it has started.
+// stop ends the process and all processes that it has started.
 func stop(c *exec.Cmd) {
 	c.Process.Signal(syscall.SIGTERM)
 	c.Wait() // a signal ends the plain process: that is no error
@@ -78,7 +78,7 @@ func serve(kind string) error {
 			w.do()
 			ctx.Write(w.answer)
 		}})
-		p.Logger = log.New(io.Discard, "", 0) // the end of its master is no news
+		p.Logger = log.New(io.Discard, "", 0) // it would log the end of its master
 		p.OnMasterDeath = func() { os.Exit(0) }
 		return p.ListenAndServe(address)
 	case "cluster":
