@@ -49,12 +49,12 @@
 //
 // # Supervision
 //
-// AutoFork replaces a worker that dies, at once the first time and then ever
-// later (Options.Backoff); [Run] gives up with [ErrBootLoop] when no worker ever
-// gets ready. [Reload] replaces all workers, one by one, by those of the program
-// and the options as they are now, and [Scale] changes their number.
+// AutoFork replaces a worker that dies: the first time at once, and after further
+// deaths in a row later and later (Options.Backoff). [Run] gives up with [ErrBootLoop]
+// if no worker ever gets ready. [Reload] replaces all workers, one by one, by workers
+// of the program and the options as they are now, and [Scale] changes their number.
 // Options.Watchdog finds workers that hang, Options.Recycle replaces those that
-// have served or grown enough, and [Stats] tells how all are.
+// have served or grown enough, and [Stats] returns the state of all.
 //
 // # Guarantees
 //

@@ -77,24 +77,24 @@ const (
 	// a trip through the master.
 	RoundRobin
 	// Sharded opens many sockets for the address, each with a queue of its own, among
-	// which the kernel spreads the connections, and gives each worker as many as the
-	// next: an even spread, and the master is not involved. When a worker dies, drains,
-	// is full or hangs, others accept on its sockets until it is back. A worker has no
-	// part before its first Accept. Linux only; where it cannot be, as on a unix socket, it
-	// is Shared, and [ListenerStats] says so.
+	// which the kernel spreads the connections, and gives the same number to each worker:
+	// an even spread, and the master has no part in it. When a worker dies, drains, is full
+	// or hangs, others accept on its sockets until it is back. A worker gets its sockets at
+	// its first Accept. Linux only. Where it is not possible, as on a unix socket, the
+	// address is Shared, and [ListenerStats] says so.
 	Sharded
 	// LeastConnections makes the master accept and hand each connection to the worker
 	// that has the fewest open ones; workers that have equally few get one in turn. It is
-	// for connections that stay, as those of websockets and gRPC. The price is that of
+	// for connections that stay open, as those of websockets and gRPC. It costs as much as
 	// RoundRobin. A worker that does not answer for 100 ms is passed over. A node worker
-	// does not tell what it has closed. So the master assumes that as large a part of its
-	// connections is open as with the Go workers, or all of them if there is no Go worker.
+	// does not tell which connections it has closed. So the master assumes that as large a
+	// part of them is open as with the Go workers, or all if there is no Go worker.
 	LeastConnections
-	// ByClient is Sharded, and all connections of one client's IP address go to the
-	// workers of one slot, as long as one of them accepts: for what a server keeps of its
-	// clients in memory. Behind a proxy all clients are one. While the slot's worker is
-	// dead, full or hangs, others have its clients. [Scale] moves them. Where the system
-	// refuses the program that chooses, it is Sharded, and [ListenerStats] says so.
+	// ByClient is Sharded, but all connections from one IP address go to the worker of one
+	// slot. It is for servers that keep something of their clients in memory. Behind a
+	// proxy all clients are one. While the slot's worker is dead, full or hangs, others get
+	// its clients. [Scale] moves clients to other slots. Where the system refuses the
+	// program that chooses, the address is Sharded, and [ListenerStats] says so.
 	ByClient
 )
 

@@ -200,26 +200,26 @@ func (w *Process) telling(received []func(error)) func(error) {
 	}
 }
 
-// SendHandle is Send of a message that a handle goes with: a net.Conn,
-// net.Listener, net.PacketConn or *os.File. The other side takes it from the
-// [Message]. A copy travels: h stays open and is the caller's to close, which it
-// may do as soon as SendHandle has returned.
+// SendHandle is Send for a message that carries a handle: a net.Conn,
+// net.Listener, net.PacketConn or *os.File. The other side takes the handle from the
+// [Message]. A copy is sent: h stays open and is the caller's to close, as soon as
+// SendHandle has returned.
 //
 // The message keeps its place among those of Send, and received is called as by Send.
 // A node peer gets a connection, listener or UDP socket as its net.Socket, net.Server or
-// dgram.Socket. What is sent to it after a handle waits until it has acknowledged the
+// dgram.Socket. Messages to it after a handle wait until it has acknowledged the
 // handle.
 //
-// Bytes that were read from a connection do not travel: send them in v. A *tls.Conn and
-// other types without a descriptor cannot be sent, and the error says what to
-// send in place of them. In a master that has forked, the socket of a Listen can be
-// sent, but not that of a RoundRobin listener.
+// Bytes that were read from a connection do not go with it: send them in v. A *tls.Conn and
+// other types without a descriptor cannot be sent, and the error says what to send in place
+// of them. In a master that has forked, the listener of a Shared address can be sent, and
+// no other one.
 //
 // The errors are those of Send, and two more. ErrBacklog is returned also while 256
-// handles are on their way to the other side. ErrNotSupported is returned for a
-// RoundRobin listener, for all but TCP connections and listeners on Windows, and for a
-// file or a unixgram socket to a node peer. If it is not known yet whether the peer is
-// node, received or OnError gets that error later.
+// handles are on their way to the other side. ErrNotSupported is returned for a RoundRobin
+// or LeastConnections listener, for all but TCP connections and listeners on Windows, and
+// for a file or a unixgram socket to a node peer. If it is not known yet whether the peer
+// is node, received or OnError gets that error later.
 func (w *Process) SendHandle(v, h any, received ...func(error)) error {
 	if w == nil {
 		return callError("SendHandle", ErrNotWorker)
