@@ -1,6 +1,7 @@
 package drain
 
 import (
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -12,11 +13,11 @@ import (
 // for it.
 type calls struct {
 	mu      sync.Mutex
-	begun   int              // calls since the beginning; the number of the last one
-	live    map[int]struct{} // those that are under way
-	changed chan struct{}    // closed when one ends, if somebody waits for that
-	timer   *time.Timer      // of rouseLate
-	upTo    int              // the newest call that the timer is for
+	begun   int           // calls since the beginning; the number of the last one
+	live    []int         // those that are under way: few, so that a map would cost more
+	changed chan struct{} // closed when one ends, if somebody waits for that
+	timer   *time.Timer   // of rouseLate
+	upTo    int           // the newest call that the timer is for
 }
 
 const (
@@ -34,10 +35,7 @@ func (c *calls) begin() (n int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.begun++
-	if c.live == nil {
-		c.live = make(map[int]struct{})
-	}
-	c.live[c.begun] = struct{}{}
+	c.live = append(c.live, c.begun)
 	return c.begun
 }
 
@@ -45,7 +43,10 @@ func (c *calls) begin() (n int) {
 func (c *calls) end(n int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	delete(c.live, n)
+	i := slices.Index(c.live, n)
+	last := len(c.live) - 1
+	c.live[i] = c.live[last]
+	c.live = c.live[:last]
 	if c.changed != nil {
 		close(c.changed)
 		c.changed = nil
@@ -81,7 +82,7 @@ func (c *calls) ended(n int, d time.Duration) bool {
 func (c *calls) change(n int) <-chan struct{} {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for live := range c.live {
+	for _, live := range c.live {
 		if live <= n {
 			if c.changed == nil {
 				c.changed = make(chan struct{})

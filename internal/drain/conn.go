@@ -22,8 +22,9 @@ type conn struct {
 	tracker  *Tracker
 	listener *Listener // that accepted it; nil if another process did
 	raw      net.Conn
-	rc       syscall.RawConn // of raw; nil if it has none
-	bye      *goodbye.Conn   // of a ServeFunc; else nil
+	bye      *goodbye.Conn // of a ServeFunc; else nil
+
+	prev, next *conn // in the Tracker's list, and under its lock
 
 	ops     atomic.Uint32 // finished reads and writes
 	reading atomic.Int32  // reads of more than one byte under way
@@ -41,6 +42,15 @@ type conn struct {
 
 	mu    sync.Mutex
 	limit time.Time // the application's read deadline
+}
+
+// begin makes c that of raw.
+func (c *conn) begin(t *Tracker, l *Listener, raw net.Conn) *conn {
+	c.tracker, c.listener, c.raw = t, l, raw
+	if l != nil && l.tells.Load() {
+		c.bye = new(goodbye.Conn)
+	}
+	return c
 }
 
 // The phases of a connection.
@@ -146,10 +156,15 @@ const tlsHandshake = 22
 // come. The server then closes the connection as if the client had.
 func (c *conn) lastRead(p []byte) (n int, err error) {
 	c.raw.SetReadDeadline(time.Time{})
-	if c.rc == nil {
+	s, ok := c.raw.(syscall.Conn)
+	if !ok {
 		return 0, io.EOF
 	}
-	readErr := c.rc.Read(func(fd uintptr) bool {
+	rc, err := s.SyscallConn()
+	if err != nil {
+		return 0, io.EOF
+	}
+	readErr := rc.Read(func(fd uintptr) bool {
 		n, err = readNow(fd, p)
 		return true
 	})

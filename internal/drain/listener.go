@@ -40,7 +40,7 @@ type Listener struct {
 
 	mu          sync.Mutex
 	limit       time.Time   // of SetDeadline
-	interrupted bool        // the worker is full, and so the source has a deadline in the past
+	interrupted atomic.Bool // changed with mu: the worker is full, and so the source has a deadline in the past
 	timer       *time.Timer // of SetDeadline, for timeUp
 }
 
@@ -122,7 +122,7 @@ func (l *Listener) setLimit(t time.Time) error {
 	if !t.IsZero() {
 		l.timer = time.AfterFunc(time.Until(t), l.timeUp)
 	}
-	if l.interrupted {
+	if l.interrupted.Load() {
 		return nil // the next Accept sets it
 	}
 	return l.source.SetDeadline(t)
@@ -160,7 +160,7 @@ func (l *Listener) interrupt() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if !l.tracker.Draining() {
-		l.interrupted = true
+		l.interrupted.Store(true)
 		l.source.SetDeadline(past)
 		l.calls.rouseLate(l.source)
 	}
@@ -168,12 +168,14 @@ func (l *Listener) interrupt() {
 
 // resume undoes interrupt, and reports whether there was one.
 func (l *Listener) resume() bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if !l.interrupted {
+	if !l.interrupted.Load() {
 		return false
 	}
-	l.interrupted = false
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !l.interrupted.Swap(false) {
+		return false
+	}
 	if !l.tracker.Draining() {
 		l.source.SetDeadline(l.limit)
 	}
@@ -182,10 +184,7 @@ func (l *Listener) resume() bool {
 
 // wasInterrupted reports whether an Accept has timed out only because the worker is full.
 func (l *Listener) wasInterrupted() bool {
-	l.mu.Lock()
-	interrupted := l.interrupted
-	l.mu.Unlock()
-	return interrupted && !l.expired()
+	return l.interrupted.Load() && !l.expired()
 }
 
 // SyscallConn gives access to this worker's descriptor of the socket.

@@ -33,7 +33,7 @@ func (t *Tracker) show() {
 }
 
 // taken is how many places are taken. t.mu is held.
-func (t *Tracker) taken() int { return len(t.conns) + t.others + t.reserved }
+func (t *Tracker) taken() int { return t.conns.n + t.others + t.reserved }
 
 // isFull is Full with t.mu held.
 func (t *Tracker) isFull() bool { return t.most > 0 && t.taken() >= t.most }

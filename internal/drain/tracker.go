@@ -24,7 +24,7 @@ type Tracker struct {
 
 	mu        sync.Mutex
 	stoppers  map[stopper]struct{} // what a drain stops
-	conns     map[*conn]struct{}   // accepted and not closed
+	conns     list                 // accepted and not closed
 	accepted  int64                // connections, since the beginning
 	accepting int                  // Accept calls that may come back with a connection
 	others    int                  // connections that this package does not wrap
@@ -32,6 +32,34 @@ type Tracker struct {
 	publish   func(Counts)         // or nil
 	roomier   sync.Cond            // with mu: what beginAccept waits for may have changed
 	files     map[*file]struct{}
+}
+
+// list are connections, one after another, so that none has to be looked for.
+type list struct {
+	first *conn
+	n     int
+}
+
+func (l *list) add(c *conn) {
+	if c.next = l.first; c.next != nil {
+		c.next.prev = c
+	}
+	l.first = c
+	l.n++
+}
+
+// remove removes c, which is in the list.
+func (l *list) remove(c *conn) {
+	if c.next != nil {
+		c.next.prev = c.prev
+	}
+	if c.prev != nil {
+		c.prev.next = c.next
+	} else {
+		l.first = c.next
+	}
+	c.prev, c.next = nil, nil
+	l.n--
 }
 
 // stopper is something that a drain stops from taking on work.
@@ -50,7 +78,6 @@ func newTracker(limits Limits, full, accepts, filled, room func()) *Tracker {
 	t := &Tracker{
 		limit: int64(limits.Ever), full: full, most: limits.Open, filled: filled, room: room, accepts: accepts,
 		stoppers: make(map[stopper]struct{}),
-		conns:    make(map[*conn]struct{}),
 		files:    make(map[*file]struct{}),
 	}
 	t.roomier.L = &t.mu
@@ -65,7 +92,7 @@ func (t *Tracker) Draining() bool { return t.draining.Load() }
 func (t *Tracker) Counts() (accepted int64, active int) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return t.accepted, len(t.conns) + t.others
+	return t.accepted, t.conns.n + t.others
 }
 
 // enter registers s to be stopped by a drain, which may have begun.
@@ -173,7 +200,7 @@ func (t *Tracker) arrived(c *conn) {
 func (t *Tracker) noteAndUnlock(c *conn) {
 	last, filled := false, false
 	if c != nil {
-		t.conns[c] = struct{}{}
+		t.conns.add(c)
 		t.accepted++
 		last, filled = t.accepted == t.limit, t.isFull()
 		t.show()
@@ -190,7 +217,7 @@ func (t *Tracker) noteAndUnlock(c *conn) {
 func (t *Tracker) forget(c *conn) {
 	t.mu.Lock()
 	was := t.isFull()
-	delete(t.conns, c)
+	t.conns.remove(c)
 	t.leftAndUnlock(was)
 }
 
@@ -199,8 +226,8 @@ func (t *Tracker) forget(c *conn) {
 func (t *Tracker) inFlight(conns []*conn) (all []*conn, accepting int) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	conns = slices.Grow(conns, len(t.conns))
-	for c := range t.conns {
+	conns = slices.Grow(conns, t.conns.n)
+	for c := t.conns.first; c != nil; c = c.next {
 		conns = append(conns, c)
 	}
 	return conns, t.accepting

@@ -6,32 +6,28 @@ import (
 	"os"
 	"syscall"
 	"time"
-
-	"github.com/go-cluster/cluster/internal/goodbye"
 )
 
 // What Accept returns: types that keep what the connections of package net can do
 // beyond net.Conn (half-close, sendfile, socket options), and whose reads and
 // writes go through a conn.
 
-// track wraps c. The conn is in flight once the Tracker knows it.
+// track wraps raw. The conn is in flight once the Tracker knows it. It is a part of what
+// wraps it, so that a connection costs one allocation.
 func (t *Tracker) track(l *Listener, raw net.Conn) (net.Conn, *conn) {
-	c := &conn{tracker: t, listener: l, raw: raw}
-	if l != nil && l.tells.Load() {
-		c.bye = new(goodbye.Conn)
-	}
-	if s, ok := raw.(syscall.Conn); ok {
-		c.rc, _ = s.SyscallConn()
-	}
-	switch raw := raw.(type) {
+	switch typed := raw.(type) {
 	case *net.TCPConn:
-		return &tcpConn{raw, c}, c
+		w := &tcpConn{tcpMethods: typed}
+		return w, w.c.begin(t, l, raw)
 	case *net.UnixConn:
-		return &unixConn{raw, c}, c
+		w := &unixConn{unixMethods: typed}
+		return w, w.c.begin(t, l, raw)
 	case StreamConn:
-		return &streamConn{raw, c}, c
+		w := &streamConn{StreamConn: typed}
+		return w, w.c.begin(t, l, raw)
 	}
-	return &otherConn{raw, c}, c
+	w := &otherConn{Conn: raw}
+	return w, w.c.begin(t, l, raw)
 }
 
 // connOf finds what Accept returned below c, which TLS may have wrapped. It is
@@ -40,13 +36,13 @@ func connOf(c net.Conn) *conn {
 	for {
 		switch w := c.(type) {
 		case *tcpConn:
-			return w.c
+			return &w.c
 		case *unixConn:
-			return w.c
+			return &w.c
 		case *streamConn:
-			return w.c
+			return &w.c
 		case *otherConn:
-			return w.c
+			return &w.c
 		case interface{ NetConn() net.Conn }:
 			c = w.NetConn()
 		default:
@@ -68,7 +64,7 @@ type tcpMethods interface {
 
 type tcpConn struct {
 	tcpMethods
-	c *conn
+	c conn
 }
 
 func (w *tcpConn) Read(p []byte) (int, error)          { return w.c.read(p) }
@@ -103,7 +99,7 @@ type unixMethods interface {
 
 type unixConn struct {
 	unixMethods
-	c *conn
+	c conn
 }
 
 func (w *unixConn) Read(p []byte) (int, error)        { return w.c.read(p) }
@@ -130,7 +126,7 @@ type StreamConn interface {
 
 type streamConn struct {
 	StreamConn
-	c *conn
+	c conn
 }
 
 func (w *streamConn) Read(p []byte) (int, error)        { return w.c.read(p) }
@@ -141,7 +137,7 @@ func (w *streamConn) SetReadDeadline(d time.Time) error { return w.c.setReadDead
 
 type otherConn struct {
 	net.Conn
-	c *conn
+	c conn
 }
 
 func (w *otherConn) Read(p []byte) (int, error)        { return w.c.read(p) }

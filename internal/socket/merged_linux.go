@@ -5,6 +5,7 @@ import (
 	"net"
 	"os"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -21,17 +22,21 @@ import (
 // make connections of them (net.FileConn) would cost a duplicate and five more system calls
 // for each.
 type Merged struct {
-	readiness
+	*readiness
 
 	mu     sync.Mutex
 	closed bool
 	all    map[int]*member // by index
+
+	guard
 }
 
 // member is one of the sockets.
 type member struct {
-	mu sync.Mutex // held while one goroutine accepts
-	ln *net.TCPListener
+	mu    sync.Mutex // held while one goroutine accepts
+	ln    *net.TCPListener
+	calls atomic.Uint64 // calls of accept that have begun, and those that have ended: odd while one is under way
+	seen  uint64        // calls at the last look of the guard
 }
 
 // NewMerged makes a listener without sockets.
@@ -40,7 +45,9 @@ func NewMerged() (*Merged, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Merged{readiness: r, all: make(map[int]*member)}, nil
+	m := &Merged{readiness: r, all: make(map[int]*member)}
+	m.guard.init(m)
+	return m, nil
 }
 
 // Add makes m accept from h as well. It takes a descriptor of its own. index is for Remove. If
@@ -67,6 +74,7 @@ func (m *Merged) Add(index int, h *handle.Handle) error {
 		return err
 	}
 	m.all[index] = &member{ln: tcp}
+	m.guard.beCareful() // who had the socket before may have it still
 	return nil
 }
 
@@ -100,10 +108,6 @@ func (m *Merged) control(op, index int, ln *net.TCPListener) error {
 	return os.NewSyscallError("epoll_ctl", err)
 }
 
-// overtaken bounds the Accept of a socket that had a connection a moment ago: another
-// process may have taken that since.
-const overtaken = time.Millisecond
-
 // Accept waits for a connection at any of the sockets.
 func (m *Merged) Accept() (net.Conn, error) {
 	for {
@@ -117,7 +121,7 @@ func (m *Merged) Accept() (net.Conn, error) {
 		if s == nil {
 			continue // it has just gone
 		}
-		c, err := s.accept()
+		c, err := m.accept(s)
 		if err == nil {
 			return c, nil
 		}
@@ -127,48 +131,94 @@ func (m *Merged) Accept() (net.Conn, error) {
 	}
 }
 
-func (s *member) accept() (net.Conn, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.ln.SetDeadline(time.Now().Add(overtaken))
-	defer s.ln.SetDeadline(time.Time{}) // else its timer would wake this process
-	return s.ln.Accept()
-}
-
 // readiness is an epoll instance of sockets. The runtime's poller watches it.
 type readiness struct {
 	epoll *os.File
 	rc    syscall.RawConn
+	limit atomic.Pointer[time.Time] // the deadline, or nil
+
+	mu    sync.Mutex // held while one goroutine waits
+	look  func(epoll uintptr) (done bool)
+	err   error // of look
+	found []unix.EpollEvent
+	next  int // in found
 }
 
-func newReadiness() (r readiness, err error) {
-	r.epoll, r.rc, err = newEpollFile()
-	return r, err
-}
+// maxFound is how many sockets one look finds. With more than one a busy worker makes fewer
+// looks, and with few none of the sockets waits for long.
+const maxFound = 8
 
-// ready waits for a socket that has something, and returns its index. It asks for one at a
-// time, and the kernel goes round among them.
-func (r readiness) ready() (index int, err error) {
-	var events [1]unix.EpollEvent
-	waitErr := r.rc.Read(func(fd uintptr) bool {
-		n, errno := pollNow(int(fd), events[:])
-		index, err = int(events[0].Fd), nil
-		if errno != 0 && errno != unix.EINTR {
-			err = errno
-		}
-		return n > 0 || err != nil
-	})
-	switch {
-	case waitErr == nil:
-		return index, os.NewSyscallError("epoll_wait", err)
-	case errors.Is(waitErr, os.ErrDeadlineExceeded):
-		return 0, waitErr
+func newReadiness() (*readiness, error) {
+	f, rc, err := newEpollFile()
+	if err != nil {
+		return nil, err
 	}
-	return 0, net.ErrClosed
+	r := &readiness{epoll: f, rc: rc}
+	events := make([]unix.EpollEvent, maxFound)
+	r.look = func(epoll uintptr) bool {
+		n, errno := pollNow(int(epoll), events)
+		r.found, r.next, r.err = events[:n], 0, nil
+		if errno != 0 && errno != unix.EINTR {
+			r.err = os.NewSyscallError("epoll_wait", errno)
+		}
+		return n > 0 || r.err != nil
+	}
+	return r, nil
+}
+
+// ready waits for a socket that has something, and returns its index. What the socket had a
+// moment ago may be gone.
+func (r *readiness) ready() (index int, err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.next == len(r.found) || r.over() {
+		r.found, r.next = nil, 0
+		if err := r.rc.Read(r.look); errors.Is(err, os.ErrDeadlineExceeded) {
+			return 0, err
+		} else if err != nil {
+			return 0, net.ErrClosed
+		}
+		if r.err != nil {
+			return 0, r.err
+		}
+	}
+	index = int(r.found[r.next].Fd)
+	r.next++
+	return index, nil
+}
+
+// over reports whether the deadline has passed.
+func (r *readiness) over() bool {
+	limit := r.limit.Load()
+	return limit != nil && !time.Now().Before(*limit)
+}
+
+// setDeadline bounds ready.
+func (r *readiness) setDeadline(t time.Time) error {
+	err := r.epoll.SetReadDeadline(t)
+	if t.IsZero() {
+		r.limit.Store(nil)
+	} else {
+		r.limit.Store(&t)
+	}
+	return err
+}
+
+// close ends ready.
+func (r *readiness) close() error {
+	err := r.epoll.Close()
+	r.limit.Store(new(time.Time))
+	return err
 }
 
 // SetDeadline bounds Accept.
-func (m *Merged) SetDeadline(t time.Time) error { return m.epoll.SetReadDeadline(t) }
+func (m *Merged) SetDeadline(t time.Time) error {
+	err := m.setDeadline(t)
+	if m.over() {
+		m.endCalls()
+	}
+	return err
+}
 
 // Close closes this process's descriptors of all sockets, and ends a waiting Accept.
 func (m *Merged) Close() error {
@@ -182,7 +232,8 @@ func (m *Merged) Close() error {
 		s.ln.Close()
 	}
 	clear(m.all)
-	return m.epoll.Close()
+	m.guard.close()
+	return m.readiness.close()
 }
 
 // Len returns the number of sockets.

@@ -19,7 +19,7 @@ import (
 // methods of a *net.UDPConn.
 type MergedPackets struct {
 	*net.UDPConn // writes; it is read only if Add was called with its socket
-	readiness
+	*readiness
 	received func() // called for each read
 
 	zones sync.Map // names of interfaces, by their index
@@ -265,7 +265,7 @@ func (m *MergedPackets) ReadMsgUDPAddrPort(b, oob []byte) (n, oobn, flags int, f
 // non-blocking: another process may have made one blocking, and then a program that reads by
 // the descriptor itself (SyscallConn) would not return.
 func (m *MergedPackets) SetReadDeadline(t time.Time) error {
-	err := m.epoll.SetReadDeadline(t)
+	err := m.setDeadline(t)
 	if !t.IsZero() && !t.After(time.Now()) {
 		m.each(func(fd int) error { return unix.SetNonblock(fd, true) })
 	}
@@ -359,7 +359,7 @@ func (m *MergedPackets) Close() error {
 	all := m.all
 	m.all = nil
 	m.mu.Unlock()
-	err := errors.Join(m.epoll.Close(), m.UDPConn.Close())
+	err := errors.Join(m.readiness.close(), m.UDPConn.Close())
 	for _, s := range all {
 		go s.close()
 	}
