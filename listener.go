@@ -484,6 +484,7 @@ var _ share.Places = (*places)(nil)
 func (in *places) Reserve() bool                      { return in.drain.Reserve() }
 func (in *places) Unreserve()                         { in.drain.Unreserve() }
 func (in *places) Full() bool                         { return in.drain.Full() }
+func (in *places) Room() (places int, bounded bool)   { return in.drain.Room() }
 func (in *places) Connects() (accepted, ended func()) { return in.drain.Connects() }
 
 // exhausted logs why the master cannot accept connections.

@@ -1,10 +1,13 @@
 package quic_test
 
 import (
+	"context"
+	"net"
 	"testing"
 
 	"github.com/go-cluster/cluster"
 	"github.com/go-cluster/cluster/internal/clustertest"
+	quicgo "github.com/quic-go/quic-go"
 	"github.com/stretchr/testify/require"
 )
 
@@ -45,4 +48,45 @@ func TestMaxConnections(t *testing.T) {
 		accepted += w.Accepted
 	}
 	require.EqualValues(t, 7, accepted)
+}
+
+// deaf is the socket of a client that hears nothing, as one that forges its address.
+type deaf struct{ net.PacketConn }
+
+func (d deaf) ReadFrom(b []byte) (int, net.Addr, error) {
+	for {
+		if _, _, err := d.PacketConn.ReadFrom(b); err != nil {
+			return 0, nil, err
+		}
+	}
+}
+
+// TestForgedAddresses: clients that do not prove where they are get a quarter of the free
+// places at most, and the others are served, by a token of any worker.
+func TestForgedAddresses(t *testing.T) {
+	const most = 8
+	addr, config, _ := beginWith(t, echo, cluster.Options{Workers: 2, MaxConnections: most})
+	active := func() (n int64) {
+		for _, w := range cluster.Stats().Workers {
+			n += w.Active
+		}
+		return n
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	for range 10 * most {
+		c, err := net.ListenPacket("udp", "127.0.0.1:0")
+		require.NoError(t, err)
+		tr := &quicgo.Transport{Conn: deaf{c}}
+		t.Cleanup(func() {
+			tr.Close()
+			c.Close()
+		})
+		go tr.Dial(ctx, addr, config, patient)
+	}
+	clustertest.Eventually(t, func() bool { return active() == 2*most/4 }, "they have what they may have")
+	for range most {
+		dial(t, addr, config).ask(t)
+	}
+	require.EqualValues(t, 2*most/4+most, active())
 }

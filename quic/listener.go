@@ -31,10 +31,11 @@ type Listener struct {
 	once     sync.Once     // closes closed
 	finished sync.Once     // at the end
 
-	mu      sync.Mutex
-	conns   map[*connection]struct{} // that are there, those of which the handshake is under way too
-	begun   int                      // of them, ever
-	changed chan struct{}            // closed at the next change of conns
+	mu       sync.Mutex
+	conns    map[*connection]struct{} // that are there, those of which the handshake is under way too
+	begun    int                      // of them, ever
+	unproven int                      // of conns, those with unproven set
+	changed  chan struct{}            // closed at the next change of conns
 }
 
 // connection is a connection of a Listener.
@@ -43,6 +44,7 @@ type connection struct {
 	from     netip.AddrPort
 	ctx      context.Context // ends with the connection
 	accepted func()          // counts the connection; nil before it has a place
+	unproven bool            // nobody has proved the client's address
 }
 
 // connectionKey is the key of the connection in its context.
@@ -121,7 +123,7 @@ func ListenContext(ctx context.Context, address string, tlsConf *tls.Config, con
 		l.transport.Conn = l.sockets
 		reset, token := place.Keys()
 		l.transport.StatelessResetKey, l.transport.TokenGeneratorKey = (*quicgo.StatelessResetKey)(&reset), (*quicgo.TokenGeneratorKey)(&token)
-		l.transport.ConnectionIDGenerator = newIDs(place)
+		l.transport.ConnectionIDGenerator, l.transport.VerifySourceAddress = newIDs(place), l.doubts
 	}
 	if err := l.serve(tlsConf, conf); err != nil {
 		l.transport.Close()
@@ -219,6 +221,7 @@ func (l *Listener) Accept(ctx context.Context) (*quicgo.Conn, error) {
 			}
 		})
 		accepted()
+		l.provenBy(c, conn)
 	}
 	return conn, nil
 }
@@ -262,12 +265,20 @@ func (l *Listener) Close() error {
 
 // began notes a connection whose first datagram has come.
 func (l *Listener) began(ctx context.Context, client *quicgo.ClientInfo) (context.Context, error) {
-	c := &connection{from: addrPort(client.RemoteAddr), ctx: ctx}
+	c := &connection{from: addrPort(client.RemoteAddr), ctx: ctx, unproven: !client.AddrVerified}
 	l.change(func() {
 		l.conns[c] = struct{}{}
 		l.begun++
+		if c.unproven {
+			l.unproven++
+		}
 	})
-	context.AfterFunc(ctx, func() { l.change(func() { delete(l.conns, c) }) })
+	context.AfterFunc(ctx, func() {
+		l.change(func() {
+			delete(l.conns, c)
+			l.proven(c)
+		})
+	})
 	return context.WithValue(ctx, connectionKey{}, c), nil
 }
 

@@ -45,6 +45,14 @@ func (t *Tracker) Full() bool {
 	return t.isFull()
 }
 
+// Room returns how many places are left, less than 0 if more are taken than there are, and
+// false if there is no bound.
+func (t *Tracker) Room() (places int, bounded bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.most - t.taken(), t.most > 0
+}
+
 // Reserve takes a place for a connection that an Accept is certain to return. It reports
 // false if there is none.
 func (t *Tracker) Reserve() bool {

@@ -86,6 +86,9 @@ type Place interface {
 	Connects() (accepted, ended func())
 	// Full reports whether the worker has as many connections as it may have.
 	Full() bool
+	// Room returns how many places are left, less than 0 if more are taken than there are,
+	// and false if there is no bound.
+	Room() (places int, bounded bool)
 	// Orphaned is closed when the master is gone. The worker is to close all its sockets
 	// then, since the next master needs the address.
 	Orphaned() <-chan struct{}

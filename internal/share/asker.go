@@ -52,6 +52,9 @@ type Places interface {
 	Unreserve()
 	// Full reports whether no place is free.
 	Full() bool
+	// Room returns how many places are left, less than 0 if more are taken than there are,
+	// and false if there is no bound.
+	Room() (places int, bounded bool)
 	// Connects takes a place for a connection that a client has begun already, even if no
 	// place is free. The caller calls accepted when the program has the connection, and
 	// ended when the connection is gone.

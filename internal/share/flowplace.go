@@ -154,6 +154,9 @@ func (p *FlowPlace) apply() {
 // Full reports whether this worker has as many connections as it may.
 func (p *FlowPlace) Full() bool { return p.asker.worker.Places.Full() }
 
+// Room returns how many more connections it may have: see [Places].
+func (p *FlowPlace) Room() (places int, bounded bool) { return p.asker.worker.Places.Room() }
+
 // Received counts a read of a share.
 func (p *FlowPlace) Received() { p.asker.worker.Received() }
 

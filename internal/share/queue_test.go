@@ -36,6 +36,9 @@ func (l *masterLink) Answer(line []byte) {
 type testPlaces struct{ most, taken atomic.Int32 }
 
 func (p *testPlaces) Full() bool { return p.most.Load() > 0 && p.taken.Load() >= p.most.Load() }
+func (p *testPlaces) Room() (int, bool) {
+	return int(p.most.Load() - p.taken.Load()), p.most.Load() > 0
+}
 func (p *testPlaces) Unreserve() { p.taken.Add(-1) }
 func (p *testPlaces) Connects() (accepted, ended func()) {
 	p.taken.Add(1)
