@@ -96,13 +96,13 @@ func webServer() *http3.Server {
 }
 
 // begin makes a cluster of n workers, and returns when all take connections.
-func begin(t *testing.T, program string, n int) (addr *net.UDPAddr, client *tls.Config, ready <-chan *cluster.Process) {
+func begin(t testing.TB, program string, n int) (addr *net.UDPAddr, client *tls.Config, ready <-chan *cluster.Process) {
 	t.Helper()
 	return beginWith(t, program, cluster.Options{Workers: n})
 }
 
 // beginWith is begin with options.
-func beginWith(t *testing.T, program string, o cluster.Options) (addr *net.UDPAddr, client *tls.Config, ready <-chan *cluster.Process) {
+func beginWith(t testing.TB, program string, o cluster.Options) (addr *net.UDPAddr, client *tls.Config, ready <-chan *cluster.Process) {
 	t.Helper()
 	cert, key := clustertest.Certificate(t)
 	o.ReadyFor, o.Env = -1, []string{"ADDRESS=127.0.0.1:0", "CERT=" + string(cert), "KEY=" + string(key)}

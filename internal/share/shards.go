@@ -84,7 +84,7 @@ func shardsOf(q Query) int {
 func unshardable(q Query) string {
 	switch {
 	case !socket.Groups:
-		return "this system has no sockets that can change hands"
+		return "sockets change hands on Linux only"
 	case q.IsUnix():
 		return "a unix socket is one"
 	case q.Multipath:

@@ -14,7 +14,8 @@ import (
 
 // Groups says whether this system has groups of sockets that share the connections of one
 // address, and tells how many connections wait at each. SO_REUSEPORT means something else on
-// most of these systems, and FreeBSD's SO_REUSEPORT_LB does not tell how many wait.
+// most of these systems. FreeBSD's SO_REUSEPORT_LB spreads connections, and SO_LISTENQLEN tells
+// how many wait, but no program can choose the socket; and it has not been tried.
 const Groups = false
 
 // Instruction is an instruction of a program that chooses a socket.

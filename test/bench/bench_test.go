@@ -46,10 +46,16 @@ func rounds(b *testing.B, least int, fn func()) {
 // reports the medians of both, and the median of the ratios of the pairs.
 func compare(b *testing.B, unit string, figure, base func() float64) {
 	b.Helper()
+	compareOf(b, 15, unit, figure, base)
+}
+
+// compareOf is compare of so many pairs at least.
+func compareOf(b *testing.B, least int, unit string, figure, base func() float64) {
+	b.Helper()
 	var figures, bases, ratios []float64
 	figure() // so that the figures do not contain what is done only once
 	base()
-	rounds(b, 15, func() {
+	rounds(b, least, func() {
 		f, g := figure(), base()
 		figures, bases, ratios = append(figures, f), append(bases, g), append(ratios, f/g)
 	})

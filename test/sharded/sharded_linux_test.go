@@ -31,6 +31,10 @@ import (
 var answering = clustertest.Program("answering", func() {
 	ln, err := cluster.Listen("tcp", "127.0.0.1:0")
 	clustertest.Must(err)
+	answerAll(ln)
+})
+
+func answerAll(ln net.Listener) {
 	for {
 		c, err := ln.Accept()
 		clustertest.Must(err)
@@ -39,7 +43,7 @@ var answering = clustertest.Program("answering", func() {
 			fmt.Fprintln(c, cluster.Worker.Slot())
 		}()
 	}
-})
+}
 
 // begin starts n workers and returns where they listen.
 func begin(t testing.TB, n int, s cluster.Scheduling, more cluster.Options) string {
@@ -62,6 +66,11 @@ func ask(addr string) (slot int, err error) {
 	if err != nil {
 		return -1, err
 	}
+	return readSlot(c)
+}
+
+// readSlot reads what a worker says, and closes c.
+func readSlot(c net.Conn) (slot int, err error) {
 	defer c.Close()
 	c.SetDeadline(time.Now().Add(clustertest.Patience))
 	line, err := bufio.NewReader(c).ReadString('\n')
@@ -330,14 +339,12 @@ func TestByClient(t *testing.T) {
 	atHome()
 }
 
-// answer reads what a worker says.
+// answer is readSlot, which must not fail.
 func answer(t *testing.T, c net.Conn) (slot int) {
 	t.Helper()
-	defer c.Close()
-	c.SetDeadline(time.Now().Add(clustertest.Patience))
-	line, err := bufio.NewReader(c).ReadString('\n')
+	slot, err := readSlot(c)
 	require.NoError(t, err)
-	return clustertest.Atoi(strings.TrimSpace(line))
+	return slot
 }
 
 // Where it cannot be, it is Shared, Stats say why and the log does so once. And where only
