@@ -79,7 +79,7 @@ func benchRequest(b *testing.B, run func(call func())) {
 	f := benchFleet(b)
 	echo := func(n int) (int, error) { return n, nil }
 	Respond(f, "echo", echo)
-	_, err := f.Conn().Subscribe("bare", func(m *nats.Msg) {
+	_, err := f.Conn().QueueSubscribe("bare", "responders", func(m *nats.Msg) {
 		run(func() {
 			var n int
 			if json.Unmarshal(m.Data, &n) != nil {

@@ -45,7 +45,7 @@ func newLife(t *testing.T) *life {
 // usage is what there is when nothing is under way.
 func (l *life) usage() (u usage) {
 	l.t.Helper()
-	ctx := long(l.t)
+	ctx := l.t.Context()
 	info, err := l.a.conn.js.AccountInfo(ctx)
 	require.NoError(l.t, err)
 	s, err := l.a.conn.js.Stream(ctx, "KV_"+l.a.store.name())
@@ -64,7 +64,7 @@ func (l *life) usage() (u usage) {
 // this package, in nats.go and in its server, and a heap is never twice the same.
 func (u usage) exceeds(was usage) string {
 	was.Goroutines += 3 * maxResting
-	was.Heap += 16
+	was.Heap += 8
 	for _, c := range []struct {
 		what     string
 		now, was uint64
@@ -84,7 +84,7 @@ func (u usage) exceeds(was usage) string {
 // cycle uses everything once. What is rare in life, and takes longer, comes in some cycles only.
 func (l *life) cycle() {
 	l.t.Helper()
-	ctx := long(l.t)
+	ctx := l.t.Context()
 	l.talk(ctx)
 	l.keep(ctx)
 	if l.current%10 == 0 {
@@ -153,7 +153,7 @@ func (l *life) visit() {
 	require.NoError(l.t, err)
 	awaitNodes(l.t, l.a, "a", "b", "visitor")
 	Subscribe(f, "x", func(int) {})
-	_, unlock, err := f.Lock(long(l.t), "lock")
+	_, unlock, err := f.Lock(l.t.Context(), "lock")
 	require.NoError(l.t, err)
 	unlock()
 	require.NoError(l.t, f.Close())

@@ -4,6 +4,8 @@ package fleet
 
 import (
 	"strings"
+	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 
@@ -62,4 +64,45 @@ func TestKilledAndBack(t *testing.T) {
 	}, "the new master")
 	p.Terminate()
 	awaitNodes(t, a, "a")
+}
+
+// TestReloadLosesNoRequest: while a member's workers are replaced, by an order and by an
+// upgrade, each request to it is answered.
+func TestReloadLosesNoRequest(t *testing.T) {
+	t.Parallel()
+	s := startServer(t)
+	boss := member(t, quick, Options{URL: s.URL, Node: "boss"})
+	p := clustertest.Start(t, unit, "NAME="+boss.Name(), "NODE=u", "URL="+s.URL)
+	old := hellos(p, 2)
+	awaitNodes(t, boss, "boss", "u")
+	ctx := long(t)
+	var answered, ended atomic.Int32
+	var asking sync.WaitGroup
+	for range 4 {
+		asking.Go(func() {
+			for ended.Load() == 0 {
+				if err := boss.Request(ctx, "u", "pid", 0, nil); err != nil {
+					t.Error(err)
+					return
+				}
+				answered.Add(1)
+			}
+		})
+	}
+	gone := func() {
+		for _, pid := range old {
+			clustertest.Eventually(t, func() bool { return strings.Contains(p.Output(), "dead "+pid+" ") }, "the end of the old ones")
+		}
+	}
+	_, err := boss.Reload(ctx, Roll{Nodes: []string{"u"}})
+	require.NoError(t, err)
+	gone()
+	old = hellos(p, 2)
+	p.Signal(syscall.SIGUSR2)
+	hellos(p, 2)
+	gone()
+	ended.Store(1)
+	asking.Wait()
+	t.Logf("%d requests", answered.Load())
+	p.Terminate()
 }
