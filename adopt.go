@@ -93,9 +93,16 @@ func (c *cluster) inherit() {
 	})
 }
 
-// giveUp goes back to the program before, or ends this process: the workers drain.
+// giveUp goes back to the program before, or ends this process: the workers drain. Foreign
+// ones live on if it is done on the main thread; else they are asked to end, and replaced.
 func (in *inheritance) giveUp(why error) {
-	err := in.handover.Rollback(why, self.Args, systemd.Descriptors())
+	var err error
+	back := func() { err = in.handover.Rollback(why, self.Args, systemd.Descriptors()) }
+	if slices.ContainsFunc(in.state.Processes, func(p processState) bool { return p.Foreign != nil }) {
+		process.OnMain(threadTime, back)
+	} else {
+		back()
+	}
 	fmt.Fprintln(os.Stderr, "cluster: the upgrade failed:", err)
 	os.Exit(1)
 }
@@ -300,6 +307,7 @@ func (a *adoption) build() (err error) {
 		}
 		a.workers = append(a.workers, p)
 	}
+	a.m.launcher.AwaitThread()
 	return nil
 }
 
@@ -318,7 +326,7 @@ func (a *adoption) process(s processState) (*Process, error) {
 	p.child, p.owner, p.pid = c, c, w.PID
 	p.state.Store(int32(w.State))
 	p.voluntary.Store(w.Voluntary)
-	p.connected.Store(w.State < supervise.Disconnected)
+	p.connected.Store(s.Foreign == nil && w.State < supervise.Disconnected)
 	c.handed.Store(s.Handed)
 	c.tallies.open.Store(s.Open)
 	g.uses++
@@ -329,8 +337,11 @@ func (a *adoption) process(s processState) (*Process, error) {
 		}
 		c.tallies.page.Store(page)
 	}
-	o := link.Options{Name: p.name(), MaxMessage: c.opts.MaxMessage, MaxQueue: c.opts.MaxQueue}
 	var err error
+	if c.foreign, err = s.Foreign.restore(); err != nil {
+		return nil, err
+	}
+	o := link.Options{Name: p.name(), MaxMessage: c.opts.MaxMessage, MaxQueue: c.opts.MaxQueue}
 	if s.Link != nil {
 		p.link, err = link.Restore(*s.Link, a.taken, (*inbox)(p), &fromWorker{m: a.m, p: p}, o)
 	} else {
@@ -347,6 +358,9 @@ func (a *adoption) process(s processState) (*Process, error) {
 	stdout, stderr := a.writers(p, len(s.Output.Pipes) > 0)
 	if c.proc, err = a.m.launcher.Adopt(p.pid, c.started, s.Output, stdout, stderr, a.m.cluster.tapOutput(p)); err != nil {
 		return nil, err
+	}
+	if c.foreign != nil {
+		c.proc.AdoptForeign()
 	}
 	p.events.restore(s, a.taken)
 	return p, nil
@@ -383,6 +397,9 @@ func (a *adoption) commit() error {
 	if err := share.Restore(m.registry, s.Registry, a.taken, func(id int) share.Member { return members[id] }); err != nil {
 		return err
 	}
+	if err := a.holdSockets(); err != nil {
+		return err
+	}
 	m.forked.Store(true)
 	for _, p := range a.workers {
 		p.events.release()
@@ -393,12 +410,28 @@ func (a *adoption) commit() error {
 			link.Launch(p.link, p.pid)
 		}
 		p.child.proc.Begin()
+		p.child.foreign.listen(p.child)
 		p.child.askAgain()
 		p.link.RetryRequests() // that have waited for this
 		go p.child.reap()
 	}
 	go process.ReapLeft(s.Children, m.waited)
 	a.goOn()
+	return nil
+}
+
+// holdSockets holds again what the foreign workers of each generation get.
+func (a *adoption) holdSockets() error {
+	for _, s := range a.state.Generations {
+		g := a.generations[s.Number]
+		for _, q := range s.Held {
+			held, err := share.HoldAgain(a.m.registry, q)
+			if err != nil {
+				return err
+			}
+			g.sockets = append(g.sockets, passed{held, q})
+		}
+	}
 	return nil
 }
 

@@ -239,8 +239,7 @@ func Scale(n int) error {
 // Callbacks, handlers of requests and OnUpgrade have 5 s to return. So do not call
 // Upgrade from one of them, but on a goroutine of its own. The error says what went
 // wrong, with the last words of a program that did not start; it is ErrNoWorkers before
-// any fork, ErrNotSupported on Windows and with [Options].Foreign workers, and ErrNotMaster in
-// a worker. docs/upgrade.md tells what is carried, what is waited for and what is not.
+// any fork, ErrNotSupported on Windows, and ErrNotMaster in a worker. docs/upgrade.md tells what is carried, what is waited for and what is not.
 func Upgrade(ctx context.Context) error {
 	if IsWorker() {
 		return callError("Upgrade", ErrNotMaster)

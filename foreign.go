@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"slices"
 	"strconv"
@@ -91,8 +90,14 @@ func (s *Socket) query() (share.Query, error) {
 	return q, nil
 }
 
+// passed is a socket that the foreign workers of a generation get.
+type passed struct {
+	share.HeldSocket
+	query share.Query // by which the registry has it
+}
+
 // holdSockets opens the sockets that the foreign workers of a generation will get.
-func holdSockets(o *settings) (held []net.Listener, err error) {
+func holdSockets(o *settings) (held []passed, err error) {
 	anyPort := make(map[string]int) // by address: how many sockets with port 0 there are so far
 	for _, s := range o.Sockets {
 		q, err := s.query()
@@ -102,9 +107,10 @@ func holdSockets(o *settings) (held []net.Listener, err error) {
 				anyPort[q.Place()]++
 			}
 			q.Guarded = o.Credential.isOther()
-			var l net.Listener
-			if l, err = holdOne(q); err == nil {
-				held = append(held, l)
+			q.Locate() // HoldSocket fails where this does
+			var s share.HeldSocket
+			if s, err = share.HoldSocket(context.Background(), std.registry, q); err == nil {
+				held = append(held, passed{s, q})
 				continue
 			}
 		}
@@ -114,31 +120,7 @@ func holdSockets(o *settings) (held []net.Listener, err error) {
 	return held, nil
 }
 
-func holdOne(q share.Query) (net.Listener, error) {
-	if !q.IsPacket() {
-		return std.registry.HoldListener(context.Background(), q)
-	}
-	c, err := std.registry.HoldPacketConn(context.Background(), q)
-	if err != nil {
-		return nil, err
-	}
-	return heldPackets{c.(packetHolder)}, nil
-}
-
-// packetHolder is what HoldPacketConn returns.
-type packetHolder interface {
-	net.PacketConn
-	Socket() (*handle.Handle, error)
-}
-
-// heldPackets makes a net.Listener of a socket for datagrams, so that it can be in a list
-// with the others. Nothing accepts on it.
-type heldPackets struct{ packetHolder }
-
-func (h heldPackets) Accept() (net.Conn, error) { return nil, ErrNotSupported }
-func (h heldPackets) Addr() net.Addr            { return h.LocalAddr() }
-
-func closeSockets(held []net.Listener) {
+func closeSockets(held []passed) {
 	for _, l := range held {
 		l.Close()
 	}
@@ -156,9 +138,7 @@ func (g *generation) letGo() {
 // handles returns new references to the sockets of the generation, for the caller.
 func (g *generation) handles() (all []*handle.Handle, err error) {
 	for _, l := range g.sockets {
-		h, err := l.(interface {
-			Socket() (*handle.Handle, error)
-		}).Socket()
+		h, err := l.Socket()
 		if err != nil {
 			releaseAll(all)
 			return nil, err
@@ -251,7 +231,12 @@ func (f *foreign) begin(c *child) {
 		return
 	}
 	c.happened(supervise.ComesOnline)
-	if f.inbox != nil {
+	f.listen(c)
+}
+
+// listen hears what the worker says of itself from now on.
+func (f *foreign) listen(c *child) {
+	if f != nil && f.inbox != nil {
 		go f.inbox.Serve(func(pid int, n systemd.Notice) {
 			// Only the worker and its descendants may speak for it.
 			if process.Descends(pid, c.p.pid) {
@@ -299,6 +284,44 @@ func (f *foreign) terminate(p *Process) {
 	if err != nil && !errors.Is(err, os.ErrProcessDone) {
 		p.report(fmt.Errorf("cluster: worker %d: SIGTERM: %w", p.id, err))
 	}
+}
+
+// foreignState is foreign as data.
+type foreignState struct {
+	Inbox        systemd.InboxState
+	Main         int
+	Status       string
+	Beats, Asked bool
+}
+
+// handOver returns nil if the worker is none.
+func (f *foreign) handOver() *foreignState {
+	if f == nil {
+		return nil
+	}
+	s := &foreignState{systemd.InboxState{FD: -1}, f.main, f.status, f.beats, f.asked}
+	if f.inbox != nil {
+		s.Inbox = f.inbox.State()
+	}
+	return s
+}
+
+// restore returns nil if the worker is none.
+func (s *foreignState) restore() (*foreign, error) {
+	if s == nil {
+		return nil, nil
+	}
+	inbox, err := systemd.RestoreInbox(s.Inbox)
+	return &foreign{inbox: inbox, main: s.Main, status: s.Status, beats: s.Beats, asked: s.Asked}, err
+}
+
+// pause keeps what the worker says from being heard.
+func (f *foreign) pause(q *quiet) error {
+	if f == nil || f.inbox == nil {
+		return nil
+	}
+	q.undo = append(q.undo, f.inbox.Resume)
+	return f.inbox.Pause(q.ctx)
 }
 
 // isForeign reports whether w is a worker without a channel.

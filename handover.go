@@ -68,6 +68,10 @@ type generationState struct {
 	MemoryLimit          int64
 	Shares, Divides      bool
 	ManualReady          bool
+	Foreign              bool
+	ReadyAfter           time.Duration
+	Sockets              []Socket
+	Held                 []share.Query // those that are open, in this order
 	MaxConnections       int
 	MaxMessage, MaxQueue int
 	ShutdownTimeout      time.Duration
@@ -86,6 +90,7 @@ type processState struct {
 	Gauge                int         // descriptor, or -1
 	Link                 *link.State // nil if it has closed
 	Output               process.OutputState
+	Foreign              *foreignState // nil if it has this package, or node's
 	Asks                 []json.RawMessage
 	Waiting, Events      []eventState
 }
@@ -162,6 +167,9 @@ func (s *masterState) descriptors() (fds []int) {
 	}
 	for _, p := range s.Processes {
 		fds = append(fds, p.Gauge)
+		if p.Foreign != nil {
+			fds = append(fds, p.Foreign.Inbox.FD)
+		}
 		if p.Link != nil {
 			fds = append(append(fds, p.Link.FD), p.Link.Descriptors()...)
 		}
@@ -186,7 +194,11 @@ func (g *generation) handOver() (s generationState, err error) {
 		Number: g.number, Released: g.released, IsGo: g.isGo, Dir: g.dir, Env: g.env, UserEnv: g.userEnv,
 		Exec: o.Exec, File: o.program, Args: o.Args, Own: o.Env, WorkDir: o.Dir, Title: o.Title, Credential: o.Credential,
 		MaxProcs: o.MaxProcs, Workers: o.Workers, MemoryLimit: o.MemoryLimit, Shares: o.shares, Divides: o.divides, ManualReady: o.ManualReady,
+		Foreign: o.Foreign, ReadyAfter: o.ReadyAfter, Sockets: o.Sockets,
 		MaxConnections: o.MaxConnections, MaxMessage: o.MaxMessage, MaxQueue: o.MaxQueue, ShutdownTimeout: o.ShutdownTimeout,
+	}
+	for _, held := range g.sockets {
+		s.Held = append(s.Held, held.query)
 	}
 	s.Program.FD = -1
 	if !g.released {
@@ -200,6 +212,7 @@ func (s *generationState) settings(opts *settings) *settings {
 	o := *opts
 	o.Exec, o.program, o.Args, o.Env, o.Dir, o.Title, o.Credential = s.Exec, s.File, s.Args, s.Own, s.WorkDir, s.Title, s.Credential
 	o.MaxProcs, o.Workers, o.MemoryLimit, o.shares, o.divides, o.ManualReady = s.MaxProcs, s.Workers, s.MemoryLimit, s.Shares, s.Divides, s.ManualReady
+	o.Foreign, o.ReadyAfter, o.Sockets = s.Foreign, s.ReadyAfter, s.Sockets
 	o.MaxConnections, o.MaxMessage, o.MaxQueue, o.ShutdownTimeout = s.MaxConnections, s.MaxMessage, s.MaxQueue, s.ShutdownTimeout
 	return &o
 }
@@ -210,7 +223,7 @@ func (p *Process) handOver(again map[int64]bool) processState {
 		ID: p.id, Slot: p.slot, Generation: c.gen.number, Connections: c.connections, Procs: c.procs, Listened: c.listened,
 		GoVersion: c.built.goVersion, Version: c.built.version, Revision: c.built.revision,
 		Tickets: c.tickets, SaysReady: c.saysReady, Handed: c.handed.Load(), Open: c.tallies.open.Load() + c.tallies.since.Load(),
-		Gauge: -1, Output: c.proc.Output(),
+		Gauge: -1, Output: c.proc.Output(), Foreign: c.foreign.handOver(),
 	}
 	if fd, ok := c.tallies.page.Load().Descriptor(); ok {
 		s.Gauge = fd

@@ -74,13 +74,13 @@ type generation struct {
 	number   int // the supervisor's
 	opts     *settings
 	bin      *process.Program
-	isGo     bool           // the program imports this package
-	dir      string         // the working directory of its workers; "": the master's
-	env      []string       // the master's environment when the program was opened
-	userEnv  []string       // HOME, USER and LOGNAME of Options.Credential's user
-	sockets  []net.Listener // of Options.Sockets
-	uses     int            // workers that are not dead; in the mailbox
-	released bool           // nothing is started from it any more; in the mailbox
+	isGo     bool     // the program imports this package
+	dir      string   // the working directory of its workers; "": the master's
+	env      []string // the master's environment when the program was opened
+	userEnv  []string // HOME, USER and LOGNAME of Options.Credential's user
+	sockets  []passed // of Options.Sockets
+	uses     int      // workers that are not dead; in the mailbox
+	released bool     // nothing is started from it any more; in the mailbox
 
 	askLibuv sync.Once
 	uv       string

@@ -47,6 +47,9 @@ type hold struct {
 // the cluster is quiet.
 const quietTime = 5 * time.Second
 
+// threadTime is how long the thread may be at work on which an exec has to be.
+const threadTime = 2 * time.Second
+
 // held runs fn in this turn, or when the hold is over. It is called in the mailbox.
 func (u *upgrades) held(fn func()) {
 	if h := u.hold; h != nil {
@@ -101,9 +104,6 @@ func (u *upgrades) tell(err error) {
 // replace returns only if the program was not replaced.
 func (u *upgrades) replace(ctx context.Context, reload bool) error {
 	m := u.m
-	if err := u.supports(); err != nil {
-		return err
-	}
 	path := self.Path()
 	file, err := u.checkProgram(ctx, path)
 	if err != nil {
@@ -155,18 +155,21 @@ func (u *upgrades) exec(q *quiet, path string, fallback int, reload bool, flushe
 		Path: path, Args: self.Args, Env: upgrade.Started().Env, Dir: self.StartDir(), Fallback: fallback, Keep: systemd.Descriptors(),
 		Handover: &upgrade.Handover{Version: upgrade.Version, PID: pid, FDs: state.descriptors()},
 	}
-	return e.Run(func() (err error) {
-		flushed()
-		if q.run != nil {
-			if len(q.run.stops) > 0 {
-				return fmt.Errorf("a signal to stop has come: %w", ErrClosed)
+	q.onThread(func() {
+		err = e.Run(func() (err error) {
+			flushed()
+			if q.run != nil {
+				if len(q.run.stops) > 0 {
+					return fmt.Errorf("a signal to stop has come: %w", ErrClosed)
+				}
+				state.Reload = q.takeControls(state) || state.Reload
 			}
-			state.Reload = q.takeControls(state) || state.Reload
-		}
-		state.Children = u.children() // nothing is being started now
-		e.Handover.Body, err = json.Marshal(state)
-		return err
+			state.Children = u.children() // nothing is being started now
+			e.Handover.Body, err = json.Marshal(state)
+			return err
+		})
 	})
+	return err
 }
 
 // children are those of this process that are not workers. It is called in the mailbox.
@@ -179,28 +182,6 @@ func (u *upgrades) children() []int {
 		}
 		return false
 	})
-}
-
-// supports returns why this cluster cannot be handed to another program. The system ends
-// a Foreign worker with the thread that has started it (PDEATHSIG), since it sees the end of
-// no channel; and an exec ends all threads but the one that executes.
-func (u *upgrades) supports() (err error) {
-	m := u.m
-	m.call(func() {
-		for _, p := range m.workers {
-			if p.child.foreign != nil {
-				err = fmt.Errorf("worker %d is a Foreign program: the system would end it with the program that has started it: %w; "+
-					"Reload renews the workers, a restart the master", p.id, ErrNotSupported)
-			}
-		}
-		for _, g := range m.programs {
-			if g.opts.Foreign && err == nil {
-				err = fmt.Errorf("workers are to be Foreign programs, which the system would end with the program that has started them: %w; "+
-					"Reload renews the workers, a restart the master", ErrNotSupported)
-			}
-		}
-	})
-	return err
 }
 
 // checkProgram runs the program at path until it would adopt.
@@ -226,6 +207,8 @@ type quiet struct {
 	states map[string]json.RawMessage
 	left   map[string]int
 	run    *running // that rests; nil if there is none
+
+	onThread func(func()) // runs a function on the thread on which the exec has to be
 }
 
 // end lets all go on.
@@ -248,7 +231,7 @@ func (q *quiet) begin(ctx context.Context) error {
 	q.ctx = limited
 	q.undo = append([]func(){cancel}, q.undo...)
 	workers := q.m.list()
-	for _, step := range []func([]*Process) error{q.rest, q.save, q.parkRun, q.stopReaping, q.settle, q.stopReading, q.stopWriting, q.leave} {
+	for _, step := range []func([]*Process) error{q.rest, q.save, q.parkRun, q.holdThread, q.stopReaping, q.settle, q.stopReading, q.stopWriting, q.leave} {
 		if err := step(workers); err != nil {
 			return err
 		}
@@ -402,6 +385,17 @@ func (q *quiet) parkRun([]*Process) error {
 	}
 }
 
+// holdThread holds the thread on which the exec is no end of Foreign workers.
+func (q *quiet) holdThread([]*Process) error {
+	run, release, err := q.m.launcher.HoldThread(threadTime)
+	if err != nil {
+		return err
+	}
+	q.onThread = run
+	q.undo = append(q.undo, release)
+	return nil
+}
+
 // takeControls takes what Run has not acted on yet: the successor does.
 func (q *quiet) takeControls(state *masterState) (reload bool) {
 	controls := q.run.controls
@@ -470,6 +464,9 @@ func (q *quiet) stopReading(workers []*Process) error {
 		q.undo = append(q.undo, func() { link.Resume(p.link) })
 		if err := link.PauseReading(q.ctx, p.link); err != nil {
 			return q.busy("the reading of the channel of worker %d", p.id)
+		}
+		if err := p.child.foreign.pause(q); err != nil {
+			return q.busy("the reading of what worker %d says of itself", p.id)
 		}
 	}
 	return nil

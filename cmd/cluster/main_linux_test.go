@@ -44,7 +44,7 @@ func TestCommand(t *testing.T) {
 		"Log": testLog, "ReadyURL": testReadyURL, "ReloadOnChange": testReloadOnChange, "Several": testSeveral,
 		"BootLoop": testBootLoop, "Completion": testCompletion, "Docs": testDocs, "Profiles": testProfiles, "Top": testTop, "Logs": testLogs,
 		"ExamplePython": testExamplePython, "ExampleGo": testExampleGo, "ExampleC": testExampleC, "Gunicorn": testGunicorn,
-		"NodeReload": testNodeReload, "SystemdNotify": testSystemdNotify, "Upgrade": testUpgrade, "UpgradeDuringReload": testUpgradeDuringReload, "Rollback": testRollback, "UpgradeDies": testUpgradeDies,
+		"NodeReload": testNodeReload, "SystemdNotify": testSystemdNotify, "Upgrade": testUpgrade, "UpgradeRun": testUpgradeRun, "UpgradeDuringReload": testUpgradeDuringReload, "Rollback": testRollback, "UpgradeDies": testUpgradeDies,
 		"FollowOverUpgrade": testFollowOverUpgrade, "FollowKilled": testFollowKilled,
 		"Fleet": testFleet, "FleetTrouble": testFleetTrouble,
 	} {

@@ -153,7 +153,13 @@ func (f *runFlags) run(args []string) error {
 	defer cancel()
 	defer reopenOnSignal(out)()
 	if f.readyURL != "" {
-		cluster.OnOnline(func(w *cluster.Process) { go awaitURL(ctx, f.readyURL, w) })
+		await := func(w *cluster.Process) { go awaitURL(ctx, f.readyURL, w) }
+		cluster.OnOnline(await)
+		cluster.OnAdopt(func(w *cluster.Process) {
+			if w.State() == cluster.Online { // for which the program before an upgrade has asked
+				await(w)
+			}
+		})
 	}
 	if f.reloadOnChange {
 		go reloadOnChange(ctx, args, o.Exec, out.own("stderr"))

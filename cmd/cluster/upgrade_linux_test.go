@@ -290,3 +290,40 @@ func testFollowKilled(c *cli) {
 		require.Equal(t, exitFailed, f.cmd.ProcessState.ExitCode())
 	}
 }
+
+// testUpgradeRun: the command itself is renewed while the programs that it runs serve on.
+func testUpgradeRun(c *cli) {
+	t, at := c.t, c.address()
+	program := filepath.Join(c.dir, "command")
+	put := func() {
+		b, err := os.ReadFile(c.programs["cluster"])
+		require.NoError(t, err)
+		clustertest.WriteProgram(t, program+".new", b)
+		require.NoError(t, os.Rename(program+".new", program))
+	}
+	put()
+	cmd := exec.Command(program, "run", "--name", c.name, "-n", "2", "--listen", "tcp://"+at, "--ready-notify", c.programs["foreign"])
+	s := &site{cli: c, p: clustertest.StartCmd(t, cmd, "", c.env...)}
+	c.ready(s.p, 2)
+	workers, master := c.pids(), c.stats().PID
+	for range 2 {
+		put()
+		r := s.upgrade()
+		require.Zero(t, r.code, r.err)
+		require.Contains(t, r.out, c.name+": upgraded in ")
+		is, err := os.Stat(fmt.Sprintf("/proc/%d/exe", master))
+		require.NoError(t, err)
+		want, err := os.Stat(program)
+		require.NoError(t, err)
+		require.True(t, os.SameFile(is, want), "the new file")
+		require.Equal(t, workers, c.pids())
+		answer, err := clustertest.Get("http://" + at)
+		require.NoError(t, err)
+		require.Contains(t, answer, "hello from pid")
+	}
+	c.ok("reload")
+	require.NotContains(t, c.pids(), workers[0])
+	workers = c.pids()
+	require.Contains(t, c.ok("stop"), "stopped in ")
+	c.ended(s.p, workers)
+}

@@ -24,7 +24,8 @@
 //
 // A process that is no program of this module ([Foreign]) is this program first,
 // which then becomes it. On Linux such processes are forked by one thread that lives
-// until all of them have ended: a goroutine of the Launcher, which ends then as well.
+// until all of them have ended, the main thread if it can be had: a goroutine of the
+// Launcher, which ends then as well.
 //
 // The tests here are of what needs no worker. The rest is tested through package
 // cluster with real workers: its fork, output, leak and hostile tests.

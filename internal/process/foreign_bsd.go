@@ -5,6 +5,7 @@ package process
 import (
 	"os"
 	"syscall"
+	"time"
 )
 
 // endWithParent: nothing ends a process with its parent here.
@@ -13,9 +14,25 @@ func endWithParent(*syscall.SysProcAttr) {}
 // forker starts processes on any thread.
 type forker struct{}
 
-func (*forker) start(fork func() (*os.Process, error)) (*os.Process, error) { return fork() }
+type forkThread struct{}
 
-func (*forker) ended() {}
+func (*forker) start(fork func() (*os.Process, error)) (*os.Process, *forkThread, error) {
+	proc, err := fork()
+	return proc, nil, err
+}
+
+func (*forker) ended(*forkThread) {}
+
+func (*forker) adopt() *forkThread { return nil }
+
+func (*forker) awaitAdopted() {}
+
+func (*forker) hold(time.Duration) (run func(func()), release func(), err error) {
+	return func(fn func()) { fn() }, func() {}, nil
+}
+
+// OnMain calls fn: an exec on any thread ends no process here.
+func OnMain(_ time.Duration, fn func()) { fn() }
 
 // nameToExec is "": no program is held here.
 func (*Program) nameToExec() string { return "" }

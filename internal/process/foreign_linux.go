@@ -3,9 +3,7 @@ package process
 import (
 	"fmt"
 	"os"
-	"runtime"
 	"strconv"
-	"sync"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -13,54 +11,6 @@ import (
 
 // endWithParent has the process sent a SIGTERM at the end of the thread that forked it.
 func endWithParent(attr *syscall.SysProcAttr) { attr.Pdeathsig = syscall.SIGTERM }
-
-// forker is a thread that starts processes. It has to live until all of them have ended,
-// since the kernel sends them the SIGTERM at the end of the thread that has forked them.
-type forker struct {
-	mu   sync.Mutex
-	left int // processes
-	jobs chan func()
-}
-
-// start starts a process on the thread. If it does, ended has to be called when the
-// process has ended.
-func (f *forker) start(fork func() (*os.Process, error)) (proc *os.Process, err error) {
-	f.mu.Lock()
-	if f.left == 0 {
-		f.jobs = make(chan func())
-		go serveForks(f.jobs)
-	}
-	f.left++
-	jobs := f.jobs
-	f.mu.Unlock()
-	done := make(chan struct{})
-	jobs <- func() {
-		proc, err = fork()
-		close(done)
-	}
-	<-done
-	if err != nil {
-		f.ended()
-	}
-	return proc, err
-}
-
-// ended is told that a process has ended.
-func (f *forker) ended() {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if f.left--; f.left == 0 {
-		close(f.jobs)
-	}
-}
-
-func serveForks(jobs <-chan func()) {
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
-	for job := range jobs {
-		job()
-	}
-}
 
 // nameToExec is a path that leads to the held program, or "": see startByName.
 func (p *Program) nameToExec() string {

@@ -61,30 +61,43 @@ func Become() {
 }
 
 // startForeign starts a process that becomes the Spec's program.
-func (l *Launcher) startForeign(cmd *exec.Cmd, spec *Spec) (*os.Process, error) {
+func (l *Launcher) startForeign(cmd *exec.Cmd, spec *Spec) (*os.Process, *forkThread, error) {
 	if cmd.Dir != "" {
 		if _, err := os.Stat(cmd.Dir); err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 	}
 	name := spec.Program.nameToExec()
-	proc, err := l.startOnce(cmd, spec, name)
+	proc, t, err := l.startOnce(cmd, spec, name)
 	if err == nil && name != "" && !spec.Program.liesAt(name) {
 		// Another file was put there just now, and may be what was executed.
-		proc.Kill()
-		proc.Wait()
-		l.forker.ended()
-		proc, err = l.startOnce(cmd, spec, "")
+		l.discard(proc, t)
+		proc, t, err = l.startOnce(cmd, spec, "")
 	}
-	return proc, err
+	return proc, t, err
+}
+
+// discard ends a process that is not what it should be.
+func (l *Launcher) discard(proc *os.Process, t *forkThread) {
+	proc.Kill()
+	proc.Wait()
+	l.forker.ended(t)
+}
+
+// HoldThread returns what runs an exec of another program in this process on the thread
+// that it has to run on: with any other, the system would end Foreign processes. release
+// has to be called if the exec fails. It is an error if there is no such thread, or if it is
+// not free within the time.
+func (l *Launcher) HoldThread(within time.Duration) (run func(func()), release func(), err error) {
+	return l.forker.hold(within)
 }
 
 // startOnce is startForeign by the name that leads to the held program, or by its
 // descriptor if that is "".
-func (l *Launcher) startOnce(cmd *exec.Cmd, spec *Spec, name string) (*os.Process, error) {
+func (l *Launcher) startOnce(cmd *exec.Cmd, spec *Spec, name string) (*os.Process, *forkThread, error) {
 	held, err := spec.Program.duplicate()
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	sockets, err := duplicates(spec.Foreign)
 	defer func() {
@@ -98,11 +111,11 @@ func (l *Launcher) startOnce(cmd *exec.Cmd, spec *Spec, name string) (*os.Proces
 		defer held.Close()
 	}
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	told, tell, err := os.Pipe()
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	defer told.Close()
 	defer tell.Close() // once more, for the returns before the Close below
@@ -118,35 +131,36 @@ func (l *Launcher) startOnce(cmd *exec.Cmd, spec *Spec, name string) (*os.Proces
 	}
 	text, err := json.Marshal(b)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	once.Env = append(once.Env[:len(once.Env):len(once.Env)], becomeEnv+"="+string(text))
 	// In a group of its own it does not get the signals of a terminal. The master gets
 	// them, and asks the process to end.
 	alone(&once)
-	proc, err := l.forker.start(func() (*os.Process, error) { return spec.Foreign.Self.start(&once) })
+	proc, t, err := l.forker.start(func() (*os.Process, error) { return spec.Foreign.Self.start(&once) })
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	tell.Close()
-	return l.became(proc, told, spec.Program)
+	if err := became(told, spec.Program); err != nil {
+		l.discard(proc, t)
+		return nil, nil, err
+	}
+	return proc, t, nil
 }
 
-// became waits until the process has executed its program, or has failed to.
-func (l *Launcher) became(proc *os.Process, told *os.File, p *Program) (*os.Process, error) {
+// became waits until a process has executed its program, or has failed to.
+func became(told *os.File, p *Program) error {
 	told.SetReadDeadline(time.Now().Add(becomeTime))
 	text, err := io.ReadAll(told)
-	if err == nil && len(text) == 0 {
-		return proc, nil
-	}
-	proc.Kill()
-	proc.Wait()
-	l.forker.ended()
-	if err != nil {
-		return nil, fmt.Errorf("%s was not executed within %v: %w", p.argv0, becomeTime, err)
+	switch {
+	case err != nil:
+		return fmt.Errorf("%s was not executed within %v: %w", p.argv0, becomeTime, err)
+	case len(text) == 0:
+		return nil
 	}
 	errno, _ := strconv.Atoi(string(text))
-	return nil, &os.PathError{Op: "fork/exec", Path: p.argv0, Err: syscall.Errno(errno)}
+	return &os.PathError{Op: "fork/exec", Path: p.argv0, Err: syscall.Errno(errno)}
 }
 
 // duplicates are files of the sockets, for package os, which closes none of them.

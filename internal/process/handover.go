@@ -163,5 +163,12 @@ func (l *Launcher) Adopt(pid int, started time.Time, s OutputState, stdout, stde
 	return p, nil
 }
 
+// AdoptForeign says of an adopted process that it is a Foreign one.
+func (p *Process) AdoptForeign() { p.thread = p.launcher.forker.adopt() }
+
+// AwaitThread waits a moment for the thread whose children the adopted Foreign processes
+// are. The goroutine of main should call it: that may be what keeps the thread at work.
+func (l *Launcher) AwaitThread() { l.forker.awaitAdopted() }
+
 // Begin begins to copy what an adopted process writes.
 func (p *Process) Begin() { p.output.begin() }

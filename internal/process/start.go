@@ -72,7 +72,7 @@ type Process struct {
 	Muted error
 
 	launcher *Launcher
-	foreign  bool
+	thread   *forkThread // that has started it, if it is Foreign
 	output   outputPipes
 	tail     *stderrTail // nil if it is not kept
 	through  [3]bool     // see Through; constant after Start
@@ -94,12 +94,12 @@ func (l *Launcher) Start(spec Spec) (*Process, error) {
 		cmd.Stdin = spec.Stdin
 	}
 	l.prepare(cmd, &spec)
-	p := &Process{launcher: l, foreign: spec.Foreign != nil}
+	p := &Process{launcher: l}
 	if err := p.pipeOutput(cmd, &spec); err != nil {
 		return nil, err
 	}
 	p.Started = time.Now()
-	proc, err := l.execute(cmd, &spec)
+	proc, err := l.execute(p, cmd, &spec)
 	p.output.begin()
 	if err != nil {
 		p.output.drain()
@@ -110,19 +110,20 @@ func (l *Launcher) Start(spec Spec) (*Process, error) {
 	return p, nil
 }
 
-func (l *Launcher) execute(cmd *exec.Cmd, spec *Spec) (*os.Process, error) {
-	if spec.Foreign != nil {
-		return l.startForeign(cmd, spec)
+func (l *Launcher) execute(p *Process, cmd *exec.Cmd, spec *Spec) (proc *os.Process, err error) {
+	if spec.Foreign == nil {
+		return spec.Program.start(cmd)
 	}
-	return spec.Program.start(cmd)
+	proc, p.thread, err = l.startForeign(cmd, spec)
+	return proc, err
 }
 
 // Wait waits until the process has ended and its output has been copied, and returns how
 // it has ended. It has to be called once.
 func (p *Process) Wait() (*os.ProcessState, error) {
 	state, err := waitExit(p.OS)
-	if p.foreign {
-		p.launcher.forker.ended()
+	if p.thread != nil {
+		p.launcher.forker.ended(p.thread)
 	}
 	p.output.drain()
 	return state, err

@@ -44,19 +44,54 @@ func (r *Registry) hold(ctx context.Context, q Query) (l *heldListener, err erro
 		return nil, err
 	}
 	err = r.use(ctx, q, nil, nil, func(e *entry) error {
-		e.held++
-		l = &heldListener{addr: e.query.Shown(e.addr), closed: make(chan struct{})}
-		l.letGo = func() { r.host.Turn(func() { r.letGo(e) }) }
-		l.share = func() (h *handle.Handle, err error) {
-			r.host.Turn(func() { h, err = r.socketOf(e) })
-			return h, err
-		}
+		l = holdEntry(r, e)
 		if q.IsPacket() {
 			l.socket = e.sockets[0].Retain()
 		}
 		return nil
 	})
 	return l, err
+}
+
+// holdEntry lets this process listen on e, in the mailbox.
+func holdEntry(r *Registry, e *entry) *heldListener {
+	e.held++
+	l := &heldListener{addr: e.query.Shown(e.addr), closed: make(chan struct{})}
+	l.letGo = func() { r.host.Turn(func() { r.letGo(e) }) }
+	l.share = func() (h *handle.Handle, err error) {
+		r.host.Turn(func() { h, err = r.socketOf(e) })
+		return h, err
+	}
+	return l
+}
+
+// HeldSocket is an address that is open for processes which know no registry.
+type HeldSocket interface {
+	// Socket returns a reference to the socket, to be given to another process.
+	Socket() (*handle.Handle, error)
+	// Close lets the address go. It must not be called in the mailbox.
+	Close() error
+}
+
+// HoldSocket opens q's address, whose Locate was called, for processes that r does not
+// know.
+func HoldSocket(ctx context.Context, r *Registry, q Query) (HeldSocket, error) {
+	l, err := r.hold(ctx, q)
+	if err != nil {
+		return nil, ListenError(q.Address, err, "")
+	}
+	l.socket.Release()
+	return l, nil
+}
+
+// HoldAgain is HoldSocket for an address that has come with a State. It is called in the
+// mailbox.
+func HoldAgain(r *Registry, q Query) (HeldSocket, error) {
+	e := r.entries[q.Key()]
+	if e == nil {
+		return nil, ListenError(q.Address, errs.Closed, "")
+	}
+	return holdEntry(r, e), nil
 }
 
 // socketOf returns a reference to the socket of e, for another process. It runs in

@@ -33,6 +33,7 @@ type EntryState struct {
 	Generation int
 	Nth        int
 	Granted    bool
+	Slotted    bool
 	Lack       string      // why it is not spread as it was asked for
 	Hands      []HandState // if its sockets change hands
 	Foreign    bool
@@ -71,7 +72,7 @@ func StateOf(r *Registry, number func(Member) int) (s State) {
 		if len(e.sockets) == 0 {
 			continue // it is being opened by somebody who will open it again
 		}
-		es := EntryState{Query: e.query, Data: e.data, Addr: AddrOf(e.addr), File: e.file, Generation: e.generation, Nth: e.nth, Granted: e.granted, Lack: e.lack, Foreign: e.foreign, Stored: e.stored}
+		es := EntryState{Query: e.query, Data: e.data, Addr: AddrOf(e.addr), File: e.file, Generation: e.generation, Nth: e.nth, Granted: e.granted, Slotted: e.slotted, Lack: e.lack, Foreign: e.foreign, Stored: e.stored}
 		if e.shards != nil {
 			es.Hands = e.shards.state(number)
 		}
@@ -174,7 +175,7 @@ func Restore(r *Registry, s State, taken handle.Taken, member func(int) Member) 
 	r.made, r.Shards.slots = s.Made, s.Slots
 	for _, es := range s.Entries {
 		e := &entry{key: es.Query.Key(), query: es.Query, data: es.Data, opened: make(chan struct{}), holders: make(map[Member]struct{}),
-			file: es.File, generation: es.Generation, nth: es.Nth, granted: es.Granted, lack: es.Lack, foreign: es.Foreign, stored: es.Stored}
+			file: es.File, generation: es.Generation, nth: es.Nth, granted: es.Granted, slotted: es.Slotted, lack: es.Lack, foreign: es.Foreign, stored: es.Stored}
 		close(e.opened)
 		addr, err := es.Addr.Net()
 		if err != nil {

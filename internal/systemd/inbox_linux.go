@@ -3,8 +3,13 @@ package systemd
 import (
 	"context"
 	"crypto/rand"
+	"errors"
+	"fmt"
 	"net"
+	"os"
+	"sync"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -19,6 +24,15 @@ const maxNotice = 4096
 type Inbox struct {
 	conn    *net.UnixConn
 	address string
+	served  chan struct{} // closed at the end of Serve
+
+	mu     sync.Mutex
+	wanted chan struct{} // closed at the end of the pause; nil if there is none
+	parked chan struct{} // closed when Serve rests
+}
+
+func newInbox(c *net.UnixConn, address string) *Inbox {
+	return &Inbox{conn: c, address: address, served: make(chan struct{})}
 }
 
 // NewInbox opens an Inbox. Its name is abstract, so there is no file to remove, and a worker
@@ -38,7 +52,72 @@ func NewInbox() (*Inbox, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Inbox{c.(*net.UnixConn), address}, nil
+	return newInbox(c.(*net.UnixConn), address), nil
+}
+
+// State returns the Inbox as data, for the program that replaces this one in the same
+// process. The descriptor stays the Inbox's.
+func (i *Inbox) State() InboxState {
+	s := InboxState{-1, i.address}
+	if rc, err := i.conn.SyscallConn(); err == nil {
+		rc.Control(func(fd uintptr) { s.FD = int(fd) })
+	}
+	return s
+}
+
+// RestoreInbox returns the Inbox of a state, and takes over its descriptor. It is nil if
+// that was closed.
+func RestoreInbox(s InboxState) (*Inbox, error) {
+	if s.FD < 0 {
+		return nil, nil
+	}
+	f := os.NewFile(uintptr(s.FD), "inbox")
+	defer f.Close()
+	c, err := net.FilePacketConn(f)
+	if err != nil {
+		return nil, fmt.Errorf("inbox: %w", err)
+	}
+	return newInbox(c.(*net.UnixConn), s.Address), nil
+}
+
+// Pause keeps Serve from taking anything more: what comes waits in the socket. It returns
+// ctx's error if told does not return. Resume has to be called in any case.
+func (i *Inbox) Pause(ctx context.Context) error {
+	i.mu.Lock()
+	i.wanted, i.parked = make(chan struct{}), make(chan struct{})
+	parked := i.parked
+	i.mu.Unlock()
+	i.conn.SetReadDeadline(time.Unix(1, 0))
+	select {
+	case <-parked:
+		return nil
+	case <-i.served:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// Resume ends the pause.
+func (i *Inbox) Resume() {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if i.wanted != nil {
+		i.conn.SetReadDeadline(time.Time{})
+		close(i.wanted)
+		i.wanted, i.parked = nil, nil
+	}
+}
+
+// rest waits for the end of a pause.
+func (i *Inbox) rest() {
+	i.mu.Lock()
+	wanted, parked := i.wanted, i.parked
+	i.mu.Unlock()
+	if wanted != nil {
+		close(parked)
+		<-wanted
+	}
 }
 
 // Address returns the value of NOTIFY_SOCKET for the programs.
@@ -47,10 +126,15 @@ func (i *Inbox) Address() string { return i.address }
 // Serve reads datagrams until Close. It calls told with each, and with the pid of its
 // sender.
 func (i *Inbox) Serve(told func(pid int, n Notice)) {
+	defer close(i.served)
 	var b [maxNotice]byte
 	oob := make([]byte, unix.CmsgSpace(unix.SizeofUcred)+unix.CmsgSpace(253*4)) // SCM_MAX_FD
 	for {
 		n, oobn, flags, _, err := i.conn.ReadMsgUnix(b[:], oob)
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			i.rest()
+			continue
+		}
 		if err != nil {
 			return // closed
 		}

@@ -2,7 +2,11 @@
 
 package systemd
 
-import "github.com/go-cluster/cluster/internal/errs"
+import (
+	"context"
+
+	"github.com/go-cluster/cluster/internal/errs"
+)
 
 // CanHear says that a program can tell this one how it is. Here none can: the kernel does
 // not tell who has sent a datagram.
@@ -19,6 +23,18 @@ func (*Inbox) Address() string { return "" }
 
 // Serve returns.
 func (*Inbox) Serve(func(pid int, n Notice)) {}
+
+// State is that of none.
+func (*Inbox) State() InboxState { return InboxState{FD: -1} }
+
+// RestoreInbox returns nil.
+func RestoreInbox(InboxState) (*Inbox, error) { return nil, nil }
+
+// Pause does nothing.
+func (*Inbox) Pause(context.Context) error { return nil }
+
+// Resume does nothing.
+func (*Inbox) Resume() {}
 
 // Close does nothing.
 func (*Inbox) Close() {}

@@ -15,6 +15,12 @@ type Notice struct {
 	Status   string // "" if the datagram has none
 }
 
+// InboxState is an Inbox as data. FD is -1 if it is closed.
+type InboxState struct {
+	FD      int
+	Address string
+}
+
 // ParseNotice reads a datagram, which has one assignment in each line.
 func ParseNotice(text string) (n Notice) {
 	for line := range strings.Lines(text) {

@@ -19,6 +19,7 @@
 //	a callback that does not return                      TestBusy
 //	a child of the program, a service manager's socket   TestStart, TestStore
 //	node workers                                         TestNodeWorkers
+//	programs without the package, and what they say      TestForeign…
 //	an admin client in the middle of events              TestEventsOverUpgrade of package admin
 //	the master's death, in each step                     TestKilledMaster
 package upgrade
