@@ -94,7 +94,7 @@ type WorkerStats struct {
 	Started      int64   `json:"started"`     // Unix time
 	ReadyAfter   Seconds `json:"ready_after"` // from the fork; 0 if the worker is not ready
 	Restarts     int     `json:"restarts"`    // of the slot
-	LastExit     string  `json:"last_exit"`   // of the slot
+	LastExit     string  `json:"last_exit"`   // of the slot's last worker that has ended; not of a replacement that failed
 	Accepted     int64   `json:"accepted"`    // connections, ever; on Windows up to the last heartbeat
 	Active       int64   `json:"active"`      // connections that are open; on Windows at the last heartbeat
 	MessagesIn   int64   `json:"messages_in"` // from the worker

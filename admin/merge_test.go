@@ -186,9 +186,8 @@ func FuzzMerge(f *testing.F) {
 	})
 }
 
-// BenchmarkMerge is what a scrape of 8 workers with 500 series each costs the master,
-// beside the reading of what they answer.
-func BenchmarkMerge(b *testing.B) {
+// answerOf500 is what a worker with 500 series answers.
+func answerOf500(t testing.TB) []byte {
 	var text strings.Builder
 	for i := range 10 {
 		text.WriteString("# HELP jobs_" + number(i) + "_total Jobs.\n# TYPE jobs_" + number(i) + "_total counter\n")
@@ -197,20 +196,33 @@ func BenchmarkMerge(b *testing.B) {
 		}
 	}
 	var body bytes.Buffer
-	for _, f := range told(b, 0, 1, text.String()).families {
+	for _, f := range told(t, 0, 1, text.String()).families {
 		protodelim.MarshalTo(&body, f)
 	}
+	return body.Bytes()
+}
+
+// BenchmarkMerge is what a scrape of 8 workers with 500 series each costs the master,
+// beside the reading of what they answer.
+func BenchmarkMerge(b *testing.B) {
+	body := answerOf500(b)
 	for b.Loop() {
-		m := newMerger(expfmt.FmtText)
-		for slot := range 8 {
-			families, err := parse(body.Bytes(), expfmt.FmtProtoDelim)
-			require.NoError(b, err)
-			m.add(answer{worker: number(slot), slot: slot, families: families})
-		}
-		var out bytes.Buffer
-		e := expfmt.NewEncoder(&out, expfmt.FmtText)
-		for _, f := range m.families() {
-			e.Encode(f.MetricFamily)
-		}
+		scrapeOf8(b, body)
 	}
+}
+
+// scrapeOf8 is a scrape, but for the asking of the workers.
+func scrapeOf8(t testing.TB, body []byte) {
+	m := newMerger(expfmt.FmtText)
+	for slot := range 8 {
+		families, err := parse(body, expfmt.FmtProtoDelim)
+		require.NoError(t, err)
+		m.add(answer{worker: number(slot), slot: slot, families: families})
+	}
+	var out bytes.Buffer
+	e := expfmt.NewEncoder(&out, expfmt.FmtText)
+	for _, f := range m.families() {
+		require.NoError(t, e.Encode(f.MetricFamily))
+	}
+	require.Equal(t, 8*500+2*10, bytes.Count(out.Bytes(), []byte("\n")))
 }

@@ -152,6 +152,8 @@ func TestReloadAbortsAtTheFirstFailure(t *testing.T) {
 				require.Equal(t, Ready, old[i].State())
 				require.Equal(t, 1, n.m.st.Generations[n.slot(i).Generation].Number)
 			}
+			require.Empty(t, n.slot(1).LastExit, "its worker serves on")
+			require.NotEmpty(t, n.slot(0).LastExit)
 			s := n.stats()
 			require.Equal(t, 1, s.Generation, "the last complete one")
 			require.Equal(t, 1, s.Reload.Replaced)

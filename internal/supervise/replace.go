@@ -83,7 +83,7 @@ func (w *Worker) promote() {
 	old, generation := s.current(), s.Generation
 	s.Current, s.Next, s.Generation, s.Mode = w.ID, 0, r.Generation, slotLive
 	s.Failures, s.Boots = 0, 0
-	w.StartBy = time.Time{}
+	w.StartBy, w.Promoted = time.Time{}, true
 	w.m.release(generation)
 	if old == nil {
 		r.end(nil)

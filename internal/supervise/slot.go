@@ -164,7 +164,11 @@ func (s *slot) nextDelay() time.Duration {
 // lost decides what follows the death of a worker of this slot.
 func (s *slot) lost(w *Worker, e Exit) {
 	m := s.m
-	s.LastExit = e.String()
+	// The slot of a replacement that has failed goes on with its worker. The outcome of the
+	// reload or restart tells of it.
+	if failed := w.Replacement != 0 && !w.Promoted && w.ID != s.Current && s.Current != 0; !failed {
+		s.LastExit = e.String()
+	}
 	s.EverUp = s.EverUp || w.longUp()
 	switch w.ID {
 	case s.Next:

@@ -105,6 +105,7 @@ type Worker struct {
 	Pending     int    // the slot's Pending when the fork was decided
 	Replacement int    // the replacement that it was forked for, or 0
 	For         Reason `json:",omitempty"` // why it replaces another worker
+	Promoted    bool   `json:",omitempty"` // it has replaced that one
 	Fill, Call  int    // the fill and the call that it was forked for, or 0
 
 	Started, OnlineAt, ReadyAt time.Time
