@@ -32,6 +32,7 @@ type upgrades struct {
 	hold  *hold
 	turns []chan struct{} // closed at the end of the turn
 	asked int             // workers that main has asked AutoFork for
+	files uint64          // as upgrade.Exec.Files
 }
 
 // hold is the time from which on nothing new begins, to the exec or back. It belongs to
@@ -153,8 +154,12 @@ func (u *upgrades) exec(q *quiet, path string, fallback int, reload bool, flushe
 	state.Left, state.Reload = q.left, reload || m.upgrades.hold.reload
 	e := &upgrade.Exec{
 		Path: path, Args: self.Args, Env: upgrade.Started().Env, Dir: self.StartDir(), Fallback: fallback, Keep: systemd.Descriptors(),
-		Handover: &upgrade.Handover{Version: upgrade.Version, PID: pid, FDs: state.descriptors()},
+		Handover: &upgrade.Handover{Version: upgrade.Version, PID: pid, FDs: state.descriptors()}, Files: u.files,
 	}
+	defer func() {
+		u.files = e.Files
+		m.launcher.LimitFiles(e.Files)
+	}()
 	q.onThread(func() {
 		err = e.Run(func() (err error) {
 			flushed()

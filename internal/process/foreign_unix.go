@@ -137,7 +137,9 @@ func (l *Launcher) startOnce(cmd *exec.Cmd, spec *Spec, name string) (*os.Proces
 	// In a group of its own it does not get the signals of a terminal. The master gets
 	// them, and asks the process to end.
 	alone(&once)
-	proc, t, err := l.forker.start(func() (*os.Process, error) { return spec.Foreign.Self.start(&once) })
+	proc, t, err := l.forker.start(func() (*os.Process, error) {
+		return l.limited(func() (*os.Process, error) { return spec.Foreign.Self.start(&once) })
+	})
 	if err != nil {
 		return nil, nil, err
 	}

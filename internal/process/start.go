@@ -112,7 +112,7 @@ func (l *Launcher) Start(spec Spec) (*Process, error) {
 
 func (l *Launcher) execute(p *Process, cmd *exec.Cmd, spec *Spec) (proc *os.Process, err error) {
 	if spec.Foreign == nil {
-		return spec.Program.start(cmd)
+		return l.limited(func() (*os.Process, error) { return spec.Program.start(cmd) })
 	}
 	proc, p.thread, err = l.startForeign(cmd, spec)
 	return proc, err

@@ -27,7 +27,10 @@ type ChannelEnd = *os.File
 func ChannelNumber(ChannelEnd) int { return ChannelFD }
 
 // shared is what the processes of a Launcher share.
-type shared struct{ seal sync.Once }
+type shared struct {
+	seal  sync.Once
+	files fileLimit
+}
 
 // prepare sets what is particular to the system. Both ends of the channel are
 // close-on-exec here; only the new process gets one, at a number of its own.

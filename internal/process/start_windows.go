@@ -54,6 +54,11 @@ func startError(err error, cmd *exec.Cmd) error {
 	return err
 }
 
+// LimitFiles does nothing: there is no such limit.
+func (*Launcher) LimitFiles(uint64) {}
+
+func (*Launcher) limited(start func() (*os.Process, error)) (*os.Process, error) { return start() }
+
 // bind puts a process into the job. One that has ended already may be outside.
 func (l *Launcher) bind(proc *os.Process) error {
 	if err := l.job.enter(proc); err != nil && !hasEnded(proc) {

@@ -20,6 +20,10 @@ type Exec struct {
 	Handover *Handover
 	Fallback int   // the descriptor of the program that runs now, or -1
 	Keep     []int // descriptors that the new program gets beside those of Handover
+
+	// Files is the limit of open files that this process began with; 0 while the runtime
+	// knows it. It forgets it with a Run that fails, which sets it here.
+	Files uint64
 }
 
 // Run executes the program. It returns only if that fails, and then all is as before.
@@ -72,14 +76,23 @@ func (e *Exec) Run(last func() error) error {
 // execute makes the system call. Before it syscall.Exec lowers the limit of descriptors, which
 // the runtime has raised at its start. After a failure execute raises the limit again.
 func (e *Exec) execute(env []string) error {
-	var raised unix.Rlimit
+	var raised, began unix.Rlimit
 	limits := unix.Getrlimit(unix.RLIMIT_NOFILE, &raised)
+	if limits == nil && e.Files != 0 {
+		began = raised
+		assign(&began.Cur, e.Files)
+		unix.Setrlimit(unix.RLIMIT_NOFILE, &began)
+	}
 	err := syscall.Exec(e.Path, e.Args, env)
-	if limits == nil {
+	if limits == nil && unix.Getrlimit(unix.RLIMIT_NOFILE, &began) == nil && began.Cur != raised.Cur {
+		e.Files = uint64(began.Cur)
 		unix.Setrlimit(unix.RLIMIT_NOFILE, &raised)
 	}
 	return &os.PathError{Op: "exec", Path: e.Path, Err: err}
 }
+
+// assign sets a limit, whose type is another one on each system.
+func assign[N ~int64 | ~uint64](to *N, n uint64) { *to = N(n) }
 
 func setCloseOnExec(fd int, on bool) error {
 	flags := 0

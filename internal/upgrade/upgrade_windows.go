@@ -47,6 +47,7 @@ type Exec struct {
 	Handover *Handover
 	Fallback int
 	Keep     []int
+	Files    uint64
 }
 
 // Run returns errs.NotSupported.

@@ -202,6 +202,14 @@ func serve() {
 			echo(w)
 			return
 		}
+		if r.URL.Path == "/files" {
+			var own syscall.Rlimit
+			clustertest.Must(syscall.Getrlimit(syscall.RLIMIT_NOFILE, &own))
+			child, err := exec.Command("/bin/sh", "-c", "ulimit -Sn").Output()
+			clustertest.Must(err)
+			fmt.Fprintf(w, "%d %s", own.Cur, child)
+			return
+		}
 		io.WriteString(w, version)
 	})}))
 }

@@ -69,3 +69,34 @@ func TestStart(t *testing.T) {
 	clustertest.Eventually(t, func() bool { return zombies(p.Cmd.Process.Pid) == 0 && syscall.Kill(child, 0) != nil }, "no zombie")
 	p.Terminate()
 }
+
+// TestLimitAfterFailedExec: the runtime forgets in an exec that fails how many files
+// this program might have open when it was started. New workers begin with that limit all the
+// same, as do their children, and so does the next program.
+func TestLimitAfterFailedExec(t *testing.T) {
+	s := newSite(t)
+	s.deploy("one")
+	cmd := exec.Command("/bin/sh", "-c", `ulimit -Sn 500 && exec "$0"`, s.path)
+	p := clustertest.StartCmd(t, cmd, holder)
+	address := p.All("address ", "ready ", "ready ")[0]
+	files := serves(t, address+"/files")
+	require.Regexp(t, `^\d{4,} 500\n$`, files)
+	limits := func() string {
+		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/limits", p.Cmd.Process.Pid))
+		require.NoError(t, err)
+		return string(b)
+	}
+	before := limits()
+	reload := func() {
+		p.Signal(syscall.SIGHUP)
+		require.Equal(t, "2 <nil>", p.Expect("reload "))
+		require.Equal(t, files, serves(t, address+"/files"))
+		require.Equal(t, before, limits())
+	}
+	s.deploy("two")
+	require.Contains(t, upgrade(p, clustertest.SigPoke), "text file busy")
+	reload()
+	require.Equal(t, "<nil>", upgrade(p, clustertest.SigPoke))
+	reload()
+	p.Terminate()
+}
