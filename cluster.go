@@ -252,6 +252,7 @@ func Upgrade(ctx context.Context) error {
 // upgrade may still fail after it. The state is encoded as JSON. An error calls the
 // upgrade off. The returned func unregisters it.
 func OnUpgrade(name string, fn func() (state any, err error)) (stop func()) {
+	notNil(fn == nil)
 	return std.hooks.upgrade.add(stateSaver{name, fn})
 }
 

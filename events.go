@@ -29,6 +29,7 @@ type registration[F any] struct{ fn F }
 // add registers fn. The returned func unregisters it; a call that has begun
 // may still go on then.
 func (c *callbacks[F]) add(fn F) (stop func()) {
+	notNil(isNilFunc(fn))
 	r := &registration[F]{fn}
 	c.change(func(l []*registration[F]) []*registration[F] { return append(slices.Clone(l), r) })
 	return func() {
@@ -67,7 +68,7 @@ func deref[T any](list *[]T) []T {
 // what is in flight and exit: recover what may panic there. A callback that ends its
 // goroutine (runtime.Goexit, which FailNow of package testing calls) ends only its own
 // call: the callbacks after it are called, and whoever waits for its result, as the
-// sender of a request does, gets an error.
+// sender of a request does, gets an error. A nil function is refused with a panic at once.
 func OnFork(fn func(w *Process)) (stop func()) { return std.hooks.fork.add(fn) }
 
 // OnOnline registers fn for workers whose runtime is up and whose channel works.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"reflect"
 	"syscall"
 	"time"
 
@@ -135,6 +136,19 @@ func (m Message) cost() int {
 	return len(m.raw) + link.MessageCost
 }
 
+// notNil panics, in the goroutine of who has made the mistake, if a function is nil. It would
+// be called much later, on a goroutine that tells nothing about that.
+func notNil(isNil bool) {
+	if isNil {
+		panic("cluster: the function to call is nil")
+	}
+}
+
+func isNilFunc(fn any) bool {
+	v := reflect.ValueOf(fn)
+	return v.Kind() == reflect.Func && v.IsNil()
+}
+
 // handler is what one call of Handle has registered.
 type handler struct {
 	cmd string
@@ -145,6 +159,7 @@ type handler struct {
 // json.Unmarshal does. A message that cannot be decoded is reported through OnError, and
 // fn is not called. The returned func unregisters fn.
 func Handle[T any](cmd string, fn func(w *Process, v T)) (stop func()) {
+	notNil(fn == nil)
 	return std.taking(std.hooks.handle.add(handler{cmd, func(w *Process, m Message) {
 		var v T
 		if err := m.Decode(&v); err != nil {
@@ -168,12 +183,14 @@ type requestHandler struct {
 // its text. A request that no handler fits waits for one. The returned func unregisters
 // fn.
 func OnRequest(fn func(w *Process, m Message) (reply any, err error)) (stop func()) {
+	notNil(fn == nil)
 	return std.taking(std.hooks.request.add(requestHandler{any: true, fn: fn}))
 }
 
 // Respond registers fn, as [OnRequest] does, for requests whose "cmd" member is
 // cmd, decoded into Q. A request that cannot be decoded is answered with the error.
 func Respond[Q, A any](cmd string, fn func(w *Process, q Q) (A, error)) (stop func()) {
+	notNil(fn == nil)
 	return std.taking(std.hooks.request.add(requestHandler{cmd: cmd, fn: func(w *Process, m Message) (any, error) {
 		var q Q
 		if err := m.Decode(&q); err != nil {

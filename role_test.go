@@ -133,3 +133,18 @@ func ExampleProcess_nil() {
 	// true
 	// 0 dead
 }
+
+// A nil function is refused where it is registered.
+func TestNilCallback(t *testing.T) {
+	for name, register := range map[string]func(){
+		"OnFork":     func() { cluster.OnFork(nil) },
+		"OnMessage":  func() { cluster.OnMessage(nil) },
+		"OnRequest":  func() { cluster.OnRequest(nil) },
+		"OnShutdown": func() { cluster.OnShutdown(nil) },
+		"OnUpgrade":  func() { cluster.OnUpgrade("", nil) },
+		"Handle":     func() { cluster.Handle[int]("", nil) },
+		"Respond":    func() { cluster.Respond[int, int]("", nil) },
+	} {
+		require.PanicsWithValue(t, "cluster: the function to call is nil", register, name)
+	}
+}

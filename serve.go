@@ -265,6 +265,7 @@ func Stopping() <-chan struct{} {
 // another, the latest registered first. ctx ends when the process is about to
 // be ended, and its Deadline tells when that is. An error is logged.
 func OnShutdown(fn func(context.Context) error) (stop func()) {
+	notNil(fn == nil)
 	if Worker != nil {
 		return Worker.inside.drain.OnShutdown.Add(fn)
 	}

@@ -27,6 +27,7 @@ import "context"
 // the fn that leads the name calls Lead for that name while its ctx is alive: nobody else
 // can lead before fn returns.
 func Lead(name string, fn func(ctx context.Context) error) (stop func()) {
+	notNil("Lead", fn == nil)
 	return here.Lead(name, fn)
 }
 
@@ -41,5 +42,13 @@ func Leads(name string) bool { return here.Leads(name) }
 // If fn fails, the call that ran it returns its error, and the next call that waits runs its
 // own fn. The same happens if the process dies that runs fn. A drain waits for fn.
 func Once(ctx context.Context, name string, fn func(ctx context.Context) error) error {
+	notNil("Once", fn == nil)
 	return here.Once(ctx, name, fn)
+}
+
+// notNil panics, in the goroutine of who has made the mistake, if a function is nil.
+func notNil(call string, isNil bool) {
+	if isNil {
+		panic("coord: " + call + ": the function to call is nil")
+	}
 }

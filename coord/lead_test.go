@@ -256,3 +256,14 @@ func TestOnceEndsWithContext(t *testing.T) {
 	require.Panics(t, func() { coord.Once(t.Context(), name+"2", func(context.Context) error { panic("no") }) })
 	require.ErrorContains(t, coord.Once(t.Context(), name+"2", func(context.Context) error { return errors.New("second") }), "second")
 }
+
+// A nil function is refused where it is given.
+func TestNilFunction(t *testing.T) {
+	for name, call := range map[string]func(){
+		"Lead":      func() { coord.Lead("x", nil) },
+		"Once":      func() { coord.Once(t.Context(), "x", nil) },
+		"Subscribe": func() { coord.Subscribe[int]("x", nil) },
+	} {
+		require.PanicsWithValue(t, "coord: "+name+": the function to call is nil", call)
+	}
+}

@@ -108,6 +108,7 @@ func TestStoreLimits(t *testing.T) {
 	ended, cancel := context.WithCancel(ctx)
 	cancel()
 	require.ErrorIs(t, s.Set(ended, "k", nil, 0), context.Canceled)
+	require.ErrorContains(t, s.Set(ended, "k", nil, 0), `.Set("k"): `)
 }
 
 // TestStoreJSON: values as JSON.

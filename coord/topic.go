@@ -23,6 +23,7 @@ func Publish(topic string, v any) error { return here.Publish(topic, v) }
 // Other errors are reported through cluster.OnError too: a message cannot be decoded into T,
 // the name is too long, the process has subscribed to 4,096 topics, or the master is node's.
 func Subscribe[T any](topic string, fn func(v T)) (stop func()) {
+	notNil("Subscribe", fn == nil)
 	return here.Subscribe(topic, func(msg []byte) error {
 		var v T
 		if err := json.Unmarshal(msg, &v); err != nil {

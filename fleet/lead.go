@@ -95,6 +95,7 @@ func (l *leads) set(name string, has *lease) {
 // The first lease of a new fleet takes 15 seconds: its bucket might be that of a server
 // that has lost its files.
 func (f *Fleet) Lead(name string, fn func(ctx context.Context) error) (stop func()) {
+	notNil("Lead", fn == nil)
 	return f.leads.add(func() (stop func()) {
 		return coord.Lead(f.me.local("lead "+name), func(ctx context.Context) error { return f.leads.lead(ctx, name, fn) })
 	})
@@ -192,6 +193,7 @@ func Fence(ctx context.Context) uint64 {
 // that succeeded too late, the error is [ErrLeaseLost]. ctx is that of fn, and bounds
 // the wait. Without a connection it is [ErrNoFleet].
 func (f *Fleet) Once(ctx context.Context, name string, fn func(ctx context.Context) error) error {
+	notNil("Once", fn == nil)
 	err := coord.Once(ctx, f.me.local("once "+name), func(ctx context.Context) error { return f.leads.once(ctx, name, fn) })
 	if err != nil {
 		return fmt.Errorf("fleet: Once %q: %w", name, err)
@@ -243,4 +245,11 @@ func (f *Fleet) Lock(ctx context.Context, name string) (held context.Context, un
 		_ = l.release(claim{}) // it ends by itself
 		local()
 	}), nil
+}
+
+// notNil panics, in the goroutine of who has made the mistake, if a function is nil.
+func notNil(call string, isNil bool) {
+	if isNil {
+		panic("fleet: " + call + ": the function to call is nil")
+	}
 }

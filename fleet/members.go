@@ -330,6 +330,7 @@ func (f *Fleet) Members() []Member { return f.roster.list() }
 // already. Calls of OnJoin and OnLeave come one after another, in the order in which
 // it happened.
 func (f *Fleet) OnJoin(fn func(Member)) (stop func()) {
+	notNil("OnJoin", fn == nil)
 	return f.roster.onJoin(fn)
 }
 
@@ -337,5 +338,6 @@ func (f *Fleet) OnJoin(fn func(Member)) (stop func()) {
 // heartbeats are missing, or the connection of this process is. A master that leaves is
 // not told of itself.
 func (f *Fleet) OnLeave(fn func(Member)) (stop func()) {
+	notNil("OnLeave", fn == nil)
 	return f.roster.onLeave(fn)
 }

@@ -87,6 +87,7 @@ func newResponders(c *connection, running *callback.Running) *responders {
 // begun. What cannot be had, a subject that is not permitted say, is reported through
 // cluster.OnError.
 func Respond[Q, A any](f *Fleet, cmd string, fn func(q Q) (A, error)) (stop func()) {
+	notNil("Respond", fn == nil)
 	return f.responders.respond(cmd, func(body []byte) (any, error) {
 		var q Q
 		if err := json.Unmarshal(body, &q); err != nil {

@@ -90,6 +90,7 @@ func (f *Fleet) Publish(topic string, v any) error {
 // cannot be decoded into T, a topic that is none, and one that is not permitted.
 // After stop fn is not called again; a call under way goes on.
 func Subscribe[T any](f *Fleet, topic string, fn func(v T)) (stop func()) {
+	notNil("Subscribe", fn == nil)
 	return f.topics.subscribe(topic, func(m *nats.Msg) {
 		var v T
 		if err := json.Unmarshal(m.Data, &v); err != nil {

@@ -18,7 +18,7 @@ func (c *Client) Open(name string) *Store { return &Store{c, name} }
 func (s *Store) ask(ctx context.Context, call string, q Question) (Answer, error) {
 	q.Name = s.name
 	a, err := s.c.ask(ctx, &q)
-	if err != nil && ctx.Err() == nil {
+	if err != nil {
 		err = fmt.Errorf("coord: Store(%.64q).%s(%.64q): %w", s.name, call, q.Key, err)
 	}
 	return a, err
