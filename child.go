@@ -399,20 +399,15 @@ func (p *Process) handOverStderr() {
 	if !p.child.proc.Settle() || !p.link.SpeaksExtra() {
 		return
 	}
-	if fd, err := process.DupOwn(2); err == nil {
-		p.link.AskHandle(wire.TypeNative, &wire.Message{Act: wire.ActStderr}, handle.New(fd), nil)
-	}
+	p.child.give(wire.ActStderr, duplicateOwn(2), time.Second)
 }
 
 // giveSpares gives a worker whose output passes through the master for package admin
 // the master's own, to write to when the master is gone.
 func (c *child) giveSpares() {
 	for fd, act := range map[int]string{1: wire.ActSpareOut, 2: wire.ActSpareErr} {
-		if !c.proc.Through(fd) {
-			continue
-		}
-		if own, err := process.DupOwn(fd); err == nil {
-			c.p.link.AskHandle(wire.TypeNative, &wire.Message{Act: act}, handle.New(own), nil)
+		if c.proc.Through(fd) {
+			c.give(act, duplicateOwn(fd), time.Second)
 		}
 	}
 }

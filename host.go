@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/go-cluster/cluster/internal/channel"
+	"github.com/go-cluster/cluster/internal/handle"
 	"github.com/go-cluster/cluster/internal/link"
 	"github.com/go-cluster/cluster/internal/process"
 	"github.com/go-cluster/cluster/internal/signals"
@@ -458,4 +459,31 @@ func (c *Credential) user() *process.User {
 		return nil
 	}
 	return &process.User{UID: c.UID, GID: c.GID, Groups: c.Groups}
+}
+
+// ---- descriptors that a worker can do without for a while
+
+func duplicateOwn(of int) func() (*handle.Handle, error) {
+	return func() (*handle.Handle, error) {
+		fd, err := process.DupOwn(of)
+		if err != nil {
+			return nil, err
+		}
+		return handle.New(fd), nil
+	}
+}
+
+// maxGiveWait is between two attempts to give a worker a descriptor, at most.
+const maxGiveWait = time.Minute
+
+// give sends the worker a descriptor that it can do without for a while. If none is free
+// there, it is sent once more after wait, and then ever later.
+func (c *child) give(act string, open func() (*handle.Handle, error), wait time.Duration) {
+	h, err := open()
+	if err != nil {
+		return
+	}
+	c.p.link.SendHandle(wire.TypeNative, &wire.Message{Act: act}, h, func() {
+		time.AfterFunc(wait, func() { c.give(act, open, min(2*wait, maxGiveWait)) })
+	})
 }

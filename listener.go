@@ -144,9 +144,9 @@ func (s Scheduling) String() string {
 // syscall.EADDRINUSE) holds in the worker too. On Windows it is windows.WSAEADDRINUSE as
 // well, and unix sockets are ErrNotSupported.
 //
-// A unix socket's file that a dead process left behind is replaced; the file of a live
-// one is EADDRINUSE, and so is one in a directory on which another program holds a lock
-// (flock) for longer than 3 s. If somebody removes the file, the first worker of the
+// A unix socket's file that a dead process left behind, as a master does that is killed, is
+// replaced; the file of a live one is EADDRINUSE, and so is one in a directory on which
+// another program holds a lock (flock) for longer than 3 s. If somebody removes the file, the first worker of the
 // next [Reload] that listens there makes it anew. If workers run as another user than
 // the master ([Options].Credential), a path through a symbolic link is EACCES, unless
 // only root or the master's user could have made the link. Then, on systems other than

@@ -403,3 +403,64 @@ func testUsedConnection(t *testing.T, does string, shutDown bool) {
 	require.NotErrorIs(t, err, os.ErrDeadlineExceeded)
 	require.Equal(t, map[string]string{"writes": "x"}[does], string(answer))
 }
+
+// scarceSockets is a socket worker that has no descriptor free between "exhaust" and "free".
+var scarceSockets = clustertest.Program("scarce sockets", func() {
+	var taken []int
+	cluster.Respond("exhaust", func(*cluster.Process, clustertest.Order) (any, error) {
+		if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: 128, Max: 128}); err != nil {
+			return nil, err
+		}
+		for {
+			fd, err := unix.Dup(0)
+			if err == unix.EMFILE {
+				return nil, nil
+			}
+			if err != nil {
+				return nil, err
+			}
+			taken = append(taken, fd)
+		}
+	})
+	cluster.Respond("free", func(*cluster.Process, clustertest.Order) (any, error) {
+		for _, fd := range taken {
+			unix.Close(fd)
+		}
+		return nil, nil
+	})
+	clustertest.RunProgram(clustertest.SocketWorker)
+})
+
+// A worker that has no descriptor free is told so by Listen, which works when it has, and the
+// address is not kept open for it alone.
+func TestListenWithoutDescriptors(t *testing.T) {
+	clustertest.WithMaster(t, scarceSockets, cluster.Options{})
+	w, other := clustertest.Fork(t), clustertest.Fork(t)
+	type attempt struct {
+		network, address string
+		config           cluster.ListenConfig
+	}
+	attempts := []attempt{
+		{"tcp", clustertest.UnusedAddress(t, "tcp", ""), cluster.ListenConfig{}},
+		{"tcp6", "[::1]:0", cluster.ListenConfig{}},
+		{"unix", filepath.Join(t.TempDir(), "a.sock"), cluster.ListenConfig{}},
+		{"udp", "127.0.0.1:0", cluster.ListenConfig{}},
+		{"unixgram", filepath.Join(t.TempDir(), "b.sock"), cluster.ListenConfig{}},
+		{"tcp", "127.0.0.1:0", cluster.ListenConfig{Scheduling: cluster.Sharded}},
+		{"udp", "127.0.0.1:0", cluster.ListenConfig{Scheduling: cluster.Sharded}},
+	}
+	common := attempt{"tcp", clustertest.UnusedAddress(t, "tcp", ""), cluster.ListenConfig{}}
+	clustertest.MustListen(t, other, common.network, common.address, common.config)
+	attempts = append(attempts, common)
+	clustertest.Ask[any](t, w, clustertest.Order{Cmd: "exhaust"})
+	for _, a := range attempts {
+		r := clustertest.TryListen(t, w, a.network, a.address, a.config)
+		require.Contains(t, r.Err, "too many open files", "%s %s", a.network, a.address)
+		require.Contains(t, r.Err, "RLIMIT_NOFILE")
+	}
+	require.Len(t, cluster.Stats().Listeners, 1)
+	clustertest.Ask[any](t, w, clustertest.Order{Cmd: "free"})
+	for _, a := range attempts {
+		clustertest.MustListen(t, w, a.network, a.address, a.config)
+	}
+}

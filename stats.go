@@ -17,6 +17,7 @@ import (
 	"github.com/go-cluster/cluster/internal/operator"
 	"github.com/go-cluster/cluster/internal/process"
 	"github.com/go-cluster/cluster/internal/share"
+	"github.com/go-cluster/cluster/internal/socket"
 	"github.com/go-cluster/cluster/internal/supervise"
 	"github.com/go-cluster/cluster/internal/systemd"
 	"github.com/go-cluster/cluster/internal/wire"
@@ -324,7 +325,19 @@ func (c *child) giveGauge() {
 		return
 	}
 	c.tallies.page.Store(page)
-	c.p.link.AskHandle(wire.TypeNative, &wire.Message{Act: wire.ActGauge}, handle.New(fd), nil)
+	first := handle.New(fd)
+	c.give(wire.ActGauge, func() (h *handle.Handle, err error) {
+		if h, first = first, nil; h != nil {
+			return h, nil
+		}
+		err = ErrClosed
+		c.m.call(func() { // in which the page is closed
+			if fd, ok := page.Descriptor(); ok {
+				h, err = socket.DuplicateFD(fd)
+			}
+		})
+		return h, err
+	}, time.Second)
 }
 
 // received counts a read of datagrams on a socket that several workers read.

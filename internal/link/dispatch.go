@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"syscall"
 
 	"github.com/go-cluster/cluster/internal/errs"
 	"github.com/go-cluster/cluster/internal/handle"
@@ -100,7 +101,8 @@ func (r *reader) handle(raw []byte) {
 	h := r.claim(raw)
 	if h == nil {
 		r.acknowledge(wire.CmdNack)
-		r.fault("a handle message came without its descriptor: %s", wire.Excerpt(raw))
+		r.withoutHandle("a handle message came without its descriptor: %s", wire.Excerpt(raw))
+		r.unanswered(raw)
 		return
 	}
 	r.acknowledge(wire.CmdAck)
@@ -129,9 +131,49 @@ func (r *reader) handle(raw []byte) {
 	r.messageWith(outer.Msg, h)
 }
 
+// withoutHandle is fault for a message that came without its descriptor. A process that has
+// none free hears of it once, and again when one has come in between: its peer goes on to send
+// what it has.
+func (r *reader) withoutHandle(format string, args ...any) {
+	if !r.scarce {
+		r.scarce = true
+		r.fault(format+" (is this process out of descriptors? see RLIMIT_NOFILE)", args...)
+	}
+}
+
+// maxNodeTries is how often a node peer sends a descriptor.
+const maxNodeTries = 4
+
+// unanswered gives up an answer that has come as often as a node peer sends it, without its
+// descriptor. A Go peer says that itself.
+func (r *reader) unanswered(raw []byte) {
+	outer, err := wire.Parse(raw)
+	if err != nil || r.peer() == PeerGo {
+		return
+	}
+	m, err := wire.Parse(outer.Msg)
+	if err != nil || m.Ack == nil {
+		return
+	}
+	if r.missed.ack != *m.Ack {
+		r.missed = missed{ack: *m.Ack}
+	}
+	if r.missed.times++; r.missed.times < maxNodeTries {
+		return
+	}
+	r.missed = missed{}
+	if told := r.exchange.answered(*m.Ack); told != nil {
+		m.Errno, m.Go = new(-int(syscall.EMFILE)), &wire.Extension{Reason: wire.NoDescriptor}
+		told(&m, nil)
+	}
+}
+
 // claim returns the descriptor that came with the line, or nil.
 func (r *reader) claim(raw []byte) *handle.Handle {
 	h, rest := r.ch.Claim(raw, r.fds)
+	if h != nil {
+		r.scarce = false
+	}
 	if len(rest) < len(r.fds) && r.held > 0 {
 		r.held--
 	}

@@ -297,12 +297,15 @@ func (l *Link) AskHandle(typ string, m *wire.Message, h *handle.Handle, answer f
 	l.AskHandleLine(line, seq, h, answer)
 }
 
-// SendHandle is AskHandle of what has no answer. lost, if not nil, is called without a lock
-// if the worker says that it has not got the descriptor, as often as that is sent: it has
-// none free.
+// SendHandle is AskHandle of what has no answer. lost is called without a lock if the
+// worker says that it has not got the descriptor, as often as that is sent: it has none
+// free. An address that m grants is then not granted.
 func (l *Link) SendHandle(typ string, m *wire.Message, h *handle.Handle, lost func()) {
 	line, seq := carrier(typ, m)
-	l.exchange.sendHandle(outHandle{line: line, h: h, seq: seq, lost: lost}, nil)
+	l.exchange.sendHandle(outHandle{line: line, h: h, seq: seq, lost: func() {
+		l.exchange.closes(m.Key)
+		lost()
+	}}, nil)
 }
 
 func carrier(typ string, m *wire.Message) (line []byte, seq int64) {

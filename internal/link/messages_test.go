@@ -90,12 +90,16 @@ func TestLargeMessageBothWays(t *testing.T) {
 
 const handleLine = `{"cmd":"NODE_HANDLE","type":"net.Native","msg":{"cmd":"NODE_CLUSTER","act":"newconn","key":"k","seq":1}}` + "\n"
 
-// TestHandleWithoutDescriptor is refused with a NACK and reported.
+// TestHandleWithoutDescriptor is refused with a NACK and reported: once, since a process
+// without descriptors is sent the next one as well.
 func TestHandleWithoutDescriptor(t *testing.T) {
 	l := newTestLink(t, PeerGo, Options{}).take().start()
 	l.write(handleLine)
 	require.Equal(t, `{"cmd":"NODE_HANDLE_NACK"}`, l.readLine())
 	require.Contains(t, l.error(), "without its descriptor")
+	l.write(handleLine + "no JSON\n")
+	require.Equal(t, `{"cmd":"NODE_HANDLE_NACK"}`, l.readLine())
+	require.Contains(t, l.error(), "not JSON")
 	require.Empty(t, l.internals)
 }
 

@@ -39,6 +39,14 @@ type reader struct {
 	byCaller bool   // a caller of Request reads
 	claimed  bool   // a message has claimed a descriptor in this read
 	stuck    bool   // the peer has sent descriptors that cannot be closed
+	scarce   bool   // a descriptor has not come, and none since
+	missed   missed // an answer whose descriptor has not come
+}
+
+// missed is how often an answer, by the number of its question, came without its descriptor.
+type missed struct {
+	ack   int64
+	times int
 }
 
 // maxHeld bounds the descriptors that a peer can make this side hold with a line

@@ -2,6 +2,7 @@ package share
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"slices"
@@ -153,6 +154,9 @@ func (a *Asker) ask(ctx context.Context, q Query, drop func()) (*Grant, error) {
 // granted reads the master's answer.
 func (a *Asker) granted(q Query, w *wire.Message, h *handle.Handle) (*Grant, error) {
 	if w.Errno != nil && *w.Errno != 0 {
+		if !a.worker.Go && w.Go != nil { // no word of the primary's: its socket did not come
+			a.close(w.Key)
+		}
 		return nil, a.refused(q, w)
 	}
 	g := &Grant{Query: q, asker: a, key: w.Key, h: h}
@@ -164,7 +168,7 @@ func (a *Asker) granted(q Query, w *wire.Message, h *handle.Handle) (*Grant, err
 			// The primary believes that this worker has the address. A second question
 			// for it would crash node 20.
 			a.close(w.Key)
-			return nil, ListenError(q.Address, err, "")
+			return nil, ListenError(q.Address, err, scarceHint(err))
 		}
 	}
 	a.mu.Lock()
@@ -180,11 +184,22 @@ func (a *Asker) refused(q Query, w *wire.Message) error {
 		if w.Go.UID != nil {
 			hint = a.worker.WhoOpens(*w.Go.UID)
 		}
-		if r := w.Go.Reason; r != "" {
+		switch r := w.Go.Reason; {
+		case r == wire.NoDescriptor:
+			hint = r // it is this process's own
+		case r != "":
 			hint = r + "; " + hint
 		}
 	}
 	return ListenError(q.Address, socket.ErrnoOf(*w.Errno), hint)
+}
+
+// scarceHint is the way out of err if no descriptor is free in this worker.
+func scarceHint(err error) string {
+	if errors.Is(err, syscall.EMFILE) {
+		return wire.NoDescriptor
+	}
+	return ""
 }
 
 // close tells the master that this worker has closed the address.
@@ -263,7 +278,7 @@ func (g *Grant) Listener() (source net.Listener, addr net.Addr, err error) {
 		s, err := g.asker.newShardSource(g.key)
 		if err != nil {
 			g.Release()
-			return nil, nil, ListenError(g.Address, err, "")
+			return nil, nil, ListenError(g.Address, err, scarceHint(err))
 		}
 		return s, g.Shown(g.addr), nil
 	}
@@ -273,7 +288,7 @@ func (g *Grant) Listener() (source net.Listener, addr net.Addr, err error) {
 	ln, err := socket.NewListener(g.h)
 	if err != nil {
 		g.Release()
-		return nil, nil, ListenError(g.Address, err, "")
+		return nil, nil, ListenError(g.Address, err, scarceHint(err))
 	}
 	addr = g.Shown(ln.Addr())
 	if u, ok := ln.(*net.UnixListener); ok && g.asker.worker.Go {
@@ -297,7 +312,7 @@ func (g *Grant) PacketConn() (source net.PacketConn, addr net.Addr, err error) {
 	}
 	if err != nil {
 		g.Release()
-		return nil, nil, ListenError(g.Address, err, "")
+		return nil, nil, ListenError(g.Address, err, scarceHint(err))
 	}
 	return c, g.Shown(c.LocalAddr()), nil
 }

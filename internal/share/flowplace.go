@@ -230,7 +230,7 @@ func (p *FlowPlace) open(index int, h *handle.Handle) (*net.UDPConn, error) {
 	} else {
 		p.spare[index] = h
 	}
-	return nil, ListenError(p.query.Address, err, "")
+	return nil, ListenError(p.query.Address, err, scarceHint(err))
 }
 
 // Take calls read with the shares that this worker is to read, until a drain.

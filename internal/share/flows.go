@@ -268,7 +268,7 @@ func (f *FlowGroups) Socket(m Member, w *wire.Message) error {
 	m.SendHandle(wire.TypeDgram, &wire.Message{Ack: w.Seq, Key: g.key, Errno: ptr(0), Data: null},
 		g.flows.Sockets[w.Index].Retain(), func() { // it asks again later
 			f.registry.host.Turn(func() { delete(one.given, w.Index) })
-			f.registry.Refuse(m, w, syscall.EMFILE, "no descriptor is free in the worker")
+			f.registry.Refuse(m, w, syscall.EMFILE, wire.NoDescriptor)
 		})
 	return nil
 }

@@ -24,8 +24,8 @@ type Peer interface {
 	Grants(key string) bool
 	// Answer sends a line that answers a question of the worker's.
 	Answer(line []byte)
-	// SendHandle sends m with a descriptor, which it takes over. lost is called if the worker
-	// had no descriptor free for it.
+	// SendHandle sends m with a descriptor, which it takes over. lost is called, outside of the
+	// mailbox, if the worker had no descriptor free for it.
 	SendHandle(typ string, m *wire.Message, h *handle.Handle, lost func())
 	// AskHandleLine sends line, a message with the number seq, with a descriptor,
 	// which it takes over. answered is called with the answer, or with nil when the
@@ -393,46 +393,6 @@ func (r *Registry) commit(e *entry, o opened, err error) {
 	}
 	r.tend(e)
 	r.Stored.store(e)
-}
-
-// grant gives m its share of e, unless m is on its way out. It runs in the mailbox that also
-// orders m to disconnect, so that order comes either before or after it. A node worker that
-// gets an address after it has disconnected keeps listening, without a channel, and never ends.
-func (r *Registry) grant(m Member, w *wire.Message, e *entry) error {
-	if !m.Grants(e.key) {
-		return nil
-	}
-	if _, twice := e.holders[m]; twice {
-		return syscall.EADDRINUSE // asked twice before it was open
-	}
-	e.holders[m] = struct{}{}
-	e.granted = true
-	e.generation = max(e.generation, m.Generation())
-	e.slotted = e.slotted || m.Slotted()
-	out := &wire.Message{Ack: w.Seq, Key: e.key, Data: e.data, Go: &wire.Extension{Listening: true}}
-	if e.dispatcher == nil && (e.shards == nil || e.query.IsPacket()) {
-		typ := wire.TypeNative
-		if e.query.IsPacket() {
-			typ = wire.TypeDgram
-		}
-		out.Errno = ptr(0)
-		out.Go.Sharded = e.shards != nil && w.Go != nil && w.Go.TakesShards // the socket is to write by
-		m.SendHandle(typ, out, e.sockets[0].Retain(), nil)
-		if out.Go.Sharded {
-			r.Shards.join(e, m)
-		}
-		return nil
-	}
-	out.Cmd, out.Seq, out.Sockname = wire.CmdCluster, wire.NextSeq(), socknameOf(e.addr)
-	out.Go.Sharded = e.shards != nil
-	m.Answer(out.Line())
-	switch {
-	case e.dispatcher != nil:
-		e.dispatcher.add(m)
-	case w.Go != nil && w.Go.TakesShards:
-		r.Shards.join(e, m)
-	}
-	return nil
 }
 
 // HasRoom notes that m, which has said that it is full, takes connections again.

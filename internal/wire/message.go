@@ -172,6 +172,9 @@ type Extension struct {
 	Stop    bool  `json:"stop,omitempty"` // of all workers, for good
 }
 
+// NoDescriptor, as a Reason, is why a worker was not given a socket that it has asked for.
+const NoDescriptor = "no descriptor is free in this worker: raise RLIMIT_NOFILE, or close some of its files"
+
 // Flow is a worker's place in a group of UDP sockets: see package flow.
 type Flow struct {
 	Shares int    `json:"shares,omitempty"` // how many sockets are shares

@@ -424,3 +424,66 @@ func TestNodePeerPrimaryLate(t *testing.T) {
 	require.Empty(t, p.until("no such line"))
 	require.Equal(t, 0, worker.Exit())
 }
+
+// rawScarce has no descriptor free for the first three messages that come with the page for
+// its numbers, nor for any socket.
+var rawScarce = clustertest.Program("raw-scarce", func() {
+	p := newRawPeer(3)
+	p.send(`{"cmd":"NODE_CLUSTER","act":"online","seq":0,"go":{"version":1,"gauge":true}}` + "\n")
+	pages, sockets := 0, 0
+	for l := p.line(); l != ""; l = p.line() {
+		answer := "ACK"
+		switch {
+		case strings.Contains(l, `"ack":7`) && !strings.Contains(l, "NODE_HANDLE"):
+			p.send(fmt.Sprintf(`{"sockets":%d,"answer":%s}`+"\n", sockets, l))
+		case !strings.Contains(l, "NODE_HANDLE"):
+			continue
+		case strings.Contains(l, `"gauge"`):
+			if pages++; pages <= 3 {
+				answer = "NACK"
+			}
+		case strings.Contains(l, `"ack":7`):
+			sockets++
+			answer = "NACK"
+		}
+		p.send(`{"cmd":"NODE_HANDLE_` + answer + `"}` + "\n")
+		if pages == 4 {
+			pages++
+			p.send(fmt.Sprintf(queryFree, clustertest.Atoi(os.Getenv("PORT")), 7))
+		}
+	}
+})
+
+// TestNodePeerScarce: a worker that has no descriptor free gets the page for its numbers
+// later, and of an address that it cannot have it is told so. That has never been in use
+// then, and is free.
+func TestNodePeerScarce(t *testing.T) {
+	c := clustertest.NewNodeCluster(t, cluster.Options{})
+	port := clustertest.FreePort(t)
+	raw := forkRaw(t, rawScarce, "PORT="+strconv.Itoa(port))
+	said := c.Find(t, fmt.Sprintf(`message %d {"sockets":3,`, raw.ID()))
+	require.Contains(t, said, fmt.Sprintf(`"errno":%d`, -int(syscall.EMFILE)))
+	require.Contains(t, said, "RLIMIT_NOFILE")
+	require.Empty(t, cluster.Stats().Listeners)
+	require.NoError(t, raw.Kill())
+	c.Death(raw)
+}
+
+// TestNodePeerPrimaryScarce: a Go worker to which a primary's socket does not come, as often
+// as node sends it, does not wait for ever, and gives it back.
+func TestNodePeerPrimaryScarce(t *testing.T) {
+	t.Parallel()
+	p, worker := startRaw(t)
+	p.send(`{"cmd":"do","id":1,"do":"listen","network":"tcp","address":"127.0.0.1:0"}` + "\n")
+	var query struct{ Seq int }
+	require.NoError(t, json.Unmarshal([]byte(p.until("queryServer")), &query))
+	for range 4 {
+		p.send(fmt.Sprintf(`{"cmd":"NODE_HANDLE","type":"net.Native","msg":{"cmd":"NODE_CLUSTER","errno":null,"key":"the key","ack":%d}}`+"\n", query.Seq))
+		require.NotEmpty(t, p.until("NODE_HANDLE_NACK"))
+	}
+	require.Contains(t, p.until(`"act":"close"`), "the key")
+	require.Contains(t, p.until(`"re":1`), "RLIMIT_NOFILE")
+	p.send(`{"cmd":"NODE_CLUSTER","act":"disconnect"}` + "\n")
+	require.Empty(t, p.until("no such line"))
+	require.Equal(t, 0, worker.Exit())
+}
