@@ -248,8 +248,7 @@ func (s *fromWorker) Internal(w *wire.Message, h *handle.Handle) {
 			}
 		})
 	case wire.ActClose:
-		stays := p.link.Closes(w.Key)
-		m.call(func() { m.registry.Close((*member)(p), w.Key, stays) })
+		s.closes(w.Key)
 	case wire.ActVoluntary:
 		m.call(func() {
 			p.child.happened(supervise.EndsByItself)

@@ -417,3 +417,29 @@ func (m *master) waitStopped(ctx context.Context, s stopping) error {
 func (m *master) hurry(timeout time.Duration) {
 	m.post(func() { m.supervisor.Hurry(time.Now(), timeout) })
 }
+
+// closeGrace is how long the address stays that a node worker was the last to close, if
+// another worker may follow it.
+const closeGrace = time.Second
+
+// closes notes that a worker has closed a listener. A Go worker says so if it goes on itself.
+// A node worker may be at its end: the handler of a SIGTERM closes the servers and then exits,
+// and the master knows of no signal that others have sent. What connects until another
+// worker is in its slot is to wait as always. So the address ends when the worker is still there
+// after a while.
+func (s *fromWorker) closes(key string) {
+	m, p := s.m, s.p
+	stays := p.link.Closes(key)
+	sure := p.link.SpeaksExtra() || p.slot < 0
+	m.call(func() { m.registry.Close((*member)(p), key, stays && sure) })
+	if sure || !stays {
+		return
+	}
+	time.AfterFunc(closeGrace, func() {
+		m.call(func() {
+			if p.IsConnected() && !(*member)(p).Leaving() {
+				share.EndUnused(m.registry, key)
+			}
+		})
+	})
+}

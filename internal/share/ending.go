@@ -46,6 +46,13 @@ func (r *Registry) Outdate(generation int, slots bool) {
 	r.Flows.outdate(generation, slots)
 }
 
+// EndUnused ends the address with the key if nobody listens on it.
+func EndUnused(r *Registry, key string) {
+	if e := r.entries[key]; e != nil {
+		r.endUnused(e)
+	}
+}
+
 // endUnused ends e if it is open and nobody listens on it, apart from workers on their way
 // out.
 func (r *Registry) endUnused(e *entry) {

@@ -308,6 +308,32 @@ func TestNodeAutoFork(t *testing.T) {
 	require.Len(t, cluster.Workers(), 1)
 }
 
+// TestNodeClosesAtItsEnd: a worker that closes its server because it ends does not take the
+// address with it, although nobody else listens there: who connects waits for the next
+// worker in its slot. One that stays gives the address up.
+func TestNodeClosesAtItsEnd(t *testing.T) {
+	schedulings(t, func(t *testing.T, s cluster.Scheduling) {
+		c := clustertest.NewNodeCluster(t, cluster.Options{Workers: 1, Scheduling: s})
+		require.NoError(t, cluster.AutoFork())
+		w := cluster.Workers()[0]
+		port := clustertest.FreePort(t)
+		addr := c.Web(w, port)
+		c.Run(w, `process.once('SIGTERM', () => { state.servers[0].close(); process.exit(0) })`)
+		require.NoError(t, w.OSProcess().Signal(syscall.SIGTERM))
+		require.Equal(t, "0 <nil> false true", c.Death(w))
+		answer := getLater("http://" + addr)
+		client, err := net.Dial("tcp", addr)
+		require.NoError(t, err)
+		client.Close()
+		clustertest.Eventually(t, func() bool { return len(cluster.Workers()) == 1 }, "another worker")
+		heir := cluster.Workers()[0]
+		c.Web(heir, port)
+		require.Equal(t, "node "+strconv.Itoa(heir.ID()), clustertest.Await(t, answer, "answer"))
+		c.Run(heir, `state.servers[0].close()`)
+		clustertest.Eventually(t, func() bool { return len(cluster.Stats().Listeners) == 0 }, "the end of the address")
+	})
+}
+
 // TestNodeBootLoop: a node script that cannot start ends Run with ErrBootLoop.
 func TestNodeBootLoop(t *testing.T) {
 	if clustertest.Apart(t) {
