@@ -157,8 +157,8 @@ func Listen(network, address string) (net.Listener, error) {
 
 // ListenPacket announces on an address for datagrams: udp, udp4, udp6 or
 // unixgram. As with [Listen], workers share one socket: each datagram goes to
-// one of them. With [Sharded] (UDP, Linux) the datagrams of a flow go to one worker. If a
-// service manager gave two sockets for one port, one of each family, "udp" reads from the first; listen on "udp4" and on "udp6" to have both.
+// one of them. With [Sharded] (UDP, Linux) the datagrams of a flow go to one worker. If a service manager gave
+// two sockets for one port, one of each family, "udp" is both in a Go program on Linux, elsewhere the first.
 //
 // A UDP socket has all methods of a [net.UDPConn]. What one worker sets on it (a buffer's
 // size, an option) holds for all, since it is one socket; connect(2) on it is undone

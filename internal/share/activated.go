@@ -83,16 +83,16 @@ func (s *activatedSocket) is(want socket.Address) bool {
 }
 
 // find returns new handles of the sockets that want means, and the address of the first. For
-// a port of both families there can be several. Of sockets for datagrams it returns only one,
-// since a worker reads from one. stored is the name under which the service manager keeps
-// them, if the process before this one had it keep them.
+// a port of both families there can be two. Where a worker cannot read datagrams from two it
+// returns one. stored is the name under which the service manager keeps them, if the process
+// before this one had it keep them.
 func (a *activated) find(want socket.Address) (all []*handle.Handle, addr net.Addr, stored string) {
 	a.once.Do(a.init)
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for i := range a.list {
 		s := &a.list[i]
-		if !s.is(want) || len(all) > 0 && s.packet {
+		if !s.is(want) || len(all) > 0 && s.packet && !socket.Groups {
 			continue
 		}
 		h, err := socket.DuplicateFD(s.FD)

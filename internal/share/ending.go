@@ -126,7 +126,7 @@ func (r *Registry) drop(e *entry, kept bool) {
 		e.dispatcher.handOut(!kept)
 		e.dispatcher.close()
 	}
-	if e.shards != nil {
+	if e.shards != nil && !e.shards.all {
 		r.Shards.unwatch(e.sockets)
 	}
 	for _, h := range e.sockets {

@@ -100,7 +100,7 @@ func (r *Registry) socketOf(e *entry) (*handle.Handle, error) {
 	switch {
 	case r.entries[e.key] != e:
 		return nil, net.ErrClosed
-	case e.shards != nil:
+	case e.shards != nil && !e.shards.all:
 		return nil, fmt.Errorf("a Sharded listener has many sockets: %w; listen with Scheduling: Shared", errs.NotSupported)
 	case e.dispatcher != nil:
 		return nil, fmt.Errorf("the master accepts for a RoundRobin listener, so nobody else can: %w; listen with Scheduling: Shared", errs.NotSupported)

@@ -74,7 +74,10 @@ const lookTime = 100 * time.Millisecond
 
 // begin watches the sockets of e.
 func (s *Shards) begin(e *entry) error {
-	e.shards = &shards{hands: make(map[Member]*hand)}
+	e.shards = &shards{hands: make(map[Member]*hand), all: e.ofBothFamilies()}
+	if e.shards.all {
+		return nil // who hangs does not matter: the others read the same sockets
+	}
 	return s.watch(e.sockets)
 }
 
@@ -147,7 +150,7 @@ func (p *patrol) draw() {
 		return // it has ended
 	}
 	for _, e := range p.s.r.entries {
-		if e.shards == nil {
+		if e.shards == nil || e.shards.all {
 			continue
 		}
 		p.drawSockets(e, e.sockets, before)

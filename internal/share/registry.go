@@ -378,6 +378,9 @@ func (r *Registry) commit(e *entry, o opened, err error) {
 			r.drop(e, false)
 			return
 		}
+	case e.ofBothFamilies():
+		e.query.Policy = Shared
+		e.err = r.Shards.begin(e)
 	case len(o.sockets) > 1 && o.policy != LeastConnections:
 		e.query.Policy = RoundRobin // a worker can take only one socket for an address
 	}

@@ -38,6 +38,13 @@ type Shards struct {
 // shards says which workers have the sockets of an entry.
 type shards struct {
 	hands map[Member]*hand
+	all   bool // each worker has all of them: see ofBothFamilies
+}
+
+// ofBothFamilies reports whether e has two sockets for datagrams, one of each family, as a
+// service manager gives them for one port. Each worker reads both.
+func (e *entry) ofBothFamilies() bool {
+	return e.query.IsPacket() && !e.query.Policy.sharded() && len(e.sockets) > 1
 }
 
 // hand is a worker that listens on the address.
@@ -140,6 +147,9 @@ func (s *shards) assign(n, slots int) (want [][]*hand) {
 		if h.accepts && !h.leaving {
 			hands = append(hands, h)
 		}
+	}
+	if s.all {
+		return slices.Repeat([][]*hand{hands}, n)
 	}
 	slices.SortFunc(hands, func(a, b *hand) int { return cmp.Compare(a.member.ID(), b.member.ID()) })
 	home := make([][]*hand, slots) // by slot; behind these one place for each worker without a slot

@@ -205,7 +205,7 @@ func Restore(r *Registry, s State, taken handle.Taken, member func(int) Member) 
 				e.dispatcher.add(m)
 			}
 		}
-		if e.query.Policy.sharded() {
+		if e.query.Policy.sharded() || e.ofBothFamilies() {
 			if err := r.Shards.restore(e, es.Hands, member); err != nil {
 				return fmt.Errorf("the address %s: %w", es.Addr.Address, err)
 			}

@@ -15,10 +15,12 @@ import (
 )
 
 // MergedPackets reads from several sockets of one UDP address as if they were one socket.
-// Sockets come and go while it reads. It writes by one socket that it always has. It has all
-// methods of a *net.UDPConn.
+// Sockets come and go while it reads. It writes by one socket that it always has; of an address
+// with a socket for each family, by the one of the destination's family. It has all methods of a
+// *net.UDPConn.
 type MergedPackets struct {
 	*net.UDPConn // writes; it is read only if Add was called with its socket
+	families     families
 	*readiness
 	received func() // called for each read
 
@@ -53,7 +55,7 @@ func NewMergedPackets(h *handle.Handle, received func()) (*MergedPackets, error)
 		udp.Close()
 		return nil, err
 	}
-	return &MergedPackets{UDPConn: udp, readiness: r, received: received, all: make(map[int]*packets)}, nil
+	return &MergedPackets{UDPConn: udp, families: families{first: udp}, readiness: r, received: received, all: make(map[int]*packets)}, nil
 }
 
 // Add makes m read from h as well. It takes a descriptor of its own. index is for Remove. The
@@ -70,6 +72,10 @@ func (m *MergedPackets) Add(index int, h *handle.Handle) error {
 	if m.closed {
 		d.Release()
 		return net.ErrClosed
+	}
+	if err := m.families.meet(h); err != nil {
+		d.Release()
+		return err
 	}
 	unix.SetNonblock(s.fd, true)
 	m.copyOptions(s.fd)
@@ -274,7 +280,7 @@ func (m *MergedPackets) SetReadDeadline(t time.Time) error {
 
 // SetDeadline sets the deadlines of reads and writes.
 func (m *MergedPackets) SetDeadline(t time.Time) error {
-	if err := m.UDPConn.SetWriteDeadline(t); err != nil {
+	if err := m.SetWriteDeadline(t); err != nil {
 		return err
 	}
 	return m.SetReadDeadline(t)
@@ -316,8 +322,8 @@ func (m *MergedPackets) sockets() (all []*packets) {
 }
 
 // SyscallConn gives access to the sockets. Read calls its function with a socket that has
-// something, Write and Control with the socket that m writes by. After Control the options
-// of that socket are copied to the others.
+// something, Write and Control with the socket that m writes by, the first of two families. After
+// Control the options of that socket are copied to the others.
 func (m *MergedPackets) SyscallConn() (syscall.RawConn, error) {
 	rc, err := m.UDPConn.SyscallConn()
 	if err != nil {
@@ -359,7 +365,7 @@ func (m *MergedPackets) Close() error {
 	all := m.all
 	m.all = nil
 	m.mu.Unlock()
-	err := errors.Join(m.readiness.close(), m.UDPConn.Close())
+	err := errors.Join(m.readiness.close(), m.UDPConn.Close(), m.families.close())
 	for _, s := range all {
 		go s.close()
 	}

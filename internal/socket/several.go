@@ -24,9 +24,21 @@ func NewListenerOf(all []*handle.Handle, addr net.Addr) (net.Listener, error) {
 	return NewListener(all[0])
 }
 
-// NewPacketConnOf is [NewPacketConn] for the first of the sockets. It takes over all.
+// NewPacketConnOf is [NewPacketConn] for all sockets of one address. It takes them over. On
+// systems without MergedPackets the socket is the first.
 func NewPacketConnOf(all []*handle.Handle, _ net.Addr) (net.PacketConn, error) {
 	defer releaseAll(all)
+	if len(all) > 1 {
+		if m, err := NewMergedPackets(all[0], func() {}); err == nil {
+			for i, h := range all {
+				if err := m.Add(i, h); err != nil {
+					m.Close()
+					return nil, err
+				}
+			}
+			return m, nil
+		}
+	}
 	return NewPacketConn(all[0])
 }
 
