@@ -43,5 +43,8 @@ func OpenRunning() (fd int, err error) {
 	if err == unix.EACCES { // this process may not read the file, but may execute it
 		fd, err = unix.Open("/proc/self/exe", unix.O_PATH|unix.O_CLOEXEC, 0)
 	}
-	return fd, os.NewSyscallError("open", err)
+	if err != nil {
+		err = &os.PathError{Op: "open", Path: "/proc/self/exe", Err: err}
+	}
+	return fd, err
 }

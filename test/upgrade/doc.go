@@ -21,5 +21,6 @@
 //	node workers                                         TestNodeWorkers
 //	programs without the package, and what they say      TestForeign…
 //	an admin client in the middle of events              TestEventsOverUpgrade of package admin
+//	a program that is replaced between check and exec    TestReplacedMeanwhile
 //	the master's death, in each step                     TestKilledMaster
 package upgrade

@@ -1,15 +1,18 @@
 package upgrade_test
 
 import (
+	"context"
 	"fmt"
 	"net"
 	"os"
 	"os/exec"
+	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
 	"testing"
 
+	"github.com/go-cluster/cluster"
 	"github.com/go-cluster/cluster/internal/clustertest"
 	"github.com/stretchr/testify/require"
 )
@@ -29,6 +32,63 @@ func (s *site) activated(env ...string) (p *clustertest.Proc, address string) {
 	cmd.ExtraFiles = []*os.File{f}
 	p = clustertest.StartCmd(s.t, cmd, server, env...)
 	return p, p.All("address ", "ready ", "ready ")[0]
+}
+
+// tricky is a server whose OnUpgrade does what a file beside the program says.
+var tricky = clustertest.Program("upgrade tricky", func() {
+	if cluster.IsWorker() {
+		serve()
+		return
+	}
+	fmt.Println("main", version, os.Getpid())
+	ends, next := os.Args[0]+".ends", os.Args[0]+".next"
+	cluster.OnUpgrade("trouble", func() (any, error) {
+		switch {
+		case exists(ends):
+			clustertest.Must(os.Remove(ends))
+			runtime.Goexit()
+		case exists(next):
+			return nil, os.Rename(next, os.Args[0])
+		}
+		return nil, nil
+	})
+	printEvents()
+	poke()
+	clustertest.Must(cluster.SetupMaster(options()))
+	clustertest.Must(cluster.Run(context.Background()))
+})
+
+// TestReplacedMeanwhile: a program that is put there after the check is checked as well, and
+// is what comes. An OnUpgrade that does not return calls the upgrade off.
+func TestReplacedMeanwhile(t *testing.T) {
+	s := newSite(t)
+	p, address := s.begin(tricky)
+	s.deploy("two")
+	require.NoError(t, os.WriteFile(s.path+".ends", nil, 0o600))
+	require.Contains(t, upgrade(p, clustertest.SigPoke), "ended its goroutine")
+	next := &site{t, s.path + ".next"}
+	next.put([]byte("no program"))
+	require.Contains(t, upgrade(p, clustertest.SigPoke), "exec format error")
+	next.deploy("three")
+	s.deploy("two")
+	require.Equal(t, "<nil>", upgrade(p, clustertest.SigPoke))
+	require.Contains(t, p.Output(), "main three ")
+	require.NotContains(t, p.Output(), "main two ")
+	require.Equal(t, "one", serves(t, address))
+	p.Terminate()
+}
+
+// TestFileLimit: a state that cannot be written, here since it is larger than files may be,
+// is an error and no end of the master.
+func TestFileLimit(t *testing.T) {
+	s := newSite(t)
+	s.deploy("one")
+	p := clustertest.StartCmd(t, exec.Command("/bin/sh", "-c", `ulimit -f 8; exec "$0"`, s.path), server) // 4 KiB: the page of a worker's counters
+	address := p.All("address ", "ready ", "ready ")[0]
+	s.deploy("two")
+	require.Contains(t, upgrade(p, clustertest.SigPoke), "file too large")
+	require.Equal(t, "one", serves(t, address))
+	p.Terminate()
 }
 
 // third is what the process has as the first descriptor that a service manager gives.
