@@ -32,8 +32,8 @@ func TestDeployFits(t *testing.T) {
 	const start = 60 // Options.StartTimeout
 	require.Greater(t, number(t, unit, `^TimeoutStopSec=(\d+)$`), drain)
 	require.Greater(t, number(t, unit, `^TimeoutStartSec=(\d+)$`), start)
-	preStop := number(t, manifest, `sleep: \{ seconds: (\d+) \}`)
-	require.Greater(t, number(t, manifest, `terminationGracePeriodSeconds: (\d+)`), preStop+drain)
+	delay := number(t, manifest, `"-shutdown-delay", "(\d+)s"`)
+	require.Greater(t, number(t, manifest, `terminationGracePeriodSeconds: (\d+)`), delay+drain)
 	startup := number(t, manifest, `startupProbe:\n(?:.*\n)*?\s+periodSeconds: (\d+)`) * number(t, manifest, `startupProbe:\n(?:.*\n)*?\s+failureThreshold: (\d+)`)
 	require.Greater(t, startup, start)
 
@@ -41,6 +41,12 @@ func TestDeployFits(t *testing.T) {
 	require.NoError(t, err)
 	for _, line := range []string{"Type=notify-reload", "KillMode=mixed", "NotifyAccess=main", "Requires=production.socket"} {
 		require.Contains(t, strings.Split(string(b), "\n"), line)
+	}
+	// The probes are those of package admin, at the port of its Address.
+	k, err := os.ReadFile(manifest)
+	require.NoError(t, err)
+	for probe, path := range map[string]string{"startup": "readyz", "readiness": "readyz", "liveness": "healthz"} {
+		require.Contains(t, string(k), probe+"Probe:\n            httpGet: { path: /"+path+", port: status }\n")
 	}
 	// The ports of the manifest are those that the program is told.
 	for _, port := range []string{"8000", "8001"} {

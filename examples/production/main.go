@@ -2,9 +2,11 @@
 // what a worker may grow to, a watchdog with a check, drains with a clean-up,
 // events in the log, and the state of the cluster on a port of its own.
 //
-//	go run ./examples/production
+//	cd examples/production       # a module of its own: it needs package admin
+//	go run .
 //	curl localhost:8000          a worker
-//	curl localhost:8001          the master: cluster.Stats as JSON
+//	curl localhost:8001/readyz   the master, by package admin: whether it does its work
+//	curl localhost:8001/stats    its state; a browser shows it at localhost:8001
 //	kill -HUP PID                reload; no HTTP/1 request is lost
 //	kill -TTIN PID, kill -TTOU   one worker more, one less
 //	kill -TERM PID               drain and end
@@ -14,7 +16,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"flag"
 	"fmt"
 	"log/slog"
@@ -24,24 +25,29 @@ import (
 	"time"
 
 	"github.com/go-cluster/cluster"
+	"github.com/go-cluster/cluster/admin"
 )
 
 var (
 	addr   = flag.String("addr", ":8000", "address to serve on")
 	status = flag.String("status", "127.0.0.1:8001", "address of the master's state; empty: none")
+	delay  = flag.Duration("shutdown-delay", 0, "how long a stop is announced (/readyz is 503) before anything is refused")
 )
 
 func main() {
 	flag.Parse()
 	err := cluster.SetupMaster(cluster.Options{
 		ShutdownTimeout: 25 * time.Second, // below the grace period of deploy/
+		ShutdownDelay:   *delay,
 		Watchdog:        cluster.Watchdog{Timeout: 30 * time.Second},
 		Recycle:         cluster.Recycle{Age: 12 * time.Hour, Memory: 512 << 20},
 		MinReady:        1, // ready for traffic with the first worker
 	})
+	if err == nil {
+		_, err = admin.Start(admin.Options{Address: *status})
+	}
 	if err == nil && cluster.IsMaster() {
 		observe()
-		err = serveStatus()
 	}
 	if err == nil {
 		err = cluster.AutoFork()
@@ -82,20 +88,4 @@ func observe() {
 	cluster.OnReload(func(r cluster.ReloadResult) {
 		slog.Info("reloaded", "generation", r.Generation, "replaced", r.Replaced, "took", r.Took, "err", r.Err)
 	})
-}
-
-// serveStatus serves the master's own port, which is no shared one.
-func serveStatus() error {
-	if *status == "" {
-		return nil
-	}
-	ln, err := net.Listen("tcp", *status)
-	if err != nil {
-		return err
-	}
-	slog.Info("status", "address", ln.Addr().String())
-	go http.Serve(ln, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		json.NewEncoder(w).Encode(cluster.Stats())
-	}))
-	return nil
 }
