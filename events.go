@@ -125,6 +125,7 @@ type event struct {
 	parcel *parcel.Parcel // what came with the message; msgs has one message then
 	next   int            // the index in msgs of the first message that is not delivered
 	size   int            // bytes that count against the input bound until the event is delivered
+	free   func()         // if not nil, msgs lie in memory that is used again when free was called
 }
 
 // events delivers what happens to one process, in order. The goroutine that
@@ -139,6 +140,7 @@ type events struct {
 	spare []event
 	busy  chan struct{} // closed when all is delivered; nil if nothing runs
 	held  atomic.Bool   // nothing new is delivered; set under mu
+	quick atomic.Int32  // events in a row whose callbacks returned soon; 0 while one is being delivered
 
 	// For the delivering goroutine alone:
 	batch    []event  // taken from queue
@@ -156,6 +158,7 @@ type delivery struct {
 	to      takers
 	told    int  // how many of them have been called, or need not be
 	taken   bool // by any
+	lent    bool // the message lies in memory that is used again
 }
 
 // waitingMessages are those that no callback and no handler takes yet.
@@ -224,23 +227,11 @@ func (e *events) step() (more bool) {
 	if e.at == len(e.batch) && !e.fetch() {
 		return false
 	}
-	if !e.one(&e.batch[e.at]) {
+	if !e.timed(&e.batch[e.at]) {
 		return true
 	}
 	e.batch[e.at] = event{}
 	e.at++
-	return true
-}
-
-// rest ends the goroutine if events are held.
-func (e *events) rest() bool {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if !e.held.Load() {
-		return false
-	}
-	close(e.busy)
-	e.busy = nil
 	return true
 }
 
@@ -280,12 +271,13 @@ func (e *events) one(ev *event) (all bool) {
 	}
 	for ev.next < len(ev.msgs) {
 		if e.held.Load() {
+			ev.keep()
 			return false
 		}
 		m := Message{ev.msgs[ev.next], ev.parcel}
 		t := e.retryWaiting()
 		ev.next++
-		if !e.tell(t, m) {
+		if !e.tell(t, m, ev.free != nil) {
 			// The message may share memory with all that came in the same read. A copy
 			// keeps only itself: see readBatch.keep of package link.
 			m.raw = bytes.Clone(m.raw)
@@ -299,6 +291,7 @@ func (e *events) one(ev *event) (all bool) {
 	if len(ev.msgs) > 0 {
 		e.p.link.SetWaiting(len(e.waiting.list))
 	}
+	ev.done()
 	return true
 }
 
@@ -330,8 +323,8 @@ func eachOf[F any](e *events, c *callbacks[F], with func(fn F)) {
 }
 
 // tell gives m to all of t that take it. It returns false if none does.
-func (e *events) tell(t takers, m Message) (taken bool) {
-	e.current = delivery{message: m, to: t}
+func (e *events) tell(t takers, m Message, lent bool) (taken bool) {
+	e.current = delivery{message: m, to: t, lent: lent}
 	return e.tellRest()
 }
 
@@ -349,11 +342,9 @@ func (e *events) tellRest() (taken bool) {
 		d.told++ // before it may end the goroutine
 		switch {
 		case n < len(own):
-			d.taken = true
-			own[n].fn(e.p, d.message)
+			own[n].fn(e.p, d.take())
 		case n < len(own)+len(all):
-			d.taken = true
-			all[n-len(own)].fn(e.p, d.message)
+			all[n-len(own)].fn(e.p, d.take())
 		default:
 			if h := &handlers[n-len(own)-len(all)].fn; cmd.Is(h.cmd) {
 				d.taken = true
@@ -390,7 +381,7 @@ func (e *events) retryWaiting() takers {
 			m := w.list[w.next]
 			w.next++
 			w.freed += m.cost()
-			if !e.tell(t, m) {
+			if !e.tell(t, m, false) {
 				w.list[w.kept] = m
 				w.kept++
 				w.freed -= m.cost()

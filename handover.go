@@ -316,6 +316,21 @@ func (e *events) hold() {
 	e.held.Store(true)
 }
 
+// rest ends the goroutine if events are held.
+func (e *events) rest() bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if !e.held.Load() {
+		return false
+	}
+	if e.at < len(e.batch) {
+		e.batch[e.at].keep()
+	}
+	close(e.busy)
+	e.busy = nil
+	return true
+}
+
 // rests reports whether nothing is being reported.
 func (e *events) rests() bool {
 	e.mu.Lock()

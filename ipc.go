@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"net"
@@ -211,6 +212,36 @@ type inbox Process
 
 func (i *inbox) Messages(batch [][]byte, size int) {
 	i.events.post(event{msgs: batch, size: size})
+}
+
+// keep copies the messages, if their memory is to be used again.
+func (ev *event) keep() {
+	if ev.free == nil {
+		return
+	}
+	all := make([][]byte, len(ev.msgs))
+	for n, m := range ev.msgs {
+		all[n] = bytes.Clone(m)
+	}
+	ev.msgs = all
+	ev.done()
+}
+
+// done gives the memory of the messages back.
+func (ev *event) done() {
+	if ev.free != nil {
+		ev.free()
+		ev.free = nil
+	}
+}
+
+// take returns the message for a callback that may keep it.
+func (d *delivery) take() Message {
+	d.taken = true
+	if d.lent {
+		d.message.raw, d.lent = bytes.Clone(d.message.raw), false
+	}
+	return d.message
 }
 
 // Handle posts a message with the descriptor that came with it. In the master the

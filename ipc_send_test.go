@@ -2,6 +2,7 @@ package cluster_test
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
@@ -153,6 +154,29 @@ func TestMessagesBothWays(t *testing.T) {
 		require.Equal(t, n, clustertest.Await(t, own, "message"))
 		require.Equal(t, n, clustertest.Await(t, all, "message"))
 		require.Equal(t, n, clustertest.Await(t, handled, "message"))
+	}
+}
+
+// TestKeptMessages: what a callback keeps of a message stays as it came, whoever delivered it
+// and whatever else took it.
+func TestKeptMessages(t *testing.T) {
+	clustertest.WithMaster(t, talker, cluster.Options{})
+	w := forkOnline(t)
+	const count = 300
+	var kept []cluster.Message
+	var raw []json.RawMessage
+	taken := make(chan struct{}, count)
+	t.Cleanup(cluster.Handle("echo", func(_ *cluster.Process, v json.RawMessage) { raw = append(raw, v) }))
+	t.Cleanup(w.OnMessage(func(_ *cluster.Process, m cluster.Message) { kept = append(kept, m) }))
+	t.Cleanup(cluster.Handle("echo", func(*cluster.Process, talk) { taken <- struct{}{} }))
+	for n := range count {
+		require.NoError(t, w.Send(talk{Cmd: "echo", N: n}))
+		clustertest.Await(t, taken, "message") // the next one comes to the same memory
+	}
+	for n := range count {
+		want := fmt.Sprintf(`{"cmd":"echo","n":%d}`, n)
+		require.Equal(t, want, kept[n].String())
+		require.Equal(t, want, string(raw[n]))
 	}
 }
 

@@ -25,7 +25,18 @@ import (
 )
 
 // FullRead is how much is read at once, in bytes.
-const FullRead = 64 << 10
+const FullRead = 16 << 10
+
+// maxLines is how many lines a buffer that is kept for reuse has room for.
+const maxLines = 2048
+
+// clearLines empties the list.
+func (in *Input) clearLines() {
+	clear(in.Lines)
+	if in.Lines = in.Lines[:0]; cap(in.Lines) > maxLines {
+		in.Lines = nil
+	}
+}
 
 var (
 	// ErrWouldBlock says that the kernel takes or has nothing now.

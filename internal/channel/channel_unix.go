@@ -150,6 +150,8 @@ type Input struct {
 	N    int                         // of data
 	oob  [maxDescriptors*4 + 64]byte // and room for its header
 	FDs  []int
+
+	Lines [][]byte // room for the receiver, to list what it finds in Data
 }
 
 // inputs are the buffers. They are taken when there is something to receive: a
@@ -159,6 +161,7 @@ var inputs = sync.Pool{New: func() any { return new(Input) }}
 // Free gives the buffer back: its data is gone, its descriptors are not closed.
 func (in *Input) Free() {
 	in.N, in.FDs = 0, nil
+	in.clearLines()
 	inputs.Put(in)
 }
 

@@ -103,6 +103,8 @@ type Input struct {
 	Data [FullRead]byte
 	N    int   // of data
 	FDs  []int // none: sockets come in the messages, see claim
+
+	Lines [][]byte // room for the receiver, to list what it finds in Data
 }
 
 // inputs are the buffers. An overlapped read needs one from its beginning: a
@@ -112,6 +114,7 @@ var inputs = sync.Pool{New: func() any { return new(Input) }}
 // Free gives the buffer back: its data is gone, its descriptors are not closed.
 func (in *Input) Free() {
 	in.N = 0
+	in.clearLines()
 	inputs.Put(in)
 }
 

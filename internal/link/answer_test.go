@@ -49,10 +49,10 @@ func TestReaderAnswers(t *testing.T) {
 	}
 }
 
-// TestReaderAnswersSlowly: a handler that the reader calls waits for what comes later:
-// a message, an answer, a receipt, the end of the link.
-func TestReaderAnswersSlowly(t *testing.T) {
-	for name, wait := range map[string]func(t *testing.T, l *testLink) error{
+// waits are what a function waits for that the reader calls: a message, an answer, a
+// receipt. All come later.
+func waits() map[string]func(t *testing.T, l *testLink) error {
+	return map[string]func(t *testing.T, l *testLink) error{
 		"message": func(t *testing.T, l *testLink) error {
 			l.write(`"later"` + "\n")
 			if got := l.message(); got != `"later"` {
@@ -82,7 +82,12 @@ func TestReaderAnswersSlowly(t *testing.T) {
 			}
 			return l.ask(t.Context(), 7)
 		},
-	} {
+	}
+}
+
+// TestReaderAnswersSlowly: a handler that the reader calls waits for what comes later.
+func TestReaderAnswersSlowly(t *testing.T) {
+	for name, wait := range waits() {
 		t.Run(name, func(t *testing.T) {
 			l := newTestLink(t, PeerGo, Options{}).take().start()
 			l.echoes()
@@ -148,15 +153,15 @@ func TestTurnIsLent(t *testing.T) {
 		b.init(func() { replaced++ })
 		now := func() time.Duration { return time.Since(epoch) }
 		for range soonRun {
-			require.False(t, b.lend(now()), "not yet")
+			require.False(t, b.lend(now(), soonRun), "not yet")
 			b.answered(soon)
 		}
-		require.True(t, b.lend(now()))
+		require.True(t, b.lend(now(), soonRun))
 		require.Equal(t, byNobody, b.who())
 		require.True(t, b.back())
 		require.Equal(t, byReader, b.who())
 
-		require.True(t, b.lend(now()))
+		require.True(t, b.lend(now(), soonRun))
 		mine, _ := b.begin(&call{})
 		require.True(t, mine, "a caller takes what nobody has")
 		require.True(t, b.back(), "and the reader waits for it")
@@ -164,7 +169,7 @@ func TestTurnIsLent(t *testing.T) {
 		b.giveUp()
 		require.Equal(t, byReader, b.who())
 
-		require.True(t, b.lend(now()))
+		require.True(t, b.lend(now(), soonRun))
 		time.Sleep(2 * grace)
 		synctest.Wait()
 		require.Equal(t, 1, replaced)
@@ -172,7 +177,7 @@ func TestTurnIsLent(t *testing.T) {
 		require.False(t, b.back(), "another one reads")
 
 		b.answered(2 * grace)
-		require.False(t, b.lend(now()), "the last one was slow")
+		require.False(t, b.lend(now(), soonRun), "the last one was slow")
 		time.Sleep(2 * grace) // the timer's end
 	})
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/go-cluster/cluster/internal/channel"
 	"github.com/go-cluster/cluster/internal/roomtest"
+	"github.com/go-cluster/cluster/internal/wire"
 )
 
 // The benchmarks here compare a trick of timing with the same link without it. Both
@@ -77,6 +78,33 @@ func BenchmarkAnswer(b *testing.B) {
 		b.Run(name, func(b *testing.B) {
 			ours, _ := benchEnds(b, func(_, theirs *testLink) { prepare(theirs) })
 			benchRequests(b, ours)
+		})
+	}
+}
+
+// BenchmarkDeliver is one of many messages in a loop, which are decoded by who has read them,
+// and by another goroutine.
+func BenchmarkDeliver(b *testing.B) {
+	take := func(m string) {
+		var v benchItem
+		if err := wire.Decode([]byte(m), &v); err != nil {
+			b.Error(err)
+		}
+	}
+	for name, prepare := range map[string]func(theirs *testLink){
+		"reader": func(l *testLink) { l.here(take) },
+		"queue":  func(l *testLink) { l.p.onMessage(take) },
+	} {
+		b.Run(name, func(b *testing.B) {
+			ours, _ := benchEnds(b, func(_, theirs *testLink) { prepare(theirs) })
+			for b.Loop() {
+				for ours.Send(benchItem{"count", 1}, nil) != nil {
+					ours.Flush(context.Background()) // the bound is reached
+				}
+			}
+			if err := ours.SendContext(context.Background(), benchItem{"last", 1}); err != nil {
+				b.Fatal(err)
+			}
 		})
 	}
 }

@@ -38,14 +38,10 @@ func (r *reader) line(raw []byte, owned bool) {
 			r.deliver()
 			r.internal(cmd, &read)
 		} else {
-			if !owned {
-				raw = r.batch.keep(raw)
-			}
-			r.message(raw)
+			r.message(raw, owned)
 		}
 		r.dropped = nil
 	}
-	r.batch.seen(len(raw) + 1)
 	r.dropHeld()
 }
 
@@ -208,7 +204,7 @@ func (r *reader) handed(m wire.Extra, raw []byte) {
 	}
 	if h == nil {
 		r.fault("a message came without its handle: is this process out of descriptors?")
-		r.message(msg)
+		r.message(msg, true)
 		return
 	}
 	r.messageWith(msg, h)

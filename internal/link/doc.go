@@ -16,13 +16,14 @@
 //   - exchange: the questions and the descriptors of the internal protocol;
 //   - workers: the goroutines that read and that answer requests.
 //
-// docs/timing.md says why readTurn, holdBack and workers decide as they do, with the
+// docs/timing.md says why readTurn, holdBack, workers and takeHere decide as they do, with the
 // benchmark of each.
 //
 // Goroutines: one reads at a time, one of the workers or a caller of Request that
 // has the turn. It waits for nothing but the peer, except that it stops reading
 // while too much is undelivered. Each request of the peer is answered on a
-// goroutine of its own, or by the reader if the last ones took next to no time. One
+// goroutine of its own, or by the reader if the last ones took next to no time. The reader
+// also delivers messages itself while the Receiver says that callbacks are prompt. One
 // such goroutine rests until there is the next request. Whoever sends writes to the
 // kernel itself. A goroutine of the outbox later writes what the kernel does not take at
 // once.

@@ -49,6 +49,15 @@ type Receiver interface {
 	// Messages takes over messages of the application, in their order. They count
 	// size bytes against the bound of the input until Link.Release.
 	Messages(batch [][]byte, size int)
+	// Prompt reports whether nothing is being delivered, and the last callbacks have
+	// returned soon.
+	Prompt() bool
+	// Reserve is called before Deliver. If it returns false, something is being delivered.
+	Reserve() bool
+	// Deliver is Messages for the goroutine that has read the batch: it calls the
+	// callbacks. What follows meanwhile may be delivered as well. done is called when
+	// the batch is delivered, or copied: the memory of the messages is used again then.
+	Deliver(batch [][]byte, size int, done func())
 	// Handle takes over a message and the descriptor h that came with it. The message
 	// comes after those of the last Messages, and counts in the same way.
 	Handle(msg []byte, h *handle.Handle, size int)

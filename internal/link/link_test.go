@@ -6,11 +6,13 @@ import (
 	"cmp"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/go-cluster/cluster/internal/callback"
 	"github.com/go-cluster/cluster/internal/channel"
 	"github.com/go-cluster/cluster/internal/handle"
 	"github.com/go-cluster/cluster/internal/mailbox"
@@ -73,6 +75,9 @@ type above struct {
 	batches    [][][]byte // of messages, as they came
 	forgets    bool       // keep none of them, for a benchmark
 
+	here  func(message string) // if not nil, the reader delivers, to this
+	under atomic.Bool          // it does just now
+
 	box     mailbox.Mailbox
 	waiting [][]byte // its own: messages that nothing takes yet
 	size    int      // of those
@@ -92,6 +97,24 @@ func (a *above) Messages(batch [][]byte, size int) {
 	a.box.Post(func() {
 		a.waiting, a.size = append(a.waiting, batch...), a.size+size
 		a.deliver()
+	})
+}
+
+func (a *above) Prompt() bool  { return a.here != nil }
+func (a *above) Reserve() bool { return a.under.CompareAndSwap(false, true) }
+
+func (a *above) Deliver(batch [][]byte, size int, done func()) {
+	callback.Loop(func() (more bool) {
+		if len(batch) == 0 {
+			a.link.Release(size)
+			done()
+			a.under.Store(false)
+			return false
+		}
+		m := string(batch[0])
+		batch = batch[1:]
+		a.here(m)
+		return true
 	})
 }
 

@@ -1,6 +1,7 @@
 package link
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -230,20 +231,27 @@ func TestSmallReadsKeepLittle(t *testing.T) {
 			require.LessOrEqual(t, cap(m), 2*len(m))
 		}
 	}
-	require.LessOrEqual(t, cap(l.in.batch.slab), slabSize)
 }
 
-// TestMessagesShareLittle: what a message keeps of those that came with it is
-// bounded, and in the order of what came before it.
+// TestMessagesShareLittle: small messages of one batch share memory, which is no larger than
+// they are and than slabSize.
 func TestMessagesShareLittle(t *testing.T) {
-	l := newTestLink(t, PeerGo, Options{})
-	kept := 0
-	l.in.batch.begin(channel.FullRead)
-	for range 1000 {
-		m := l.in.batch.keep([]byte("1"))
-		require.Equal(t, 1, cap(m), "appending to it would write into the next")
-		kept++
-		require.LessOrEqual(t, cap(l.in.batch.slab), min(slabSize, max(1, 4*kept)))
+	for _, n := range []int{1, 10, slabSize, 3*slabSize + 1} {
+		var b readBatch
+		for range n {
+			b.add([]byte("1"))
+		}
+		b.add(bytes.Repeat([]byte("x"), slabSize))
+		messages, size := b.take()
+		require.Equal(t, n+slabSize+(n+1)*MessageCost, size)
+		require.Len(t, messages, n+1)
+		require.Equal(t, n+1, cap(messages))
+		for i, m := range messages {
+			require.Equal(t, len(m), cap(m), "appending to it would write into the next")
+			require.Equal(t, i < n, string(m) == "1")
+		}
+		require.Empty(t, b.messages)
+		require.Zero(t, b.size)
 	}
 }
 

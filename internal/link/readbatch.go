@@ -2,23 +2,22 @@ package link
 
 import (
 	"bytes"
-	"slices"
+
+	"github.com/go-cluster/cluster/internal/channel"
 )
 
-// readBatch is the messages of one read that are not passed on yet.
+// readBatch is the messages of one read that are not passed on yet. They lie in the buffer
+// of the read.
 type readBatch struct {
 	messages [][]byte
-	size     int    // of messages, in bytes that count against the input bound
-	unread   int    // about how many bytes of this read are not looked at yet
-	slab     []byte // memory for small messages of this read
-	kept     int    // bytes of small messages of this read
+	size     int // of messages, in bytes that count against the input bound
 }
 
 const (
 	// maxBatch is how many messages are passed on at once, so that callbacks need not
 	// wait for a whole read.
 	maxBatch = 256
-	// slabSize is the size in bytes of an allocation that small messages of one read
+	// slabSize is the size in bytes of an allocation that small messages of one batch
 	// share. As long as one of them is kept, all of it is.
 	slabSize = 2 << 10
 )
@@ -26,48 +25,44 @@ const (
 // MessageCost is how many bytes a message counts against the input bound, beside its own.
 const MessageCost = 64
 
-// begin begins a read of n bytes.
-func (b *readBatch) begin(n int) { b.unread = n }
+// begin begins a read, whose buffer has room for the list of messages.
+func (b *readBatch) begin(in *channel.Input) { b.messages = in.Lines[:0] }
 
-// end ends it: the next read has a slab of its own.
-func (b *readBatch) end() { b.slab, b.kept = nil, 0 }
+// end ends it, and gives the room back.
+func (b *readBatch) end(in *channel.Input) { in.Lines, b.messages, b.size = b.messages, nil, 0 }
 
-// seen notes that n bytes are looked at.
-func (b *readBatch) seen(n int) { b.unread -= n }
-
-// add takes a message, and reports whether the batch is full.
-func (b *readBatch) add(raw []byte) (full bool) {
-	if b.messages == nil {
-		// A guess: the next messages are as large as this one.
-		b.messages = make([][]byte, 0, 1+min(max(0, b.unread)/(len(raw)+1), maxBatch-1))
-	}
+// add takes a message.
+func (b *readBatch) add(raw []byte) {
 	b.messages = append(b.messages, raw)
 	b.size += len(raw) + MessageCost
-	return len(b.messages) == maxBatch
 }
 
-// take empties the batch and returns its messages. The list may be kept for a slow
-// callback, so it must not be much larger than what it counts for.
+// take empties the batch and returns copies of its messages. They may be kept for a slow
+// callback, so the list and what they share are not larger than they have to be.
 func (b *readBatch) take() (messages [][]byte, size int) {
-	messages, size = b.messages, b.size
-	b.messages, b.size = nil, 0
-	if cap(messages) > 2*len(messages) {
-		messages = slices.Clone(messages)
+	small := 0
+	for _, raw := range b.messages {
+		if isSmall(raw) {
+			small += len(raw)
+		}
 	}
+	messages, size = make([][]byte, len(b.messages)), b.size
+	var slab []byte
+	for i, raw := range b.messages {
+		if !isSmall(raw) {
+			messages[i] = bytes.Clone(raw)
+			continue
+		}
+		if len(raw) > cap(slab)-len(slab) {
+			slab = make([]byte, 0, min(small, slabSize))
+		}
+		small -= len(raw)
+		start := len(slab)
+		slab = append(slab, raw...)
+		messages[i] = slab[start:len(slab):len(slab)]
+	}
+	b.messages, b.size = b.messages[:0], 0
 	return messages, size
 }
 
-// keep copies a message out of the buffer of this read. The slabs grow with the bytes
-// kept, so that a single small message does not keep a large slab.
-func (b *readBatch) keep(raw []byte) []byte {
-	if len(raw) > slabSize/8 {
-		return bytes.Clone(raw)
-	}
-	if len(raw) > cap(b.slab)-len(b.slab) {
-		b.slab = make([]byte, 0, max(len(raw), min(4*b.kept, b.unread, slabSize)))
-	}
-	b.kept += len(raw)
-	start := len(b.slab)
-	b.slab = append(b.slab, raw...)
-	return b.slab[start:len(b.slab):len(b.slab)]
-}
+func isSmall(raw []byte) bool { return len(raw) <= slabSize/8 }

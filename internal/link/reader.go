@@ -37,6 +37,7 @@ type reader struct {
 	job      job    // the last request of this read
 	acked    bool   // an acknowledgement may have to be written
 	byCaller bool   // a caller of Request reads
+	here     bool   // who reads may deliver the messages of this read
 	claimed  bool   // a message has claimed a descriptor in this read
 	stuck    bool   // the peer has sent descriptors that cannot be closed
 	scarce   bool   // a descriptor has not come, and none since
@@ -63,7 +64,13 @@ func (r *reader) read() {
 			continue
 		}
 		in, err := r.ch.Recv()
-		r.take(in)
+		if in != nil && !r.final.Load() && r.to.Prompt() {
+			if !r.takeHere(in) {
+				return
+			}
+		} else {
+			r.take(in)
+		}
 		switch {
 		case r.final.Load():
 			r.readRest()
@@ -94,20 +101,46 @@ func (r *reader) answer() (reads bool) {
 	j := r.job
 	r.job = job{}
 	began := time.Since(epoch)
-	lent := r.turn.lend(began)
+	return r.aside(r.turn.lend(began, soonRun), func() {
+		r.requests.answer(j)
+		r.turn.answered(time.Since(epoch) - began)
+	})
+}
+
+// aside calls fn, which calls functions of the application, and reports whether the calling
+// goroutine reads on. If lent, it does, unless fn takes too long. Otherwise another
+// goroutine reads from the beginning.
+func (r *reader) aside(lent bool, fn func()) (reads bool) {
 	if !lent {
 		r.workers.spawn(job{read: true})
 	}
 	callback.Guard(func() {
-		r.requests.answer(j)
-		r.turn.answered(time.Since(epoch) - began)
+		fn()
 		reads = lent && r.turn.back()
 	}, func() {
-		if lent && r.turn.back() { // the handler has ended this goroutine
+		if lent && r.turn.back() { // fn has ended this goroutine
 			r.workers.spawn(job{read: true})
 		}
 	})
 	return reads
+}
+
+// takeHere is take for a reader that delivers the messages itself, out of the buffer of
+// the read, if nothing is being delivered. It reports whether it reads on.
+func (r *reader) takeHere(in *channel.Input) (reads bool) {
+	r.here = true
+	r.look(in)
+	r.here = false
+	batch, size := r.batch.messages, r.batch.size
+	if len(batch) == 0 || r.job.by != nil || !r.to.Reserve() {
+		r.deliver()
+		r.batch.end(in)
+		in.Free()
+		return true
+	}
+	r.batch.end(in)
+	r.count(batch, size)
+	return r.aside(r.turn.lend(time.Since(epoch), 0), func() { r.to.Deliver(batch, size, in.Free) })
 }
 
 // pause stops reading while too much input waits to be delivered.
@@ -221,12 +254,18 @@ func (r *reader) take(in *channel.Input) {
 	if in == nil {
 		return
 	}
-	defer in.Free()
-	r.fds = append(r.fds, in.FDs...)
-	r.batch.begin(in.N)
-	r.lines.Feed(in.Data[:in.N], r.line, r.tooLong)
-	r.batch.end()
+	r.look(in)
 	r.deliver()
+	r.batch.end(in)
+	in.Free()
+}
+
+// look takes all that a read has returned but the last messages, which are in the batch
+// afterwards.
+func (r *reader) look(in *channel.Input) {
+	r.fds = append(r.fds, in.FDs...)
+	r.batch.begin(in)
+	r.lines.Feed(in.Data[:in.N], r.line, r.tooLong)
 	r.confirm()
 	if r.acked {
 		r.acked = false
@@ -281,17 +320,33 @@ func (r *reader) dropAll() {
 // deliver passes on the messages that were read so far. It is called before anything else
 // is reported, which keeps the order.
 func (r *reader) deliver() {
-	if batch, size := r.batch.take(); len(batch) > 0 {
-		r.messages.Add(int64(len(batch)))
-		r.flow.add(size)
+	if len(r.batch.messages) > 0 {
+		batch, size := r.batch.take()
+		r.count(batch, size)
 		r.to.Messages(batch, size)
 	}
 }
 
-// message takes one for the application.
-func (r *reader) message(raw []byte) {
-	if r.batch.add(raw) {
+// count counts messages that are passed on.
+func (r *reader) count(batch [][]byte, size int) {
+	r.messages.Add(int64(len(batch)))
+	r.flow.add(size)
+}
+
+// message takes one for the application. If it is owned, it does not lie in the buffer of
+// the read.
+func (r *reader) message(raw []byte, owned bool) {
+	switch {
+	case owned:
 		r.deliver()
+		size := len(raw) + MessageCost
+		r.count([][]byte{raw}, size)
+		r.to.Messages([][]byte{raw}, size)
+	default:
+		r.batch.add(raw)
+		if len(r.batch.messages) == maxBatch && !r.here {
+			r.deliver()
+		}
 	}
 }
 

@@ -15,9 +15,9 @@ import (
 // would cost what it saves. The reader gets it back when no request has come for one to
 // two graces.
 //
-// Nobody has the turn either while the reader answers a request itself. It does so if the
-// last handlers have returned soon. If this one takes longer than a grace, another
-// goroutine becomes the reader.
+// Nobody has the turn either while the reader answers a request itself, or delivers messages
+// (takeHere). It does so if the last handlers have returned soon. If this one takes longer
+// than a grace, another goroutine becomes the reader.
 type readTurn struct {
 	mu      sync.Mutex
 	changed sync.Cond
@@ -33,7 +33,7 @@ type readTurn struct {
 	left time.Duration // when the turn was last left to nobody
 	run  int           // requests in a row, each within soon of the end of the one before
 
-	answering bool   // the reader answers a request, and calls back after it
+	answering bool   // the reader answers a request or delivers, and calls back after it
 	quick     int    // requests of the peer in a row, each answered within soon
 	replace   func() // makes another goroutine the reader; takes no lock
 }
@@ -157,13 +157,14 @@ func (t *readTurn) leave() {
 	t.leaveAt(t.end)
 }
 
-// lend is called by the reader before it answers a request. If it returns true, nobody
-// reads meanwhile, and the reader calls back after the request. Otherwise the reader has
-// to let another goroutine read.
-func (t *readTurn) lend(now time.Duration) bool {
+// lend is called by the reader before it answers a request, or delivers messages. If it
+// returns true, nobody reads meanwhile, and the reader calls back afterwards. Otherwise the
+// reader has to let another goroutine read. quick is how many requests in a row have to have
+// been answered soon.
+func (t *readTurn) lend(now time.Duration, quick int) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.quick < soonRun || t.holder != byReader || t.pausing.Load() {
+	if t.quick < quick || t.holder != byReader || t.pausing.Load() {
 		return false
 	}
 	t.answering = true
@@ -180,7 +181,7 @@ func (t *readTurn) answered(took time.Duration) {
 	}
 }
 
-// back is called after lend, when the request is answered. It reports whether the calling
+// back is called after lend, when the request is answered, or the messages are delivered. It reports whether the calling
 // goroutine is still the reader. If not, another goroutine has become the reader.
 func (t *readTurn) back() (reads bool) {
 	t.mu.Lock()
