@@ -1,6 +1,7 @@
 package link
 
 import (
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -114,6 +115,7 @@ func (t *readTurn) begin(c *call) (mine bool, granted <-chan struct{}) {
 	if t.holder == byNobody {
 		t.holder = byCaller
 		t.free.Store(false)
+		t.unarm()
 		return true, nil
 	}
 	if !c.alone || c.began-t.end > soon || t.pausing.Load() {
@@ -193,6 +195,7 @@ func (t *readTurn) back() (reads bool) {
 	if t.holder == byNobody {
 		t.holder = byReader
 		t.free.Store(false)
+		t.unarm()
 	}
 	return true
 }
@@ -214,6 +217,18 @@ func (t *readTurn) leaveAt(now time.Duration) {
 		t.timer = time.AfterFunc(grace, t.expire)
 	} else {
 		t.timer.Reset(grace)
+	}
+}
+
+// unarm stops the timer, now that somebody has the turn again, if GOMAXPROCS is 1. While a
+// timer is pending, each wait for the peer sets the clock of the core and sets it back. In a
+// virtual machine that takes microseconds, and to stop and set a timer takes a fraction of
+// one. With a larger GOMAXPROCS it is the other way round: a timer that is set wakes another
+// thread. t.mu is held.
+func (t *readTurn) unarm() {
+	if t.armed && runtime.GOMAXPROCS(0) == 1 {
+		t.timer.Stop() // if expire has begun already, it finds that somebody has the turn
+		t.armed = false
 	}
 }
 

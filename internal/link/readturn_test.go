@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"runtime"
 	"strconv"
 	"sync"
 	"testing"
@@ -299,4 +300,34 @@ func TestTurnComesBack(t *testing.T) {
 			require.False(t, mine || granted != nil, "not alone")
 		}
 	})
+}
+
+// TestTimerOfTheTurn: with one processor no timer is pending while somebody has the turn, and
+// with more it stays. Either way the reader gets the turn back that nobody takes.
+func TestTimerOfTheTurn(t *testing.T) {
+	for procs := 1; procs <= 2; procs++ {
+		t.Run(fmt.Sprint(procs), func(t *testing.T) {
+			defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(procs))
+			synctest.Test(t, func(t *testing.T) {
+				var b readTurn
+				b.init(func() {})
+				for range 3 {
+					require.True(t, b.lend(time.Since(epoch), 0))
+					require.True(t, b.armed)
+					mine, _ := b.begin(&call{})
+					require.True(t, mine)
+					require.Equal(t, procs > 1, b.armed)
+					b.leave()
+					require.True(t, b.armed)
+					require.True(t, b.back())
+					require.Equal(t, procs > 1, b.armed)
+				}
+				b.leave()
+				time.Sleep(3 * grace)
+				synctest.Wait()
+				require.Equal(t, byReader, b.who())
+				require.False(t, b.armed)
+			})
+		})
+	}
 }
