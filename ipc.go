@@ -403,6 +403,9 @@ func (s *spares) use() {
 func (o operatorCore) OpenStream(worker int) (net.Conn, error) {
 	var p *Process
 	o.c.call(func() { p = o.c.workers[worker] })
+	if p != nil && p.child.foreign != nil { // it has no channel
+		return nil, fmt.Errorf("cluster: OpenStream: worker %d is a Foreign program: %w", worker, ErrNotSupported)
+	}
 	if p == nil || !p.IsConnected() || p.State() < Online {
 		return nil, fmt.Errorf("cluster: OpenStream: worker %d: %w", worker, ErrClosed)
 	}

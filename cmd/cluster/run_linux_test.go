@@ -64,6 +64,8 @@ func testGoForeign(c *cli) {
 	answer, err := clustertest.Get("http://" + at)
 	require.NoError(c.t, err)
 	require.Contains(c.t, answer, "hello from pid")
+	c.no(exitFailed, "is a Foreign program: not supported here", "pprof", "heap")
+	require.NotContains(c.t, c.ok("metrics"), "cluster_worker_scrape_up{", "it cannot be asked")
 	workers := c.pids()
 	p.Terminate()
 	c.ended(p, workers)
