@@ -216,10 +216,12 @@ func (w *Process) telling(received []func(error)) func(error) {
 // no other one.
 //
 // The errors are those of Send, and two more. ErrBacklog is returned also while 256
-// handles are on their way to the other side. ErrNotSupported is returned for a RoundRobin
-// or LeastConnections listener, for all but TCP connections and listeners on Windows, and
-// for a file or a unixgram socket to a node peer. If it is not known yet whether the peer
-// is node, received or OnError gets that error later.
+// handles are on their way to the other side. ErrNotSupported is returned for a listener
+// of RoundRobin or LeastConnections, for a listener or packet socket of an address that has
+// many sockets (Sharded, ByClient, and those of a service manager for two families), for all
+// but TCP connections and listeners on Windows, and for a file or a unixgram socket to a node
+// peer. If it is not known yet whether the peer is node, received or OnError gets that error
+// later.
 func (w *Process) SendHandle(v, h any, received ...func(error)) error {
 	if w == nil {
 		return callError("SendHandle", ErrNotWorker)

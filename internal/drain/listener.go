@@ -190,6 +190,17 @@ func (l *Listener) wasInterrupted() bool {
 // SyscallConn gives access to this worker's descriptor of the socket.
 func (l *Listener) SyscallConn() (syscall.RawConn, error) { return l.source.SyscallConn() }
 
+// Unsendable returns why another process cannot have the listener, or nil if it can.
+func (l *Listener) Unsendable() error { return unsendable(l.source) }
+
+// unsendable asks a source. A source without the method has one socket, which is this worker's.
+func unsendable(source any) error {
+	if s, ok := source.(interface{ Unsendable() error }); ok {
+		return s.Unsendable()
+	}
+	return nil
+}
+
 // Accept returns the next connection. In a drain it waits until the listener is
 // closed, and in a worker that has as many connections as it may until one is.
 func (l *Listener) Accept() (net.Conn, error) {

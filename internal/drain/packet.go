@@ -54,6 +54,9 @@ func (c *packetConn) SyscallConn() (syscall.RawConn, error) {
 	return &rawPacketConn{raw, c}, nil
 }
 
+// Unsendable returns why another process cannot have the socket, or nil if it can.
+func (c *packetConn) Unsendable() error { return unsendable(c.PacketSource) }
+
 // rawPacketConn gives a program the descriptor to read from, as x/net does for batches. In
 // a drain such a read waits like any other.
 type rawPacketConn struct {

@@ -9,7 +9,6 @@ import (
 	"reflect"
 	"syscall"
 
-	"github.com/go-cluster/cluster/internal/errs"
 	"github.com/go-cluster/cluster/internal/handle"
 	"github.com/go-cluster/cluster/internal/socket"
 	"github.com/go-cluster/cluster/internal/wire"
@@ -25,6 +24,12 @@ type Outgoing struct {
 // returns in a master that has forked.
 type holder interface {
 	Socket() (*handle.Handle, error)
+}
+
+// unsendable is a listener or packet socket that another process may not be able to have,
+// although it has descriptors.
+type unsendable interface {
+	Unsendable() error // returns why, and the way out; nil if its one descriptor is all of it
 }
 
 // Pack duplicates the descriptor of v, a net.Conn, net.Listener, net.PacketConn or
@@ -62,15 +67,16 @@ func duplicate(v any) (*handle.Handle, error) {
 	default:
 		return nil, fmt.Errorf("a %T cannot be sent; send a net.Conn, net.Listener, net.PacketConn or *os.File", v)
 	}
+	if u, ok := v.(unsendable); ok {
+		if err := u.Unsendable(); err != nil {
+			return nil, err
+		}
+	}
 	c, ok := v.(syscall.Conn)
 	if !ok {
 		return nil, fmt.Errorf("a %T cannot be sent, since it has no descriptor; send the TCP, UDP or unix socket below it, or the *os.File", v)
 	}
-	h, err := socket.Duplicate(c)
-	if errors.Is(err, errs.NotSupported) {
-		return nil, fmt.Errorf("a RoundRobin listener's socket is the master's: %w; listen with Scheduling: Shared", errs.NotSupported)
-	}
-	return h, err
+	return socket.Duplicate(c)
 }
 
 // nodeType returns what a descriptor of this kind is for node.

@@ -81,6 +81,12 @@ func HoldSocket(ctx context.Context, r *Registry, q Query) (HeldSocket, error) {
 		return nil, ListenError(q.Address, err, "")
 	}
 	l.socket.Release()
+	h, err := l.Socket()
+	h.Release()
+	if err != nil { // of the fork of each worker, if not here
+		l.Close()
+		return nil, ListenError(q.Address, err, "")
+	}
 	return l, nil
 }
 
@@ -94,16 +100,26 @@ func HoldAgain(r *Registry, q Query) (HeldSocket, error) {
 	return holdEntry(r, e), nil
 }
 
+// Why the listener of an address cannot be sent to another process.
+var (
+	errSharded     = fmt.Errorf("a Sharded or ByClient listener has many sockets: %w; listen with Scheduling: Shared", errs.NotSupported)
+	errDispatched  = fmt.Errorf("a RoundRobin or LeastConnections listener's socket is the master's, which accepts: %w; listen with Scheduling: Shared", errs.NotSupported)
+	errManySockets = fmt.Errorf("this address has many sockets: %w; listen with Scheduling: Shared, "+
+		"and on udp4 or udp6 if a service manager opened a socket for each family", errs.NotSupported)
+)
+
 // socketOf returns a reference to the socket of e, for another process. It runs in
 // the mailbox.
 func (r *Registry) socketOf(e *entry) (*handle.Handle, error) {
 	switch {
 	case r.entries[e.key] != e:
 		return nil, net.ErrClosed
-	case e.shards != nil && !e.shards.all:
-		return nil, fmt.Errorf("a Sharded listener has many sockets: %w; listen with Scheduling: Shared", errs.NotSupported)
+	case e.query.Policy.sharded():
+		return nil, errSharded
+	case len(e.sockets) > 1:
+		return nil, socket.ErrFamilies
 	case e.dispatcher != nil:
-		return nil, fmt.Errorf("the master accepts for a RoundRobin listener, so nobody else can: %w; listen with Scheduling: Shared", errs.NotSupported)
+		return nil, errDispatched
 	}
 	return e.sockets[0].Retain(), nil
 }

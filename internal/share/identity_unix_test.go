@@ -115,6 +115,17 @@ func TestBothFamilies(t *testing.T) {
 		roomtest.Await(t, m.taken, "connection to "+host).Release()
 		c.Close()
 	}
+	requireNotWhole(t, r, resolved(t, "tcp", addr))
+}
+
+// requireNotWhole checks that a Foreign program is not given one of the two sockets of an
+// address, as if that were all of it.
+func requireNotWhole(t *testing.T, r *Registry, q Query) {
+	q.Policy = Shared
+	_, err := HoldSocket(t.Context(), r, q)
+	require.ErrorIs(t, err, errors.ErrUnsupported)
+	require.ErrorContains(t, err, "many sockets")
+	require.ErrorContains(t, err, "listen on one family")
 }
 
 // Of two datagram sockets for one port a worker that reads from both families gets both, the
@@ -138,6 +149,9 @@ func TestBothFamiliesOfDatagrams(t *testing.T) {
 	for _, networks := range [][]string{{"udp"}, {"udp4", "udp6"}, {"udp6", "udp4"}} {
 		r, m := newTestRegistry(t), newCommandWorker()
 		given(t, r, four, six)
+		if networks[0] == "udp" && socket.Groups {
+			requireNotWhole(t, r, resolved(t, "udp", port))
+		}
 		for _, network := range networks {
 			require.NoError(t, r.Answer(m, reread(t, resolved(t, network, port).message()), Terms{}))
 			answer := roomtest.Await(t, m.answers, "answer")

@@ -67,6 +67,10 @@ func (s *packetShards) ReadMsgUDPAddrPort(b, oob []byte) (n, oobn, flags int, fr
 	return s.MergedPackets.ReadMsgUDPAddrPort(b, oob)
 }
 
+// Unsendable returns an error: no socket is the whole address. The master may have divided it,
+// or a service manager may have opened a socket for each family.
+func (s *packetShards) Unsendable() error { return errManySockets }
+
 // SyscallConn gives access to the sockets, as socket.MergedPackets does.
 func (s *packetShards) SyscallConn() (syscall.RawConn, error) {
 	rc, err := s.MergedPackets.SyscallConn()

@@ -282,6 +282,9 @@ func (q *handedQueue) Close() error {
 // Addr returns nil: the listener around this source knows the address.
 func (q *handedQueue) Addr() net.Addr { return nil }
 
+// Unsendable returns an error: the socket is the master's.
+func (q *handedQueue) Unsendable() error { return errDispatched }
+
 // SyscallConn fails: the socket is the master's.
 func (q *handedQueue) SyscallConn() (syscall.RawConn, error) {
 	return nil, fmt.Errorf("cluster: SyscallConn: %w", errs.NotSupported)

@@ -66,6 +66,9 @@ func (s *shardSource) Close() error {
 	return s.Merged.Close()
 }
 
+// Unsendable returns an error: no socket is the whole address, and they change hands.
+func (s *shardSource) Unsendable() error { return errSharded }
+
 // Addr returns nil: the listener around this source knows the address.
 func (s *shardSource) Addr() net.Addr { return nil }
 

@@ -354,6 +354,9 @@ func (r rawPackets) Read(fn func(fd uintptr) (done bool)) error {
 	})
 }
 
+// Unsendable returns an error: no socket is the whole address.
+func (m *MergedPackets) Unsendable() error { return ErrFamilies }
+
 // Close closes this process's descriptors of all sockets, and ends the reads.
 func (m *MergedPackets) Close() error {
 	m.mu.Lock()

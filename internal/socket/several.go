@@ -1,8 +1,10 @@
 package socket
 
 import (
+	"fmt"
 	"net"
 
+	"github.com/go-cluster/cluster/internal/errs"
 	"github.com/go-cluster/cluster/internal/handle"
 )
 
@@ -42,6 +44,10 @@ func NewPacketConnOf(all []*handle.Handle, _ net.Addr) (net.PacketConn, error) {
 	return NewPacketConn(all[0])
 }
 
+// ErrFamilies is why an address with a socket for each family cannot be sent to another process.
+var ErrFamilies = fmt.Errorf("this address has many sockets, since a service manager opened one for each family: %w; "+
+	"listen on one family, as tcp4 or udp6", errs.NotSupported)
+
 func releaseAll(all []*handle.Handle) {
 	for _, h := range all {
 		h.Release()
@@ -56,3 +62,6 @@ type several struct {
 
 // Addr returns the address of all sockets.
 func (s *several) Addr() net.Addr { return s.addr }
+
+// Unsendable returns an error: no socket is the whole address.
+func (s *several) Unsendable() error { return ErrFamilies }

@@ -187,7 +187,7 @@ func requireAccepts(t *testing.T, ln net.Listener) {
 }
 
 // TestSendListenerOfAWorker: its own, and its share of a common one; that of a
-// RoundRobin address is not its own.
+// RoundRobin or LeastConnections address is not its own.
 func TestSendListenerOfAWorker(t *testing.T) {
 	workers, _ := takers(t, 1, cluster.Options{})
 	w := workers[0]
@@ -198,8 +198,10 @@ func TestSendListenerOfAWorker(t *testing.T) {
 		requireAccepts(t, ln)
 		require.NoError(t, ln.Close())
 	}
-	err := w.Request(t.Context(), sending{"send", "robin", "127.0.0.1:0"}, nil)
-	require.ErrorContains(t, err, "a RoundRobin listener's socket is the master's")
+	for _, kind := range []string{"robin", "least"} {
+		err := w.Request(t.Context(), sending{"send", kind, "127.0.0.1:0"}, nil)
+		require.ErrorContains(t, err, "a RoundRobin or LeastConnections listener's socket is the master's")
+	}
 }
 
 // TestSendPreopened: a listener of a Listen before the fork can be sent as it is, and so

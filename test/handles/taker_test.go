@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -163,16 +164,47 @@ func sendBack(w *cluster.Process, s sending) (bool, error) {
 		defer c.Close()
 		return true, w.SendHandle(parcel{Text: s.Text}, c)
 	}
-	lc := cluster.ListenConfig{Exclusive: s.Text == "listener"}
-	if s.Text == "robin" {
-		lc.Scheduling = cluster.RoundRobin
+	how, what, _ := strings.Cut(s.Text, ", ")
+	lc := cluster.ListenConfig{Exclusive: how == "listener", Scheduling: schedulings[how]}
+	if what == "packets" {
+		c, err := lc.ListenPacket(context.Background(), "udp", s.Address)
+		if err != nil {
+			return false, err
+		}
+		defer c.Close()
+		return true, w.SendHandle(parcel{Text: s.Text}, c)
 	}
 	ln, err := lc.Listen(context.Background(), "tcp", s.Address)
 	if err != nil {
 		return false, err
 	}
 	defer ln.Close()
+	if what == "accepted" {
+		if err := acceptOne(ln); err != nil {
+			return false, err
+		}
+	}
 	return true, w.SendHandle(parcel{Text: s.Text}, ln)
+}
+
+// schedulings are those of the listeners that a taker sends, by the first word of the text.
+var schedulings = map[string]cluster.Scheduling{
+	"robin": cluster.RoundRobin, "least": cluster.LeastConnections,
+	"sharded": cluster.Sharded, "by client": cluster.ByClient,
+}
+
+// acceptOne connects to ln and accepts a connection.
+func acceptOne(ln net.Listener) error {
+	client, err := net.Dial("tcp", ln.Addr().String())
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	c, err := ln.Accept()
+	if err != nil {
+		return err
+	}
+	return c.Close()
 }
 
 // takers makes the test process a master of n takers, and returns what they say.
