@@ -178,12 +178,25 @@ func (s *service) answerOperator() error {
 			logger().Warn("admin: there is no socket", "err", err)
 		}
 	}
-	if s.o.Address != "" {
-		ln, err := net.Listen("tcp", s.o.Address)
-		if err != nil {
+	return s.listenAddress()
+}
+
+// listenAddress opens Options.Address, or goes on with the socket of the program before an
+// upgrade.
+func (s *service) listenAddress() error {
+	ln := inheritedAddress(s.o.Address, s.core.Left(addressName))
+	if s.o.Address == "" {
+		return nil
+	}
+	if ln == nil {
+		var err error
+		if ln, err = net.Listen("tcp", s.o.Address); err != nil {
 			return fmt.Errorf("admin: Options.Address: %w", err)
 		}
-		s.serve(ln)
+	}
+	s.serve(ln)
+	if tcp, ok := ln.(*net.TCPListener); ok {
+		s.ends = append(s.ends, s.core.OnLeaving(addressName, tcp.File))
 	}
 	return nil
 }

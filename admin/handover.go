@@ -12,14 +12,15 @@ import (
 )
 
 // What goes over to the program that comes with an upgrade beside the events: the lines and
-// the stalls that are kept, the counts, and the socket, at which nobody is refused meanwhile. All
+// the stalls that are kept, the counts, and the sockets, at which nobody is refused meanwhile. All
 // of that is left when nothing is copied or reported any more, so that nothing is missing.
 // The master is away meanwhile: the lines and stacks are not encoded, only written.
 
 const (
-	// keptName and socketName are what the files are left under.
-	keptName   = stateName + "/kept"
-	socketName = stateName + "/socket"
+	// keptName, socketName and addressName are what the files are left under.
+	keptName    = stateName + "/kept"
+	socketName  = stateName + "/socket"
+	addressName = stateName + "/address"
 	// leftLines bounds, in bytes, the lines that go over, of which each counts lineCost beside
 	// its text. The default number of lines goes over whole.
 	leftLines = 16 << 20

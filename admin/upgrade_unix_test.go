@@ -171,8 +171,8 @@ func TestEventsOverUpgrade(t *testing.T) {
 	require.Zero(t, s.Exit())
 }
 
-// knock connects to the socket again and again until stop, which returns the first error.
-func (s *running) knock() (stop func() error) {
+// knock connects to a socket again and again until stop, which returns the first error.
+func knock(network, address string) (stop func() error) {
 	end, ended := make(chan struct{}), make(chan error, 1)
 	go func() {
 		for {
@@ -180,12 +180,15 @@ func (s *running) knock() (stop func() error) {
 			case <-end:
 				ended <- nil
 				return
-			case <-time.After(time.Millisecond):
+			case <-time.After(2 * time.Millisecond):
 			}
-			c, err := net.Dial("unix", s.socket)
+			c, err := net.Dial(network, address)
 			if err != nil {
 				ended <- err
 				return
+			}
+			if tcp, ok := c.(*net.TCPConn); ok {
+				tcp.SetLinger(0) // no port of many is left in TIME_WAIT
 			}
 			c.Close()
 		}
@@ -194,10 +197,11 @@ func (s *running) knock() (stop func() error) {
 }
 
 // TestKeptOverUpgrade: lines with their numbers, stalls and counts are in the new program what
-// they were, and nobody who asks at the socket meanwhile is refused.
+// they were, and nobody who asks at the socket or the address meanwhile is refused.
 func TestKeptOverUpgrade(t *testing.T) {
 	t.Parallel()
-	s := run(t, "HANG=A=B")
+	address := fmt.Sprintf("127.0.0.1:%d", clustertest.FreePort(t))
+	s := run(t, "HANG=A=B", "ADMIN="+address)
 	s.say("said before", "on stderr\twith a tab")
 	_, err := clustertest.Get("http://" + s.listen + "/hang")
 	require.NoError(t, err)
@@ -214,13 +218,14 @@ func TestKeptOverUpgrade(t *testing.T) {
 	require.ElementsMatch(t, []string{"said before", "on stderr\twith a tab"}, []string{lines[0].Text, lines[1].Text})
 
 	for range 2 { // what has come goes over again
-		stop := s.knock()
+		stop, stopAddress := knock("unix", s.socket), knock("tcp", address)
 		for n, result := past[len(past)-1].N, ""; result != "success"; { // a slow machine needs several
 			require.Equal(t, `202 {"ok":true,"status":202}`, s.upgrade())
 			e := s.outcome(n)
 			n, result = e.N, e.Result
 		}
 		require.NoError(t, stop())
+		require.NoError(t, stopAddress())
 		for i, path := range paths {
 			require.Equal(t, before[i], s.get(path), path)
 		}
