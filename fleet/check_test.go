@@ -21,7 +21,7 @@ var checked = clustertest.Program("checked", func() {
 	f, err := join(Options{URL: os.Getenv("URL"), Name: os.Getenv("NAME"), Node: "a", Orders: true}, quick)
 	clustertest.Must(err)
 	Respond(f, "who", func(struct{}) (int, error) { return os.Getpid(), nil })
-	f.Lead("report", nil)
+	f.Lead("report", func(context.Context) error { return nil })
 	if n := len(f.leads.stops); n > 0 {
 		clustertest.Must(fmt.Errorf("%d candidacies", n))
 	}

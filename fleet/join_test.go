@@ -144,24 +144,24 @@ func TestObserver(t *testing.T) {
 	t.Parallel()
 	s := startServer(t)
 	errs := errorsOf(t)
-	a := member(t, beating, Options{URL: s.URL, Node: "a"})
+	a := member(t, beating, Options{URL: s.URL, Node: "observed"})
 	came, went := make(chan string, 10), make(chan string, 10)
 	a.OnJoin(func(m Member) { came <- m.Node })
 	a.OnLeave(func(m Member) { went <- m.Node })
-	require.Equal(t, "a", clustertest.Await(t, came, "itself"))
+	require.Equal(t, "observed", clustertest.Await(t, came, "itself"))
 	Respond(a, "echo", func(n int) (int, error) { return n, nil })
-	for _, node := range []string{"a", "o"} { // even of a member's name
+	for _, node := range []string{"observed", "o"} { // even of a member's name
 		o := member(t, beating, Options{URL: s.URL, Node: node, Observer: true})
-		awaitNodes(t, o, "a")
-		require.NoError(t, o.Request(long(t), "a", "echo", 1, nil))
+		awaitNodes(t, o, "observed")
+		require.NoError(t, o.Request(long(t), "observed", "echo", 1, nil))
 		require.NoError(t, o.Close())
 	}
 	b := member(t, beating, Options{URL: s.URL, Node: "b"})
 	require.NoError(t, b.Close())
 	require.Equal(t, "b", clustertest.Await(t, came, "b"))
 	require.Equal(t, "b", clustertest.Await(t, went, "the end of b"))
-	for len(errs) > 0 {
-		require.NotErrorIs(t, <-errs, ErrNameTaken)
+	for len(errs) > 0 { // those of other tests as well
+		require.NotContains(t, (<-errs).Error(), `"observed" is also that of`)
 	}
 	_, err := joinAs(t, quick, Options{URL: s.URL, Observer: true, Orders: true})
 	require.ErrorContains(t, err, "Options.Observer")
