@@ -66,7 +66,11 @@ func (s *service) debugOf(w http.ResponseWriter, r *http.Request) {
 		FlushInterval: -1,
 		ErrorLog:      nowhere,
 		ErrorHandler: func(w http.ResponseWriter, _ *http.Request, err error) {
-			writeJSON(w, http.StatusBadGateway, failure{plain(unanswered(one, err).Error())})
+			status := http.StatusBadGateway
+			if errors.Is(err, cluster.ErrNotSupported) {
+				status = http.StatusNotImplemented
+			}
+			writeJSON(w, status, failure{plain(unanswered(one, err).Error())})
 		},
 	}
 	proxy.ServeHTTP(w, r)
@@ -88,7 +92,10 @@ func disarm(h http.Header) {
 
 // unanswered says why a worker has not answered.
 func unanswered(w cluster.WorkerStats, err error) error {
-	if errors.Is(err, io.EOF) {
+	switch {
+	case errors.Is(err, cluster.ErrNotSupported):
+		err = errors.New("a Foreign program cannot be asked; on Windows no worker can")
+	case errors.Is(err, io.EOF):
 		err = fmt.Errorf("it does not answer: does it call admin.Start? (%w)", err)
 	}
 	return fmt.Errorf("worker %s (pid %d): %w", w.Name, w.PID, err)

@@ -168,7 +168,7 @@ func (s *service) logs(w http.ResponseWriter, r *http.Request) {
 	all, n, more := s.book.after(q.after)
 	list := q.of(all)
 	if _, err := find(q.worker); q.worker != "" && len(list) == 0 && errors.Is(err, errNoWorker) {
-		fail(w, fmt.Errorf("%w: %q", errNoWorker, q.worker))
+		fail(w, err)
 		return
 	}
 	if q.tail >= 0 && len(list) > q.tail {

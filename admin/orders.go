@@ -133,7 +133,7 @@ func target(r *http.Request) (slot int, alone *cluster.Process, err error) {
 	name := r.PathValue("name")
 	if slot, err := strconv.Atoi(name); err == nil && slot >= 0 && strconv.Itoa(slot) == name {
 		if slot >= cluster.Stats().Target {
-			return 0, nil, fmt.Errorf("%w: %d", errNoWorker, slot)
+			return 0, nil, fmt.Errorf("%w: %q", errNoWorker, name)
 		}
 		return slot, nil, nil
 	}

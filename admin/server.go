@@ -3,6 +3,7 @@ package admin
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"log"
 	"log/slog"
@@ -108,7 +109,7 @@ func find(name string) (cluster.WorkerStats, error) {
 			return w, nil
 		}
 	}
-	return cluster.WorkerStats{}, errNoWorker
+	return cluster.WorkerStats{}, fmt.Errorf("%w: %q", errNoWorker, name)
 }
 
 // process is the worker with the id, or nil.

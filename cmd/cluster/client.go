@@ -132,7 +132,7 @@ func (m *master) answer(ctx context.Context, method, path, accept string) (io.Re
 	if a.StatusCode != http.StatusOK {
 		defer a.Body.Close()
 		if why := reason(a); why != unknownPath {
-			return nil, failed("%s: %s", m.name, why)
+			return nil, failed("%s: %s", m.name, unnamed(why))
 		}
 		return nil, failed("%s: the master's package admin does not know that yet, it is an older one", m.name)
 	}

@@ -27,27 +27,35 @@ import (
 	"fmt"
 	"os"
 	"runtime/debug"
+	"strings"
 
 	"github.com/spf13/cobra"
 )
 
 func main() {
 	root := rootCommand()
-	err := root.Execute()
+	called, err := root.ExecuteC()
 	if err == nil {
 		return
 	}
 	if text := err.Error(); text != "" {
-		fmt.Fprintln(os.Stderr, "cluster: "+plain(text))
+		fmt.Fprintln(os.Stderr, "cluster: "+plain(unnamed(text)))
 	}
 	var s *status
 	if errors.As(err, &s) {
 		os.Exit(s.code)
 	}
 	// Of cobra: the arguments are wrong.
-	fmt.Fprintln(os.Stderr, "cluster --help has the commands")
+	if called == root {
+		fmt.Fprintln(os.Stderr, "cluster --help has the commands")
+	} else {
+		fmt.Fprintf(os.Stderr, "usage: %s\n%s --help has more\n", called.UseLine(), called.CommandPath())
+	}
 	os.Exit(exitUsage)
 }
+
+// unnamed is an error of the library without its name, which is the command's own.
+func unnamed(text string) string { return strings.TrimPrefix(text, "cluster: ") }
 
 // The exit statuses beside 0.
 const (
@@ -112,11 +120,20 @@ func version() string {
 	return info.Main.Version + " (" + info.GoVersion + ")"
 }
 
-// completeNames are the clusters that run.
+// completeNames are the clusters that run, each by what -c takes for it alone.
 func completeNames(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+	all := running()
+	many := make(map[string]int)
+	for _, s := range all {
+		many[s.name]++
+	}
 	var names []string
-	for _, c := range running() {
-		names = append(names, c.name)
+	for _, s := range all {
+		if name := s.name; many[name] == 1 {
+			names = append(names, name)
+		} else {
+			names = append(names, name+"."+s.pid)
+		}
 	}
 	return names, cobra.ShellCompDirectiveNoFileComp
 }

@@ -88,7 +88,7 @@ func (m *master) do(path string, step func(line []byte) error) error {
 	case end == nil:
 		return m.broken(io.ErrUnexpectedEOF)
 	case !*end.OK:
-		return failed("%s: %s", m.name, end.Error)
+		return failed("%s: %s", m.name, unnamed(end.Error))
 	}
 	return nil
 }

@@ -62,6 +62,8 @@ func testUsage(c *cli) {
 		require.Contains(c.t, r.err, "cluster: ", args)
 		harmless(c.t, r.err)
 	}
+	require.Contains(c.t, c.call("scale").err, "usage: cluster scale N ")
+	require.Contains(c.t, c.call("bogus").err, "cluster --help has the commands")
 	version := c.call("--version")
 	require.Zero(c.t, version.code)
 	require.Regexp(c.t, `^cluster version \S+ \(go1\.`, version.out)
@@ -236,6 +238,10 @@ func testSeveral(c *cli) {
 	require.Contains(c.t, r.err, first)
 	require.Contains(c.t, r.err, second)
 	require.Equal(c.t, exitUsage, c.call("-c", c.name, "stop").code)
+	completed := c.call("__complete", "stop", "-c", "").out
+	require.Contains(c.t, completed, first+"\n")
+	require.Contains(c.t, completed, second+"\n")
+	require.NotContains(c.t, completed, c.name+"\n", "it is of both")
 	r = c.call()
 	require.Equal(c.t, 3, strings.Count(r.out, "\n"), r.out)
 	require.Equal(c.t, 2, strings.Count(r.out, " 1 of 1 ready\n"), r.out)

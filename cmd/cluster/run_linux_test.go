@@ -123,7 +123,12 @@ func testWorker(c *cli) {
 	require.Greater(t, after[1].ID, before[1].ID)
 	c.ok("worker", "1", "drain")
 	require.Regexp(t, `(?m)^1 +- +- +off `, c.ok("status"))
-	c.no(exitFailed, "empty", "worker", "1", "kill")
+	c.no(exitFailed, "cluster: "+c.name+": Respawn: slot 1 is empty, a restart fills it", "worker", "1", "kill")
+	for _, args := range []string{"worker 0 stacks", "stacks 0", "pprof heap", "worker 0 pprof"} {
+		c.no(exitFailed, "a Foreign program cannot be asked", strings.Fields(args)...)
+	}
+	require.Contains(t, c.ok("stacks"), "a Foreign program cannot be asked")
+	c.no(exitFailed, `no worker has that name: "7"`, "stacks", "7")
 	c.no(exitFailed, "no worker has that name", "worker", "7", "kill")
 	c.no(exitFailed, "no worker has that name", "worker", "../0", "kill")
 	c.no(exitFailed, "no worker has that name", "worker", "\x1b[2J", "kill")
@@ -148,6 +153,7 @@ func testBootLoop(c *cli) {
 	p.Expect(c.name + ".0 | no certificate")
 	require.Equal(c.t, exitFailed, p.Exit())
 	require.Contains(c.t, p.Output(), "exit status 3")
+	require.NotContains(c.t, p.Output(), "cluster: cluster: ")
 }
 
 // testLog: whole lines to a file, which a signal opens anew, as logrotate has it: the file is

@@ -147,7 +147,7 @@ func (u *upgrade) ended(e admin.Event) error {
 		}
 	}
 	if !ok {
-		return failed("%s: %s", u.name, plain(e.Text))
+		return failed("%s: %s", u.name, plain(unnamed(e.Text)))
 	}
 	return nil
 }

@@ -69,7 +69,7 @@ func (m Orders) Respawn(now time.Time, place int) (worker int, err error) {
 	}
 	w := s.current()
 	if w == nil {
-		return 0, fmt.Errorf("cluster: Respawn: slot %d is empty: %w", place, errs.NoWorkers)
+		return 0, fmt.Errorf("cluster: Respawn: slot %d is empty, a restart fills it: %w", place, errs.NoWorkers)
 	}
 	w.Respawn = true
 	w.killFor(ReasonKill)
