@@ -125,6 +125,12 @@ func clearPath(path string) error {
 	return os.Remove(path)
 }
 
+// isSocket reports whether the file is a socket, and no link to one.
+func isSocket(path string) bool {
+	st, err := os.Lstat(path)
+	return err == nil && st.Mode()&fs.ModeSocket != 0
+}
+
 // refused reports whether nobody listens at the path.
 func refused(path string) bool {
 	c, err := net.DialTimeout("unix", path, time.Second)
@@ -216,8 +222,12 @@ func leadOn(link, path string) {
 	slices.SortFunc(all, func(a, b string) int { return born(b).Compare(born(a)) })
 	for _, other := range all {
 		pid := strings.TrimSuffix(strings.TrimPrefix(other, program+"."), ".sock")
-		if _, err := strconv.Atoi(pid); err != nil || other == path || refused(other) {
-			continue // the first: of a program with a longer name
+		// Of a program with a longer name, whose link may end in a number (web.5.sock).
+		if _, err := strconv.Atoi(pid); err != nil || !isSocket(other) {
+			continue
+		}
+		if other == path || refused(other) {
+			continue
 		}
 		if lead(link, other) == nil {
 			return

@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"path"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -116,10 +117,14 @@ const unknownPath = "404 page not found"
 
 // answer is what the master says to a question or an order, which is to be closed.
 // Anything but 200 is an error with its reason.
-func (m *master) answer(ctx context.Context, method, path, accept string) (io.ReadCloser, error) {
-	r, err := http.NewRequestWithContext(ctx, method, "http://cluster"+path, nil)
+func (m *master) answer(ctx context.Context, method, where, accept string) (io.ReadCloser, error) {
+	r, err := http.NewRequestWithContext(ctx, method, "http://cluster"+where, nil)
 	if err != nil {
 		return nil, failed("%w", err)
+	}
+	if asked := r.URL.EscapedPath(); path.Clean(asked) != asked {
+		// By a name that is "", "." or "..": the master would take it for another path.
+		return nil, failed("%s: nobody has that name, in %s", m.name, asked)
 	}
 	r.Header.Set("X-Cluster", "1")
 	if accept != "" {

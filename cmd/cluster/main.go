@@ -25,6 +25,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"runtime/debug"
 	"strings"
@@ -44,6 +45,9 @@ func main() {
 	var s *status
 	if errors.As(err, &s) {
 		os.Exit(s.code)
+	}
+	if _, output := errors.AsType[*fs.PathError](err); output {
+		os.Exit(exitFailed) // what was asked for could not be written
 	}
 	// Of cobra: the arguments are wrong.
 	if called == root {

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -64,7 +65,7 @@ func testGoForeign(c *cli) {
 	answer, err := clustertest.Get("http://" + at)
 	require.NoError(c.t, err)
 	require.Contains(c.t, answer, "hello from pid")
-	c.no(exitFailed, "is a Foreign program: not supported here", "pprof", "heap")
+	c.no(exitFailed, "a Foreign program cannot be asked", "pprof", "heap")
 	require.NotContains(c.t, c.ok("metrics"), "cluster_worker_scrape_up{", "it cannot be asked")
 	workers := c.pids()
 	p.Terminate()
@@ -129,9 +130,23 @@ func testWorker(c *cli) {
 	}
 	require.Contains(t, c.ok("stacks"), "a Foreign program cannot be asked")
 	c.no(exitFailed, `no worker has that name: "7"`, "stacks", "7")
+	for _, name := range []string{"", ".", "..", "../.."} {
+		c.no(exitFailed, "has that name", "worker", name, "restart")
+		c.no(exitFailed, "has that name", "stacks", name)
+	}
 	c.no(exitFailed, "no worker has that name", "worker", "7", "kill")
 	c.no(exitFailed, "no worker has that name", "worker", "../0", "kill")
 	c.no(exitFailed, "no worker has that name", "worker", "\x1b[2J", "kill")
+	for _, command := range []string{"status", "events", "logs", "metrics", "stacks", "status -j", ""} {
+		full := exec.Command("sh", "-c", c.programs["cluster"]+" "+command+" -c "+c.name+" >/dev/full")
+		if command == "" {
+			full = exec.Command("sh", "-c", c.programs["cluster"]+" >/dev/full")
+		}
+		full.Env = c.env
+		text, err := full.CombinedOutput()
+		require.Error(t, err)
+		require.Equal(t, exitFailed, full.ProcessState.ExitCode(), "%s: %s", command, text)
+	}
 	events := c.ok("events")
 	require.Regexp(t, `(?m)^\d\d:\d\d:\d\d\.\d{3} fork +0 id1 +\d+$`, events)
 	require.Regexp(t, `(?m) death +0 id1 +\d+  restart: `, events)

@@ -201,19 +201,21 @@ func list(g *global) error {
 		return printValue(all)
 	}
 	if len(all) == 0 {
-		fmt.Println("no cluster of this user runs")
-		return nil
+		_, err := os.Stdout.WriteString("no cluster of this user runs\n")
+		return err
 	}
-	fmt.Printf("%-24s %8s %-12s %6s  %s\n", "NAME", "PID", "USER", "UP", "WORKERS")
+	var b strings.Builder
+	fmt.Fprintf(&b, "%-24s %8s %-12s %6s  %s\n", "NAME", "PID", "USER", "UP", "WORKERS")
 	for _, l := range all {
 		what := fmt.Sprintf("%d of %d ready", l.Ready, l.Workers)
 		up := short(time.Duration(l.Uptime))
 		if l.Error != "" {
 			what, up = plain(l.Error), ""
 		}
-		fmt.Println(strings.TrimRight(fmt.Sprintf("%-24s %8d %-12s %6s  %s", l.Name, l.PID, l.User, up, what), " "))
+		b.WriteString(strings.TrimRight(fmt.Sprintf("%-24s %8d %-12s %6s  %s", l.Name, l.PID, l.User, up, what), " ") + "\n")
 	}
-	return nil
+	_, err := os.Stdout.WriteString(b.String())
+	return err
 }
 
 // look asks one cluster how it is.
