@@ -90,8 +90,8 @@ func (g guard) trusted(r *http.Request) bool {
 	if p := peerIn(r); p != nil && p.err == nil && (p.uid == os.Geteuid() || p.uid == 0) {
 		return true
 	}
-	given, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
-	if !ok {
+	scheme, given, _ := strings.Cut(r.Header.Get("Authorization"), " ")
+	if !strings.EqualFold(scheme, "Bearer") {
 		_, given, _ = r.BasicAuth()
 	}
 	// Of the same length, so that the time tells nothing.

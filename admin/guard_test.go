@@ -44,6 +44,14 @@ func TestHandler(t *testing.T) {
 	r.Header.Set("Origin", "http://localhost")
 	require.Equal(t, http.StatusConflict, ask(r))
 
+	for given, want := range map[string]bool{
+		"bearer secret": true, "BEARER secret": true, "Basic eDpzZWNyZXQ=": true, // x:secret
+		"": false, "Bearer": false, "Bearer ": false, "Bearer secre": false, "Bearer  secret": false, "secret": false, "Basic secret": false, "Token secret": false,
+	} {
+		r.Header.Set("Authorization", given)
+		require.Equal(t, want, newGuard(Options{Token: "secret"}).trusted(r), given)
+	}
+
 	// Without a token nobody is trusted, whatever he gives.
 	g := newGuard(Options{})
 	r = httptest.NewRequest("POST", "http://localhost/reload", nil)
