@@ -1,6 +1,8 @@
 package share
 
 import (
+	"maps"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -77,6 +79,11 @@ func (s *Shards) begin(e *entry) error {
 	e.shards = &shards{hands: make(map[Member]*hand), all: e.ofBothFamilies()}
 	if e.shards.all {
 		return nil // who hangs does not matter: the others read the same sockets
+	}
+	// Were the number of slots to grow with each worker that starts, all sockets would get
+	// another home each time. An address that is open already has the number of a Scale.
+	if !slices.ContainsFunc(slices.Collect(maps.Values(s.r.entries)), func(o *entry) bool { return o != e && o.shards != nil }) {
+		s.slots = max(s.slots, e.query.Workers)
 	}
 	return s.watch(e.sockets)
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -39,6 +40,7 @@ type Shards struct {
 type shards struct {
 	hands map[Member]*hand
 	all   bool // each worker has all of them: see ofBothFamilies
+	due   bool // settleSoon has been called, and its turn has not come
 }
 
 // ofBothFamilies reports whether e has two sockets for datagrams, one of each family, as a
@@ -54,6 +56,7 @@ type hand struct {
 	leaving bool
 	full    bool
 	resting bool // it could not take a socket just now, and is left alone
+	giving  int  // for settle: how many sockets are on their way to it
 }
 
 // holding is one socket of a hand.
@@ -168,52 +171,99 @@ func (s *shards) assign(n, slots int) (want [][]*hand) {
 	if len(hands) == 0 {
 		return want
 	}
+	var lent []int
 	for i := range want {
-		var at []*hand
 		if len(home) > 0 {
-			at = home[i%len(home)]
+			want[i] = home[i%len(home)]
 		}
-		guests := able
-		if len(able) == 0 && len(at) == 0 {
-			guests = hands
+		if len(able) == 0 && len(want[i]) == 0 || len(able) > 0 && !slices.ContainsFunc(want[i], (*hand).able) {
+			lent = append(lent, i)
 		}
-		if want[i] = at; !slices.ContainsFunc(at, (*hand).able) && len(guests) > 0 {
-			want[i] = append(slices.Clone(at), guests[i/max(1, len(home))%len(guests)])
-		}
+	}
+	if len(able) == 0 {
+		able = hands
+	}
+	for i, guest := range lend(lent, able) {
+		want[lent[i]] = append(slices.Clone(want[lent[i]]), guest)
 	}
 	return want
 }
 
+// lend says which of the guests is to have each of the lent sockets. Each guest gets as many as
+// the next one, or one more. Who has a socket keeps it if that is possible: else nearly all
+// would change hands with each worker that starts, a million for 500 workers.
+func lend(lent []int, guests []*hand) []*hand {
+	to := make([]*hand, len(lent))
+	each, more := len(lent)/len(guests), len(lent)%len(guests)
+	has := make(map[*hand]int, len(guests))
+	room := func(h *hand) bool { return has[h] < each || has[h] == each && more > 0 }
+	take := func(at int, h *hand) {
+		if to[at] = h; has[h] == each {
+			more--
+		}
+		has[h]++
+	}
+	place := make(map[int]int, len(lent)) // of a socket in lent
+	for at, i := range lent {
+		place[i] = at
+	}
+	for _, h := range guests {
+		for _, i := range h.sorted() {
+			if at, ok := place[i]; ok && to[at] == nil && room(h) {
+				take(at, h)
+			}
+		}
+	}
+	next := 0
+	for at := range to {
+		for to[at] == nil {
+			if h := guests[next%len(guests)]; room(h) {
+				take(at, h)
+			}
+			next++
+		}
+	}
+	return to
+}
+
+// sorted returns the numbers of the sockets that the worker has or is about to get.
+func (h *hand) sorted() []int { return slices.Sorted(maps.Keys(h.has)) }
+
 // settle gives and takes the sockets of e as assign says.
 func (s *Shards) settle(e *entry) {
 	s.redraw()
-	for i, want := range e.shards.assign(len(e.sockets), s.slots) {
-		held := len(want) == 0
-		for _, h := range want {
-			if h.has[i] == nil && !h.resting && h.giving() < maxGiving {
+	for _, h := range e.shards.hands {
+		h.countGiving()
+	}
+	want := e.shards.assign(len(e.sockets), s.slots)
+	held := make([]bool, len(want)) // a worker that is to have the socket has it
+	for i := range want {
+		for _, h := range want[i] {
+			if h.has[i] == nil && !h.resting && h.giving < maxGiving {
+				h.giving++
 				s.give(e, h, i)
 			}
-			held = held || h.has[i] != nil && h.has[i].given
+			held[i] = held[i] || h.has[i] != nil && h.has[i].given
 		}
-		if !held || len(want) == 0 {
-			continue
-		}
-		for _, h := range e.shards.hands {
-			if c := h.has[i]; c != nil && c.given && !h.leaving && !slices.Contains(want, h) {
+	}
+	// By what the workers have, not by socket: 500 workers have no more holdings than 20 have.
+	for _, h := range e.shards.hands {
+		for i, c := range h.has {
+			if held[i] && c.given && !h.leaving && !slices.Contains(want[i], h) {
 				s.take(e, h, i)
 			}
 		}
 	}
 }
 
-// giving returns how many sockets are on their way to the worker.
-func (h *hand) giving() (n int) {
+// countGiving counts the sockets that are on their way to the worker.
+func (h *hand) countGiving() {
+	h.giving = 0
 	for _, c := range h.has {
 		if !c.given {
-			n++
+			h.giving++
 		}
 	}
-	return n
 }
 
 // give sends the i-th socket.
@@ -253,7 +303,22 @@ func (s *Shards) answered(e *entry, h *hand, i int, c *holding, taken bool) {
 			})
 		})
 	}
-	s.settle(e)
+	s.settleSoon(e)
+}
+
+// settleSoon settles e in a turn of its own, once for all the answers that wait until then.
+// Each of 500 workers that start changes what the others are to have, and so there are many.
+func (s *Shards) settleSoon(e *entry) {
+	if e.shards.due {
+		return
+	}
+	e.shards.due = true
+	go s.r.host.Turn(func() {
+		e.shards.due = false
+		if s.r.entries[e.key] == e {
+			s.settle(e)
+		}
+	})
 }
 
 // take takes the i-th socket back.

@@ -205,6 +205,53 @@ func TestShares(t *testing.T) {
 	s.settled(func(i int) []*shardWorker { return []*shardWorker{[]*shardWorker{a, d}[i%2]} }, a, c, d)
 }
 
+// Workers that start one after the other take few sockets from each other: each its own, and
+// an even part of what is lent.
+func TestSharesOfManyStarts(t *testing.T) {
+	const n, sockets = 200, 1024
+	s := shards{hands: make(map[Member]*hand)}
+	moved := 0
+	for slot := range n {
+		h := &hand{watched: watched{member: &shardWorker{id: slot + 1, slot: slot}, has: make(map[int]*holding)}, accepts: true}
+		s.hands[h.member] = h
+		want := s.assign(sockets, n)
+		for i, hands := range want {
+			require.Len(t, hands, 1)
+			if hands[0].has[i] == nil {
+				moved++
+			}
+		}
+		for _, h := range s.hands {
+			clear(h.has)
+		}
+		for i, hands := range want {
+			hands[0].has[i] = &holding{given: true}
+		}
+		least, most := sockets, 0
+		for _, h := range s.hands {
+			own := sockets / n
+			if h.member.Slot() < sockets%n {
+				own++
+			}
+			least, most = min(least, len(h.has)-own), max(most, len(h.has)-own)
+		}
+		require.LessOrEqual(t, most-least, 1, "lent to %d workers", slot+1)
+	}
+	require.Less(t, moved, 10*sockets)
+}
+
+// The number of slots is known when an address is opened. It does not grow with the workers,
+// so that no socket gets another home with each that starts.
+func TestSlotsOfAStart(t *testing.T) {
+	r := newTestRegistry(t)
+	for i, workers := range []int{3, 9} {
+		q := resolved(t, "tcp", "127.0.0.1:0")
+		q.Policy, q.Apart, q.Workers, q.Index = Sharded, false, workers, i
+		require.NoError(t, r.use(t.Context(), q, nil, nil, func(e *entry) error { e.held++; return nil }))
+		require.Equal(t, 3, r.Shards.slots, "a Scale may have changed it after the first one")
+	}
+}
+
 // Two workers of one slot, in a reload, both have its share; a full one lends it and keeps
 // it; one that takes nothing is tried again later.
 func TestSharesOfAReload(t *testing.T) {
