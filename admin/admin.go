@@ -165,7 +165,11 @@ func (s *service) answerOperator() error {
 	s.handler = s.routes()
 	// The tally first: who has heard of an event finds it counted.
 	s.ends = append(s.ends, s.tally.follow(), s.journal.follow(s.core), s.workers.close)
-	s.ends = append(s.ends, cluster.OnShutdown(func(ctx context.Context) error { s.end(ctx); return nil }))
+	s.ends = append(s.ends, cluster.OnShutdown(func(ctx context.Context) error {
+		s.journal.settle(ctx)
+		s.end(ctx)
+		return nil
+	}))
 	if s.o.Socket != "-" {
 		ln, remove, err := listenSocket(s.o.Socket, s.o.Name, s.core.Left(socketName))
 		switch {

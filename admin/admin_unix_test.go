@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/go-cluster/cluster"
@@ -18,6 +19,19 @@ import (
 	"github.com/go-cluster/cluster/internal/clustertest"
 	"github.com/stretchr/testify/require"
 )
+
+// TestLastEvents: who follows the events of a master that is stopped gets all of them.
+func TestLastEvents(t *testing.T) {
+	t.Parallel()
+	s := run(t)
+	events := s.follow("/events")
+	until(t, events, "ready", whichever)
+	until(t, events, "ready", whichever)
+	s.Signal(syscall.SIGTERM)
+	until(t, events, "death", whichever)
+	until(t, events, "death", whichever)
+	require.Zero(t, s.Exit())
+}
 
 // TestLife: what the operator sees and orders, over the socket, from the start to the
 // stop, which leaves no file.

@@ -30,13 +30,14 @@ func (s *service) events(w http.ResponseWriter, r *http.Request) {
 		n = -1 // never given
 	}
 	out := newEventWriter(w, lines(r))
+	last := r.URL.Query().Get("follow") == "0"
 	for {
 		list, more := s.journal.after(n)
 		for _, e := range list {
 			out.write(e, e.N)
 			n = e.N
 		}
-		if out.flush() != nil || r.URL.Query().Get("follow") == "0" {
+		if out.flush() != nil || last {
 			return
 		}
 		select {
@@ -44,7 +45,7 @@ func (s *service) events(w http.ResponseWriter, r *http.Request) {
 		case <-time.After(keepAlive):
 			out.nothing()
 		case <-s.closing:
-			return
+			last = true // what has just happened is told
 		case <-r.Context().Done():
 			return
 		}

@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"context"
 	"net"
 	"sync"
 	"time"
@@ -35,7 +36,7 @@ type journal struct {
 	list        []Event
 	last        int64
 	generations map[int]int   // of the workers that live
-	more        chan struct{} // closed at the next event
+	more        chan struct{} // closed at the next event, or when a worker is gone
 }
 
 func newJournal() *journal {
@@ -163,4 +164,29 @@ func (j *journal) died(id int) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	delete(j.generations, id)
+	close(j.more)
+	j.more = make(chan struct{})
+}
+
+// settleTime bounds the wait for callbacks of the program that do not return.
+const settleTime = time.Second
+
+// settle waits until the death of every worker is told. At the end of Run all of them are
+// gone, but the callbacks may still be on their way.
+func (j *journal) settle(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, settleTime)
+	defer cancel()
+	for {
+		j.mu.Lock()
+		left, more := len(j.generations), j.more
+		j.mu.Unlock()
+		if left == 0 {
+			return
+		}
+		select {
+		case <-more:
+		case <-ctx.Done():
+			return
+		}
+	}
 }

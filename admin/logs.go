@@ -192,7 +192,7 @@ func (s *service) logs(w http.ResponseWriter, r *http.Request) {
 		select {
 		case <-more:
 		case <-s.closing:
-			return
+			q.follow = false // what has just come is told
 		case <-r.Context().Done():
 			return
 		}
