@@ -305,13 +305,13 @@ func TestTicketsAreHandedOut(t *testing.T) {
 	require.True(t, roomtest.Resumes(t, withKeys(keys.maker.Keys()), config))
 	require.Zero(t, silent.p.link.Queued())
 
+	in.gotTickets([]byte(`["secret"]`)) // nobody reads yet
+	require.NotContains(t, roomtest.Await(t, l.errors, "report").Error(), "secret")
 	got := make(chan string, 10)
 	defer l.p.OnMessage(func(_ *Process, m Message) { got <- m.String() })()
 	l.start()
 	l.write(text + `"end"` + "\n")
 	require.Equal(t, `"end"`, roomtest.Await(t, got, "message"))
-	in.gotTickets([]byte(`["secret"]`))
-	require.NotContains(t, roomtest.Await(t, l.errors, "report").Error(), "secret")
 }
 
 // withKeys is the config of a server that has the keys.
