@@ -90,18 +90,24 @@ func FreePort(t testing.TB) int {
 		}
 		t.Cleanup(func() { lock.Close() })
 		ln.Close()
-		// A process that was just forked has a duplicate until it executes its program.
-		Eventually(t, func() bool {
-			c, err := net.Dial("tcp", "127.0.0.1:"+strconv.Itoa(port))
-			if err == nil {
-				c.Close()
-			}
-			return err != nil
-		}, "a port that nobody listens on")
+		AwaitUnused(t, "127.0.0.1:"+strconv.Itoa(port))
 		return port
 	}
 	t.Fatal("no port is free")
 	return 0
+}
+
+// AwaitUnused waits until nobody listens on an address that this process has closed. A process
+// that was just forked has a duplicate until it executes its program.
+func AwaitUnused(t testing.TB, address string) {
+	t.Helper()
+	Eventually(t, func() bool {
+		c, err := net.Dial("tcp", address)
+		if err == nil {
+			c.Close()
+		}
+		return err != nil
+	}, "a port that nobody listens on")
 }
 
 // TempDir returns a directory that is removed at the end of the test. It is for Wine, which

@@ -9,6 +9,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/go-cluster/cluster/internal/clustertest"
@@ -59,7 +60,8 @@ func TestNodeDocRuns(t *testing.T) {
 	write("worker.js", `require('http').createServer((q, r) => r.end('hello')).listen(+process.env.ADDRESS.split(':')[1], '127.0.0.1')`)
 	write("parent.js", `
 		const child = require('child_process').fork('unused', [], {execPath: process.env.GO_PROGRAM});
-		child.once('message', (m) => { console.log('message', JSON.stringify(m)); child.kill('SIGTERM'); });
+		child.once('message', (m) => { console.log('message', JSON.stringify(m)); });
+		process.on('SIGUSR2', () => child.kill('SIGTERM'));
 		child.on('exit', (code, signal) => console.log('exit', code, signal));`)
 	address := "127.0.0.1:" + strconv.Itoa(clustertest.FreePort(t))
 
@@ -72,8 +74,12 @@ func TestNodeDocRuns(t *testing.T) {
 	manager.InRun()
 	p.Terminate()
 
-	p = clustertest.StartCmd(t, exec.Command(node, filepath.Join(dir, "parent.js")), "node parent", append(b.Env("cluster.Parent", address), "GO_PROGRAM="+b.Path)...)
+	manager = clustertest.NewManager(t)
+	p = clustertest.StartCmd(t, exec.Command(node, filepath.Join(dir, "parent.js")), "node parent",
+		append(b.Env("cluster.Parent", address), "GO_PROGRAM="+b.Path, manager.Env)...)
 	p.Expect(`message "ready"`)
+	manager.InRun() // what it says before, a SIGTERM would end
+	p.Signal(syscall.SIGUSR2)
 	p.Expect("exit 0 null")
 	require.Zero(t, p.Exit())
 	p.GroupEmpty()

@@ -237,6 +237,7 @@ func TestNodePrimaryListenErrors(t *testing.T) {
 			require.Contains(t, r.Err, busy.Addr().String()+": address already in use")
 		}
 		busy.Close()
+		clustertest.AwaitUnused(t, busy.Addr().String())
 		for _, w := range workers {
 			require.Empty(t, n.Do(w, order).Err)
 		}
