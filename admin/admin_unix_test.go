@@ -6,6 +6,7 @@ import (
 	"bufio"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net/http"
 	"os"
 	"os/exec"
@@ -246,8 +247,15 @@ func TestWorkerThatDoesNotAnswer(t *testing.T) {
 	clustertest.Pause(t, stopped.PID)
 	stacks := s.get("/workers/all/debug/stacks")
 	require.Contains(t, stacks, "worker 1 (pid ")
-	require.Contains(t, stacks, "Timeout exceeded")
+	require.Contains(t, stacks, "has not answered for 5s")
 	require.Contains(t, stacks, "=== worker 0 (pid ")
+	a, err := s.client.Get("http://cluster/workers/1/debug/stacks")
+	require.NoError(t, err)
+	text, err := io.ReadAll(a.Body)
+	require.NoError(t, err)
+	a.Body.Close()
+	require.Equal(t, http.StatusGatewayTimeout, a.StatusCode)
+	require.Contains(t, string(text), "has not answered for 5s")
 	require.Equal(t, "ok", s.get("/healthz"))
 	s.post("/workers/1/kill", "200")
 	require.Greater(t, s.stats().Workers[1].ID, stopped.ID)

@@ -2,6 +2,7 @@ package admin
 
 import (
 	"bufio"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -50,6 +51,11 @@ func (s *service) debugOf(w http.ResponseWriter, r *http.Request) {
 		fail(w, err)
 		return
 	}
+	if path == "/debug/stacks" { // a profile takes as long as it is asked for
+		ctx, cancel := context.WithTimeout(r.Context(), stackTime)
+		defer cancel()
+		r = r.WithContext(ctx)
+	}
 	proxy := httputil.ReverseProxy{
 		Rewrite: func(p *httputil.ProxyRequest) {
 			p.Out.URL = &url.URL{Scheme: "http", Host: hostOf(one.ID), Path: path, RawQuery: r.URL.RawQuery}
@@ -67,8 +73,11 @@ func (s *service) debugOf(w http.ResponseWriter, r *http.Request) {
 		ErrorLog:      nowhere,
 		ErrorHandler: func(w http.ResponseWriter, _ *http.Request, err error) {
 			status := http.StatusBadGateway
-			if errors.Is(err, cluster.ErrNotSupported) {
+			switch {
+			case errors.Is(err, cluster.ErrNotSupported):
 				status = http.StatusNotImplemented
+			case errors.Is(err, context.DeadlineExceeded):
+				status = http.StatusGatewayTimeout
 			}
 			writeJSON(w, status, failure{plain(unanswered(one, err).Error())})
 		},
@@ -95,6 +104,8 @@ func unanswered(w cluster.WorkerStats, err error) error {
 	switch {
 	case errors.Is(err, cluster.ErrNotSupported):
 		err = errors.New("a Foreign program cannot be asked; on Windows no worker can")
+	case errors.Is(err, context.DeadlineExceeded):
+		err = fmt.Errorf("it has not answered for %v: is it stopped, or does it hang?", stackTime)
 	case errors.Is(err, io.EOF):
 		err = fmt.Errorf("it does not answer: does it call admin.Start? (%w)", err)
 	}
@@ -108,7 +119,7 @@ func local(r *http.Request, path string) *http.Request {
 	return r
 }
 
-// stackTime is how long a worker may take to tell its stacks, of all.
+// stackTime is how long a worker may take to tell its stacks.
 const stackTime = 5 * time.Second
 
 // maxStacks bounds, in bytes, the stacks of one process.
