@@ -144,21 +144,20 @@ func (s Scheduling) String() string {
 // syscall.EADDRINUSE) holds in the worker too. On Windows it is windows.WSAEADDRINUSE as
 // well, and unix sockets are ErrNotSupported.
 //
-// A unix socket's file that a dead process left behind, as a master does that is killed, is
-// replaced; the file of a live one is EADDRINUSE, and so is one in a directory on which
-// another program holds a lock (flock) for longer than 3 s. If somebody removes the file, the first worker of the
-// next [Reload] that listens there makes it anew. If workers run as another user than
-// the master ([Options].Credential), a path through a symbolic link is EACCES, unless
-// only root or the master's user could have made the link. Then, on systems other than
-// Linux, a path in a directory to which others may write is EACCES too.
+// A unix socket's file that a dead process, such as a killed master, left behind is replaced.
+// The file of a live one is EADDRINUSE, and so is one in a directory on which another program
+// holds a lock (flock) for longer than 3 s. If somebody removes the file, the next [Reload]
+// makes it anew. If workers run as another user than the master ([Options].Credential), a
+// path through a symbolic link is EACCES, unless only root or the master's user could have
+// made the link. Then, except on Linux, so is a directory to which others may write.
 func Listen(network, address string) (net.Listener, error) {
 	return ListenConfig{}.Listen(context.Background(), network, address)
 }
 
 // ListenPacket announces on an address for datagrams: udp, udp4, udp6 or
 // unixgram. As with [Listen], workers share one socket: each datagram goes to
-// one of them. With [Sharded] (UDP, Linux) the datagrams of a flow go to one worker. If a service manager gave
-// two sockets for one port, one of each family, "udp" is both in a Go program on Linux, elsewhere the first.
+// one of them. With [Sharded] (UDP, Linux) the datagrams of a flow go to one worker. If a
+// service manager gave two sockets for one port, "udp" is both on Linux, elsewhere the first.
 //
 // A UDP socket has all methods of a [net.UDPConn]. What one worker sets on it (a buffer's
 // size, an option) holds for all, since it is one socket; connect(2) on it is undone

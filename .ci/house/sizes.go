@@ -77,7 +77,7 @@ func sizes() (faults []string, err error) {
 		if strings.HasPrefix(dir, "internal/") {
 			overviews[dir] += strings.Count(s.file.Doc.Text(), "\n")
 		}
-		if n := s.lines(s.file.FileStart, s.file.FileEnd) - 1; n > maxFile {
+		if n := s.lines(s.file.FileStart, s.file.FileEnd); n > maxFile {
 			faults = append(faults, fmt.Sprintf("%s has %d lines: at most %d", s.path, n, maxFile))
 		}
 		for _, d := range s.file.Decls {
